@@ -1,0 +1,39 @@
+"""Every error that a person can cause or mend; each is one line that ends with what to do."""
+
+from __future__ import annotations
+
+
+class AutoresearchError(Exception):
+    """A problem that a person can mend; the command line prints it as one line and exits with 1."""
+
+
+class ConfigError(AutoresearchError):
+    """A setting is unknown, has the wrong type, or contradicts another one."""
+
+
+class CodecError(AutoresearchError):
+    """A value cannot be written as canonical JSON, or stored bytes cannot be read back."""
+
+
+class LogError(AutoresearchError):
+    """The event log cannot be opened, written or trusted."""
+
+
+class StreamHeld(LogError):
+    """Another process is writing this stream; a stream has one writer at a time."""
+
+
+class PluginError(AutoresearchError):
+    """A plugin cannot be found or loaded, or returned what its hook does not allow."""
+
+
+class ProtocolError(AutoresearchError):
+    """A step was tried out of the order that the research protocol fixes."""
+
+
+class WorkspaceError(AutoresearchError):
+    """Git, the lab, or a file that an experiment needs is not as it must be."""
+
+
+class DataError(AutoresearchError):
+    """A data file is missing, or is not what its header says."""
