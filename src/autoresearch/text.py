@@ -1,0 +1,63 @@
+"""Text from outside made harmless: it may be shown in a terminal, a TSV cell or a Markdown file."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# A terminal obeys these, so a whole sequence goes, not only its first byte: CSI, OSC and its
+# relatives (ended by BEL, ST, or the end of the text), and the short two-byte escapes.
+_ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
+    r"|\x1b[ -/]*[0-~]?"
+)
+_LINE_ENDS = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+# Cc control, Cf invisible (bidirectional overrides among them), Cs half a surrogate pair,
+# Co private use, Cn unassigned: none of them is text that a reader could see.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+_MORE = "..."
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """Return `text` as one printable line of at most `limit` characters.
+
+    Terminal escapes, control and invisible characters go; every run of white space, tabs and line
+    ends included, becomes one blank; a longer text ends in three dots.
+    """
+    # Only what can end up in the answer is worth cleaning: a line may have millions of characters.
+    head = text[: 16 * max(limit, 1) + 4096]
+    cleaned = "".join(c if _is_seen(c) else "" for c in _spaces_for_line_ends(head))
+    words = " ".join(cleaned.split())
+    return _cut(words, limit, cut_already=len(head) < len(text))
+
+
+def block(text: str, limit: int = 20_000) -> str:
+    """Return `text` as printable lines of at most `limit` characters together.
+
+    Line ends become a plain newline and tabs become blanks; terminal escapes, control and invisible
+    characters go; trailing blanks go; a longer text ends in three dots.
+    """
+    head = text[: 4 * max(limit, 1) + 4096]
+    unified = _LINE_ENDS.sub("\n", _ESCAPES.sub("", head)).expandtabs(4)
+    cleaned = "".join(c if c == "\n" or _is_seen(c) else "" for c in unified)
+    lines = "\n".join(line.rstrip() for line in cleaned.split("\n")).strip("\n")
+    return _cut(lines, limit, cut_already=len(head) < len(text))
+
+
+def _spaces_for_line_ends(text: str) -> str:
+    return _LINE_ENDS.sub(" ", _ESCAPES.sub("", text)).replace("\n", " ").replace("\t", " ")
+
+
+def _is_seen(character: str) -> bool:
+    if " " <= character <= "~":
+        return True
+    return unicodedata.category(character) not in _UNSEEN
+
+
+def _cut(text: str, limit: int, *, cut_already: bool) -> str:
+    if len(text) <= limit and not cut_already:
+        return text
+    if limit < len(_MORE):
+        return text[: max(limit, 0)]
+    return text[: limit - len(_MORE)].rstrip() + _MORE
