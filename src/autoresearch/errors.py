@@ -19,7 +19,7 @@ class LogError(AutoresearchError):
     """The event log cannot be opened, written or trusted."""
 
 
-class StreamHeld(LogError):
+class StreamHeldError(LogError):
     """Another process is writing this stream; a stream has one writer at a time."""
 
 

@@ -1,0 +1,174 @@
+"""Facts about the campaign, its memory, its ideas and the changes made for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autoresearch.events.registry import Event, doc, event, experiment_number
+
+# --- the campaign ---------------------------------------------------------------------------
+
+
+@event("campaign_started")
+class CampaignStarted(Event):
+    """A campaign began on a new branch."""
+
+    tag: str = doc("run tag; the branch is autoresearch/<tag>")
+    branch: str = doc("branch that holds the kept commits")
+    base_commit: str = doc("commit of the user's repository that the campaign starts from")
+    script: str = doc("path of the training script in the repository")
+    script_digest: str = doc("sha256 of the script as it was")
+    metric: str = doc("name of the metric")
+    better: str = doc("lower or higher")
+    config: Mapping[str, Any] = doc("the whole configuration, so that the log explains itself")
+    plugins: Mapping[str, str] = doc("active plugins: name to version and source digest")
+    environment: Mapping[str, str] = doc("versions of Python and packages, machine")
+
+
+@event("campaign_resumed")
+class CampaignResumed(Event):
+    """A campaign that had stopped or been killed went on."""
+
+    plugins: Mapping[str, str] = doc("active plugins: name to version and source digest")
+    accepted_changes: tuple[str, ...] = doc("differences of plugins a person accepted", default=())
+
+
+@event("campaign_stopped")
+class CampaignStopped(Event):
+    """A person or a budget stopped the campaign."""
+
+    reason: str = doc("what stopped it")
+
+
+# --- memory and ideas -----------------------------------------------------------------------
+
+
+@event("memory_reviewed")
+class MemoryReviewed(Event):
+    """results.tsv and notes.md were read before an experiment."""
+
+    experiment: int = experiment_number()
+    read_to: int = doc("log position up to which the memory was read")
+    results_digest: str = doc("sha256 of results.tsv as shown")
+    notes_digest: str = doc("sha256 of notes.md as shown")
+    head_hash: str = doc("hash of the newest event read", default="")
+
+
+@event("idea_queued")
+class IdeaQueued(Event):
+    """Somebody put an idea into the queue."""
+
+    idea: str = doc("id of the idea: 12 hex digits over what it does")
+    direction: str = doc("family of the change")
+    description: str = doc("what to change")
+    hypothesis: str = doc("what is expected and why")
+    generator: str = doc("who proposed it")
+    expected_gain: float | None = doc("expected improvement", unit="metric", default=None)
+    patch: str | None = doc("unified diff, where the idea brings one", default=None)
+    env: Mapping[str, str] = doc("environment overrides", factory=dict)
+
+
+@event("idea_proposed")
+class IdeaProposed(Event):
+    """An idea generator answered and the idea became an experiment."""
+
+    experiment: int = experiment_number()
+    idea: str = doc("id of the idea: 12 hex digits over what it does")
+    direction: str = doc("family of the change")
+    description: str = doc("what is changed")
+    hypothesis: str = doc("what is expected and why")
+    generator: str = doc("plugin that proposed it")
+    evidence: tuple[str, ...] = doc("what supports it", default=())
+    cites: tuple[int, ...] = doc("earlier experiments it refers to", default=())
+    risk: str = doc("what could go wrong", default="")
+    kind: str = doc("change, or evaluation when the way of scoring changes", default="change")
+    env: Mapping[str, str] = doc("environment overrides", factory=dict)
+    predicted: float | None = doc("metric expected", unit="metric", default=None)
+    expected_gain: float | None = doc("expected improvement", unit="metric", default=None)
+
+
+@event("idea_objected")
+class IdeaObjected(Event):
+    """A reviewer raised a doubt before money was spent."""
+
+    experiment: int = experiment_number()
+    idea: str = doc("id of the idea")
+    reviewer: str = doc("plugin that objected")
+    reason: str = doc("why")
+    fatal: bool = doc("whether the idea is dropped for it")
+
+
+@event("idea_dropped")
+class IdeaDropped(Event):
+    """An idea left the queue or the table without a run."""
+
+    idea: str = doc("id of the idea")
+    reason: str = doc("why")
+    experiment: int | None = doc("experiment number it would have had", default=None)
+
+
+@event("reasoning_recorded")
+class ReasoningRecorded(Event):
+    """The REASONING block of an experiment."""
+
+    experiment: int = experiment_number()
+    hypothesis: str = doc("what is expected and why")
+    evidence: str = doc("prior results, lessons or theory")
+    risk: str = doc("what could go wrong")
+    cites: tuple[int, ...] = doc("earlier experiments referred to", default=())
+    predicted: float | None = doc("metric expected", unit="metric", default=None)
+    read_to: int = doc("position of the memory that was read", default=0)
+
+
+# --- the change -----------------------------------------------------------------------------
+
+
+@event("change_applied")
+class ChangeApplied(Event):
+    """The idea was written into the worktree."""
+
+    experiment: int = experiment_number()
+    source_digest: str = doc("sha256 of the script after the change; the text is in sources")
+    parent_digest: str = doc("sha256 of the script before")
+    files: tuple[str, ...] = doc("files that differ", default=())
+    added_lines: int = doc("lines added", unit="lines", default=0)
+    removed_lines: int = doc("lines removed", unit="lines", default=0)
+
+
+@event("change_rejected")
+class ChangeRejected(Event):
+    """The idea could not be applied, or changed what it must not."""
+
+    experiment: int = experiment_number()
+    reason: str = doc("why")
+
+
+@event("audit_passed")
+class AuditPassed(Event):
+    """No audit found a blocking violation."""
+
+    experiment: int = experiment_number()
+    warnings: tuple[str, ...] = doc("findings that do not block", default=())
+
+
+@event("audit_failed")
+class AuditFailed(Event):
+    """An audit found what must not run, or what must not be believed."""
+
+    experiment: int = experiment_number()
+    rule: str = doc("id of the rule")
+    detail: str = doc("what was found and why it matters")
+    line: int | None = doc("line of the script", default=None)
+    stage: str = doc("before_run or after_run", default="before_run")
+
+
+@event("commit_made")
+class CommitMade(Event):
+    """The change was committed in the lab and brought into the user's repository."""
+
+    experiment: int = experiment_number()
+    commit: str = doc("full commit id")
+    parent: str = doc("commit it builds on")
+    ref: str = doc("ref that keeps it reachable")
+    source_digest: str = doc("sha256 of the script", default="")

@@ -1,0 +1,55 @@
+"""The registry of facts: how a class becomes an event type and how its fields are documented."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+import attrs
+from attrs import field
+
+T = TypeVar("T", bound="Event")
+Payload = dict[str, Any]
+
+
+class Event:
+    """Base of all facts; subclasses are frozen attrs classes registered with :func:`event`."""
+
+    type_name: ClassVar[str]
+    schema_version: ClassVar[int]
+
+
+EVENT_TYPES: dict[str, type[Event]] = {}
+UPCASTERS: dict[tuple[str, int], Callable[[Payload], Payload]] = {}
+
+
+def doc(text: str, unit: str = "", **options: Any) -> Any:
+    """An attrs field with its meaning and unit, from which the column reference is generated."""
+    return field(metadata={"doc": text, "unit": unit}, **options)
+
+
+def experiment_number() -> Any:
+    """The field that most facts share."""
+    return doc("number of the experiment within its campaign; 0 is the baseline")
+
+
+def run_name() -> Any:
+    """The field that names a run."""
+    return doc("name of the run, unique for ever")
+
+
+@dataclass_transform(
+    kw_only_default=True,
+    frozen_default=True,
+    field_specifiers=(field, doc, experiment_number, run_name),
+)
+def event(name: str, version: int = 1) -> Callable[[type[T]], type[T]]:
+    """Register a class as the fact ``name``; the name is what the log stores."""
+
+    def register(cls: type[T]) -> type[T]:
+        made = attrs.frozen(kw_only=True)(cls)
+        made.type_name, made.schema_version = name, version
+        EVENT_TYPES[name] = made
+        return made
+
+    return register

@@ -1,0 +1,317 @@
+"""The values that the loop and its strategies exchange; all frozen, none does I/O."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from attrs import field, frozen
+from pyrsistent import pmap
+
+
+class RunStatus(StrEnum):
+    """How one execution of the script ended."""
+
+    COMPLETED = "completed"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    STOPPED_EARLY = "stopped_early"
+    INFRA_FAILED = "infra_failed"
+
+
+class Verdict(StrEnum):
+    """What was decided about an experiment; ``rerun`` spends another seed first."""
+
+    KEEP = "keep"
+    DISCARD = "discard"
+    CRASH = "crash"
+    RERUN = "rerun"
+    QUARANTINE = "quarantine"
+
+
+class IdeaKind(StrEnum):
+    """Whether an idea leaves the way the score is measured alone."""
+
+    CHANGE = "change"
+    EVALUATION = "evaluation"
+
+
+class Signal(StrEnum):
+    """The three signs of the protocol that a path is not leading anywhere."""
+
+    DEAD_END = "dead_end"
+    REGRESSION = "regression"
+    PLATEAU = "plateau"
+
+
+def _mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return pmap(dict(value))
+
+
+def _tuple(value: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(value)
+
+
+@frozen(kw_only=True)
+class Idea:
+    """A proposed change: new ``source``, a unified ``patch``, ``env`` overrides, or words only.
+
+    ``predicted`` and ``expected_gain`` are in the campaign's metric; ``expected_gain`` is positive
+    when things get better, whichever way the metric points, and ranks the ideas queue.
+    """
+
+    direction: str
+    description: str
+    hypothesis: str
+    generator: str = ""
+    evidence: tuple[str, ...] = field(default=(), converter=_tuple)
+    cites: tuple[int, ...] = field(default=(), converter=_tuple)
+    risk: str = "none known"
+    source: str | None = None
+    patch: str | None = None
+    env: Mapping[str, str] = field(factory=dict, converter=_mapping)
+    predicted: float | None = None
+    expected_gain: float | None = None
+    kind: IdeaKind = field(default=IdeaKind.CHANGE, converter=IdeaKind)
+
+    @property
+    def has_code(self) -> bool:
+        """Whether the idea says itself what to run, so that nobody has to implement it."""
+        return self.source is not None or self.patch is not None or bool(self.env)
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits over what the idea does; the same change has the same id."""
+        parts = [self.direction, self.description, self.source or "", self.patch or ""]
+        parts += [f"{key}={value}" for key, value in sorted(self.env.items())]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+@frozen(kw_only=True)
+class Reasoning:
+    """The REASONING block, written before the run; ``read_to`` is the log position read."""
+
+    hypothesis: str
+    evidence: str
+    risk: str
+    cites: tuple[int, ...] = field(default=(), converter=_tuple)
+    predicted: float | None = None
+    read_to: int = 0
+
+
+@frozen(kw_only=True)
+class Analysis:
+    """The ANALYSIS block, written after the run."""
+
+    result: str
+    versus_expected: str
+    why: str
+    lesson: str
+    analyst: str = ""
+
+
+@frozen(kw_only=True)
+class Violation:
+    """A broken rule; ``severity`` is ``violation`` (it blocks) or ``warning``."""
+
+    rule: str
+    detail: str
+    line: int | None = None
+    severity: str = "violation"
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the change must not run, or the result must not be kept."""
+        return self.severity == "violation"
+
+
+@frozen(kw_only=True)
+class Objection:
+    """A reviewer's doubt about an idea; a ``fatal`` one drops the idea before money is spent."""
+
+    reviewer: str
+    reason: str
+    fatal: bool = True
+
+
+@frozen(kw_only=True)
+class Workspace:
+    """Where one experiment happens: a worktree of the lab; ``script`` is relative to it."""
+
+    path: Path
+    script: str
+    project: Path
+
+    @property
+    def script_path(self) -> Path:
+        """The training script that this experiment may change."""
+        return self.path / self.script
+
+
+@frozen(kw_only=True)
+class Change:
+    """An idea applied but not yet run: the script before and after, and every file that differs."""
+
+    idea: Idea
+    before: str
+    after: str
+    files: tuple[str, ...] = field(converter=_tuple)
+    pristine: str = ""
+
+
+@frozen(kw_only=True)
+class RunRequest:
+    """One execution to start; ``name`` is unique for ever, so that a launcher can find it again."""
+
+    name: str
+    campaign: str
+    experiment: int
+    index: int
+    command: tuple[str, ...] = field(converter=_tuple)
+    env: Mapping[str, str] = field(factory=dict, converter=_mapping)
+    seed: int = 1337
+    launcher: str = "local"
+    timeout_seconds: float = 900.0
+    max_log_bytes: int = 64_000_000
+    script_digest: str = ""
+    folder: Path = Path()
+
+
+@frozen(kw_only=True)
+class RunOutput:
+    """What a finished run left: its status, its whole output in ``log_path``, its folder and price.
+
+    ``seconds`` is wall clock measured by the launcher; ``gpu_seconds`` counts every GPU.
+    """
+
+    name: str
+    status: RunStatus = field(converter=RunStatus)
+    log_path: Path
+    folder: Path
+    exit_code: int | None = None
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    cost_usd: float = 0.0
+    detail: str = ""
+
+
+@runtime_checkable
+class RunHandle(Protocol):
+    """A run that was started; it survives the process that started it.
+
+    ``launch_run`` called again with the same request name returns a handle to the same run.
+    """
+
+    @property
+    def reference(self) -> str:
+        """What is recorded so that a person or another process finds the run: a pid, a call id."""
+
+    @property
+    def log_path(self) -> Path:
+        """The file into which the run's output is being written."""
+
+    def poll(self) -> RunOutput | None:
+        """Return the output once the run is over, else None; never blocks."""
+
+    def stop(self, reason: str) -> None:
+        """End the run with all its children; the next poll returns ``stopped_early``."""
+
+
+@frozen(kw_only=True)
+class Run:
+    """One finished or running execution of an experiment, as History remembers it."""
+
+    index: int
+    name: str
+    seed: int
+    status: RunStatus | None = None
+    seconds: float = 0.0
+    metrics: Mapping[str, float] = field(factory=dict, converter=_mapping)
+
+
+@frozen(kw_only=True)
+class Decision:
+    """A verdict with its reason; ``confidence`` is the probability (0 to 1) of a real gain."""
+
+    verdict: Verdict = field(converter=Verdict)
+    reason: str
+    policy: str = ""
+    confidence: float | None = None
+    delta: float | None = None
+
+
+@frozen(kw_only=True)
+class Experiment:
+    """One idea tried; number 0 is the baseline. Fields that are not known yet are empty or None."""
+
+    number: int
+    idea: Idea
+    reasoning: Reasoning | None = None
+    commit: str = ""
+    parent_commit: str = ""
+    source_digest: str = ""
+    runs: tuple[Run, ...] = field(default=(), converter=_tuple)
+    metrics: Mapping[str, float] = field(factory=dict, converter=_mapping)
+    violations: tuple[Violation, ...] = field(default=(), converter=_tuple)
+    analysis: Analysis | None = None
+    decision: Decision | None = None
+    fixes: int = 0
+    started_at: str = ""
+    ended_at: str = ""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict, or None while the experiment is not decided."""
+        return self.decision.verdict if self.decision else None
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of all runs together."""
+        return sum(run.seconds for run in self.runs)
+
+
+@frozen(kw_only=True)
+class Candidate:
+    """What a decision policy judges: the experiment after its run, and what it is compared with.
+
+    ``metric`` is None when the run gave no score.
+    """
+
+    experiment: Experiment
+    metric: float | None
+    artifact_bytes: int | None
+    status: RunStatus
+    violations: tuple[Violation, ...] = field(default=(), converter=_tuple)
+
+
+@frozen(kw_only=True)
+class Backtrack:
+    """A rule's answer to a signal: go back to the commit of ``to_experiment`` unless it is None."""
+
+    signal: Signal = field(converter=Signal)
+    reason: str
+    rule: str = ""
+    to_experiment: int | None = None
+    direction: str | None = None
+
+
+@frozen(kw_only=True)
+class Lesson:
+    """What an experiment taught."""
+
+    text: str
+    experiment: int
+    direction: str
+
+
+@frozen(kw_only=True)
+class Notice:
+    """What a person wants to hear; ``kind`` is new_best, stuck, budget_gone or needs_human."""
+
+    kind: str
+    campaign: str
+    text: str
+    experiment: int | None = None
