@@ -1,0 +1,1 @@
+"""autoresearch runs machine-learning research by itself, and can prove afterwards what it did."""
