@@ -1,0 +1,125 @@
+"""The settings of a campaign as frozen values; `settings` reads them from where people put them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from attrs import Attribute, field, frozen
+
+from autoresearch.errors import ConfigError
+from autoresearch.structure import CONVERTER, structure
+
+S = TypeVar("S")
+
+
+def setting(default: Any, doc: str, **options: Any) -> Any:
+    """An attrs field of the configuration with its meaning; mappings and tuples are copied."""
+    if isinstance(default, dict):
+        return field(factory=lambda: dict(default), metadata={"doc": doc}, **options)
+    return field(default=default, metadata={"doc": doc}, **options)
+
+
+def section(shape: Callable[[], Any], doc: str) -> Any:
+    """An attrs field that holds a table of further settings."""
+    return field(factory=shape, metadata={"doc": doc})
+
+
+def _positive(_: object, attribute: Attribute[Any], value: float) -> None:
+    if value <= 0:
+        raise ConfigError(f"{attribute.name} is {value}, but must be over 0; set a positive number")
+
+
+def _one_of(*allowed: str) -> Any:
+    def check(_: object, attribute: Attribute[Any], value: str) -> None:
+        if value not in allowed:
+            wanted = " or ".join(allowed)
+            raise ConfigError(f"{attribute.name} is {value!r}; set it to {wanted}")
+
+    return check
+
+
+@frozen(kw_only=True)
+class MetricConfig:
+    """The number that a campaign makes better."""
+
+    name: str = setting("score", "name of the metric, as extractors call it")
+    better: str = setting("lower", "lower or higher", validator=_one_of("lower", "higher"))
+    pattern: str = setting(
+        "", "regular expression with one group that reads the metric; the last match counts"
+    )
+    sd: float = setting(0.0, "seed-to-seed standard deviation, in units of the metric; 0: unknown")
+    implausible_gain: float = setting(
+        0.0, "a gain in one step over this is quarantined, in units of the metric; 0: never"
+    )
+    size: str = setting("artifact_bytes", "name of the metric that holds the artifact's bytes")
+
+
+@frozen(kw_only=True)
+class LimitsConfig:
+    """What a run or a campaign may use."""
+
+    timeout_seconds: float = setting(
+        900.0, "a run is killed after this, seconds", validator=_positive
+    )
+    artifact_bytes: int = setting(0, "an artifact must be smaller than this, bytes; 0: no limit")
+    max_log_bytes: int = setting(
+        64_000_000, "a run that prints more is killed, bytes", validator=_positive
+    )
+    crash_fixes: int = setting(2, "attempts to mend a trivial crash of one experiment")
+    infra_retries: int = setting(2, "times a run is launched again when the machine failed")
+    experiments: int = setting(0, "stop after this many experiments; 0: never")
+    hours: float = setting(0.0, "stop after this many hours of runs; 0: never")
+    usd: float = setting(0.0, "stop after this much money, runs and tokens together; 0: never")
+    gpu_hours: float = setting(0.0, "stop after this many GPU hours; 0: never")
+
+
+@frozen(kw_only=True)
+class RulesConfig:
+    """The numbers of the three backtracking signals."""
+
+    dead_end_discards: int = setting(3, "consecutive discards that make a direction a dead end")
+    plateau_experiments: int = setting(5, "experiments without progress that make a plateau")
+    plateau_gain: float = setting(0.001, "less than this in all is no progress, metric units")
+
+
+@frozen(kw_only=True)
+class Config:
+    """Everything a campaign is told; recorded whole in ``campaign_started``."""
+
+    preset: str = setting("golf", "defaults to start from: golf (Parameter Golf) or plain")
+    script: str = setting("train.py", "training script that experiments change, in the repository")
+    in_scope: tuple[str, ...] = setting((), "files that must exist before a campaign starts")
+    command: tuple[str, ...] = setting(
+        ("{python}", "{script}"), "program and arguments of a run; {python} {script} {project}"
+    )
+    launcher: str = setting("local", "launcher plugin that runs the command")
+    env: Mapping[str, str] = setting({}, "environment of every run; {project} is the repository")
+    seed: int = setting(1337, "seed of the first run; reruns count up; given as SEED")
+    data: tuple[str, ...] = setting((), "paths that must exist; relative to the repository")
+    data_command: str = setting("", "command that gets the data, told when it is missing")
+    metric: MetricConfig = section(MetricConfig, "the metric")
+    limits: LimitsConfig = section(LimitsConfig, "limits")
+    rules: RulesConfig = section(RulesConfig, "backtracking rules")
+    active: tuple[str, ...] = setting(
+        (), "plugins of installed distributions to make active; no:NAME blocks any plugin"
+    )
+    plugins: Mapping[str, Mapping[str, Any]] = setting({}, "one table of settings a plugin")
+
+    def settings(self, name: str, shape: type[S]) -> S:
+        """Return the table of plugin ``name`` checked against the attrs class ``shape``.
+
+        Raises ConfigError for an unknown key or a wrong type, naming both.
+        """
+        return structure(self.plugins.get(name, {}), shape, f"plugins.{name}")
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller metric is an improvement."""
+        return self.metric.better == "lower"
+
+
+def unstructure(config: Config) -> dict[str, Any]:
+    """Return the configuration as plain JSON values, for the log."""
+    plain: dict[str, Any] = CONVERTER.unstructure(config)
+    return plain

@@ -1,0 +1,227 @@
+"""Every hook, in the order in which one campaign calls them; the only contract with plugins.
+
+All arguments are frozen. A plugin implements a hook with ``@autoresearch.hookimpl`` and names only
+the arguments that it wants. *First result* hooks stop at the first answer that is not ``None``,
+asking the plugin nearest to the user first; *collecting* hooks ask every plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import TYPE_CHECKING
+
+import click
+import pluggy
+
+from autoresearch.config import Config
+from autoresearch.history import History
+from autoresearch.log import Recorded
+from autoresearch.model import (
+    Analysis,
+    Backtrack,
+    Candidate,
+    Change,
+    Decision,
+    Experiment,
+    Idea,
+    Notice,
+    Objection,
+    RunHandle,
+    RunOutput,
+    RunRequest,
+    Violation,
+    Workspace,
+)
+
+if TYPE_CHECKING:
+    from autoresearch.projections import Projection
+
+PROJECT = "autoresearch"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec(historic=True)
+def configure(config: Config) -> None:
+    """Give a plugin the configuration, once, when it becomes active.
+
+    Called before any other hook. ``config.settings("name", MySettings)`` returns the plugin's own
+    table ``[tool.autoresearch.plugins.<name>]`` checked against an attrs class. Historic: a plugin
+    that is registered later is called as well. Returns nothing; raise ``ConfigError`` to refuse.
+    """
+
+
+@hookspec
+def register_commands(cli: click.Group) -> None:
+    """Add commands to the command line.
+
+    Called once while the command line starts. ``cli`` is the Click group ``autoresearch``.
+    Collecting; returns nothing. A command that exists already may not be replaced.
+    """
+
+
+@hookspec
+def register_projections(config: Config) -> Sequence[Projection] | None:
+    """Offer files that are pure functions of the log, beside results.tsv and notes.md.
+
+    Called when a campaign is opened and by ``autoresearch rebuild``. Collecting; ``None`` offers
+    none. Two projections of one file name are an error that names both plugins.
+    """
+
+
+@hookspec(firstresult=True)
+def propose_idea(history: History, source: str, rng: Random) -> Idea | None:
+    """Propose the next experiment.
+
+    Called after the memory was reviewed, once for every experiment but the baseline. ``source`` is
+    the script at head; ``rng`` is seeded from the campaign and the experiment's number. First
+    result; ``None`` (or an exception) passes on to the next generator, so that the loop never
+    stops for a generator that is down.
+    """
+
+
+@hookspec
+def review_idea(idea: Idea, history: History) -> Objection | Sequence[Objection] | None:
+    """Raise objections before money is spent.
+
+    Called with each proposed idea before it is implemented. Collecting; ``None`` has none. One
+    fatal objection drops the idea, and the generators are asked again.
+    """
+
+
+@hookspec(firstresult=True)
+def implement_idea(idea: Idea, workspace: Workspace) -> str | None:
+    """Turn an idea without code into the whole new source of the script.
+
+    Called only for ideas that bring neither source, patch nor environment. The script at head is
+    ``workspace.script_path``; the plugin must not write it. First result; ``None`` passes on,
+    and an idea that nobody implements is dropped.
+    """
+
+
+@hookspec
+def audit_change(change: Change, workspace: Workspace) -> Sequence[Violation] | None:
+    """Find what must not run: scope, size, integrity of the evaluation.
+
+    Called after the change was written into the worktree and before it is committed and run.
+    Collecting; ``None`` or an empty sequence found nothing. A violation with severity
+    ``violation`` blocks the run, one with ``warning`` is only recorded.
+    """
+
+
+@hookspec(firstresult=True)
+def launch_run(request: RunRequest, workspace: Workspace) -> RunHandle | None:
+    """Start a run, or find the one that was started under the same name.
+
+    Called after ``run_requested`` is durable, and again after a crash of the loop: a launcher must
+    start a request name once only and otherwise return a handle to that run. The script writes
+    into ``request.folder``; its output goes to the handle's ``log_path``. First result; ``None``
+    means that ``request.launcher`` is not this plugin's.
+    """
+
+
+@hookspec
+def extract_metrics(output: RunOutput) -> Mapping[str, float] | None:
+    """Read named numbers from a finished run.
+
+    Called once a run is over, whatever its status. Collecting and merged: two plugins that give
+    different values for one name are an error, not a winner. An absent metric is left out of the
+    mapping: never 0, never NaN. ``None`` found none.
+    """
+
+
+@hookspec(firstresult=True)
+def should_stop_run(
+    request: RunRequest, observed: Mapping[str, float], history: History
+) -> str | None:
+    """Stop a doomed run.
+
+    Called every few seconds while a run goes on, with the newest numbers read from its output.
+    First result; a string is the reason to stop, ``None`` lets it go on.
+    """
+
+
+@hookspec
+def audit_run(
+    experiment: Experiment, output: RunOutput, history: History
+) -> Sequence[Violation] | None:
+    """Find what must not be believed: sizes, clocks, conservation of bytes, implausible gains.
+
+    Called after the metrics of a completed run were extracted and before it is analysed.
+    Collecting; ``None`` or an empty sequence found nothing. A blocking violation makes the
+    verdict ``quarantine`` whatever a policy says.
+    """
+
+
+@hookspec(firstresult=True)
+def analyze_run(experiment: Experiment, history: History) -> Analysis | None:
+    """Write the ANALYSIS block.
+
+    Called after each finished run, before the decision. ``experiment`` holds its reasoning, runs
+    and metrics. First result; ``None`` passes on (a built-in always answers).
+    """
+
+
+@hookspec(firstresult=True)
+def decide(candidate: Candidate, history: History) -> Decision | None:
+    """Judge a finished experiment: keep, discard, crash, rerun or quarantine.
+
+    Called after the analysis. ``history`` does not contain the candidate's decision yet;
+    ``history.best`` is what it must beat. First result; ``None`` passes on. A veto over other
+    policies is an implementation with ``wrapper=True``.
+    """
+
+
+@hookspec(firstresult=True)
+def backtrack(history: History) -> Backtrack | None:
+    """Answer the three signals of the protocol: dead end, regression, plateau.
+
+    Called after every decision. First result; ``None`` carries on from head.
+    """
+
+
+@hookspec
+def event_recorded(event: Recorded, history: History) -> None:
+    """Observe a fact after it is durable.
+
+    Called for every event the loop appends. Collecting and isolated: it cannot veto, and a failure
+    becomes ``plugin_failed`` and disturbs nobody. Returns nothing.
+    """
+
+
+@hookspec
+def notify(notice: Notice) -> None:
+    """Tell a person: a new best, stuck, budget gone, a human is needed.
+
+    Called when it happens. Collecting and isolated as ``event_recorded``. Returns nothing.
+    """
+
+
+FIRST_RESULT = (
+    "propose_idea",
+    "implement_idea",
+    "launch_run",
+    "should_stop_run",
+    "analyze_run",
+    "decide",
+    "backtrack",
+)
+HOOKS = (
+    "configure",
+    "register_commands",
+    "register_projections",
+    "propose_idea",
+    "review_idea",
+    "implement_idea",
+    "audit_change",
+    "launch_run",
+    "extract_metrics",
+    "should_stop_run",
+    "audit_run",
+    "analyze_run",
+    "decide",
+    "backtrack",
+    "event_recorded",
+    "notify",
+)

@@ -1,0 +1,74 @@
+"""Checks plain tables against attrs classes; whatever does not fit is one line that names the key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import cattrs
+from attrs import fields
+from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError
+
+from autoresearch.errors import ConfigError
+
+S = TypeVar("S")
+
+
+def structure(table: Mapping[str, Any], shape: type[S], where: str) -> S:
+    """Build ``shape`` from a TOML table; ``where`` is the table's name for the message.
+
+    Raises ConfigError with one line for an unknown key or a value of a wrong type.
+    """
+    try:
+        return CONVERTER.structure(dict(table), shape)
+    except cattrs.BaseValidationError as error:
+        raise ConfigError(next(_lines(error, where))) from None
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the nearest known word, else an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _lines(error: BaseException, where: str) -> Iterator[str]:
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            where = f"{where}.{note.name}" if where else note.name
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _lines(inner, where)
+    elif isinstance(error, ForbiddenExtraKeysError):
+        yield _unknown(error, where)
+    elif isinstance(error, ConfigError):
+        yield f"{where.rsplit('.', 1)[0]}.{error}".lstrip(".") if "." in where else str(error)
+    else:
+        yield f"{where}: {error}; correct the value"
+
+
+def _unknown(error: ForbiddenExtraKeysError, where: str) -> str:
+    key = sorted(error.extra_fields)[0]
+    known = [item.name for item in fields(error.cl)]
+    mend = suggest(key, known) or f"; known settings are {', '.join(known) or 'none'}"
+    return f"unknown setting {where}.{key}".replace(" .", " ") + mend
+
+
+def _strict(value: Any, wanted: type[Any]) -> Any:
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if (isinstance(value, bool) and wanted is not bool) or not isinstance(value, wanted):
+        raise ValueError(f"{value!r} is not of type {wanted.__name__}")
+    return value
+
+
+def _strings(value: Any, _: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{value!r} is not a list of strings")
+    return tuple(value)
+
+
+CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+for _kind in (str, int, float, bool):
+    CONVERTER.register_structure_hook(_kind, _strict)
+CONVERTER.register_structure_hook(tuple[str, ...], _strings)
