@@ -1,4 +1,4 @@
-"""Checks plain tables against attrs classes; whatever does not fit is one line that names the key."""
+"""Checks plain tables against attrs classes; what does not fit is one line that names the key."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def _lines(error: BaseException, where: str) -> Iterator[str]:
     elif isinstance(error, ConfigError):
         yield f"{where.rsplit('.', 1)[0]}.{error}".lstrip(".") if "." in where else str(error)
     else:
-        yield f"{where}: {error}; correct the value"
+        reason = "not a table" if isinstance(error, AttributeError) else str(error)
+        yield f"{where}: {reason}; correct the value"
 
 
 def _unknown(error: ForbiddenExtraKeysError, where: str) -> str:
@@ -71,4 +72,4 @@ def _strings(value: Any, _: Any) -> tuple[str, ...]:
 CONVERTER = cattrs.Converter(forbid_extra_keys=True)
 for _kind in (str, int, float, bool):
     CONVERTER.register_structure_hook(_kind, _strict)
-CONVERTER.register_structure_hook(tuple[str, ...], _strings)
+CONVERTER.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _strings)

@@ -1,0 +1,335 @@
+"""Folds events into a History, one small function for each type of fact that changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from attrs import evolve
+from pyrsistent import pmap
+
+from autoresearch import events
+from autoresearch.history import History, OpenRun, QueuedIdea
+from autoresearch.log import Recorded
+from autoresearch.model import (
+    Analysis,
+    Decision,
+    Experiment,
+    Idea,
+    Lesson,
+    Reasoning,
+    Run,
+    RunStatus,
+    Verdict,
+    Violation,
+)
+
+E = TypeVar("E", bound=events.Event)
+Step = Callable[[History, Any, str], History]
+_STEPS: dict[type[events.Event], Step] = {}
+
+
+def fold(history: History, records: Iterable[Recorded]) -> History:
+    """Fold recorded events, oldest first; events of other campaigns only move the position."""
+    for record in records:
+        history = step(history, record)
+    return history
+
+
+def step(history: History, record: Recorded) -> History:
+    """Fold one event; types that a History does not care about, or does not know, are carried by."""
+    if record.campaign == history.campaign:
+        take = _STEPS.get(type(record.event))
+        if take is not None:
+            history = take(history, record.event, record.at)
+    return evolve(history, position=record.position, head_hash=record.hash)
+
+
+def _on(kind: type[E]) -> Callable[[Callable[[History, E, str], History]], Step]:
+    def register(function: Callable[[History, E, str], History]) -> Step:
+        _STEPS[kind] = function
+        return function
+
+    return register
+
+
+def _change(history: History, number: int, **changes: Any) -> History:
+    experiment = evolve(history.experiments[number], **changes)
+    return evolve(history, experiments=history.experiments.set(number, experiment))
+
+
+@_on(events.CampaignStarted)
+def _started(history: History, event: events.CampaignStarted, _: str) -> History:
+    return evolve(
+        history,
+        metric=event.metric,
+        lower_is_better=event.better == "lower",
+        size=event.config.get("metric", {}).get("size", history.size),
+        started=event,
+        stopped=None,
+    )
+
+
+@_on(events.CampaignResumed)
+def _resumed(history: History, _event: events.CampaignResumed, _: str) -> History:
+    return evolve(history, stopped=None)
+
+
+@_on(events.CampaignStopped)
+def _stopped(history: History, event: events.CampaignStopped, _: str) -> History:
+    return evolve(history, stopped=event.reason)
+
+
+@_on(events.MemoryReviewed)
+def _reviewed(history: History, event: events.MemoryReviewed, _: str) -> History:
+    return evolve(history, reviewed=event)
+
+
+@_on(events.IdeaQueued)
+def _queued(history: History, event: events.IdeaQueued, _: str) -> History:
+    idea = QueuedIdea(
+        id=event.idea,
+        direction=event.direction,
+        description=event.description,
+        hypothesis=event.hypothesis,
+        generator=event.generator,
+        expected_gain=event.expected_gain,
+        patch=event.patch,
+        env=event.env,
+    )
+    return evolve(history, queue=history.queue.set(event.idea, idea))
+
+
+@_on(events.IdeaProposed)
+def _proposed(history: History, event: events.IdeaProposed, at: str) -> History:
+    idea = Idea(
+        direction=event.direction,
+        description=event.description,
+        hypothesis=event.hypothesis,
+        generator=event.generator,
+        evidence=event.evidence,
+        cites=event.cites,
+        risk=event.risk,
+        env=event.env,
+        predicted=event.predicted,
+        expected_gain=event.expected_gain,
+        kind=event.kind,
+    )
+    experiment = Experiment(number=event.experiment, idea=idea, started_at=at)
+    numbers = history.experiments
+    known = event.experiment < len(numbers)
+    numbers = numbers.set(event.experiment, experiment) if known else numbers.append(experiment)
+    return evolve(
+        history,
+        experiments=numbers,
+        queue=history.queue.discard(event.idea),
+        tried=history.tried.add(event.idea),
+    )
+
+
+@_on(events.IdeaDropped)
+def _dropped(history: History, event: events.IdeaDropped, _: str) -> History:
+    history = evolve(
+        history,
+        queue=history.queue.discard(event.idea),
+        rejected=history.rejected.append(event),
+    )
+    current = history.current
+    if current is None or event.experiment != current.number:
+        return history
+    return evolve(history, experiments=history.experiments[: current.number])
+
+
+@_on(events.ReasoningRecorded)
+def _reasoned(history: History, event: events.ReasoningRecorded, _: str) -> History:
+    reasoning = Reasoning(
+        hypothesis=event.hypothesis,
+        evidence=event.evidence,
+        risk=event.risk,
+        cites=event.cites,
+        predicted=event.predicted,
+        read_to=event.read_to,
+    )
+    return _change(history, event.experiment, reasoning=reasoning)
+
+
+@_on(events.ChangeApplied)
+def _applied(history: History, event: events.ChangeApplied, _: str) -> History:
+    history = evolve(history, tried=history.tried.add(event.source_digest))
+    return _change(history, event.experiment, source_digest=event.source_digest)
+
+
+@_on(events.ChangeRejected)
+def _rejected(history: History, event: events.ChangeRejected, _: str) -> History:
+    return evolve(history, rejected=history.rejected.append(event))
+
+
+@_on(events.AuditFailed)
+def _failed(history: History, event: events.AuditFailed, _: str) -> History:
+    found = Violation(rule=event.rule, detail=event.detail, line=event.line)
+    old = history.experiments[event.experiment].violations
+    return _change(history, event.experiment, violations=(*old, found))
+
+
+@_on(events.CommitMade)
+def _committed(history: History, event: events.CommitMade, _: str) -> History:
+    return _change(history, event.experiment, commit=event.commit, parent_commit=event.parent)
+
+
+@_on(events.RunRequested)
+def _requested(history: History, event: events.RunRequested, _: str) -> History:
+    runs = history.experiments[event.experiment].runs
+    run = Run(index=event.index, name=event.run, seed=event.seed)
+    history = _change(history, event.experiment, runs=(*runs, run))
+    return evolve(history, open_run=OpenRun(request=event))
+
+
+@_on(events.RunStarted)
+def _run_started(history: History, event: events.RunStarted, _: str) -> History:
+    if history.open_run is None or history.open_run.request.run != event.run:
+        return history
+    return evolve(history, open_run=evolve(history.open_run, reference=event.reference))
+
+
+def _change_run(history: History, number: int, name: str, **changes: Any) -> History:
+    runs = history.experiments[number].runs
+    changed = tuple(evolve(run, **changes) if run.name == name else run for run in runs)
+    return _change(history, number, runs=changed)
+
+
+@_on(events.RunFinished)
+def _finished(history: History, event: events.RunFinished, _: str) -> History:
+    history = evolve(history, open_run=None)
+    return _change_run(
+        history,
+        event.experiment,
+        event.run,
+        status=RunStatus(event.status),
+        seconds=event.seconds,
+    )
+
+
+@_on(events.MetricsExtracted)
+def _extracted(history: History, event: events.MetricsExtracted, _: str) -> History:
+    history = _change_run(history, event.experiment, event.run, metrics=event.metrics)
+    runs = history.experiments[event.experiment].runs
+    return _change(history, event.experiment, metrics=_merged(runs, history.metric, history.size))
+
+
+def _merged(runs: tuple[Run, ...], metric: str, size: str) -> dict[str, float]:
+    """Over several seeds the score is the mean, the size the largest, all else the newest."""
+    done = [run.metrics for run in runs if run.status is RunStatus.COMPLETED]
+    merged: dict[str, float] = {}
+    for metrics in done:
+        merged.update(metrics)
+    scores = [metrics[metric] for metrics in done if metric in metrics]
+    sizes = [metrics[size] for metrics in done if size in metrics]
+    if scores:
+        merged[metric] = sum(scores) / len(scores)
+    if sizes:
+        merged[size] = max(sizes)
+    return merged
+
+
+@_on(events.FixAttempted)
+def _fixed(history: History, event: events.FixAttempted, _: str) -> History:
+    return _change(history, event.experiment, fixes=event.attempt)
+
+
+@_on(events.AnalysisRecorded)
+def _analysed(history: History, event: events.AnalysisRecorded, _: str) -> History:
+    analysis = Analysis(
+        result=event.result,
+        versus_expected=event.versus_expected,
+        why=event.why,
+        lesson=event.lesson,
+        analyst=event.analyst,
+    )
+    return _change(history, event.experiment, analysis=analysis)
+
+
+@_on(events.Decided)
+def _decided(history: History, event: events.Decided, at: str) -> History:
+    decision = Decision(
+        verdict=event.verdict,
+        reason=event.reason,
+        policy=event.policy,
+        confidence=event.confidence,
+        delta=event.delta,
+    )
+    history = _change(history, event.experiment, decision=decision, ended_at=at)
+    if decision.verdict is Verdict.RERUN:
+        return history
+    history = evolve(
+        history, timeline=history.timeline.append(event.experiment), reviewed=None, open_run=None
+    )
+    if decision.verdict is Verdict.KEEP:
+        history = _crown(evolve(history, head=event.experiment), event.experiment)
+    return history
+
+
+def _crown(history: History, number: int) -> History:
+    score = history.score(history.experiments[number])
+    best = history.best_metric
+    if score is None and history.best_number is not None:
+        return history
+    if best is None or (score is not None and history.better(score, best)):
+        return evolve(history, best_number=number)
+    return history
+
+
+@_on(events.QuarantineResolved)
+def _resolved(history: History, event: events.QuarantineResolved, _: str) -> History:
+    verdict = Verdict.KEEP if event.released else Verdict.DISCARD
+    word = "released" if event.released else "confirmed"
+    old = history.experiments[event.experiment].decision
+    reason = f"{word} by {event.person}: {event.reason}"
+    if old is not None:
+        reason = f"{reason} (was: {old.reason})"
+    decision = Decision(verdict=verdict, reason=reason, policy="a person")
+    history = _change(history, event.experiment, decision=decision)
+    return _crown(history, event.experiment) if event.released else history
+
+
+@_on(events.LessonLearned)
+def _learned(history: History, event: events.LessonLearned, _: str) -> History:
+    lesson = Lesson(text=event.lesson, experiment=event.experiment, direction=event.direction)
+    return evolve(history, lessons=history.lessons.append(lesson))
+
+
+@_on(events.DirectionDeclaredDead)
+def _dead(history: History, event: events.DirectionDeclaredDead, _: str) -> History:
+    return evolve(history, dead_ends=history.dead_ends.set(event.direction, event))
+
+
+@_on(events.PlateauDeclared)
+def _plateau(history: History, event: events.PlateauDeclared, _: str) -> History:
+    return evolve(history, plateaus=history.plateaus.append(event))
+
+
+@_on(events.Backtracked)
+def _backtracked(history: History, event: events.Backtracked, _: str) -> History:
+    return evolve(history, head=event.to_experiment, timeline=history.timeline.append(event))
+
+
+@_on(events.NoteAdded)
+def _noted(history: History, event: events.NoteAdded, _: str) -> History:
+    return evolve(history, notes=history.notes.append(event))
+
+
+@_on(events.CostIncurred)
+def _spent(history: History, event: events.CostIncurred, _: str) -> History:
+    old = history.spent
+    new = evolve(
+        old,
+        seconds=old.seconds + event.seconds,
+        gpu_seconds=old.gpu_seconds + event.gpu_seconds,
+        usd=old.usd + event.usd,
+        tokens=old.tokens + event.tokens_in + event.tokens_out,
+    )
+    return evolve(history, spent=new)
+
+
+def empty(campaign: str) -> History:
+    """Return the History of a campaign of which nothing is known yet."""
+    return History(campaign=campaign, queue=pmap())

@@ -1,0 +1,147 @@
+"""The state of one campaign folded from its events: what every strategy is given to read.
+
+A History is immutable and shares its structure with the one before it, so folding one more event
+costs the same after ten experiments and after ten thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import field, frozen
+from pyrsistent import PMap, PSet, PVector, pmap, pset, pvector
+
+from autoresearch import events
+from autoresearch.model import Experiment, Lesson, Verdict
+
+
+@frozen(kw_only=True)
+class QueuedIdea:
+    """An idea waiting in the queue, ranked by ``expected_gain`` (metric units, positive is good)."""
+
+    id: str
+    direction: str
+    description: str
+    hypothesis: str
+    generator: str
+    expected_gain: float | None = None
+    patch: str | None = None
+    env: Mapping[str, str] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class Spent:
+    """What the campaign has used: wall-clock seconds, GPU seconds, US dollars, tokens."""
+
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    usd: float = 0.0
+    tokens: int = 0
+
+
+@frozen(kw_only=True)
+class OpenRun:
+    """A run that was requested and has not finished, as far as the log knows."""
+
+    request: events.RunRequested
+    reference: str | None = None
+
+
+@frozen(kw_only=True)
+class History:
+    """Everything known at one position of the log; ``experiments`` is indexed by number."""
+
+    campaign: str = ""
+    metric: str = "score"
+    lower_is_better: bool = True
+    size: str = "artifact_bytes"
+    started: events.CampaignStarted | None = None
+    position: int = 0
+    head_hash: str = ""
+    experiments: PVector[Experiment] = field(factory=pvector)
+    head: int | None = None
+    best_number: int | None = None
+    timeline: PVector[int | events.Backtracked] = field(factory=pvector)
+    lessons: PVector[Lesson] = field(factory=pvector)
+    dead_ends: PMap[str, events.DirectionDeclaredDead] = field(factory=pmap)
+    plateaus: PVector[events.PlateauDeclared] = field(factory=pvector)
+    queue: PMap[str, QueuedIdea] = field(factory=pmap)
+    tried: PSet[str] = field(factory=pset)
+    notes: PVector[events.NoteAdded] = field(factory=pvector)
+    rejected: PVector[events.ChangeRejected | events.IdeaDropped] = field(factory=pvector)
+    spent: Spent = field(factory=Spent)
+    reviewed: events.MemoryReviewed | None = None
+    open_run: OpenRun | None = None
+    stopped: str | None = None
+
+    @property
+    def baseline(self) -> Experiment | None:
+        """Experiment 0, or None before it was proposed."""
+        return self.experiments[0] if self.experiments else None
+
+    @property
+    def best(self) -> Experiment | None:
+        """The kept experiment with the best metric, or None before anything was kept."""
+        return None if self.best_number is None else self.experiments[self.best_number]
+
+    @property
+    def best_metric(self) -> float | None:
+        """The best kept score, or None before anything was kept."""
+        return self.score(self.best) if self.best else None
+
+    @property
+    def current(self) -> Experiment | None:
+        """The experiment that is under way, or None between two experiments."""
+        last = self.experiments[-1] if self.experiments else None
+        return last if last is not None and is_open(last) else None
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next experiment gets."""
+        return self.current.number if self.current else len(self.experiments)
+
+    @property
+    def decided(self) -> tuple[Experiment, ...]:
+        """All experiments with a final verdict, oldest first."""
+        return tuple(item for item in self.experiments if not is_open(item))
+
+    @property
+    def kept(self) -> tuple[Experiment, ...]:
+        """All kept experiments, oldest first."""
+        return tuple(item for item in self.experiments if item.verdict is Verdict.KEEP)
+
+    @property
+    def ranked_queue(self) -> tuple[QueuedIdea, ...]:
+        """The ideas queue, highest expected gain first; ideas without one come last."""
+        unknown = float("-inf")
+        return tuple(
+            sorted(
+                self.queue.values(),
+                key=lambda idea: (
+                    -(unknown if idea.expected_gain is None else idea.expected_gain),
+                    idea.id,
+                ),
+            )
+        )
+
+    def score(self, experiment: Experiment) -> float | None:
+        """Return the campaign's metric of an experiment, or None when it has none."""
+        return experiment.metrics.get(self.metric)
+
+    def better(self, first: float, second: float) -> bool:
+        """Return whether ``first`` is strictly better than ``second``."""
+        return first < second if self.lower_is_better else first > second
+
+    def gain(self, new: float, old: float) -> float:
+        """Return how much better ``new`` is than ``old``; negative when it is worse."""
+        return old - new if self.lower_is_better else new - old
+
+    def recent(self, direction: str) -> tuple[Experiment, ...]:
+        """Return the decided experiments of a direction, newest first."""
+        found = (item for item in reversed(self.experiments) if item.idea.direction == direction)
+        return tuple(item for item in found if not is_open(item))
+
+
+def is_open(experiment: Experiment) -> bool:
+    """Return whether an experiment has no final verdict yet (a rerun is not final)."""
+    return experiment.verdict in (None, Verdict.RERUN)

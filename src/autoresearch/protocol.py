@@ -1,0 +1,95 @@
+"""The order of steps that the research protocol fixes; a step out of order is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from autoresearch import events
+from autoresearch.errors import ProtocolError
+from autoresearch.history import History
+
+
+def check(history: History, event: events.Event) -> None:
+    """Refuse an event that the protocol does not allow after this history.
+
+    Raises ProtocolError: an idea without a review of the memory at its newest position, a
+    reasoning that cites nothing, a run without reasoning, a decision without an analysis.
+    """
+    rule = _RULES.get(type(event))
+    if rule is not None:
+        rule(history, event)
+
+
+def _idea(history: History, event: events.IdeaProposed) -> None:
+    if event.experiment != history.next_number:
+        raise ProtocolError(
+            f"experiment {event.experiment} was proposed, but {history.next_number} is next; "
+            "finish the open experiment first"
+        )
+    if event.experiment > 0 and history.reviewed is None:
+        raise ProtocolError(
+            f"experiment {event.experiment} was proposed without reading the memory; "
+            "record memory_reviewed first"
+        )
+
+
+def _review(history: History, event: events.MemoryReviewed) -> None:
+    if event.read_to < history.position:
+        raise ProtocolError(
+            f"the memory was read up to {event.read_to}, but the log stands at "
+            f"{history.position}; read it again"
+        )
+
+
+def _reasoning(history: History, event: events.ReasoningRecorded) -> None:
+    _must_exist(history, event.experiment)
+    if event.experiment == 0:
+        return
+    if history.reviewed is None or event.read_to != history.reviewed.read_to:
+        raise ProtocolError(
+            f"the reasoning of experiment {event.experiment} does not rest on the memory that was "
+            "read; review the memory first"
+        )
+    unknown = [number for number in event.cites if number >= event.experiment or number < 0]
+    if not event.cites or unknown:
+        raise ProtocolError(
+            f"the reasoning of experiment {event.experiment} cites "
+            f"{unknown or 'no earlier experiment'}; cite experiments below {event.experiment}"
+        )
+
+
+def _run(history: History, event: events.RunRequested) -> None:
+    _must_exist(history, event.experiment)
+    if history.open_run is not None:
+        raise ProtocolError(
+            f"run {history.open_run.request.run} is still open; finish it before starting another"
+        )
+    if history.experiments[event.experiment].reasoning is None:
+        raise ProtocolError(
+            f"experiment {event.experiment} has no reasoning; record it before the run"
+        )
+
+
+def _decision(history: History, event: events.Decided) -> None:
+    _must_exist(history, event.experiment)
+    if history.open_run is not None:
+        raise ProtocolError(f"run {history.open_run.request.run} is still open; wait for its end")
+    if history.experiments[event.experiment].analysis is None:
+        raise ProtocolError(
+            f"experiment {event.experiment} has no analysis; record it before the decision"
+        )
+
+
+def _must_exist(history: History, number: int) -> None:
+    if history.current is None or history.current.number != number:
+        raise ProtocolError(f"experiment {number} is not under way; propose it first")
+
+
+_RULES: dict[type[events.Event], Callable[[History, Any], None]] = {
+    events.IdeaProposed: _idea,
+    events.MemoryReviewed: _review,
+    events.ReasoningRecorded: _reasoning,
+    events.RunRequested: _run,
+    events.Decided: _decision,
+}
