@@ -37,7 +37,7 @@ def fold(history: History, records: Iterable[Recorded]) -> History:
 
 
 def step(history: History, record: Recorded) -> History:
-    """Fold one event; types that a History does not care about, or does not know, are carried by."""
+    """Fold one event; a type that History has no use for, or does not know, is carried by."""
     if record.campaign == history.campaign:
         take = _STEPS.get(type(record.event))
         if take is not None:

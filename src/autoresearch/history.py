@@ -17,7 +17,7 @@ from autoresearch.model import Experiment, Lesson, Verdict
 
 @frozen(kw_only=True)
 class QueuedIdea:
-    """An idea waiting in the queue, ranked by ``expected_gain`` (metric units, positive is good)."""
+    """An idea waiting in the queue; ``expected_gain`` is in metric units, positive is better."""
 
     id: str
     direction: str
