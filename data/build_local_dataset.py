@@ -9,14 +9,12 @@ Running it again does nothing when the data set is whole and its source has not 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -34,7 +32,8 @@ from documents import (
     read_sotu,
     training_lines,
 )
-from shards import MAX_VOCABULARY, SHARD_TOKENS, ShardWriter, sha256_file
+from files import alone, sha256_file, write_whole
+from shards import MAX_VOCABULARY, SHARD_TOKENS, ShardWriter
 
 MANIFEST = "manifest.json"
 FORMAT = 1  # raise when the same input would give another data set
@@ -140,15 +139,6 @@ def make_plan(asked: argparse.Namespace) -> Plan:
     return Plan(asked.name, out, asked.workers, asked.shard_tokens, settings, train, val)
 
 
-@contextmanager
-def alone(plan: Plan) -> Iterator[None]:
-    """Let one process at a time build this data set; a second one waits."""
-    plan.home.parent.mkdir(parents=True, exist_ok=True)
-    with plan.home.with_name(f".{plan.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def why_not_whole(plan: Plan) -> str | None:
     """Say what keeps the data set from being whole and current; None when nothing does."""
     if not plan.home.exists():
@@ -189,7 +179,7 @@ def write_split(plan: Plan, tokenizer: tok.Tokenizer, split: str) -> Manifest:
     writer.close()
     return {
         f"docs_{split}": len(documents),
-        f"files_{split}": len(writer.names),
+        f"files_{split}": writer.files,
         f"tokens_{split}": writer.tokens,
         f"bytes_{split}": total,
     }
@@ -294,14 +284,6 @@ def build(plan: Plan) -> None:
     publish(plan)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def publish(plan: Plan) -> None:
     """Put the built files in their places.
 
@@ -336,7 +318,7 @@ def main() -> None:
     asked = parse_arguments()
     refuse_bad_numbers(asked)
     plan = make_plan(asked)
-    with alone(plan):
+    with alone(plan.home.with_name(f".{plan.name}.lock")):
         reason = why_not_whole(plan)
         if reason:
             say(f"building {plan.name}: {reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 2.0  # progress written to a file stays short
+INTERRUPTED = 130
 
 
 class DataError(Exception):
@@ -31,7 +33,7 @@ def run(main: Callable[[], None]) -> int:
         reason = (error.strerror or str(error)).lower()
         return _complain(f"{reason}{place}; free the space or mend the permissions, run again", 1)
     except KeyboardInterrupt:
-        return _complain("interrupted; run the same command again to go on", 130)
+        return _complain("interrupted; run the same command again to go on", INTERRUPTED)
     return 0
 
 
@@ -47,7 +49,8 @@ def say(line: str) -> None:
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many of `total` bytes are done; yields the function that adds to them.
+    """Show how many of `total` bytes are done; yields the function, safe from any thread,
+    that adds to them.
 
     A terminal gets a bar, anything else a line every two seconds.
     """
@@ -73,10 +76,13 @@ class _Lines:
         self._label = label
         self._total = total
         self._done = 0
+        self._lock = threading.Lock()
         self._next = time.monotonic() + SECONDS_BETWEEN_LINES
 
     def advance(self, count: int) -> None:
-        self._done += count
-        if time.monotonic() >= self._next:
+        with self._lock:
+            self._done += count
+            if time.monotonic() < self._next:
+                return
             self._next = time.monotonic() + SECONDS_BETWEEN_LINES
             say(f"{self._label}: {self._done / 1e6:,.1f} of {self._total / 1e6:,.1f} MB")

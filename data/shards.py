@@ -1,4 +1,4 @@
-"""The token files of the challenge: writing, naming and checking one shard.
+"""The token files of the challenge: naming, writing and checking one shard.
 
 A shard is a header of 256 little-endian int32 (magic, version, token count, zeros) followed by
 that many little-endian uint16 token ids.
@@ -6,13 +6,12 @@ that many little-endian uint16 token ids.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from console import DataError
+from files import write_whole
 from numpy.typing import NDArray
 
 MAGIC = 20240520
@@ -35,44 +34,34 @@ def shard_name(split: str, index: int) -> str:
     return f"fineweb_{split}_{index:06d}.bin"
 
 
+def shard_bytes(tokens: int) -> int:
+    """Size of a shard file of so many tokens."""
+    return HEADER_BYTES + TOKEN_BYTES * tokens
+
+
 def write_shard(path: Path, tokens: Tokens) -> None:
     """Write tokens as one shard and wait until the disk has them."""
     header = np.zeros(HEADER_INTS, dtype="<i4")
     header[:3] = MAGIC, VERSION, len(tokens)
-    with path.open("wb") as file:
-        file.write(header.tobytes())
-        file.write(tokens.astype("<u2", copy=False).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
+    write_whole(path, header.tobytes() + tokens.astype("<u2", copy=False).tobytes())
 
 
-def check_shard(path: Path) -> int:
-    """Return the number of tokens of a shard; ShardError when magic, version or size is wrong."""
+def count_tokens(path: Path) -> int:
+    """Return the number of tokens of a shard.
+
+    Raises ShardError, without the file's name, when magic, version or size is wrong.
+    """
     size = path.stat().st_size
     if size < HEADER_BYTES:
-        raise ShardError(f"{path} has {size} bytes, fewer than the header's {HEADER_BYTES}")
+        raise ShardError(f"{size} bytes are fewer than a shard's header of {HEADER_BYTES}")
     magic, version, tokens = (int(number) for number in np.fromfile(path, "<i4", count=3))
     if magic != MAGIC:
-        raise ShardError(f"{path} starts with {magic}, a shard starts with {MAGIC}")
+        raise ShardError(f"it starts with {magic}, a shard starts with {MAGIC}")
     if version != VERSION:
-        raise ShardError(f"{path} has shard version {version}, expected {VERSION}")
-    expected = HEADER_BYTES + TOKEN_BYTES * tokens
-    if tokens < 0 or size != expected:
-        raise ShardError(f"{path} has {size} bytes, its header of {tokens} tokens asks {expected}")
+        raise ShardError(f"shard version {version}, expected {VERSION}")
+    if tokens < 0 or size != shard_bytes(tokens):
+        raise ShardError(f"{size} bytes, expected {shard_bytes(tokens)} for its {tokens} tokens")
     return tokens
-
-
-def read_tokens(path: Path) -> Tokens:
-    """Read the tokens of a checked shard."""
-    check_shard(path)
-    tokens: Tokens = np.fromfile(path, "<u2", offset=HEADER_BYTES).astype(np.uint16, copy=False)
-    return tokens
-
-
-def sha256_file(path: Path) -> str:
-    """Digest a file as lower-case hexadecimal sha256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ShardWriter:
@@ -84,7 +73,7 @@ class ShardWriter:
         self._shard_tokens = shard_tokens
         self._waiting: list[Tokens] = []
         self._waiting_tokens = 0
-        self.names: list[str] = []
+        self.files = 0
         self.tokens = 0
 
     def add(self, documents: Iterable[Tokens]) -> None:
@@ -103,8 +92,7 @@ class ShardWriter:
 
     def _flush(self, count: int) -> None:
         stream = np.concatenate(self._waiting)
-        name = shard_name(self._split, len(self.names))
-        write_shard(self._folder / name, stream[:count])
-        self.names.append(name)
+        write_shard(self._folder / shard_name(self._split, self.files), stream[:count])
+        self.files += 1
         self._waiting = [stream[count:]]
         self._waiting_tokens = len(stream) - count

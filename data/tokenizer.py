@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import sentencepiece as spm
@@ -77,19 +76,10 @@ class Tokenizer:
         self._processor = spm.SentencePieceProcessor(model_proto=model)
         self.vocab_size = int(self._processor.vocab_size())
 
-    @classmethod
-    def load(cls, path: Path) -> Tokenizer:
-        """Load a model file."""
-        return cls(path.read_bytes())
-
     def encode(self, texts: list[str], workers: int) -> list[Tokens]:
         """Encode each text as BOS and its tokens, no EOS, on `workers` threads."""
         encoded = self._processor.encode(texts, out_type=int, num_threads=workers)
         return [np.array([BOS_ID, *ids], dtype=np.uint16) for ids in encoded]
-
-    def decode(self, tokens: Tokens) -> str:
-        """Give back the text of tokens; control tokens have none."""
-        return str(self._processor.decode(tokens.tolist()))
 
     def vocabulary(self) -> str:
         """Return the text of the `.vocab` file: piece, tab, score, one line a piece."""
