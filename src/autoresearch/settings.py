@@ -1,0 +1,150 @@
+"""Reads a Config from where people put settings, and remembers where each value came from.
+
+Command line over environment over file over preset over default. The file is ``autoresearch.toml``
+or the table ``[tool.autoresearch]`` of ``pyproject.toml``.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import fields, frozen, has, resolve_types
+
+from autoresearch.config import Config, unstructure
+from autoresearch.errors import ConfigError
+from autoresearch.structure import structure, suggest
+
+FILE_NAME = "autoresearch.toml"
+PREFIX = "AUTORESEARCH_"
+Table = dict[str, Any]
+
+
+@frozen(kw_only=True)
+class Loaded:
+    """A configuration with the origin of every dotted setting that is not a default."""
+
+    config: Config
+    origins: Mapping[str, str]
+    file: Path | None
+
+    def rows(self) -> Iterator[tuple[str, Any, str]]:
+        """Yield (dotted name, value, origin) for every setting, in the order of the classes."""
+        for name, value in _flat(unstructure(self.config)):
+            yield name, value, self.origins.get(name, "default")
+
+
+def load(
+    project: Path,
+    *,
+    file: Path | None = None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Loaded:
+    """Merge all sources into one Config; ``overrides`` has dotted names from the command line.
+
+    Raises ConfigError with one line for an unreadable file, an unknown setting or a bad value.
+    """
+    found, from_file = _read(project, file)
+    from_environment = _from_environment(environ or {})
+    above = {**from_environment, **dict(overrides or {})}
+    name = above.get("preset", from_file.get("preset", "golf"))
+    known = dict(presets or {"golf": {}})
+    known.setdefault("plain", {})
+    if name not in known:
+        raise ConfigError(f"unknown preset {name!r}{suggest(str(name), known) or '; use plain'}")
+    merged: Table = {}
+    origins: dict[str, str] = {}
+    _merge(merged, known[name], f"preset {name}", origins)
+    _merge(merged, from_file, str(found.name) if found else "", origins)
+    for dotted, value in from_environment.items():
+        _put(merged, dotted, value, f"environment {_variable(dotted)}", origins)
+    for dotted, value in dict(overrides or {}).items():
+        _put(merged, dotted, value, "command line", origins)
+    return Loaded(config=structure(merged, Config, ""), origins=origins, file=found)
+
+
+def from_record(recorded: Mapping[str, Any]) -> Config:
+    """Return the Config that ``campaign_started`` recorded; a version of it that has grown since
+    keeps the defaults for settings it did not know."""
+    return structure(recorded, Config, "recorded configuration")
+
+
+def _read(project: Path, file: Path | None) -> tuple[Path | None, Table]:
+    if file is not None:
+        return file, _parse(file)
+    own = project / FILE_NAME
+    if own.exists():
+        return own, _parse(own)
+    shared = project / "pyproject.toml"
+    if shared.exists():
+        table = _parse(shared).get("tool", {}).get("autoresearch")
+        if table is not None:
+            return shared, dict(table)
+    return None, {}
+
+
+def _parse(path: Path) -> Table:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}; name a file that exists"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}; correct the file") from None
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _merge(into: Table, table: Mapping[str, Any], origin: str, origins: dict[str, str]) -> None:
+    for dotted, value in _flat(table):
+        _put(into, dotted, value, origin, origins)
+
+
+def _put(into: Table, dotted: str, value: Any, origin: str, origins: dict[str, str]) -> None:
+    *path, last = dotted.split(".")
+    for part in path:
+        into = into.setdefault(part, {})
+        if not isinstance(into, dict):
+            raise ConfigError(f"{dotted} from {origin} is inside a value; make {part} a table")
+    into[last] = value
+    origins[dotted] = origin
+
+
+def _known(shape: type[Any] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for item in fields(resolve_types(shape)):
+        if item.type is not None and has(item.type):
+            yield from _known(item.type, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", item.type
+
+
+def _variable(dotted: str) -> str:
+    return PREFIX + dotted.replace(".", "_").upper()
+
+
+def _from_environment(environ: Mapping[str, str]) -> Table:
+    simple = {str: str, int: int, float: float}
+    found: Table = {}
+    for dotted, kind in _known():
+        text = environ.get(_variable(dotted))
+        if text is None or kind not in simple:
+            continue
+        try:
+            found[dotted] = simple[kind](text)
+        except ValueError:
+            raise ConfigError(
+                f"{_variable(dotted)} is {text!r}, but a {kind.__name__} is wanted; correct it"
+            ) from None
+    return found
