@@ -99,12 +99,10 @@ class Hub:
                     " set MATCHED_FINEWEB_REPO_ID to one that exists"
                 )
             case errors.HFValidationError():
-                return (
-                    f"{self.repository!r} is no repository; set MATCHED_FINEWEB_REPO_ID=owner/name"
-                )
+                return f"{self.repository!r} is no name; set MATCHED_FINEWEB_REPO_ID to owner/name"
             case errors.RemoteEntryNotFoundError():
                 return (
-                    f"{self.repository} has no file {remote}; set MATCHED_FINEWEB_REMOTE_ROOT_PREFIX"
+                    f"{self.repository} has no {remote}; set MATCHED_FINEWEB_REMOTE_ROOT_PREFIX"
                     " right, or delete a manifest.json that came from another repository"
                 )
             case errors.LocalEntryNotFoundError():
