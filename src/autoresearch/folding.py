@@ -114,8 +114,14 @@ def _proposed(history: History, event: events.IdeaProposed, at: str) -> History:
         predicted=event.predicted,
         expected_gain=event.expected_gain,
         kind=event.kind,
+        patch=event.patch,
     )
-    experiment = Experiment(number=event.experiment, idea=idea, started_at=at)
+    experiment = Experiment(
+        number=event.experiment,
+        idea=idea,
+        source_digest=event.source_digest or "",
+        started_at=at,
+    )
     numbers = history.experiments
     known = event.experiment < len(numbers)
     numbers = numbers.set(event.experiment, experiment) if known else numbers.append(experiment)
@@ -180,7 +186,7 @@ def _committed(history: History, event: events.CommitMade, _: str) -> History:
 def _requested(history: History, event: events.RunRequested, _: str) -> History:
     runs = history.experiments[event.experiment].runs
     run = Run(index=event.index, name=event.run, seed=event.seed)
-    history = _change(history, event.experiment, runs=(*runs, run))
+    history = _change(history, event.experiment, runs=(*runs, run), env=event.env, analysis=None)
     return evolve(history, open_run=OpenRun(request=event))
 
 
@@ -289,6 +295,11 @@ def _resolved(history: History, event: events.QuarantineResolved, _: str) -> His
     decision = Decision(verdict=verdict, reason=reason, policy="a person")
     history = _change(history, event.experiment, decision=decision)
     return _crown(history, event.experiment) if event.released else history
+
+
+@_on(events.PredictionScored)
+def _predicted(history: History, event: events.PredictionScored, _: str) -> History:
+    return _change(history, event.experiment, prediction=event.outcome)
 
 
 @_on(events.LessonLearned)

@@ -33,10 +33,11 @@ class Verdict(StrEnum):
 
 
 class IdeaKind(StrEnum):
-    """Whether an idea leaves the way the score is measured alone."""
+    """A change of the script, one of how the score is measured, or the mending of a crash."""
 
     CHANGE = "change"
     EVALUATION = "evaluation"
+    FIX = "fix"
 
 
 class Signal(StrEnum):
@@ -245,7 +246,10 @@ class Decision:
 
 @frozen(kw_only=True)
 class Experiment:
-    """One idea tried; number 0 is the baseline. Fields that are not known yet are empty or None."""
+    """One idea tried; number 0 is the baseline. Fields that are not known yet are empty or None.
+
+    ``env`` holds the overrides in force: those of the commits it builds on and its own.
+    """
 
     number: int
     idea: Idea
@@ -258,6 +262,8 @@ class Experiment:
     violations: tuple[Violation, ...] = field(default=(), converter=_tuple)
     analysis: Analysis | None = None
     decision: Decision | None = None
+    env: Mapping[str, str] = field(factory=dict, converter=_mapping)
+    prediction: str = ""
     fixes: int = 0
     started_at: str = ""
     ended_at: str = ""

@@ -86,6 +86,10 @@ class IdeaProposed(Event):
     env: Mapping[str, str] = doc("environment overrides", factory=dict)
     predicted: float | None = doc("metric expected", unit="metric", default=None)
     expected_gain: float | None = doc("expected improvement", unit="metric", default=None)
+    source_digest: str | None = doc(
+        "sha256 of the source it brings; the text is in sources", default=None
+    )
+    patch: str | None = doc("unified diff, where the idea brings one", default=None)
 
 
 @event("idea_objected")
