@@ -1,0 +1,167 @@
+"""Lines that carry a score: what they are called, where they stand, and what they say."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from attrs import evolve, frozen
+
+from autoresearch.golf.stages import Stage, stage_of
+
+NUMBER = r"(?:[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf(?:inity)?)\b)"
+
+_LOSS = re.compile(rf"\bval_loss\s*[:=]\s*({NUMBER})", re.IGNORECASE)
+_BPB = re.compile(rf"\bval_bpb\s*[:=]\s*({NUMBER})(?P<more>.*)", re.IGNORECASE)
+_FIRST = re.compile(r"\b(?:val_loss|val_bpb)\s*[:=]")
+_SETTING = re.compile(r"[\w.]+[:=]\S*\d\S*$")
+_HEAD = re.compile(r"[A-Za-z_][\w.+:/\-]*$")
+_WORD = re.compile(r"[A-Za-z][\w.+\-]*:?$")
+_TIME = re.compile(r"\b(?:eval_time|time|elapsed)\s*[:=]\s*(\d+(?:\.\d+)?)\s*(ms|s)\b")
+_TRAINING = re.compile(
+    r"(?:step|iter|iteration)?[: ]?\s*(?P<step>\d+)(?:\s*/\s*\d+)?[\s|:,]+(?P<rest>.*)"
+)
+_TRAIN_LOSS = re.compile(rf"(?:train_)?loss\s*[:=]\s*({NUMBER})", re.IGNORECASE)
+_CLOCK = re.compile(r"\btrain_time\s*:\s*(\d+(?:\.\d+)?)\s*ms")
+_MOST_WORDS = 4
+
+
+@frozen(kw_only=True)
+class Candidate:
+    """A named score: losses in nats per token, scores in bits per byte, `line` counted from 1."""
+
+    name: str
+    line: int
+    stage: Stage
+    val_bpb: float
+    val_loss: float | None = None
+    eval_time_ms: float | None = None
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the score is a number that a score can be."""
+        losses = (self.val_bpb, self.val_loss if self.val_loss is not None else 1.0)
+        return all(math.isfinite(value) and value > 0 for value in losses)
+
+    @property
+    def base_name(self) -> str:
+        """The name without what only says how many decimals were printed."""
+        return self.name.replace("_exact", "").lower()
+
+    def agrees_with(self, other: Candidate) -> bool:
+        """Whether the two print one measurement, perhaps with different numbers of decimals."""
+        return abs(self.val_bpb - other.val_bpb) < 0.000_061
+
+    def at_stage(self, stage: Stage) -> Candidate:
+        """Return the same score, known to belong to another stage."""
+        return evolve(self, stage=stage)
+
+
+@frozen(kw_only=True)
+class Validation:
+    """A validation inside the training loop, which is never the score of a run."""
+
+    line: int
+    step: int
+    val_bpb: float
+    val_loss: float
+    train_time_ms: float | None = None
+
+
+@frozen(kw_only=True)
+class TrainLine:
+    """A line of the training loop: its step, loss in nats and clock where it is in milliseconds."""
+
+    step: int
+    loss: float
+    train_time_ms: float | None = None
+
+
+def parse_candidate(text: str, line: int, *, ended: bool = True) -> Candidate | None:
+    """Return the named score that a line states, or None for anything else.
+
+    A line that the end of the file cut off counts only if its two numbers have the same decimals.
+    """
+    first = _FIRST.search(text)
+    bpb = _BPB.search(text)
+    if first is None or bpb is None or not _is_number_end(bpb["more"]):
+        return None
+    name, settings = _name_and_settings(text[: first.start()])
+    if name is None:
+        return None
+    loss = _LOSS.search(text)
+    if not ended and not bpb["more"] and (loss is None or not _same_decimals(loss[1], bpb[1])):
+        return None
+    return Candidate(
+        name=name,
+        line=line,
+        stage=stage_of(name, settings + bpb["more"]),
+        val_bpb=float(bpb[1]),
+        val_loss=float(loss[1]) if loss else None,
+        eval_time_ms=_milliseconds(bpb["more"]),
+    )
+
+
+def parse_summary(text: str) -> float | None:
+    """Return the score of a trailer line, which is nothing but `val_bpb:   1.12278022`."""
+    found = re.fullmatch(rf"val_bpb\s*[:=]\s*({NUMBER})\s*", text)
+    return float(found[1]) if found else None
+
+
+def parse_validation(text: str, line: int) -> Validation | None:
+    """Return a validation of the training loop, in any of the three loggers' forms."""
+    found = _TRAINING.match(text)
+    if found is None:
+        return None
+    loss, bpb = _LOSS.search(found["rest"]), _BPB.search(found["rest"])
+    if loss is None or bpb is None:
+        return None
+    return Validation(
+        line=line,
+        step=int(found["step"]),
+        val_bpb=float(bpb[1]),
+        val_loss=float(loss[1]),
+        train_time_ms=_clock(found["rest"]),
+    )
+
+
+def parse_train_line(text: str) -> TrainLine | None:
+    """Return what a line of the training loop says about the loss on training data."""
+    found = _TRAINING.match(text)
+    loss = _TRAIN_LOSS.match(found["rest"]) if found else None
+    if found is None or loss is None:
+        return None
+    return TrainLine(
+        step=int(found["step"]), loss=float(loss[1]), train_time_ms=_clock(found["rest"])
+    )
+
+
+def _name_and_settings(before: str) -> tuple[str | None, str]:
+    words = before.replace(",", " ").split()
+    kept = [word for place, word in enumerate(words) if place == 0 or not _SETTING.match(word)]
+    settings = " ".join(word for word in words[1:] if _SETTING.match(word))
+    if not kept or len(kept) > _MOST_WORDS or not _HEAD.match(kept[0]):
+        return None, ""
+    if not all(_WORD.match(word) for word in kept[1:]) or not re.search(r"[A-Za-z]{2}", kept[0]):
+        return None, ""
+    return " ".join(kept).rstrip(":"), settings + " "
+
+
+def _is_number_end(more: str) -> bool:
+    return not more or not (more[0].isalnum() or more[0] in "_{%\"'.")
+
+
+def _same_decimals(one: str, other: str) -> bool:
+    return len(one.partition(".")[2]) == len(other.partition(".")[2])
+
+
+def _milliseconds(text: str) -> float | None:
+    found = _TIME.search(text)
+    if found is None:
+        return None
+    return float(found[1]) * (1000.0 if found[2] == "s" else 1.0)
+
+
+def _clock(text: str) -> float | None:
+    found = _CLOCK.search(text)
+    return float(found[1]) if found else None

@@ -1,0 +1,179 @@
+"""The checks of a finished run as plain functions: each takes values and returns what is wrong.
+
+Rule ids are those of the guard's checklist: D2 one final result, D3 training clock, D5 evaluation
+clock, D6 artifact, D7 reload, D8 validation data, D9 conservation of bytes, D10 gaps between the
+stages, D11 plausibility. A ``warning`` is worth reading and never blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from autoresearch.golf.splits import PUBLISHED_BYTES, TOLERANCE
+from autoresearch.model import Violation
+
+Findings = tuple[Violation, ...]
+
+ARTIFACT_LIMIT = 16_000_000
+"""Bytes, decimal; an artifact has to stay under it (rule 1 of the challenge)."""
+
+CLOCK_MS = 600_000
+WARN_MS = 600_200
+REJECT_MS = 601_000
+"""One step over is normal: 1,307 of 2,661 public logs pass 600.0 s, only 40 pass 600.2 s."""
+
+GAP_LIMIT = 0.06
+SLIDING_GAP_LIMIT = 0.03
+"""Bits per byte; honest sliding windows win 0.017 to 0.034 and honest test-time training 0.013."""
+
+GAIN_LIMIT = 0.02
+"""Bits per byte in one step; honest single changes win 0.0005 to 0.003."""
+
+AUDITED_BEST = 1.0565
+"""Bits per byte of the audited public leader; what claims much less needs a person's look."""
+
+RELOAD_TOLERANCE = 1e-4
+
+
+def broken(rule: str, detail: str) -> Findings:
+    """Return one finding that blocks."""
+    return (Violation(rule=rule, detail=detail),)
+
+
+def doubt(rule: str, detail: str) -> Findings:
+    """Return one finding that only warns."""
+    return (Violation(rule=rule, detail=detail, severity="warning"),)
+
+
+def implied_bytes(tokens: int, val_loss: float, val_bpb: float) -> float:
+    """Return the bytes that make a loss in nats per token and a score in bits per byte agree."""
+    return tokens * val_loss / (math.log(2) * val_bpb)
+
+
+def conservation(
+    tokens: int,
+    val_loss: float,
+    val_bpb: float,
+    expected_bytes: int = PUBLISHED_BYTES,
+    tolerance: float = TOLERANCE,
+) -> Findings:
+    """D9: the validation text has the same number of bytes whatever the model thinks of it."""
+    if not (_positive(val_loss) and _positive(val_bpb) and tokens > 0 and expected_bytes > 0):
+        return broken("D9", f"tokens {tokens}, loss {val_loss} and score {val_bpb} imply no bytes")
+    implied = implied_bytes(tokens, val_loss, val_bpb)
+    off = implied / expected_bytes - 1
+    if abs(off) <= tolerance:
+        return ()
+    said = f"{tokens:,} tokens imply {implied:,.0f} validation bytes"
+    return broken("D9", f"{said}, expected {expected_bytes:,} ({off:+.1%})")
+
+
+def gap(earlier: float, final: float, *, stage: str = "earlier stages") -> Findings:
+    """D10: a final score far below an earlier score of the same weights was not earned.
+
+    The limit is 0.06 bpb, or 0.03 below a sliding window (`stage` "sliding"); for scores over 1.2
+    it is 5 % (2.5 %), because a weak model has more to gain from context and adaptation.
+    """
+    if not (_positive(earlier) and _positive(final)):
+        return broken("D10", f"no gap between {earlier} and {final}: expected two positive scores")
+    base = SLIDING_GAP_LIMIT if stage == "sliding" else GAP_LIMIT
+    limit = base * max(1.0, earlier / 1.2)
+    if earlier - final <= limit:
+        return ()
+    return broken(
+        "D10", f"final {final:.4f} is {earlier - final:.4f} below {stage} {earlier:.4f} "
+        f"(plausible up to {limit:.3f})"
+    )  # fmt: skip
+
+
+def stage_gaps(
+    final: float, *, sliding: float | None = None, others: Mapping[str, float] | None = None
+) -> Findings:
+    """D10 over every stage of one run: `others` are scores by stage name, before the final one."""
+    found: Findings = ()
+    if sliding is not None:
+        found += gap(sliding, final, stage="sliding")
+    if others and not found:
+        name, lowest = min(others.items(), key=lambda item: item[1])
+        found += gap(lowest, final, stage=name)
+    return found
+
+
+def gain(incumbent: float, final: float, limit: float = GAIN_LIMIT) -> Findings:
+    """D11: one change that wins more than `limit` bpb is looked at before it is believed."""
+    if incumbent - final <= limit:
+        return ()
+    won = incumbent - final
+    return broken("D11", f"{final:.4f} is {won:.4f} better than {incumbent:.4f} (limit {limit})")
+
+
+def beyond_audited(final: float) -> Findings:
+    """D11 against the best audited public score, for a log that has no incumbent."""
+    if AUDITED_BEST - final <= GAIN_LIMIT:
+        return ()
+    return broken("D11", f"{final:.4f} is far below the best audited score, {AUDITED_BEST}")
+
+
+def training_clock(train_ms: float, *, step_ms: float = 0.0, cap_ms: float = CLOCK_MS) -> Findings:
+    """D3: training ends within the cap; one step of overshoot is normal, a second is not."""
+    over = train_ms - cap_ms
+    if over > max(REJECT_MS - CLOCK_MS, 1.05 * step_ms):
+        return broken("D3", f"trained {train_ms:,.0f} ms, expected at most {cap_ms:,.0f} ms")
+    if over > max(WARN_MS - CLOCK_MS, 1.05 * step_ms):
+        return doubt("D3", f"trained {train_ms:,.0f} ms, over the cap of {cap_ms:,.0f} ms")
+    return ()
+
+
+def evaluation_clock(eval_ms: float, *, cap_ms: float = CLOCK_MS) -> Findings:
+    """D5: evaluation, compiling included, has its own 600 seconds."""
+    if eval_ms <= cap_ms:
+        return ()
+    return broken("D5", f"evaluated for {eval_ms:,.0f} ms, expected at most {cap_ms:,.0f} ms")
+
+
+def artifact(
+    measured: int, *, logged: int | None = None, limit: int = ARTIFACT_LIMIT
+) -> Findings:  # fmt: skip
+    """D6: the bytes on disk are under the limit and equal what the log says, to the byte."""
+    found: Findings = ()
+    if measured >= limit:
+        found += broken("D6", f"artifact of {measured:,} bytes, expected under {limit:,}")
+    if logged is not None and logged != measured:
+        found += broken("D6", f"the log says {logged:,} bytes, the files have {measured:,}")
+    return found
+
+
+def reload(val_bpb: float, reloaded: float | None) -> Findings:
+    """D7: a fresh process that has only the artifact gets the same score within 1e-4."""
+    if reloaded is None:
+        return broken("D7", "the artifact was not scored again in a fresh process")
+    if abs(val_bpb - reloaded) <= RELOAD_TOLERANCE:
+        return ()
+    return broken("D7", f"the reloaded artifact scores {reloaded:.6f}, the run said {val_bpb:.6f}")
+
+
+def validation_tokens(scored: int, expected: int) -> Findings:
+    """D8: every token of the validation shards is scored (`expected` comes from their headers)."""
+    if scored == expected:
+        return ()
+    return broken("D8", f"{scored:,} validation tokens scored, expected {expected:,}")
+
+
+def same_digests(reported: Mapping[str, str], expected: Mapping[str, str]) -> Findings:
+    """D8: validation shards, tokenizer and code are the ones that the campaign locked."""
+    found: Findings = ()
+    for name, digest in expected.items():
+        seen = reported.get(name)
+        if seen != digest:
+            shown = f"digest of {name} is {_short(seen)}, expected {_short(digest)}"
+            found += broken("D8", shown)
+    return found
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "absent"
+
+
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
