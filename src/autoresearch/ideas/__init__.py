@@ -1,0 +1,1 @@
+"""Built-in idea generators and what they share."""

@@ -1,0 +1,162 @@
+"""Writes the ANALYSIS block from what is known: the prediction, the best, and what else changed."""
+
+from __future__ import annotations
+
+from autoresearch.config import Config
+from autoresearch.history import History
+from autoresearch.hookspecs import hookimpl
+from autoresearch.model import Analysis, Experiment, RunStatus, Verdict
+from autoresearch.policies.judging import confidence, spread, surety
+
+_FAILURES = {
+    RunStatus.CRASHED: "the script crashed before it could report a score",
+    RunStatus.TIMED_OUT: "the run was still going at its deadline and was killed",
+    RunStatus.STOPPED_EARLY: "the run was stopped because its first numbers were hopeless",
+    RunStatus.INFRA_FAILED: "the machine failed, which says nothing about the change",
+    RunStatus.COMPLETED: "the script ended by itself but printed no score that could be read",
+    None: "nothing was run",
+}
+# Under this share a side effect is too small to explain anything.
+_NOTABLE = 0.02
+
+
+class Plugin:
+    """Always answers, so that no experiment is decided without an analysis."""
+
+    def __init__(self) -> None:
+        self._sd = 0.0
+
+    @hookimpl
+    def configure(self, config: Config) -> None:
+        """Take the metric's noise, which tells a miss from luck."""
+        self._sd = config.metric.sd
+
+    @hookimpl
+    def analyze_run(self, experiment: Experiment, history: History) -> Analysis:
+        """Say what came out, against what was predicted, why, and what to remember."""
+        return Analysis(
+            result=result_line(experiment, history),
+            versus_expected=versus_expected(experiment, history, self._sd),
+            why=explanation(experiment, history, self._sd),
+            lesson=lesson(experiment, history, self._sd),
+        )
+
+
+def result_line(experiment: Experiment, history: History) -> str:
+    """Return ``val_bpb=1.2244 artifact=15.9MB``; ``none`` stands for what the run did not give.
+
+    Megabytes are decimal (10**6 bytes), as the challenge's limit is. The verdict is not known yet.
+    """
+    score, size = history.score(experiment), experiment.metrics.get(history.size)
+    shown = "none" if score is None else f"{score:.4f}"
+    megabytes = "none" if size is None else f"{size / 1e6:.1f}MB"
+    return f"{history.metric}={shown} artifact={megabytes}"
+
+
+def versus_expected(experiment: Experiment, history: History, sd: float) -> str:
+    """Return better, worse or same than predicted, with both numbers."""
+    score, predicted = history.score(experiment), _predicted(experiment)
+    if score is None:
+        wanted = "a score" if predicted is None else f"{history.metric} {predicted:.4f}"
+        return f"worse: {wanted} was expected and there is none"
+    if predicted is None:
+        return _versus_best(experiment, history, score)
+    surplus = history.gain(score, predicted)
+    told = f"{history.metric} {score:.4f} against {predicted:.4f} predicted"
+    if abs(surplus) <= max(spread(sd), 5e-5):
+        return f"same: {told}, a difference of {abs(surplus):.4f}"
+    word = "better" if surplus > 0 else "worse"
+    return f"{word}: {told}, {abs(surplus):.4f} {word}"
+
+
+def _versus_best(experiment: Experiment, history: History, score: float) -> str:
+    best = history.best_metric
+    if best is None or experiment.number == 0:
+        return "same: the baseline predicts nothing and sets what is to be beaten"
+    gain = history.gain(score, best)
+    word = "same" if gain == 0 else "better" if gain > 0 else "worse"
+    return f"{word}: no number was predicted; {gain:+.4f} against the best before"
+
+
+def explanation(experiment: Experiment, history: History, sd: float) -> str:
+    """Return the best explanation that the recorded numbers support."""
+    score, best = history.score(experiment), history.best
+    if score is None:
+        return _FAILURES[_last_status(experiment)]
+    if best is None or history.best_metric is None or best.number == experiment.number:
+        return "first measurement of the script as it is"
+    gain = history.gain(score, history.best_metric)
+    side = side_effects(experiment, best, history)
+    sure = confidence(gain, sd)
+    noise = "" if sure is None else f" ({surety(sure)})"
+    return (
+        f"{experiment.idea.description} {'gained' if gain > 0 else 'lost'} {abs(gain):.4f} "
+        f"{history.metric} against experiment {best.number}{noise}; {side}"
+    )
+
+
+def side_effects(experiment: Experiment, best: Experiment, history: History) -> str:
+    """Return the three other numbers that moved most against the best experiment."""
+    moved = {
+        name: value / old - 1
+        for name, value in experiment.metrics.items()
+        if name != history.metric and (old := best.metrics.get(name))
+    }
+    if experiment.seconds > 0 and best.seconds > 0:
+        per_run = experiment.seconds / len(experiment.runs), best.seconds / len(best.runs)
+        moved["seconds of a run"] = per_run[0] / per_run[1] - 1
+    largest = sorted(moved.items(), key=lambda item: (-abs(item[1]), item[0]))[:3]
+    told = [f"{name} {share:+.0%}" for name, share in largest if abs(share) >= _NOTABLE]
+    return f"besides, {', '.join(told)}" if told else "nothing else moved by 2 % or more"
+
+
+def lesson(experiment: Experiment, history: History, sd: float) -> str:
+    """Return what to remember, with this experiment's numbers and its direction's record."""
+    score, best = history.score(experiment), history.best_metric
+    idea = experiment.idea
+    if experiment.number == 0:
+        return _first_lesson(history, score)
+    if score is None:
+        return f"{idea.direction}: {idea.description} gives no score ({_ending(experiment)})"
+    if best is None:
+        return f"{idea.direction}: {idea.description} scores {score:.4f}, the first to compare with"
+    gain = history.gain(score, best)
+    effect = f"{idea.direction}: {idea.description} {_effect(gain, sd)} ({gain:+.4f})"
+    return f"{effect}; {_record(experiment, history)}"
+
+
+def _first_lesson(history: History, score: float | None) -> str:
+    if score is None:
+        return "the script as it is gives no score; mend it before changing anything else"
+    return f"{history.metric} {score:.4f} is what a change has to beat"
+
+
+def _effect(gain: float, sd: float) -> str:
+    if abs(gain) <= spread(sd):
+        return "makes no difference beyond the noise"
+    return "helps" if gain > 0 else "hurts"
+
+
+def _record(experiment: Experiment, history: History) -> str:
+    earlier = [i for i in history.recent(experiment.idea.direction) if i.number < experiment.number]
+    if not earlier:
+        return "first try in this direction"
+    kept = sum(item.verdict is Verdict.KEEP for item in earlier)
+    last = earlier[0]
+    outcome = f"experiment {last.number}, {last.idea.description}, was {last.verdict}"
+    return f"before it {kept} of {len(earlier)} tries here were kept, the last {outcome}"
+
+
+def _ending(experiment: Experiment) -> str:
+    status = _last_status(experiment)
+    return "not run" if status is None else status.value.replace("_", " ")
+
+
+def _last_status(experiment: Experiment) -> RunStatus | None:
+    return experiment.runs[-1].status if experiment.runs else None
+
+
+def _predicted(experiment: Experiment) -> float | None:
+    if experiment.reasoning is not None and experiment.reasoning.predicted is not None:
+        return experiment.reasoning.predicted
+    return experiment.idea.predicted

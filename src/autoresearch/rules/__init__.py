@@ -1,0 +1,1 @@
+"""Built-in backtracking rules, one for each of the protocol's three signals."""
