@@ -51,7 +51,13 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("shards", nargs="?", type=int, help=argparse.SUPPRESS)
-    add("--train-shards", type=int, default=DEFAULT_TRAIN_SHARDS, metavar="N")
+    add(
+        "--train-shards",
+        type=int,
+        default=DEFAULT_TRAIN_SHARDS,
+        metavar="N",
+        help="shards of 100 million tokens (default: %(default)s)",
+    )
     add("--variant", default="sp1024", help="sp1024, sp8192, byte260 ... (default: %(default)s)")
     add("--skip-manifest", action="store_true", help="use the manifest that is already here")
     add("--with-docs", action="store_true", help="also fetch the documents (48 GB)")

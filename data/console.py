@@ -31,7 +31,7 @@ def run(main: Callable[[], None]) -> int:
     except OSError as error:
         place = f" at {error.filename}" if error.filename else ""
         reason = (error.strerror or str(error)).lower()
-        return _complain(f"{reason}{place}; free the space or mend the permissions, run again", 1)
+        return _complain(f"{reason}{place}; check path, permissions and free space, run again", 1)
     except KeyboardInterrupt:
         return _complain("interrupted; run the same command again to go on", INTERRUPTED)
     return 0

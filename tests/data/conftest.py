@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -229,3 +231,22 @@ def make_shard() -> Callable[..., bytes]:
 def make_manifest() -> Callable[..., dict[str, Any]]:
     """The maker of manifests."""
     return manifest
+
+
+@pytest.fixture(scope="session")
+def build_into() -> Callable[[Path], subprocess.CompletedProcess[str]]:
+    """Run the builder with its defaults into a data folder."""
+
+    def run(folder: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(DATA / "build_local_dataset.py"), "--out", str(folder)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def documents() -> Iterator[ModuleType]:
+    """The module of documents, imported as the scripts import it: from their own folder."""
+    sys.path.insert(0, str(DATA))
+    yield importlib.import_module("documents")
+    sys.path.remove(str(DATA))
