@@ -119,6 +119,7 @@ def _proposed(history: History, event: events.IdeaProposed, at: str) -> History:
     experiment = Experiment(
         number=event.experiment,
         idea=idea,
+        idea_id=event.idea,
         source_digest=event.source_digest or "",
         started_at=at,
     )

@@ -1,4 +1,4 @@
-"""The values that the loop and its strategies exchange; all frozen, none does I/O."""
+"""The values that the loop and its strategies exchange; all frozen."""
 
 from __future__ import annotations
 
@@ -151,6 +151,10 @@ class Workspace:
         """The training script that this experiment may change."""
         return self.path / self.script
 
+    def read_script(self) -> str:
+        """Return the script's text with its own line ends; UTF-8 is asked for."""
+        return self.script_path.read_bytes().decode("utf-8")
+
 
 @frozen(kw_only=True)
 class Change:
@@ -253,6 +257,7 @@ class Experiment:
 
     number: int
     idea: Idea
+    idea_id: str = ""
     reasoning: Reasoning | None = None
     commit: str = ""
     parent_commit: str = ""

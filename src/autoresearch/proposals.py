@@ -1,0 +1,149 @@
+"""How an experiment begins: review the memory, find an idea, hear objections, reason."""
+
+from __future__ import annotations
+
+from random import Random
+
+from autoresearch import events
+from autoresearch.history import History
+from autoresearch.kit import Kit, digest
+from autoresearch.model import Experiment, Idea
+from autoresearch.projections.blocks import reasoning_block
+from autoresearch.text import one_line
+
+
+def propose_baseline(kit: Kit) -> None:
+    """Make experiment 0: the script as it is."""
+    assert kit.history.started is not None
+    commit = kit.history.started.base_commit
+    text = kit.script_at(commit)
+    kit.sources.put(text)
+    kit.recorder.record(
+        events.IdeaProposed(
+            experiment=0,
+            idea="baseline",
+            direction="baseline",
+            description=f"baseline: {kit.lab.script} as it is",
+            hypothesis="the unchanged script gives the score that every change is measured against",
+            generator="protocol",
+            source_digest=digest(text),
+        ),
+    )
+
+
+def review_memory(kit: Kit) -> None:
+    """Read results.tsv and notes.md, and record that and what was read."""
+    kit.recorder.refresh()
+    digests = {path.name: digest(path.read_text(encoding="utf-8")) for path in kit.project_files()}
+    kit.recorder.record(
+        events.MemoryReviewed(
+            experiment=kit.history.next_number,
+            read_to=kit.history.position,
+            results_digest=digests["results.tsv"],
+            notes_digest=digests["notes.md"],
+            head_hash=kit.history.head_hash,
+        )
+    )
+
+
+def propose(kit: Kit) -> bool:
+    """Ask the generators for the next experiment; False when none has an idea."""
+    history = kit.history
+    source = kit.script_at(kit.head_commit())
+    seed = f"{history.campaign}/{history.next_number}/{len(history.rejected)}"
+    idea = kit.plugins.propose_idea(history, source, Random(seed))
+    if idea is None:
+        return False
+    number = history.next_number
+    if idea.source is not None:
+        kit.sources.put(idea.source)
+    kit.recorder.record(
+        events.IdeaProposed(
+            experiment=number,
+            idea=idea.id,
+            direction=one_line(idea.direction, 80),
+            description=one_line(idea.description, 300),
+            hypothesis=one_line(idea.hypothesis, 2_000),
+            generator=idea.generator,
+            evidence=tuple(one_line(text, 500) for text in idea.evidence),
+            cites=idea.cites,
+            risk=one_line(idea.risk, 1_000),
+            kind=idea.kind.value,
+            env=dict(idea.env),
+            predicted=idea.predicted,
+            expected_gain=idea.expected_gain,
+            source_digest=None if idea.source is None else digest(idea.source),
+            patch=idea.patch,
+        )
+    )
+    _hear_objections(kit, idea, number)
+    return True
+
+
+def _hear_objections(kit: Kit, idea: Idea, number: int) -> None:
+    objections = kit.plugins.review_idea(idea, kit.history)
+    for objection in objections:
+        kit.recorder.record(
+            events.IdeaObjected(
+                experiment=number,
+                idea=idea.id,
+                reviewer=objection.reviewer,
+                reason=objection.reason,
+                fatal=objection.fatal,
+            )
+        )
+    fatal = [item for item in objections if item.fatal]
+    if fatal:
+        drop(kit, f"{fatal[0].reviewer} objected: {fatal[0].reason}")
+
+
+def drop(kit: Kit, reason: str) -> None:
+    """Give up the idea under way without a run; the next idea gets its number."""
+    experiment = current(kit)
+    kit.tell(f"experiment {experiment.number}: dropped, {reason}")
+    kit.recorder.record(
+        events.IdeaDropped(
+            idea=experiment.idea_id, reason=one_line(reason, 1_000), experiment=experiment.number
+        )
+    )
+
+
+def reason(kit: Kit) -> None:
+    """Write the REASONING block; it cites what was read."""
+    experiment, history = current(kit), kit.history
+    idea = experiment.idea
+    cites = tuple(sorted({n for n in idea.cites if 0 <= n < experiment.number}))
+    if experiment.number > 0 and not cites:
+        cites = (history.best_number if history.best_number is not None else 0,)
+    kit.recorder.record(
+        events.ReasoningRecorded(
+            experiment=experiment.number,
+            hypothesis=idea.hypothesis,
+            evidence="; ".join(idea.evidence) or _known(history, cites),
+            risk=idea.risk,
+            cites=cites,
+            predicted=idea.predicted,
+            read_to=history.reviewed.read_to if history.reviewed else 0,
+        )
+    )
+    recorded = current(kit).reasoning
+    assert recorded is not None
+    kit.tell(f"experiment {experiment.number}: {idea.description} (by {idea.generator})")
+    kit.tell(reasoning_block(recorded))
+
+
+def _known(history: History, cites: tuple[int, ...]) -> str:
+    parts = []
+    for number in cites:
+        experiment = history.experiments[number]
+        score = history.score(experiment)
+        shown = f"{history.metric} {score:.6f}" if score is not None else "no score"
+        parts.append(f"experiment {number} ({experiment.idea.description}): {shown}")
+    return "; ".join(parts) or "none: this run establishes the baseline"
+
+
+def current(kit: Kit) -> Experiment:
+    """Return the experiment under way."""
+    experiment = kit.history.current
+    assert experiment is not None
+    return experiment

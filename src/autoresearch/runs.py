@@ -1,0 +1,256 @@
+"""How a committed experiment is run: asked for first, launched once, watched, and read."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from autoresearch import events
+from autoresearch.kit import Kit, write_text
+from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
+from autoresearch.proposals import current
+from autoresearch.text import one_line
+
+POLL_SECONDS = 0.2
+WATCH_SECONDS = 2.0
+_NUMBER = re.compile(r"\b([A-Za-z_]\w*)\s?[:=]\s?([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf))\b")
+_PROGRESS = re.compile(r"\bstep:(\d+)/\d+")
+
+
+def request_run(kit: Kit) -> None:
+    """Record that a run is about to be launched, under a name nobody had before."""
+    experiment = current(kit)
+    index = len(experiment.runs)
+    done = sum(run.status is RunStatus.COMPLETED for run in experiment.runs)
+    kit.recorder.record(
+        events.RunRequested(
+            experiment=experiment.number,
+            run=f"{kit.history.campaign}-{experiment.number}-{index}",
+            index=index,
+            seed=kit.config.seed + done,
+            launcher=kit.config.launcher,
+            command=kit.config.command,
+            timeout_seconds=kit.config.limits.timeout_seconds,
+            script_digest=experiment.source_digest,
+            env={**kit.head_env(), **experiment.idea.env},
+        )
+    )
+
+
+def finish_run(kit: Kit) -> RunOutput:
+    """Launch the requested run, or attach to it, and see it to its end; record what came out.
+
+    Every event has an id made from the run's name, so a repetition after a crash adds nothing.
+    """
+    opened = kit.history.open_run
+    assert opened is not None
+    request, workspace = _request(kit, opened.request)
+    handle = kit.plugins.launch_run(request, workspace)
+    kit.recorder.record(
+        events.RunStarted(
+            run=request.name, experiment=request.experiment, reference=handle.reference
+        ),
+        event_id=f"{request.name}/started",
+    )
+    _link(kit, handle.log_path)
+    output = _watch(kit, request, handle)
+    _record_end(kit, request, output)
+    return output
+
+
+def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
+    """Return the output of an experiment's newest finished run again."""
+    run = experiment.runs[-1]
+    asked = events.RunRequested(
+        experiment=experiment.number,
+        run=run.name,
+        index=run.index,
+        seed=run.seed,
+        launcher=kit.config.launcher,
+        command=kit.config.command,
+        timeout_seconds=kit.config.limits.timeout_seconds,
+        env=dict(experiment.env),
+        script_digest=experiment.source_digest,
+    )
+    request, workspace = _request(kit, asked)
+    return _watch(kit, request, kit.plugins.launch_run(request, workspace))
+
+
+def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspace]:
+    experiment = kit.history.experiments[asked.experiment]
+    commit = experiment.commit or kit.head_commit()
+    path = kit.lab.folder / "work" / str(asked.experiment)
+    workspace = Workspace(path=path, script=kit.lab.script, project=kit.lab.project)
+    if not workspace.script_path.exists():
+        workspace = kit.lab.worktree(asked.experiment, commit)
+    names = {
+        "python": sys.executable,
+        "script": str(workspace.script_path),
+        "project": str(kit.lab.project),
+    }
+    env = {key: fill(text, names) for key, text in {**kit.config.env, **asked.env}.items()}
+    request = RunRequest(
+        name=asked.run,
+        campaign=kit.history.campaign,
+        experiment=asked.experiment,
+        index=asked.index,
+        command=tuple(fill(word, names) for word in asked.command),
+        env=env,
+        seed=asked.seed,
+        launcher=asked.launcher,
+        timeout_seconds=asked.timeout_seconds,
+        max_log_bytes=kit.config.limits.max_log_bytes,
+        script_digest=asked.script_digest,
+        folder=kit.lab.folder / "runs" / asked.run,
+    )
+    return request, workspace
+
+
+def fill(text: str, names: Mapping[str, str]) -> str:
+    """Replace ``{python}``, ``{script}`` and ``{project}``; other braces stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda found: names.get(found[1], found[0]), text)
+
+
+def _link(kit: Kit, log_path: Path) -> None:
+    shown = kit.lab.project / "run.log"
+    temporary = shown.with_name(".run.log.new")
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(log_path)
+        temporary.replace(shown)
+    except OSError:
+        write_text(shown, f"the output of this run is in {log_path}\n")
+
+
+def _watch(kit: Kit, request: RunRequest, handle: RunHandle) -> RunOutput:
+    tail = Tail(handle.log_path)
+    next_look = kit.clock.now()
+    stopping = False
+    while (output := handle.poll()) is None:
+        if kit.clock.now() >= next_look:
+            next_look = kit.clock.now() + WATCH_SECONDS
+            observed = tail.read()
+            if tail.last_line:
+                kit.tick(f"experiment {request.experiment}: {one_line(tail.last_line, 120)}")
+            _record_observed(kit, request, tail)
+            reason = kit.plugins.should_stop_run(request, observed, kit.history)
+            if reason and not stopping:
+                stopping = True
+                kit.tell(f"experiment {request.experiment}: stopping the run, {one_line(reason)}")
+                handle.stop(reason)
+        kit.clock.sleep(POLL_SECONDS)
+    return output
+
+
+def _record_observed(kit: Kit, request: RunRequest, tail: Tail) -> None:
+    for step, value in tail.take(kit.config.metric.name):
+        kit.recorder.record(
+            events.MetricObserved(
+                run=request.name,
+                experiment=request.experiment,
+                name=kit.config.metric.name,
+                value=value,
+                step=step,
+            ),
+            event_id=f"{request.name}/observed/{step}",
+        )
+
+
+def _record_end(kit: Kit, request: RunRequest, output: RunOutput) -> None:
+    size, log_digest = _measure(output.log_path)
+    kit.recorder.record(
+        events.CostIncurred(
+            kind="run",
+            source=request.launcher,
+            experiment=request.experiment,
+            seconds=round(output.seconds, 3),
+            gpu_seconds=round(output.gpu_seconds, 3),
+            usd=output.cost_usd,
+        ),
+        event_id=f"{request.name}/cost",
+    )
+    metrics = kit.plugins.extract_metrics(output)
+    kit.recorder.record(
+        events.RunFinished(
+            run=request.name,
+            experiment=request.experiment,
+            status=output.status.value,
+            exit_code=output.exit_code,
+            seconds=round(output.seconds, 3),
+            log_bytes=size,
+            log_digest=log_digest,
+            detail=one_line(output.detail, 500),
+        ),
+        event_id=f"{request.name}/finished",
+    )
+    kit.recorder.record(
+        events.MetricsExtracted(
+            run=request.name, experiment=request.experiment, metrics=dict(metrics)
+        ),
+        event_id=f"{request.name}/metrics",
+    )
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    hasher, size = hashlib.sha256(), 0
+    if path.exists():
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                hasher.update(piece)
+                size += len(piece)
+    return size, hasher.hexdigest()
+
+
+@frozen
+class _Seen:
+    step: int | None
+    value: float
+
+
+class Tail:
+    """Reads what a growing log says of numbers, a piece at a time, never the whole again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._rest = ""
+        self._numbers: dict[str, float] = {}
+        self._seen: dict[str, list[_Seen]] = {}
+        self.last_line = ""
+
+    def read(self) -> dict[str, float]:
+        """Return the newest value of every ``name:value`` in the log so far, NaN included."""
+        for line in self._lines():
+            self.last_line = line.strip() or self.last_line
+            found = {name: float(text) for name, text in _NUMBER.findall(line[:2_000])}
+            self._numbers.update(found)
+            progress = _PROGRESS.search(line)
+            if progress:
+                for name, value in found.items():
+                    self._seen.setdefault(name, []).append(_Seen(int(progress[1]), value))
+        return dict(self._numbers)
+
+    def take(self, name: str) -> Iterator[tuple[int, float]]:
+        """Yield the new (step, value) pairs of a number since the last call, finite ones only."""
+        for seen in self._seen.pop(name, []):
+            if seen.step is not None and math.isfinite(seen.value):
+                yield seen.step, seen.value
+        self._seen.clear()
+
+    def _lines(self) -> list[str]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                piece = file.read(4 << 20)
+        except OSError:
+            return []
+        self._offset += len(piece)
+        *lines, self._rest = (self._rest + piece.decode("utf-8", "replace")).split("\n")
+        self._rest = self._rest[-10_000:]
+        return lines
