@@ -1,0 +1,24 @@
+"""The event log: append, read, verify, rebuild; journals and DuckDB live here and nowhere else."""
+
+from autoresearch.log.memory import MemoryLog
+from autoresearch.log.protocol import EventLog, Writer
+from autoresearch.log.records import GENESIS, Anchor, Head, Receipt, Recorded
+from autoresearch.log.schema import Schema, View
+from autoresearch.log.sources import SourceStore
+from autoresearch.log.store import FileLog, open_log
+
+__all__ = [
+    "GENESIS",
+    "Anchor",
+    "EventLog",
+    "FileLog",
+    "Head",
+    "MemoryLog",
+    "Receipt",
+    "Recorded",
+    "Schema",
+    "SourceStore",
+    "View",
+    "Writer",
+    "open_log",
+]

@@ -1,0 +1,131 @@
+"""Writing so that it is still there after a power cut, and locks that die with their process."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+UNWRITABLE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, durably."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def open_for_append(path: Path) -> int:
+    """Open a file for appending and return its handle; a new one gets its name durably."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        handle = os.open(path, flags | os.O_CREAT, 0o644)
+        sync_folder(path.parent)
+        return handle
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write every byte, however many calls the kernel wants, and make them durable."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+    os.fdatasync(handle)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Give a file new content that is there wholly or not at all, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            write_all(handle, data)
+        finally:
+            os.close(handle)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+class FileLock:
+    """An exclusive lock that the kernel gives back when the process ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: int | None = None
+
+    def acquire(self, *, wait: bool = True) -> bool:
+        """Take the lock; False when it is held elsewhere and ``wait`` is False."""
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        except BaseException:
+            os.close(handle)
+            raise
+        self._handle = handle
+        _HELD.add(self)
+        return True
+
+    def write(self, data: bytes) -> None:
+        """Leave a message for those who find the lock taken."""
+        if self._handle is not None:
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, data, 0)
+
+    def release(self) -> None:
+        """Give the lock back; nothing happens when it is not held."""
+        handle, self._handle = self._handle, None
+        _HELD.discard(self)
+        if handle is not None:
+            os.close(handle)
+
+    def __del__(self) -> None:
+        self.release()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock at ``path`` for the length of a block, waiting for it."""
+    lock = FileLock(path)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# A lock belongs to the open file, which a forked child shares: without this a child that outlives
+# its parent would keep the parent's streams locked.
+_HELD: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    for lock in list(_HELD):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

@@ -1,0 +1,81 @@
+"""The log on disk: journals that acknowledge, an order that is certain, a database to ask."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+
+from autoresearch.errors import LogError
+from autoresearch.log.ordering import Ordering
+from autoresearch.log.records import Head, Recorded
+from autoresearch.log.schema import Schema
+from autoresearch.log.sources import SourceStore
+from autoresearch.log.writer import FileWriter
+
+
+def to_stderr(line: str) -> None:
+    """Print one line for a person to see; where a FileLog says what it mended."""
+    print(f"autoresearch: {line}", file=sys.stderr, flush=True)
+
+
+class FileLog:
+    """The EventLog of one store folder; any number of them may be open in any processes."""
+
+    def __init__(
+        self, root: Path, schema: Schema | None = None, notify: Callable[[str], None] = to_stderr
+    ) -> None:
+        self.root = root
+        self.schema = schema or Schema()
+        self.sources = SourceStore(root)
+        self.ordering = Ordering(root, notify)
+
+    def writer(self, campaign: str, stream: str | None = None, actor: str = "loop") -> FileWriter:
+        """Open the one writer of a stream; see :class:`autoresearch.log.EventLog`."""
+        self.ordering.prepare()
+        return FileWriter(self.ordering, campaign, stream or campaign, actor)
+
+    def read(
+        self, after: int = 0, until: int | None = None, campaign: str | None = None
+    ) -> Iterator[Recorded]:
+        """Yield the events with ``after`` < position <= ``until``, straight from the journals.
+
+        Raises LogError, naming the line, where a journal is not what it was.
+        """
+        order = self.ordering.sequence()
+        stop = order.position if until is None else min(until, order.position)
+        return self.ordering.read(order, after, stop, campaign)
+
+    def head(self) -> Head:
+        """Return the newest position, and the hash of the manifest up to there."""
+        return self.ordering.sequence().head
+
+    def find(self, event_id: str) -> Recorded | None:
+        """Return the event with an id, or None."""
+        return self.ordering.find(event_id)
+
+    def fold(self) -> bool:
+        """Bring events.duckdb up to date; False when somebody else has it open."""
+        return False
+
+    def connect(self, at: int | None = None) -> duckdb.DuckDBPyConnection:
+        """Return a DuckDB connection that sees every acknowledged event."""
+        raise NotImplementedError
+
+
+def open_log(
+    root: Path, schema: Schema | None = None, notify: Callable[[str], None] = to_stderr
+) -> FileLog:
+    """Open the log in the store folder ``root`` (a project's ``.autoresearch``).
+
+    The folder is made if it is missing. ``notify`` gets one line for everything that was mended.
+    Raises LogError when the folder can be neither made nor read.
+    """
+    log = FileLog(Path(root), schema, notify)
+    if not log.root.is_dir():
+        log.ordering.prepare()
+    if not log.root.is_dir():
+        raise LogError(f"{root} is not a folder; choose another store")
+    return log

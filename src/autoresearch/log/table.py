@@ -1,0 +1,136 @@
+"""The tables in DuckDB: events with a typed envelope, what was rejected, and the sources.
+
+The order is called ``recorded_at`` in SQL, because ``at`` is a reserved word there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import duckdb
+
+from autoresearch.log.records import Recorded
+from autoresearch.log.schema import Schema
+
+ENVELOPE = (
+    ("position", "BIGINT"),
+    ("event_id", "VARCHAR"),
+    ("campaign", "VARCHAR"),
+    ("stream", "VARCHAR"),
+    ("version", "BIGINT"),
+    ("type", "VARCHAR"),
+    ("schema_version", "INTEGER"),
+    ("recorded_at", "TIMESTAMP"),
+    ("actor", "VARCHAR"),
+    ("hash", "VARCHAR"),
+    ("previous_hash", "VARCHAR"),
+    ("payload", "JSON"),
+)
+PLACE = (("journal", "VARCHAR"), ("start", "BIGINT"))
+COLUMNS = ", ".join(name for name, _ in ENVELOPE)
+Row = tuple[object, ...]
+
+
+def _columns(columns: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {kind} NOT NULL" for name, kind in columns)
+
+
+_TABLES = (
+    f"CREATE TABLE events ({_columns(ENVELOPE + PLACE)})",
+    f"CREATE TABLE rejected_events (reason VARCHAR NOT NULL, {_columns(ENVELOPE[1:] + PLACE)})",
+    "CREATE TABLE source_texts (digest VARCHAR NOT NULL, bytes BIGINT NOT NULL, "
+    "text VARCHAR NOT NULL)",
+    "CREATE TABLE _about (name VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)",
+    "CREATE TABLE _guard (refused INTEGER)",
+)
+_KEYS = (
+    "ALTER TABLE events ADD PRIMARY KEY (position)",
+    "CREATE UNIQUE INDEX events_by_id ON events (event_id)",
+    "CREATE UNIQUE INDEX events_by_version ON events (stream, version)",
+    "ALTER TABLE rejected_events ADD PRIMARY KEY (journal, start)",
+    "ALTER TABLE source_texts ADD PRIMARY KEY (digest)",
+)
+
+
+def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the empty tables, without keys: many rows are loaded faster before them."""
+    for statement in _TABLES:
+        connection.execute(statement)
+
+
+def create_keys(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the keys and the guards that refuse UPDATE and DELETE."""
+    for statement in _KEYS:
+        connection.execute(statement)
+    for table in ("events", "rejected_events", "source_texts"):
+        for action in ("UPDATE", "DELETE"):
+            # A trigger's body has to be an INSERT; error() stops it before anything is inserted.
+            connection.execute(
+                f"CREATE TRIGGER {table}_no_{action.lower()} AFTER {action} ON {table} "
+                f"FOR EACH STATEMENT INSERT INTO _guard "
+                f"SELECT error('{table} is append-only: {action} is refused')"
+            )
+
+
+def create_views(connection: duckdb.DuckDBPyConnection, schema: Schema) -> None:
+    """Make the views anew when they are not those of the schema."""
+    found = connection.execute("SELECT value FROM _about WHERE name = 'schema'").fetchone()
+    if found == (schema.digest,):
+        return
+    old = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    for (name,) in old:
+        connection.execute(f'DROP VIEW "{name}"')
+    for view in schema.views:
+        connection.execute(f'CREATE VIEW "{view.name}" AS {view.sql}')
+    connection.execute(
+        "INSERT INTO _about VALUES ('schema', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        [schema.digest],
+    )
+
+
+def row(record: Recorded, journal: str = "", start: int = 0) -> Row:
+    """Return an event as a row of the table ``events``."""
+    return (
+        record.position,
+        record.event_id,
+        record.campaign,
+        record.stream,
+        record.version,
+        record.type,
+        record.schema_version,
+        record.at,
+        record.actor,
+        record.hash,
+        record.previous_hash,
+        record.payload,
+        journal,
+        start,
+    )
+
+
+def add_rows(connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Row]) -> int:
+    """Append rows to a table and return their number."""
+    count = 0
+
+    def counted() -> Iterator[Row]:
+        nonlocal count
+        for item in rows:
+            count += 1
+            yield item
+
+    with connection.appender(table) as appender:
+        appender.append_rows(counted())
+    return count
+
+
+def memory_connection(
+    schema: Schema, records: Iterable[Recorded], sources: Iterable[Row] = ()
+) -> duckdb.DuckDBPyConnection:
+    """Return a connection to a database in memory with the given events and the views."""
+    connection = duckdb.connect(":memory:")
+    create_tables(connection)
+    add_rows(connection, "events", (row(record) for record in records))
+    add_rows(connection, "source_texts", sources)
+    create_keys(connection)
+    create_views(connection, schema)
+    return connection

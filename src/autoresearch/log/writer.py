@@ -1,0 +1,236 @@
+"""The one writer of a stream: an append is on disk before it returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from autoresearch.codec import canonical, encode, type_of
+from autoresearch.errors import LogError, StreamHeldError
+from autoresearch.events import Event
+from autoresearch.log.files import FileLock
+from autoresearch.log.journal import SUFFIX, JournalFile, journal_name, journal_sizes
+from autoresearch.log.lines import checked_moment, checked_name, pack
+from autoresearch.log.order import Order
+from autoresearch.log.ordering import Ordering
+from autoresearch.log.records import Receipt, utc_now
+
+
+class FileWriter:
+    """Appends to the stream's journal of this machine while it holds the stream's lock."""
+
+    def __init__(self, ordering: Ordering, campaign: str, stream: str, actor: str) -> None:
+        self.campaign = checked_name(campaign, "campaign")
+        self.stream = checked_name(stream, "stream")
+        self.actor = checked_name(actor, "actor")
+        self._ordering = ordering
+        self._mutex = threading.Lock()
+        self._process = os.getpid()
+        self._unusable = ""
+        self._lock = _hold(ordering, stream, actor)
+        try:
+            self._journal, self._version = self._open(ordering.sequence())
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def append(
+        self, event: Event, *, event_id: str | None = None, at: str | None = None
+    ) -> Receipt:
+        """Make an event durable; see :class:`autoresearch.log.Writer`."""
+        with self._mutex:
+            self._check()
+            if event_id is not None:
+                earlier = self._ordering.find(checked_name(event_id, "event id"))
+                if earlier is not None:
+                    return earlier
+            return self._write([event], event_id, at)[0]
+
+    def append_many(self, events: Iterable[Event]) -> tuple[Receipt, ...]:
+        """Make several events durable together; see :class:`autoresearch.log.Writer`."""
+        with self._mutex:
+            self._check()
+            return tuple(self._write(list(events), None, None))
+
+    def close(self) -> None:
+        """Let go of the stream; a forked child that calls it leaves the parent's hold alone."""
+        self._journal.close()
+        if self._process == os.getpid():
+            self._lock.write(b"")
+        self._lock.release()
+        self._unusable = self._unusable or "was closed"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check(self) -> None:
+        if self._process != os.getpid():
+            raise LogError(
+                f"the writer of stream {self.stream!r} belongs to process {self._process}; "
+                "open another stream in this one"
+            )
+        if self._unusable:
+            raise LogError(
+                f"the writer of stream {self.stream!r} {self._unusable}; open a new writer"
+            )
+        if not self._journal.intact:
+            self._move_on()
+
+    def _write(self, events: list[Event], event_id: str | None, at: str | None) -> list[Receipt]:
+        if not events:
+            return []
+        moment = utc_now() if at is None else checked_moment(at)
+        receipts, lines, head = [], [], self._journal.head
+        for version, event in enumerate(events, self._version + 1):
+            receipt, line = self._line(event, version, event_id, moment, head)
+            receipts.append(receipt)
+            lines.append(line)
+            head = receipt.hash
+        try:
+            self._journal.append(b"".join(lines), head)
+        except BaseException as error:
+            self._take_back()
+            if isinstance(error, OSError):
+                raise LogError(self._refusal(error)) from None
+            raise
+        self._version += len(receipts)
+        return receipts
+
+    def _line(
+        self, event: Event, version: int, event_id: str | None, at: str, previous: str
+    ) -> tuple[Receipt, bytes]:
+        given = event_id or f"{self.stream}:{version}:{os.urandom(4).hex()}"
+        name, payload, schema = type_of(event), encode(event), event.schema_version
+        line, digest = pack(
+            actor=self.actor,
+            at=at,
+            campaign=self.campaign,
+            event_id=given,
+            payload=payload,
+            schema_version=schema,
+            stream=self.stream,
+            type_name=name,
+            version=version,
+            previous=previous,
+        )
+        return Receipt(
+            event_id=given,
+            campaign=self.campaign,
+            stream=self.stream,
+            version=version,
+            type=name,
+            schema_version=schema,
+            at=at,
+            actor=self.actor,
+            hash=digest,
+            previous_hash=previous,
+            payload=payload,
+        ), line
+
+    def _refusal(self, error: OSError) -> str:
+        kept = f"; {self._unusable}" if self._unusable else "; nothing was recorded"
+        return f"cannot append to {self._journal.path}: {error.strerror}{kept}; make room and retry"
+
+    def _take_back(self) -> None:
+        """Cut the bytes of a failed append, unless a reader has already given them a place."""
+        name = self._journal.path.name.removesuffix(SUFFIX)
+        try:
+            with self._ordering.still() as order:
+                placed = order.place(name).end
+                self._journal.cut(max(self._journal.end, placed))
+            if placed > self._journal.end:
+                self._unusable = "was overtaken by a reader during a failed append"
+        except (OSError, LogError):
+            self._unusable = "could not take back a failed append"
+
+    def _open(self, order: Order) -> tuple[JournalFile, int]:
+        """Go on with this machine's newest journal of the stream if it is whole, or start one.
+
+        A torn tail is left where it is: the bytes may be evidence, and nothing is written behind.
+        """
+        host, sizes = socket.gethostname(), journal_sizes(self._ordering.journals)
+        number = 1
+        while journal_name(self.stream, host, number + 1) in sizes:
+            number += 1
+        name = journal_name(self.stream, host, number)
+        place = order.place(name)
+        if sizes.get(name, 0) != place.end:
+            name = journal_name(self.stream, host, number + 1)
+            place = order.place(name)
+        version = max(order.last_version(self.stream), self._unplaced_version(order, sizes))
+        return self._opened(name, place.end, place.head), version
+
+    def _opened(self, name: str, end: int, head: str) -> JournalFile:
+        try:
+            return JournalFile(self._ordering.journal_path(name), end, head)
+        except OSError as error:
+            raise LogError(
+                f"cannot open journal {name}: {error.strerror}; make the store writable"
+            ) from None
+
+    def _unplaced_version(self, order: Order, sizes: dict[str, int]) -> int:
+        """Return the highest version in lines that could not be placed, so as not to reuse it."""
+        mark = f'"stream":"{re.escape(self.stream)}","type":"[^"]*","version":([0-9]+)}}'.encode()
+        highest = 0
+        for name, size in sizes.items():
+            if size > order.place(name).end:
+                with self._ordering.journal_path(name).open("rb") as file:
+                    file.seek(order.place(name).end)
+                    found = re.findall(mark, file.read())
+                highest = max([highest, *map(int, found)])
+        return highest
+
+    def _move_on(self) -> None:
+        """Start a new journal: somebody else wrote into this one."""
+        self._ordering.notify(
+            f"{self._journal.path} has bytes that its writer did not write; going on in a new file"
+        )
+        self._journal.close()
+        order = self._ordering.sequence()
+        self._journal, version = self._open(order)
+        self._version = max(self._version, version)
+
+
+def _hold(ordering: Ordering, stream: str, actor: str) -> FileLock:
+    path = ordering.locks / f"{quote(stream, safe='')}.stream.lock"
+    lock = FileLock(path)
+    try:
+        if not lock.acquire(wait=False):
+            raise StreamHeldError(f"stream {stream!r} is being written by {_holder(lock)}")
+        holder = {
+            "actor": actor,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": utc_now(),
+        }
+        lock.write(canonical(holder).encode() + b"\n")
+    except OSError as error:
+        lock.release()
+        raise LogError(f"cannot write {path}: {error.strerror}; make the store writable") from None
+    return lock
+
+
+def _holder(lock: FileLock) -> str:
+    try:
+        found = json.loads(lock.path.read_text())
+        return (
+            f"{found['actor']} (process {found['pid']} on {found['host']}, "
+            f"since {found['since']}); stop it or use another stream"
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process that is just starting; try again"
