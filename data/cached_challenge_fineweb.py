@@ -26,7 +26,7 @@ from shards import ShardError, count_tokens
 REPOSITORY = "willdepueoai/parameter-golf"
 ROOT = "datasets"
 DEFAULT_TRAIN_SHARDS = 80  # 8 billion tokens, what the baseline trains on
-SECONDS_TO_STOP = 15.0  # longer than the client's read timeout of 10
+SECONDS_TO_STOP = 5.0  # transfers clean up when they notice, at their next 10 MiB
 MANIFEST = "manifest.json"
 DOCS = ("docs_selected.jsonl", "docs_selected.source_manifest.json")
 

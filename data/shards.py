@@ -91,7 +91,8 @@ class ShardWriter:
             self._flush(self._waiting_tokens)
 
     def _flush(self, count: int) -> None:
-        stream = np.concatenate(self._waiting)
+        first = self._waiting[0]
+        stream = np.concatenate(self._waiting) if len(self._waiting) > 1 else first
         write_shard(self._folder / shard_name(self._split, self.files), stream[:count])
         self.files += 1
         self._waiting = [stream[count:]]

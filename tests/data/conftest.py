@@ -59,6 +59,7 @@ class Hub:
     hold: dict[str, threading.Event] = field(default_factory=dict)
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     repository: str = "willdepueoai/parameter-golf"
+    gated: bool = False
     url: str = ""
 
     def publish(self, train: int = 2, val: int = 1) -> None:
@@ -107,7 +108,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def resolve(self, path: str, with_body: bool) -> None:
             """Answer as the hub does: large files are a redirect to where they are stored."""
-            if path not in hub.files:
+            if hub.gated:
+                self.refuse("GatedRepo")
+            elif path not in hub.files:
                 self.refuse("EntryNotFound")
             elif path.endswith(".bin"):
                 content = hub.files[path]

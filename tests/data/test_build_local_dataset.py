@@ -17,21 +17,8 @@ import pytest
 import sentencepiece as spm
 
 SPACE = "\u2581"
-WORDS = [
-    "union",
-    "state",
-    "congress",
-    "nation",
-    "people",
-    "treaty",
-    "peace",
-    "war",
-    "money",
-    "trade",
-    "law",
-    "land",
-    "river",
-]
+WORDS = ["union", "state", "congress", "nation", "people", "treaty", "peace"]
+WORDS += ["war", "money", "trade", "law", "land", "river"]
 
 
 def write_prose(folder: Path, count: int, seed: int = 1) -> Path:

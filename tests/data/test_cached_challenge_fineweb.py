@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -33,6 +34,23 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: ")
     return done.stderr
+
+
+def start_and_reach(hub: Any, online: Any) -> subprocess.Popen[str]:
+    """Start a download of one shard and wait until its transfer, held by the hub, has begun."""
+    hub.hold[remote(TRAIN)] = threading.Event()
+    words = ("--data-dir", online.folder / "data", "--train-shards", 1)
+    process = subprocess.Popen(
+        online.command("cached_challenge_fineweb.py", *words),
+        env=online.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 30
+    while "fineweb_train_000000.bin" not in hub.transfers() and time.monotonic() < until:
+        time.sleep(0.02)
+    return process
 
 
 def test_a_full_run_brings_everything_in_the_order_of_the_challenge(hub: Any, online: Any) -> None:
@@ -148,20 +166,9 @@ def test_a_kill_in_the_middle_leaves_no_file_and_the_next_run_ends_it(
 ) -> None:
     """SIGKILL during a transfer: nothing under the final name, validation kept, then whole."""
     hub.publish(train=1)
-    hub.hold[remote(TRAIN)] = threading.Event()
-    process = subprocess.Popen(
-        online.command(
-            "cached_challenge_fineweb.py", "--data-dir", online.folder / "data", "--train-shards", 1
-        ),
-        env=online.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    until = time.monotonic() + 30
-    while "fineweb_train_000000.bin" not in hub.transfers() and time.monotonic() < until:
-        time.sleep(0.02)
+    process = start_and_reach(hub, online)
     process.kill()
-    process.wait()
+    process.communicate()
     data = online.folder / "data"
     assert not (data / TRAIN).exists()
     assert (data / VAL).exists()
@@ -170,6 +177,17 @@ def test_a_kill_in_the_middle_leaves_no_file_and_the_next_run_ends_it(
     assert online.download(1).returncode == 0
     assert (data / TRAIN).read_bytes() == hub.files[remote(TRAIN)]
     assert "fineweb_val_000000.bin" not in hub.transfers()
+
+
+def test_an_interrupt_ends_the_run_with_one_line(hub: Any, online: Any) -> None:
+    """Ctrl-C in a stalled transfer: exit code 130 within seconds, nothing half placed."""
+    hub.publish(train=1)
+    process = start_and_reach(hub, online)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert said == "error: interrupted; run the same command again to go on\n"
+    assert not (online.folder / "data" / TRAIN).exists()
 
 
 @pytest.mark.parametrize(
@@ -323,6 +341,12 @@ def test_a_missing_repository_is_named_with_the_way_to_choose_another(
     line = refused(online.download(MATCHED_FINEWEB_REPO_ID="nobody/nothing"))
     assert "no dataset repository nobody/nothing" in line
     assert "MATCHED_FINEWEB_REPO_ID" in line
+
+
+def test_a_gated_repository_is_named_with_the_way_in(hub: Any, online: Any) -> None:
+    """Asking for access is something the person must do."""
+    hub.gated = True
+    assert "asks for access; request it, then run: hf auth login" in refused(online.download())
 
 
 def test_a_missing_file_is_named_with_its_repository(hub: Any, online: Any) -> None:
