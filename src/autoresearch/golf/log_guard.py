@@ -1,0 +1,194 @@
+"""What must not be believed in a log: the checks of `plausibility` with what a log can offer.
+
+A log is judged only where it says enough: a split that nobody knows has no expected byte count,
+a clock is compared with the cap that the log itself declares, and what an honest run could also
+show is a warning, never a violation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from autoresearch.golf.candidates import Candidate, Validation
+from autoresearch.golf.log_scan import Run
+from autoresearch.golf.plausibility import (
+    REJECT_MS,
+    WARN_MS,
+    Findings,
+    beyond_audited,
+    broken,
+    conservation,
+    doubt,
+    implied_bytes,
+    stage_gaps,
+    training_clock,
+)
+from autoresearch.golf.sizes import hidden_payload, over_limit
+from autoresearch.golf.splits import (
+    PUBLISHED_DOCUMENTS,
+    SPLITS,
+    TOLERANCE,
+    expected_bytes,
+    is_published,
+    named_split,
+)
+from autoresearch.golf.stages import Stage
+
+FEW = 0.98
+"""Relative: a split with fewer tokens than this of its known count was cut short."""
+
+TRAIN_GAP = 0.25
+"""Nats: text seen once is not predicted so much better in validation than in training."""
+
+PAYLOAD = 500_000
+"""Bytes of an artifact that are neither model nor code before anybody asks what they are."""
+
+
+def judge(run: Run, score: Candidate, eval_ms: float | None) -> Findings:
+    """Return every finding about the score of a run, violations and warnings."""
+    facts = run.facts
+    return (
+        *_bytes(facts, score),
+        *_one_byte_count(run.candidates),
+        *_whole_split(facts, score),
+        *_gaps(run, score),
+        *beyond_audited(score.val_bpb),
+        *_paid_prefix(run),
+        *_clocks(run, eval_ms),
+        *over_limit(run.sizes),
+    )
+
+
+def dataset_of(facts: Mapping[str, str]) -> str:
+    """Return the names of the data that a log says it used, "" where it says nothing."""
+    return " ".join(facts[key] for key in ("dataset", "val_path") if key in facts)
+
+
+def unverifiable(facts: Mapping[str, str], score: Candidate) -> str | None:
+    """Say why a score cannot be one of the published split, where no token count was printed."""
+    split = named_split(dataset_of(facts))
+    if "val_tokens" in facts or split is None or score.val_loss is None:
+        return None
+    ratio = implied_bytes(1, score.val_loss, score.val_bpb)
+    if abs(ratio / split.bytes_per_token - 1) <= TOLERANCE:
+        return None
+    return (
+        f"the log states no validation tokens, and {ratio:.3f} bytes per token are not those of "
+        f"the published {split.name} split ({split.bytes_per_token:.3f})"
+    )
+
+
+def _bytes(facts: Mapping[str, str], score: Candidate) -> Findings:
+    tokens = int(facts.get("val_tokens", 0))
+    if not tokens or score.val_loss is None:
+        return ()
+    expected = expected_bytes(dataset_of(facts), tokens)
+    if expected is None:
+        return doubt("D9", f"no byte count is known for {tokens:,} tokens of this dataset")
+    ratio = implied_bytes(1, score.val_loss, score.val_bpb)
+    if abs(ratio - 1) < 0.0005 and tokens < FEW * SPLITS["byte260"].tokens:
+        return doubt("D9", "loss and score are the same number in other units: no tokens to check")
+    return conservation(tokens, score.val_loss, score.val_bpb, expected)
+
+
+def _one_byte_count(candidates: Sequence[Candidate]) -> Findings:
+    ratios = {
+        implied_bytes(1, c.val_loss, c.val_bpb): c
+        for c in candidates
+        if c.val_loss is not None and c.is_number and c.val_bpb > 0.05
+    }
+    if not ratios:
+        return ()
+    low, high = min(ratios), max(ratios)
+    if high / low - 1 <= 2 * TOLERANCE:
+        return ()
+    return broken(
+        "D9", f"{ratios[low].name} and {ratios[high].name} imply {low:.4f} and {high:.4f} bytes "
+        "per token; the text has one length"
+    )  # fmt: skip
+
+
+def _whole_split(facts: Mapping[str, str], score: Candidate) -> Findings:
+    found: Findings = ()
+    tokens, dataset = int(facts.get("val_tokens", 0)), dataset_of(facts)
+    split = named_split(dataset)
+    if tokens and split is not None and tokens < FEW * split.tokens:
+        found += broken(
+            "D8", f"{tokens:,} validation tokens, the {split.name} split has {split.tokens:,}"
+        )  # fmt: skip
+    elif tokens and is_published(dataset) and score.val_loss is not None:
+        share = implied_bytes(tokens, score.val_loss, score.val_bpb) / (
+            expected_bytes(dataset, tokens) or 1
+        )
+        if share < 0.9:
+            found += broken("D8", f"{tokens:,} validation tokens are {share:.0%} of the text")
+    documents = int(facts.get("documents", PUBLISHED_DOCUMENTS))
+    if documents < PUBLISHED_DOCUMENTS:
+        found += broken("D8", f"{documents:,} documents scored, expected {PUBLISHED_DOCUMENTS:,}")
+    return found
+
+
+def _gaps(run: Run, score: Candidate) -> Findings:
+    earlier = [
+        c for c in run.candidates
+        if c.line < score.line and c.is_number and not c.agrees_with(score)
+    ]  # fmt: skip
+    sliding = [c.val_bpb for c in earlier if c.stage is Stage.SLIDING]
+    others = {
+        f"{c.name} of line {c.line}": c.val_bpb
+        for c in earlier
+        if c.stage in (Stage.DIAGNOSTIC, Stage.ROUNDTRIP)
+    }
+    last = run.validations[-1] if run.validations else None
+    if last is not None and _is_last_step(run, last):
+        others[f"validation at step {last.step}"] = last.val_bpb
+    return stage_gaps(score.val_bpb, sliding=min(sliding, default=None), others=others)
+
+
+def _is_last_step(run: Run, validation: Validation) -> bool:
+    return validation.step > 0 and validation.step >= 0.98 * (run.last_step or 0)
+
+
+def _paid_prefix(run: Run) -> Findings:
+    stored = run.facts.get("paid_prefix")
+    if stored is not None:
+        return broken("D10", f"the log declares a paid prefix: {int(stored):,} of validation text")
+    payload, ahead = hidden_payload(run.sizes), _ahead_of_training(run)
+    large = payload >= PAYLOAD
+    suspect = ahead is not None and ahead > TRAIN_GAP and "mtp" not in run.facts
+    if large and suspect:
+        return broken(
+            "D10", f"validation is {ahead:.2f} nats better than training and {payload:,} bytes of "
+            "the artifact are neither model nor code: validation text is stored in it"
+        )  # fmt: skip
+    if large:
+        return doubt("D10", f"{payload:,} bytes of the artifact are neither model nor code")
+    if suspect:
+        return doubt("D10", f"validation is {ahead:.2f} nats better than training")
+    return ()
+
+
+def _ahead_of_training(run: Run) -> float | None:
+    """Return by how many nats late validations beat the training losses around them."""
+    differences = []
+    for validation in run.validations[-10:]:
+        if validation.step < 500:
+            continue
+        reach = max(200, 0.03 * validation.step)
+        near = [t.loss for t in run.train_losses if abs(t.step - validation.step) <= reach]
+        differences += [loss - validation.val_loss for loss in near]
+    return sum(differences) / len(differences) if len(differences) >= 5 else None
+
+
+def _clocks(run: Run, eval_ms: float | None) -> Findings:
+    cap_s = float(run.facts.get("cap", 0))
+    if not 0 < cap_s <= 600:
+        return ()
+    found: Findings = ()
+    train_ms = float(run.facts.get("stop_ms", run.train_time_ms or 0))
+    found += training_clock(train_ms, step_ms=float(run.facts.get("step_ms", 0)))
+    if eval_ms is not None and eval_ms > WARN_MS:
+        detail = f"evaluated for {eval_ms:,.0f} ms, expected at most 600,000 ms"
+        on_eight = run.facts.get("world_size") == "8"
+        found += (broken if on_eight and eval_ms > REJECT_MS else doubt)("D5", detail)
+    return found

@@ -1,0 +1,212 @@
+"""One pass over a log: what each run in it said, without judging any of it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from collections.abc import Iterable
+
+from attrs import define, field
+
+from autoresearch.golf.candidates import (
+    Candidate,
+    TrainLine,
+    Validation,
+    parse_candidate,
+    parse_summary,
+    parse_train_line,
+    parse_validation,
+)
+from autoresearch.golf.failures import FailureReader
+from autoresearch.golf.log_lines import Line, bare
+from autoresearch.golf.sizes import Size, parse_size
+from autoresearch.golf.stages import Stage, announced_stage, enabled_stage
+
+TAIL_LINES = 20
+_KEEP = 10_000  # candidates, sizes and validations; a log that has more is not a log
+
+
+@define
+class Run:
+    """Everything that one run in a log printed, collected line by line."""
+
+    start: int = 0
+    candidates: list[Candidate] = field(factory=list)
+    validations: list[Validation] = field(factory=list)
+    train_losses: deque[TrainLine] = field(factory=lambda: deque(maxlen=4000))
+    sizes: list[Size] = field(factory=list)
+    failures: FailureReader = field(factory=FailureReader)
+    facts: dict[str, str] = field(factory=dict)
+    switched: dict[Stage, bool] = field(factory=dict)
+    announced: list[tuple[int, Stage]] = field(factory=list)
+    summary: tuple[int, float] | None = None
+    eval_mode: Stage | None = None
+    last_step: int | None = None
+    body_end: int = 0
+    train_time_ms: float | None = None
+    not_a_number: int | None = None
+    appendix: int | None = None
+    headers: set[str] = field(factory=set)
+
+    @property
+    def has_body(self) -> bool:
+        """Whether anything was trained or scored yet."""
+        return self.last_step is not None or bool(self.candidates)
+
+
+@define
+class Scan:
+    """The runs of a log in order; the first one collects what stands before any run began."""
+
+    preamble: Run = field(factory=Run)
+    runs: list[Run] = field(factory=list)
+    tail: deque[str] = field(factory=lambda: deque(maxlen=TAIL_LINES))
+    lines: int = 0
+
+    @property
+    def last(self) -> Run:
+        """The run that counts: the last, or all there is where no run ever began."""
+        return self.runs[-1] if self.runs else self.preamble
+
+
+_STARTS = re.compile(
+    r"(val_bpb:enabled|train_loader:dataset|-* ?Hyperparameters|train_shards:|"
+    r"warmup(?:_step)?: ?1/)"
+)
+_FIRST_STEP = re.compile(r"(?:step[: ])?\s*[01]/\d+\s+(?:val_|train_)?loss")
+_FACTS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("dataset", re.compile(r"train_loader:dataset:(\S+)")),
+    ("dataset", re.compile(r"\s*(?:datasets_dir|val_files)\s*:\s*(\S+)")),
+    ("dataset", re.compile(r".*\bdata_path=(\S+)")),
+    ("val_path", re.compile(r"val_loader:shards pattern=(\S+)")),
+    ("val_tokens", re.compile(r"val_loader:.*\btokens:(\d+)")),
+    ("val_tokens", re.compile(r"val_tokens\s*[:=]\s*(\d[\d,]*)\s*$")),
+    ("model_params", re.compile(r"(?:model_)?params\s*[:=]\s*(\d+)")),
+    ("model_params", re.compile(r".{0,40}\| params:(\d+)")),
+    ("world_size", re.compile(r"\s*(?:.*\b)?(?:world_size\s*:|ws:)\s*(\d+)")),
+    ("cap", re.compile(r"\s*(?:.*\b)?max_wallclock_seconds\s*[:=]\s*(\d+(?:\.\d+)?)")),
+    ("seed", re.compile(r"\s*seed\s*:\s*(\d+)\s*$")),
+    ("documents", re.compile(r"ttt_phased:.*\btotal_docs:(\d+)")),
+    ("mtp", re.compile(r"mtp_num_heads:([1-9]\d*)")),
+    ("paid_prefix", re.compile(r".*\bpaid_\w*(?:bytes|tokens)\s*[:=]\s*([1-9]\d*)")),
+    ("stop_step", re.compile(r"stopping_early:.*?\bstep:\s*(\d+)")),
+    ("stop_ms", re.compile(r"stopping_early:.*?\btrain_time:\s*(\d+(?:\.\d+)?)ms")),
+    ("step_ms", re.compile(r".*\bstep_avg:\s*(\d+(?:\.\d+)?)ms")),
+    ("total_eval_s", re.compile(r"total_eval_time:\s*(\d+(?:\.\d+)?)s")),
+)
+# A fact's line holds one of these; most lines of a log hold none and are not looked at again.
+_FACT_HINTS = (
+    "dataset", "val_files", "data_path", "val_loader", "val_tokens", "params", "world_size", "ws:",
+    "wallclock", "seed", "total_docs", "mtp_num", "paid_", "stopping_early", "total_eval",
+)  # fmt: skip
+
+
+def scan(lines: Iterable[Line]) -> Scan:
+    """Collect what a log says; linear in its length, with bounded memory."""
+    result = Scan()
+    for line in lines:
+        result.lines = line.number
+        text = bare(line.text)
+        if text.strip():
+            result.tail.append(line.text[:400])
+        _enter_run(result, text, line.number)
+        _read(result.last, text, line)
+    return result
+
+
+def _enter_run(result: Scan, text: str, number: int) -> None:
+    found = _STARTS.match(text)
+    kind = found[1] if found else ("first step" if _FIRST_STEP.match(text) else "")
+    if not kind:
+        return
+    current = result.runs[-1] if result.runs else None
+    if current is not None and _same_run(current, kind):
+        current.headers.add(kind)
+        return
+    started = Run(start=number, headers={kind})
+    if current is None:
+        started.facts, started.switched = result.preamble.facts, result.preamble.switched
+    result.runs.append(started)
+
+
+def _same_run(run: Run, kind: str) -> bool:
+    if kind == "first step":
+        return run.last_step is None or run.last_step <= 1
+    if kind.startswith("warmup"):
+        return not run.has_body
+    return not run.has_body and kind not in run.headers
+
+
+def _read(run: Run, text: str, line: Line) -> None:
+    run.failures.read(text, line.number)
+    if "loss" in text or "val_bpb" in text:
+        _read_metric(run, text, line)
+    if "ize" in text or "artifact" in text or "budget:" in text:
+        size = parse_size(text, line.number)
+        if size is not None and len(run.sizes) < _KEEP:
+            run.sizes.append(size)
+    if any(hint in text for hint in _FACT_HINTS):
+        _read_facts(run, text)
+    _read_stage(run, text, line.number)
+
+
+def _read_metric(run: Run, text: str, line: Line) -> None:
+    validation = parse_validation(text, line.number)
+    if validation is not None:
+        _training(run, validation, validation.val_loss, line.number)
+        if len(run.validations) < _KEEP:
+            run.validations.append(validation)
+    elif (trained := parse_train_line(text)) is not None:
+        _training(run, trained, trained.loss, line.number)
+        run.train_losses.append(trained)
+        step_ms = re.search(r"step_avg:(\d+(?:\.\d+)?)ms", text)
+        if step_ms:
+            run.facts["step_ms"] = step_ms[1]
+    elif run.appendix is None and "val_bpb" in text:
+        _read_score(run, text, line)
+
+
+def _read_score(run: Run, text: str, line: Line) -> None:
+    summary = parse_summary(text)
+    if summary is not None:
+        run.summary = (line.number, summary)
+        return
+    candidate = parse_candidate(text.strip(), line.number, ended=line.ended)
+    if candidate is None or len(run.candidates) >= _KEEP:
+        return
+    if run.eval_mode is not None and candidate.stage is Stage.ROUNDTRIP:
+        candidate = candidate.at_stage(run.eval_mode)
+    run.candidates.append(candidate)
+    run.body_end = line.number
+
+
+def _training(run: Run, seen: Validation | TrainLine, loss: float, number: int) -> None:
+    run.last_step, run.body_end = seen.step, number
+    if seen.train_time_ms is not None:
+        run.train_time_ms = seen.train_time_ms
+    if not math.isfinite(loss):
+        run.not_a_number = run.not_a_number or number
+    else:
+        run.not_a_number = None
+
+
+def _read_facts(run: Run, text: str) -> None:
+    for name, pattern in _FACTS:
+        found = pattern.match(text)
+        if found is not None and (name != "model_params" or name not in run.facts):
+            run.facts[name] = found[1].replace(",", "")
+
+
+def _read_stage(run: Run, text: str, number: int) -> None:
+    switched = enabled_stage(text) if "_enabled" in text else None
+    if switched is not None:
+        run.switched[switched[0]] = switched[1]
+    elif text.startswith("final_eval_mode:"):
+        run.eval_mode = Stage.SLIDING if "sliding" in text else Stage.TTT if "ttt" in text else None
+    elif run.candidates:
+        if run.appendix is None and text.startswith(("# ", "## ", "### ", "```")):
+            run.appendix = number
+        stage = announced_stage(text) if len(text) < 2000 else None
+        if stage is not None and len(run.announced) < _KEEP:
+            run.announced.append((number, stage))

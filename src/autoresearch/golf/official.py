@@ -1,0 +1,143 @@
+"""How a run in a log ended and which of its scores, if any, is its score.
+
+The rule is the order of the evaluation, never the lowest number: the last line with a final
+metric, of the last run, provided that nothing says that a later stage was still to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from attrs import frozen
+
+from autoresearch.golf.candidates import Candidate
+from autoresearch.golf.failures import Cause, Failure, root_cause
+from autoresearch.golf.log_scan import Run, Scan
+from autoresearch.golf.stages import CANONICAL, Stage
+
+
+class LogStatus(StrEnum):
+    """How the last run in a log ended, as far as the log tells.
+
+    `terminated` is a run that was stopped, or failed while tidying up, after its score was
+    complete: the score stands. `no_score` is a log that just ends without a score.
+    """
+
+    COMPLETED = "completed"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    TERMINATED = "terminated"
+    NO_SCORE = "no_score"
+
+
+@frozen(kw_only=True)
+class Ruling:
+    """The status of a run, its score line where there is one, and why."""
+
+    status: LogStatus
+    score: Candidate | None
+    reason: str
+    failure: Failure | None = None
+
+
+def rule(scan: Scan, *, exit_code: int | None = None, timed_out: bool = False) -> Ruling:
+    """Decide over the last run of a log; `exit_code` and `timed_out` are the launcher's word."""
+    run = scan.last
+    finals = [c for c in run.candidates if c.stage.is_final]
+    if not finals and run.summary is not None:
+        finals = [_from_summary(*run.summary)]
+    if not finals:
+        return _without_final(run, exit_code, timed_out)
+    last = _most_precise(finals)
+    if not last.is_number:
+        failure = root_cause(run.failures.failures)
+        reason = f"the final score in line {last.line} is not a number"
+        return Ruling(status=LogStatus.CRASHED, score=None, reason=reason, failure=failure)
+    failure = root_cause([f for f in run.failures.failures if f.line > last.line])
+    clean = failure is None and not timed_out and exit_code in (None, 0)
+    return _ended_well(run, finals, last) if clean else _ended_badly(run, last, failure, timed_out)
+
+
+def _without_final(run: Run, exit_code: int | None, timed_out: bool) -> Ruling:
+    failure = root_cause([f for f in run.failures.failures if f.line > run.body_end])
+    status, reason = LogStatus.NO_SCORE, "the log ends without a final metric line"
+    if timed_out or exit_code == 124 or (failure is not None and failure.cause is Cause.CLOCK):
+        status, reason = LogStatus.TIMED_OUT, "the run ran out of time before its final metric line"
+    elif failure is not None or exit_code not in (None, 0):
+        status, reason = LogStatus.CRASHED, "the run failed before its final metric line"
+    elif run.not_a_number is not None:
+        status = LogStatus.CRASHED
+        reason = f"the loss is not a number from line {run.not_a_number} on"
+    if any(c.stage is Stage.DIAGNOSTIC for c in run.candidates):
+        reason += "; what it printed are diagnostics"
+    return Ruling(status=status, score=None, reason=reason, failure=failure)
+
+
+def _ended_well(run: Run, finals: Sequence[Candidate], last: Candidate) -> Ruling:
+    missing = _missing_stage(run, finals, last)
+    if missing is not None:
+        return Ruling(status=LogStatus.COMPLETED, score=None, reason=missing)
+    begun = _begun_later(run, last)
+    if begun is not None:
+        reason = f"the log ends in the {begun.value} evaluation, which has no final line yet"
+        return Ruling(status=LogStatus.NO_SCORE, score=None, reason=reason)
+    reason = f"the last final metric line, stage {last.stage.value}"
+    return Ruling(status=LogStatus.COMPLETED, score=last, reason=reason)
+
+
+def _ended_badly(run: Run, last: Candidate, failure: Failure | None, timed_out: bool) -> Ruling:
+    cause = failure.cause if failure is not None else Cause.STOPPED
+    cause = Cause.CLOCK if timed_out else cause
+    begun = _begun_later(run, last)
+    if cause is Cause.EXCEPTION:
+        scoring = failure is not None and failure.in_evaluation and last.stage.rank < Stage.TTT.rank
+        lost = begun is not None or scoring
+    else:
+        lost = begun is not None and last.name != CANONICAL and last.stage is Stage.ROUNDTRIP
+    if not lost:
+        reason = f"the last final metric line, stage {last.stage.value}; the run ended badly only "
+        reason += "after it was complete"
+        return Ruling(
+            status=LogStatus.TERMINATED, score=last, reason=reason, failure=failure
+        )  # fmt: skip
+    status = LogStatus.TIMED_OUT if cause is Cause.CLOCK else LogStatus.CRASHED
+    stage = begun.value if begun is not None else "later"
+    reason = f"the {stage} evaluation after line {last.line} did not finish"
+    return Ruling(status=status, score=None, reason=reason, failure=failure)
+
+
+def _missing_stage(run: Run, finals: Sequence[Candidate], last: Candidate) -> str | None:
+    if last.name == CANONICAL or last.stage is Stage.SUMMARY:
+        return None
+    reached = max(c.stage.rank for c in finals)
+    for stage, on in run.switched.items():
+        if on and stage.rank > reached:
+            return f"the configuration switches {stage.value} on, and no line states its score"
+    for other in finals:
+        if other.stage.rank > last.stage.rank and not other.agrees_with(last):
+            return (
+                f"{last.name} (line {last.line}) follows {other.name} (line {other.line}), which "
+                "is of a later stage: the log does not say which of them counts"
+            )
+    return None
+
+
+def _begun_later(run: Run, last: Candidate) -> Stage | None:
+    for line, stage in run.announced:
+        if line > last.line and stage.rank > last.stage.rank:
+            return stage
+    return None
+
+
+def _most_precise(finals: Sequence[Candidate]) -> Candidate:
+    last = finals[-1]
+    for other in reversed(finals[:-1]):
+        twin = other.base_name == last.base_name and other.agrees_with(last)
+        if twin and other.name.lower().count("exact") > last.name.lower().count("exact"):
+            return other
+    return last
+
+
+def _from_summary(line: int, val_bpb: float) -> Candidate:
+    return Candidate(name="val_bpb", line=line, stage=Stage.SUMMARY, val_bpb=val_bpb)
