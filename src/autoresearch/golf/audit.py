@@ -1,0 +1,149 @@
+"""What is checked before money is spent: rules S1 to S10 over the source of a training script.
+
+Only findings of severity ``violation`` block a run. A finding that the script had before the change
+is not held against the change, so that an accepted script is not stopped by a rule it already met.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+
+from autoresearch.golf.audit_imports import audit_imports
+from autoresearch.golf.audit_literals import audit_literals
+from autoresearch.golf.audit_prints import audit_flags, audit_prints
+from autoresearch.golf.audit_loss import audit_loss
+from autoresearch.golf.audit_region import audit_region
+from autoresearch.golf.audit_settings import audit_settings
+from autoresearch.golf.audit_size import ARTIFACT_LIMIT, audit_compiles, audit_size
+from autoresearch.golf.audit_tree import Script, parse_script
+from autoresearch.golf.audit_validation import audit_validation
+from autoresearch.model import Change, IdeaKind, Violation
+from autoresearch.text import one_line
+
+
+def audit_source(
+    source: str,
+    *,
+    pristine: str | None = None,
+    evaluation_change: bool = False,
+    env: Mapping[str, str] | None = None,
+    limit: int = ARTIFACT_LIMIT,
+) -> tuple[Violation, ...]:
+    """Audit a script, against ``pristine`` where there is one; findings come in order of line.
+
+    ``evaluation_change`` says that the experiment is typed as one, so that a changed measuring
+    stick is a warning which asks for the model tests. ``env`` holds the run's overrides of the
+    defaults; ``limit`` is the artifact's, in bytes. A script that does not compile is a finding.
+    """
+    broken = tuple(audit_compiles(source))
+    if broken:
+        return broken
+    script = parse_script(source)
+    before = _parsed(pristine)
+    found = list(_findings(script, before, evaluation_change, env or {}, limit))
+    if before is not None:
+        found = _added(found, list(_inherent(before, evaluation_change)))
+    return tuple(sorted(found, key=lambda v: (v.line or 0, v.rule, v.detail)))
+
+
+def audit_change(
+    change: Change, *, allowed: Sequence[str], limit: int = ARTIFACT_LIMIT
+) -> tuple[Violation, ...]:
+    """Audit a change: S1 over its files, the rest over the script after it against before it.
+
+    ``allowed`` are the files that an experiment may touch, relative to the repository.
+    """
+    scope = tuple(audit_files(change.files, allowed))
+    found = audit_source(
+        change.after,
+        pristine=change.before or change.pristine or None,
+        evaluation_change=change.idea.kind is IdeaKind.EVALUATION,
+        env=change.idea.env,
+        limit=limit,
+    )
+    return scope + found + tuple(audit_environment(change.idea.env))
+
+
+def audit_files(files: Sequence[str], allowed: Sequence[str]) -> Iterator[Violation]:
+    """S1: yield each changed file that an experiment may not touch."""
+    fine = {PurePosixPath(name) for name in allowed}
+    for name in files:
+        if PurePosixPath(name) not in fine:
+            detail = f"changes {name}: only {', '.join(sorted(map(str, fine)))} may change"
+            yield Violation(rule="S1", detail=detail)
+
+
+def audit_environment(env: Mapping[str, str]) -> Iterator[Violation]:
+    """S8 and S7 for overrides: yield those that buy time, spare validation or choose a seed."""
+    source = "\n".join(
+        f"import os\nos.environ.get({name!r}, {env[name]!r})" for name in sorted(env)
+    )
+    if not source:
+        return
+    for violation in audit_settings(parse_script(source), None):
+        yield Violation(rule=violation.rule, detail=violation.detail, severity=violation.severity)
+    for name in sorted(env.keys() & {"SEED", "DATA_PATH", "TOKENIZER_PATH", "MODEL_TEST"}):
+        rule = "S7" if name == "SEED" else "S8"
+        yield Violation(rule=rule, detail=f"an idea sets {name}: it belongs to the runner")
+
+
+def needs_model_tests(findings: Sequence[Violation]) -> bool:
+    """Whether the way of measuring may have changed, so that the canary has to judge the script."""
+    return any(finding.rule == "S5" for finding in findings)
+
+
+def format_findings(findings: Sequence[Violation], name: str = "train_gpt.py") -> str:
+    """One line for each finding, ``file:line: rule severity: why``, and one that sums up."""
+    lines = [
+        f"{name}:{v.line or 1}: {v.rule} {v.severity}: {one_line(v.detail, 400)}" for v in findings
+    ]
+    blocking = sum(v.blocks for v in findings)
+    warnings = len(findings) - blocking
+    verdict = "must not run" if blocking else "may run"
+    return "\n".join([*lines, f"{name}: {verdict}: {blocking} violations, {warnings} warnings"])
+
+
+def _parsed(source: str | None) -> Script | None:
+    if not source or any(True for _ in audit_compiles(source)):
+        return None
+    return parse_script(source)
+
+
+def _inherent(script: Script, typed: bool) -> Iterator[Violation]:
+    """Findings that need no comparison."""
+    yield from audit_imports(script)
+    yield from audit_validation(script, typed=typed)
+    yield from audit_literals(script)
+    yield from audit_flags(script)
+    yield from audit_settings(script, None)
+    yield from audit_region(script, None, typed=typed)
+
+
+def _findings(
+    script: Script, before: Script | None, typed: bool, env: Mapping[str, str], limit: int
+) -> Iterator[Violation]:
+    yield from audit_size(script, before, env, limit)
+    yield from audit_imports(script)
+    yield from audit_validation(script, typed=typed)
+    yield from audit_region(script, before, typed=typed)
+    yield from audit_literals(script)
+    yield from audit_settings(script, before)
+    yield from audit_prints(script, before)
+    yield from audit_flags(script)
+    if before is not None:
+        yield from audit_loss(script, before)
+
+
+def _added(found: list[Violation], known: list[Violation]) -> list[Violation]:
+    """Drop, once each, the findings that the script had before; lines may have moved."""
+    left = Counter((v.rule, v.detail, v.severity) for v in known)
+    added = []
+    for violation in found:
+        key = violation.rule, violation.detail, violation.severity
+        if left[key] > 0:
+            left[key] -= 1
+        else:
+            added.append(violation)
+    return added
