@@ -1,0 +1,49 @@
+"""Real runs in a folder of their own, stopped at the end of each test whatever happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoresearch.launchers.local import launch_run
+from autoresearch.model import RunHandle, RunOutput, RunRequest
+
+Start = Callable[..., RunHandle]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Launch a command as the run `name` in `tmp_path / name`."""
+    handles: list[RunHandle] = []
+
+    def launch(*command: str, name: str = "night-0001", **options: Any) -> RunHandle:
+        options.setdefault("folder", tmp_path / name)
+        request = RunRequest(
+            name=name, campaign="night", experiment=1, index=0, command=command, **options
+        )
+        handle = launch_run(request)
+        assert handle is not None
+        handles.append(handle)
+        return handle
+
+    yield launch
+    for handle in handles:
+        handle.stop("the test is over")
+
+
+@pytest.fixture
+def finish() -> Callable[[RunHandle], RunOutput]:
+    """Wait for a run as the loop does: by polling."""
+
+    def wait(handle: RunHandle, seconds: float = 30.0) -> RunOutput:
+        end = time.monotonic() + seconds
+        while (output := handle.poll()) is None:
+            assert time.monotonic() < end, f"{handle.reference} did not end in {seconds} s"
+            time.sleep(0.02)
+        return output
+
+    return wait

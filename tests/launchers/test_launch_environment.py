@@ -1,0 +1,62 @@
+"""What a run may see of the environment of whoever started it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoresearch.launchers.environment import clean_environment, visible_gpus
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("GITHUB_TOKEN", "HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "MODAL_TOKEN_ID"),
+        *("SSH_AUTH_SOCK", "GIT_ASKPASS", "PGPASSWORD", "CUDA_REGISTRY_TOKEN", "TORCH_APIKEY"),
+    ],
+)
+def test_credentials_stay_outside(name: str) -> None:
+    """No variable that holds or leads to a credential is passed on."""
+    assert clean_environment({name: "hunter2"}, {}) == {}
+
+
+@pytest.mark.parametrize("name", ["MATRIX_LR", "PYTHONPATH", "RANK", "WORLD_SIZE", "SEED"])
+def test_what_would_change_the_score_stays_outside(name: str) -> None:
+    """A variable that somebody once exported in a shell does not reach the training script."""
+    assert clean_environment({name: "1"}, {}) == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["PATH", "HOME", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TMPDIR"]
+)
+def test_what_the_machine_needs_passes(name: str) -> None:
+    """Paths, language, and settings of CUDA and OpenMP reach the run unchanged."""
+    assert clean_environment({name: "x"}, {}) == {name: "x"}
+
+
+def test_a_password_inside_an_address_stays_outside() -> None:
+    """A kept variable is left out when its value is an address with a user in it."""
+    assert clean_environment({"TORCH_HUB": "https://me:secret@host/"}, {}) == {}
+
+
+def test_the_configuration_is_taken_as_it_is() -> None:
+    """What a person wrote into the configuration wins over the surroundings and the rules."""
+    extra = {"HF_TOKEN": "wanted", "HOME": "/else"}
+    assert clean_environment({"HOME": "/root"}, extra) == extra
+
+
+@pytest.mark.parametrize(
+    ("chosen", "count"), [(None, 3), ("", 0), ("-1", 0), ("0", 1), ("0,2", 2), ("0,1,2,3", 3)]
+)
+def test_gpus_are_counted_as_cuda_would(tmp_path: Path, chosen: str | None, count: int) -> None:
+    """Device files count the GPUs, and CUDA_VISIBLE_DEVICES narrows them."""
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    environ = {} if chosen is None else {"CUDA_VISIBLE_DEVICES": chosen}
+    assert visible_gpus(environ, tmp_path) == count
+
+
+def test_a_machine_without_gpus_has_none(tmp_path: Path) -> None:
+    """No device file, no GPU, whatever CUDA_VISIBLE_DEVICES says."""
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "0,1"}, tmp_path) == 0
