@@ -36,6 +36,42 @@ def change(kit: Kit) -> None:
         commit(kit, idea, workspace, after)
 
 
+def adopt_baseline(kit: Kit) -> None:
+    """Let experiment 0 stand at the commit that the campaign starts from, without a new one."""
+    assert kit.history.started is not None
+    base = kit.history.started.base_commit
+    kit.lab.keep(0, base)
+    kit.recorder.record(
+        events.CommitMade(
+            experiment=0,
+            commit=base,
+            parent=base,
+            ref=kit.lab.ref(0),
+            source_digest=digest(kit.script_at(base)),
+        )
+    )
+
+
+def mend(kit: Kit, idea: Idea) -> bool:
+    """Let a plugin mend the crash that ``idea`` describes and commit it; False when none can."""
+    experiment = current(kit)
+    workspace = kit.lab.worktree(experiment.number, experiment.commit)
+    before = workspace.read_script()
+    after = kit.plugins.implement_idea(idea, workspace)
+    if after is None or after == before or syntax_problem(kit.lab.script, after):
+        return False
+    made = evolve(idea, source=after)
+    if any(item.blocks for item in kit.plugins.audit_change(
+        _as_change(kit, made, before, after), workspace
+    )):  # fmt: skip
+        return False
+    kit.lab.apply(made, workspace)
+    if not submit(kit, made, workspace, before, after):
+        return False
+    commit(kit, made, workspace, after)
+    return True
+
+
 def _restored(kit: Kit, experiment: Experiment) -> Idea:
     if not experiment.source_digest:
         return experiment.idea
@@ -131,7 +167,7 @@ def _failed(number: int, item: Violation) -> events.AuditFailed:
 def commit(kit: Kit, idea: Idea, workspace: Workspace, after: str) -> None:
     """Commit the change with the log's head in its trailer, and record the commit."""
     number = current(kit).number
-    parent = kit.lab.clone.run("-C", str(workspace.path), "rev-parse", "HEAD")
+    parent = kit.lab.commit_in(workspace)
     made = kit.lab.commit(number, workspace, _message(kit, idea, number))
     kit.recorder.record(
         events.CommitMade(

@@ -186,7 +186,9 @@ def _committed(history: History, event: events.CommitMade, _: str) -> History:
 @_on(events.RunRequested)
 def _requested(history: History, event: events.RunRequested, _: str) -> History:
     runs = history.experiments[event.experiment].runs
-    run = Run(index=event.index, name=event.run, seed=event.seed)
+    run = Run(
+        index=event.index, name=event.run, seed=event.seed, script_digest=event.script_digest
+    )
     history = _change(history, event.experiment, runs=(*runs, run), env=event.env, analysis=None)
     return evolve(history, open_run=OpenRun(request=event))
 

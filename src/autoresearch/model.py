@@ -232,6 +232,7 @@ class Run:
     index: int
     name: str
     seed: int
+    script_digest: str = ""
     status: RunStatus | None = None
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(factory=dict, converter=_mapping)

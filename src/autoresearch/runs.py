@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-
-from attrs import frozen
 
 from autoresearch import events
 from autoresearch.kit import Kit, write_text
 from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.proposals import current
+from autoresearch.tail import Tail
 from autoresearch.text import one_line
 
 POLL_SECONDS = 0.2
 WATCH_SECONDS = 2.0
-_NUMBER = re.compile(r"\b([A-Za-z_]\w*)\s?[:=]\s?([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf))\b")
-_PROGRESS = re.compile(r"\bstep:(\d+)/\d+")
 
 
 def request_run(kit: Kit) -> None:
@@ -205,52 +201,3 @@ def _measure(path: Path) -> tuple[int, str]:
                 hasher.update(piece)
                 size += len(piece)
     return size, hasher.hexdigest()
-
-
-@frozen
-class _Seen:
-    step: int | None
-    value: float
-
-
-class Tail:
-    """Reads what a growing log says of numbers, a piece at a time, never the whole again."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-        self._rest = ""
-        self._numbers: dict[str, float] = {}
-        self._seen: dict[str, list[_Seen]] = {}
-        self.last_line = ""
-
-    def read(self) -> dict[str, float]:
-        """Return the newest value of every ``name:value`` in the log so far, NaN included."""
-        for line in self._lines():
-            self.last_line = line.strip() or self.last_line
-            found = {name: float(text) for name, text in _NUMBER.findall(line[:2_000])}
-            self._numbers.update(found)
-            progress = _PROGRESS.search(line)
-            if progress:
-                for name, value in found.items():
-                    self._seen.setdefault(name, []).append(_Seen(int(progress[1]), value))
-        return dict(self._numbers)
-
-    def take(self, name: str) -> Iterator[tuple[int, float]]:
-        """Yield the new (step, value) pairs of a number since the last call, finite ones only."""
-        for seen in self._seen.pop(name, []):
-            if seen.step is not None and math.isfinite(seen.value):
-                yield seen.step, seen.value
-        self._seen.clear()
-
-    def _lines(self) -> list[str]:
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                piece = file.read(4 << 20)
-        except OSError:
-            return []
-        self._offset += len(piece)
-        *lines, self._rest = (self._rest + piece.decode("utf-8", "replace")).split("\n")
-        self._rest = self._rest[-10_000:]
-        return lines

@@ -125,6 +125,15 @@ class Lab:
         self.move_branch(commit)
         return commit
 
+    def keep(self, number: int, commit: str) -> None:
+        """Make the commit of an experiment reachable for ever."""
+        self.clone.run("update-ref", self.ref(number), commit)
+        self.publish()
+
+    def commit_in(self, workspace: Workspace) -> str:
+        """Return the commit at which a worktree stands."""
+        return Git(workspace.path).run("rev-parse", "HEAD")
+
     def move_branch(self, commit: str) -> None:
         """Make ``commit`` the tip of the branch (git reset --hard without a checkout)."""
         self.clone.run("update-ref", f"refs/heads/{self.branch}", commit)

@@ -1,0 +1,237 @@
+"""One experiment from its reasoning to the verdict, as a state machine over the History.
+
+Every step looks at the log alone to know what comes next, so going on after a crash is the same
+code as going on after the last step; events that may be repeated carry ids made from the run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autoresearch import changes, events, proposals, runs
+from autoresearch.kit import Kit
+from autoresearch.model import (
+    Analysis,
+    Candidate,
+    Decision,
+    Experiment,
+    Idea,
+    IdeaKind,
+    RunOutput,
+    RunStatus,
+    Verdict,
+)
+from autoresearch.projections.blocks import analysis_block, shown_status
+from autoresearch.proposals import current
+from autoresearch.text import block, one_line
+
+
+def advance(kit: Kit) -> None:
+    """Take the experiment under way one step further."""
+    experiment = current(kit)
+    if experiment.reasoning is None:
+        proposals.reason(kit)
+    elif not experiment.commit:
+        changes.change(kit) if experiment.number else changes.adopt_baseline(kit)
+    elif kit.history.open_run is not None:
+        conclude(kit, runs.finish_run(kit))
+    elif _needs_a_run(experiment):
+        runs.request_run(kit)
+    else:
+        conclude(kit, runs.output_of(kit, experiment))
+
+
+def _needs_a_run(experiment: Experiment) -> bool:
+    if not experiment.runs:
+        return True
+    newest = experiment.runs[-1]
+    mended = newest.script_digest != experiment.source_digest
+    another_seed = experiment.verdict is Verdict.RERUN and experiment.analysis is not None
+    return mended or another_seed
+
+
+def conclude(kit: Kit, output: RunOutput) -> None:
+    """Judge a finished run, or mend what kept it from finishing and let it run again."""
+    experiment = current(kit)
+    if output.status is RunStatus.INFRA_FAILED and _may_retry(kit, experiment):
+        kit.tell(f"experiment {experiment.number}: {output.detail}; trying again")
+        runs.request_run(kit)
+    elif output.status is RunStatus.CRASHED and _mended(kit, output):
+        runs.request_run(kit)
+    else:
+        _judge(kit, output)
+
+
+def _may_retry(kit: Kit, experiment: Experiment) -> bool:
+    failed = [run for run in experiment.runs if run.status is RunStatus.INFRA_FAILED]
+    return len(failed) <= kit.config.limits.infra_retries
+
+
+def _mended(kit: Kit, output: RunOutput) -> bool:
+    experiment = current(kit)
+    if experiment.number == 0 or experiment.fixes >= kit.config.limits.crash_fixes:
+        return False
+    problem = one_line(output.detail, 300)
+    idea = Idea(
+        direction=experiment.idea.direction,
+        description=f"fix: {problem}",
+        hypothesis=_last_words(output.log_path),
+        generator=experiment.idea.generator,
+        kind=IdeaKind.FIX,
+    )
+    if not changes.mend(kit, idea):
+        return False
+    attempt = experiment.fixes + 1
+    kit.tell(f"experiment {experiment.number}: mended ({problem}), attempt {attempt}")
+    kit.recorder.record(
+        events.FixAttempted(
+            experiment=experiment.number,
+            attempt=attempt,
+            problem=problem,
+            fix=one_line(idea.description, 300),
+            source_digest=current(kit).source_digest,
+        )
+    )
+    return True
+
+
+def _last_words(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 8_000))
+            return block(file.read().decode("utf-8", "replace"), 6_000)
+    except OSError:
+        return ""
+
+
+def _judge(kit: Kit, output: RunOutput) -> None:
+    _audit(kit, output)
+    _analyse(kit, output)
+    decision = _decide(kit, output)
+    if decision.verdict is not Verdict.RERUN:
+        _learn(kit, output)
+    _record_decision(kit, output, decision)
+
+
+def _audit(kit: Kit, output: RunOutput) -> None:
+    if output.status is not RunStatus.COMPLETED:
+        return
+    experiment = current(kit)
+    for index, item in enumerate(kit.plugins.audit_run(experiment, output, kit.history)):
+        if item.blocks:
+            kit.recorder.record(
+                events.AuditFailed(
+                    experiment=experiment.number,
+                    rule=item.rule,
+                    detail=one_line(item.detail, 1_000),
+                    line=item.line,
+                    stage="after_run",
+                ),
+                event_id=f"{output.name}/audit/{index}",
+            )
+
+
+def _analyse(kit: Kit, output: RunOutput) -> Analysis:
+    experiment = current(kit)
+    if experiment.analysis is None:
+        made = kit.plugins.analyze_run(experiment, kit.history)
+        kit.recorder.record(
+            events.AnalysisRecorded(
+                experiment=experiment.number,
+                result=one_line(made.result, 300),
+                versus_expected=one_line(made.versus_expected, 1_000),
+                why=one_line(made.why, 2_000),
+                lesson=one_line(made.lesson, 1_000),
+                analyst=made.analyst,
+            ),
+            event_id=f"{output.name}/analysis",
+        )
+        _score_prediction(kit, output)
+    analysis = current(kit).analysis
+    assert analysis is not None
+    return analysis
+
+
+def _score_prediction(kit: Kit, output: RunOutput) -> None:
+    experiment, history = current(kit), kit.history
+    observed, predicted = history.score(experiment), experiment.idea.predicted
+    if observed is None or predicted is None:
+        return
+    gain = history.gain(observed, predicted)
+    close = abs(gain) <= 2.0 * kit.config.metric.sd
+    outcome = "hit" if close else "overshoot" if gain > 0 else "undershoot"
+    kit.recorder.record(
+        events.PredictionScored(
+            experiment=experiment.number, predicted=predicted, observed=observed, outcome=outcome
+        ),
+        event_id=f"{output.name}/prediction",
+    )
+
+
+def _decide(kit: Kit, output: RunOutput) -> Decision:
+    experiment, history = current(kit), kit.history
+    size = experiment.metrics.get(kit.config.metric.size)
+    score = history.score(experiment) if output.status is RunStatus.COMPLETED else None
+    candidate = Candidate(
+        experiment=experiment,
+        metric=score,
+        artifact_bytes=None if size is None else int(size),
+        status=output.status,
+        violations=experiment.violations,
+    )
+    decision = kit.plugins.decide(candidate, history)
+    blocking = [item for item in experiment.violations if item.blocks]
+    if blocking and decision.verdict in (Verdict.KEEP, Verdict.RERUN):
+        reason = f"{blocking[0].rule}: {blocking[0].detail}"
+        return Decision(verdict=Verdict.QUARANTINE, reason=reason, policy="audit")
+    if score is None and decision.verdict is Verdict.KEEP:
+        reason = f"{decision.policy} wanted to keep a run without a score"
+        return Decision(verdict=Verdict.CRASH, reason=reason, policy="protocol")
+    return decision
+
+
+def _learn(kit: Kit, output: RunOutput) -> None:
+    experiment = current(kit)
+    assert experiment.analysis is not None
+    kit.recorder.record(
+        events.LessonLearned(
+            experiment=experiment.number,
+            direction=experiment.idea.direction,
+            lesson=experiment.analysis.lesson,
+        ),
+        event_id=f"{output.name}/lesson",
+    )
+
+
+def _record_decision(kit: Kit, output: RunOutput, decision: Decision) -> None:
+    experiment, history = current(kit), kit.history
+    score, best = history.score(experiment), history.best_metric
+    delta = decision.delta
+    if delta is None and score is not None and best is not None:
+        delta = score - best
+    size = experiment.metrics.get(kit.config.metric.size)
+    kit.recorder.record(
+        events.Decided(
+            experiment=experiment.number,
+            verdict=decision.verdict.value,
+            reason=one_line(decision.reason, 1_000),
+            policy=decision.policy,
+            metric=score,
+            delta=delta,
+            confidence=decision.confidence,
+            artifact_bytes=None if size is None else int(size),
+        ),
+        event_id=f"{output.name}/decided",
+    )
+    _tell_verdict(kit, experiment.number)
+
+
+def _tell_verdict(kit: Kit, number: int) -> None:
+    experiment = kit.history.experiments[number]
+    assert experiment.analysis is not None
+    assert experiment.decision is not None
+    kit.tell(analysis_block(experiment.analysis, shown_status(experiment)))
+    kit.tell(
+        f"experiment {number}: {experiment.decision.verdict.value}, {experiment.decision.reason}"
+    )

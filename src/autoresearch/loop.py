@@ -1,0 +1,198 @@
+"""The endless loop: review, propose, advance to a verdict, settle, look for signals, again."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from autoresearch import events, proposals
+from autoresearch.experiment import advance
+from autoresearch.kit import Kit
+from autoresearch.model import Backtrack, Notice, Signal, Verdict
+from autoresearch.text import one_line
+
+DROPS_IN_A_ROW = 25
+WAIT_SECONDS = 5.0
+
+
+@define
+class Loop:
+    """Runs experiments until a person, a budget or ``target`` decided experiments stop it.
+
+    ``wait`` says whether a loop without ideas waits for one; otherwise it stops.
+    """
+
+    kit: Kit
+    target: int | None = None
+    wait: bool = True
+    _drops: int = field(default=0, init=False)
+    _told_stuck: bool = field(default=False, init=False)
+
+    def run(self) -> str:
+        """Run, and return the reason for stopping."""
+        kit = self.kit
+        self._settle()
+        while True:
+            reason = self._reason_to_stop()
+            if reason:
+                return reason
+            if kit.history.current is None and not self._begin():
+                if not self.wait:
+                    return "no generator has an idea"
+                self._wait()
+                continue
+            before = kit.history.current
+            assert before is not None
+            while kit.history.current is not None and kit.history.current.number == before.number:
+                advance(kit)
+            self._after(before.number)
+
+    def _begin(self) -> bool:
+        kit = self.kit
+        if not kit.history.experiments:
+            proposals.propose_baseline(kit)
+            return True
+        proposals.review_memory(kit)
+        if self._drops >= DROPS_IN_A_ROW or not proposals.propose(kit):
+            self._drops = 0
+            return False
+        if kit.history.current is None:
+            self._drops += 1
+            return self._begin()
+        self._told_stuck = False
+        return True
+
+    def _after(self, number: int) -> None:
+        decided = number < len(self.kit.history.experiments)
+        self._drops = 0 if decided else self._drops + 1
+        if decided:
+            self._settle()
+            self._announce(number)
+
+    def _settle(self) -> None:
+        """Bring branch, worktrees and files to what the log says; safe to repeat."""
+        kit = self.kit
+        if kit.history.current is None and kit.history.experiments:
+            self._signals()
+            kit.lab.move_branch(kit.head_commit())
+            kit.lab.drop_worktree(len(kit.history.experiments) - 1)
+        kit.project_files()
+        kit.recorder.fold()
+
+    def _signals(self) -> None:
+        kit = self.kit
+        for _ in range(8):
+            answer = kit.plugins.backtrack(kit.history)
+            if answer is None or not self._is_new(answer):
+                return
+            kit.tell(f"{answer.signal.value.replace('_', ' ')}: {answer.reason}")
+            self._follow(answer)
+
+    def _is_new(self, answer: Backtrack) -> bool:
+        history = self.kit.history
+        if answer.signal is Signal.DEAD_END:
+            return answer.direction is not None and answer.direction not in history.dead_ends
+        if answer.to_experiment is not None:
+            return answer.to_experiment != history.head
+        newest = history.plateaus[-1].experiments if history.plateaus else ()
+        return not newest or newest[-1] != len(history.experiments) - 1
+
+    def _follow(self, answer: Backtrack) -> None:
+        if answer.signal is Signal.DEAD_END:
+            self._abandon(answer)
+        elif answer.signal is Signal.PLATEAU:
+            self._declare_plateau(answer)
+        if answer.to_experiment is not None:
+            self._go_back(answer, answer.to_experiment)
+
+    def _abandon(self, answer: Backtrack) -> None:
+        kit = self.kit
+        direction = answer.direction or ""
+        run = []
+        for experiment in kit.history.recent(direction):
+            if experiment.verdict is Verdict.KEEP:
+                break
+            run.append(experiment.number)
+        kit.recorder.record(
+            events.DirectionDeclaredDead(
+                direction=direction,
+                reason=one_line(answer.reason, 500),
+                experiments=tuple(sorted(run)),
+                rule=answer.rule,
+            )
+        )
+
+    def _declare_plateau(self, answer: Backtrack) -> None:
+        kit = self.kit
+        window = kit.config.rules.plateau_experiments
+        numbers = tuple(item.number for item in kit.history.decided[-window:])
+        kit.recorder.record(
+            events.PlateauDeclared(
+                experiments=numbers, reason=one_line(answer.reason, 500), rule=answer.rule
+            )
+        )
+        self._notify("stuck", f"plateau: {answer.reason}")
+
+    def _go_back(self, answer: Backtrack, number: int) -> None:
+        kit = self.kit
+        target = kit.history.experiments[number]
+        kit.recorder.record(
+            events.Backtracked(
+                after_experiment=len(kit.history.experiments) - 1,
+                to_experiment=number,
+                commit=target.commit,
+                reason=one_line(answer.reason, 500),
+                rule=answer.rule,
+            )
+        )
+
+    def _announce(self, number: int) -> None:
+        history = self.kit.history
+        experiment = history.experiments[number]
+        score = history.score(experiment)
+        if history.best_number == number and score is not None:
+            self._notify("new_best", f"{history.metric} {score:.6f}", number)
+        if experiment.verdict is Verdict.QUARANTINE and experiment.decision:
+            self._notify("needs_human", f"quarantined: {experiment.decision.reason}", number)
+
+    def _notify(self, kind: str, text: str, number: int | None = None) -> None:
+        campaign = self.kit.history.campaign
+        self.kit.plugins.notify(
+            Notice(kind=kind, campaign=campaign, text=one_line(text, 500), experiment=number)
+        )
+
+    def _reason_to_stop(self) -> str | None:
+        history = self.kit.history
+        baseline = history.baseline
+        if baseline is not None and baseline.verdict not in (None, Verdict.RERUN, Verdict.KEEP):
+            assert baseline.decision is not None
+            return f"the baseline gave no score to build on: {baseline.decision.reason}"
+        if history.current is not None:
+            return None
+        if self.target is not None and len(history.decided) >= self.target:
+            return f"{self.target} experiments are done, as asked"
+        return self._budget()
+
+    def _budget(self) -> str | None:
+        history, limits = self.kit.history, self.kit.config.limits
+        used = {
+            "experiments": (float(len(history.decided)), float(limits.experiments)),
+            "hours": (history.spent.seconds / 3600, limits.hours),
+            "usd": (history.spent.usd, limits.usd),
+            "gpu_hours": (history.spent.gpu_seconds / 3600, limits.gpu_hours),
+        }
+        for name, (amount, limit) in used.items():
+            if limit > 0 and amount >= limit:
+                self.kit.recorder.record(
+                    events.BudgetExhausted(budget=name, limit=limit, used=amount)
+                )
+                self._notify("budget_gone", f"{name}: {amount:g} of {limit:g} used")
+                return f"the budget of {limit:g} {name} is used up"
+        return None
+
+    def _wait(self) -> None:
+        kit = self.kit
+        if not self._told_stuck:
+            self._told_stuck = True
+            kit.tell("no generator has an idea; add one with autoresearch idea add")
+            self._notify("stuck", "no generator has an idea")
+        kit.clock.sleep(WAIT_SECONDS)
