@@ -1,0 +1,7 @@
+"""Finds plugins, makes them active, and is the only place from which their hooks are called."""
+
+from autoresearch.plugins.facade import Plugins
+from autoresearch.plugins.failures import PluginFailure
+from autoresearch.plugins.info import PluginInfo, SettingInfo
+
+__all__ = ["PluginFailure", "PluginInfo", "Plugins", "SettingInfo"]

@@ -1,0 +1,47 @@
+"""The plugins that come with autoresearch, as names: nothing here imports them.
+
+Later ones answer first, so the order says who wins: a person's queue over every other generator,
+the policies that ask for more evidence over the greedy one.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from autoresearch.config import Config
+
+
+@frozen(kw_only=True)
+class BuiltIn:
+    """A plugin of this package; ``extra`` installs what it needs beyond the package itself.
+
+    ``preset`` makes it active in campaigns that start from that preset.
+    """
+
+    name: str
+    module: str
+    default: bool = True
+    preset: str = ""
+    extra: str = ""
+
+    def starts_active(self, config: Config) -> bool:
+        """Whether it takes part without being named."""
+        return self.default or (self.preset != "" and config.preset == self.preset)
+
+
+BUILT_INS = (
+    BuiltIn(name="script_ideas", module="autoresearch.ideas.script"),
+    BuiltIn(name="catalogue", module="autoresearch.ideas.catalogue", default=False),
+    BuiltIn(name="openai", module="autoresearch.ideas.openai_ideas", default=False, extra="openai"),
+    BuiltIn(name="queue_ideas", module="autoresearch.ideas.queue"),
+    BuiltIn(name="greedy", module="autoresearch.policies.greedy"),
+    BuiltIn(name="evidence", module="autoresearch.policies.evidence", default=False),
+    BuiltIn(name="plateau", module="autoresearch.rules.plateau"),
+    BuiltIn(name="dead_end", module="autoresearch.rules.dead_end"),
+    BuiltIn(name="regression", module="autoresearch.rules.regression"),
+    BuiltIn(name="local", module="autoresearch.launchers.local"),
+    BuiltIn(name="modal", module="autoresearch.launchers.modal", extra="modal"),
+    BuiltIn(name="analysis", module="autoresearch.policies.analysis"),
+    BuiltIn(name="pattern_metrics", module="autoresearch.policies.pattern_metrics"),
+    BuiltIn(name="golf", module="autoresearch.golf.plugin", default=False, preset="golf"),
+)

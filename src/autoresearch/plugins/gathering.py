@@ -1,0 +1,137 @@
+"""What several plugins give together: metrics, projections, commands; clashes name both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import click
+from attrs import frozen
+
+from autoresearch.config import Config
+from autoresearch.errors import PluginError
+from autoresearch.history import History
+from autoresearch.model import Violation
+from autoresearch.plugins.answers import NonsenseError, number
+from autoresearch.plugins.calls import Calls
+from autoresearch.plugins.failures import CAUGHT, PluginFailure
+from autoresearch.projections import Projection
+
+if TYPE_CHECKING:
+    import pluggy
+
+# Written by the loop itself, or read by it.
+_TAKEN = ("results.tsv", "notes.md", "run.log", "events.duckdb")
+
+
+def unaudited(failure: PluginFailure) -> tuple[Violation, ...]:
+    """Stand in for an audit that failed: a script must not pass by breaking its auditor."""
+    detail = f"{failure.hook} of {failure.plugin} failed: {failure.error}"
+    return (Violation(rule="audit_failed", detail=detail),)
+
+
+def merge_metrics(
+    found: Sequence[tuple[str, Mapping[str, Any]]], calls: Calls
+) -> Mapping[str, float]:
+    """Put the metrics of several plugins together; a value that is no number is left out.
+
+    Raises PluginError when two plugins give one name different values.
+    """
+    merged: dict[str, float] = {}
+    giver: dict[str, str] = {}
+    for plugin, metrics in found:
+        for name, value in _numbers(plugin, metrics, calls).items():
+            if merged.setdefault(name, value) != value:
+                raise PluginError(
+                    f"two values for metric {name!r}: {merged[name]!r} from {giver[name]} and "
+                    f"{value!r} from {plugin}; let one of them read it, or block one with no:NAME"
+                )
+            giver.setdefault(name, plugin)
+    return merged
+
+
+def _numbers(plugin: str, metrics: Mapping[str, Any], calls: Calls) -> dict[str, float]:
+    sound = {}
+    for name, value in metrics.items():
+        try:
+            sound[name] = number(value)
+        except NonsenseError as error:
+            calls.failed(plugin, "extract_metrics", NonsenseError(f"metric {name!r}: {error}"))
+    return sound
+
+
+@frozen
+class PluginProjection:
+    """A plugin's projection under the plugin's name."""
+
+    plugin: str
+    inner: Projection
+    file_name: str
+
+    def render(self, history: History) -> str:
+        """Return the file's text; PluginError that names the plugin when it cannot be made."""
+        try:
+            text = self.inner.render(history)
+        except CAUGHT as error:
+            raise PluginError(
+                f"plugin {self.plugin} cannot write {self.file_name}: "
+                f"{type(error).__name__}: {error}; mend it, or use --plugin no:{self.plugin}"
+            ) from error
+        if not isinstance(text, str):
+            raise PluginError(
+                f"plugin {self.plugin} rendered {self.file_name} as {type(text).__name__}; "
+                "return text"
+            )
+        return text
+
+
+def gather_projections(calls: Calls, config: Config) -> tuple[Projection, ...]:
+    """Return the projections of all plugins.
+
+    Raises PluginError when two of them, or one and the loop, claim the same file.
+    """
+    found = calls.collect("register_projections", _projections, {"config": config})
+    owner = dict.fromkeys(_TAKEN, "autoresearch")
+    for plugin, projections in found:
+        for item in projections:
+            if item.file_name in owner:
+                raise PluginError(
+                    f"{item.file_name} is written by {owner[item.file_name]} and by plugin "
+                    f"{plugin}; rename the file of one"
+                )
+            owner[item.file_name] = plugin
+    return tuple(item for _, projections in found for item in projections)
+
+
+def _projections(answer: object, plugin: str) -> tuple[PluginProjection, ...]:
+    if not isinstance(answer, Sequence) or isinstance(answer, str):
+        raise NonsenseError(f"{type(answer).__name__} is not a sequence of projections")
+    return tuple(_projection(item, plugin) for item in answer)
+
+
+def _projection(item: object, plugin: str) -> PluginProjection:
+    if not isinstance(item, Projection):
+        raise NonsenseError(f"{type(item).__name__} is no Projection; give file_name and render")
+    name = item.file_name
+    if not isinstance(name, str) or not name or PurePath(name).name != name:
+        raise NonsenseError(f"{name!r} is not the name of a file; leave folders out")
+    return PluginProjection(plugin, item, name)
+
+
+def add_commands(calls: Calls, cli: click.Group) -> None:
+    """Let every plugin add commands to the group; commands that were there stay as they are."""
+    for impl in calls.implementations("register_commands"):
+        _add(calls, impl, cli)
+
+
+def _add(calls: Calls, impl: pluggy.HookImpl, cli: click.Group) -> None:
+    before = dict(cli.commands)
+    try:
+        calls.invoke(impl, "register_commands", {"cli": cli})
+        for name, command in before.items():
+            if cli.commands.get(name) is not command:
+                raise NonsenseError(f"command {name!r} exists already; choose another name")
+    except CAUGHT as error:
+        cli.commands = before
+        calls.failed(impl.plugin_name, "register_commands", error)

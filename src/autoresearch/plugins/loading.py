@@ -1,0 +1,180 @@
+"""Loads one plugin and checks its hooks before any of them is called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from autoresearch import hookspecs
+from autoresearch.errors import AutoresearchError, PluginError
+from autoresearch.plugins.failures import CAUGHT
+from autoresearch.plugins.sources import Found
+from autoresearch.structure import suggest
+from autoresearch.text import one_line
+
+MARK = f"{hookspecs.PROJECT}_impl"
+
+
+class MissingPartError(PluginError):
+    """A built-in needs a distribution that is not installed."""
+
+
+@frozen(kw_only=True)
+class Loaded:
+    """A plugin in memory; ``shape`` is its settings class, ``hooks`` what it implements."""
+
+    found: Found
+    plugin: object
+    version: str
+    digest: str
+    summary: str
+    hooks: tuple[str, ...]
+    shape: type[Any] | None
+
+    @property
+    def name(self) -> str:
+        """Name under which it is registered."""
+        return self.found.name
+
+
+def load(found: Found) -> Loaded:
+    """Import a plugin and check what it implements.
+
+    Raises PluginError: one line that names the plugin, its source and the way round it;
+    MissingPartError when a built-in's optional dependency is absent.
+    """
+    try:
+        digest = found.digest()
+        module = found.load()
+    except AutoresearchError:
+        raise
+    except CAUGHT as error:
+        raise _broken(found, error) from error
+    plugin = _plugin_in(found, module)
+    hooks = {_check(found, name, item) for name, item in _hooks(plugin)}
+    _refuse_unmarked(found, plugin)
+    if not hooks:
+        raise PluginError(f"{_called(found)} has no hook; mark one with @hookimpl or remove it")
+    return Loaded(
+        found=found,
+        plugin=plugin,
+        version=found.version or str(getattr(module, "__version__", "0")),
+        digest=digest,
+        summary=one_line((inspect.getdoc(module) or "").strip().partition("\n")[0]),
+        hooks=tuple(sorted(hooks, key=hookspecs.HOOKS.index)),
+        shape=_shape(found, plugin, module),
+    )
+
+
+def way_round(name: str) -> str:
+    """Say how to go on without a plugin."""
+    return f"mend it, or go on without it: --plugin no:{name}"
+
+
+def _called(found: Found) -> str:
+    return f"plugin {found.name!r} ({found.source})"
+
+
+def _broken(found: Found, error: BaseException) -> PluginError:
+    if found.source == "built-in" and isinstance(error, ImportError):
+        mend = f"pip install 'autoresearch[{found.extra}]'" if found.extra else "install it again"
+        return MissingPartError(f"plugin {found.name!r} needs {error.name or error}; {mend}")
+    place = f" at line {error.lineno}" if isinstance(error, SyntaxError) else ""
+    text = one_line(f"{type(error).__name__}: {error}")
+    return PluginError(f"{_called(found)} is broken{place}: {text}; {way_round(found.name)}")
+
+
+def _plugin_in(found: Found, module: object) -> object:
+    """Return what has the hooks: the module, its ``plugin``, or a new ``Plugin()``.
+
+    A class is called once for every load, so that two campaigns in one process share no state.
+    """
+    plugin = module
+    if isinstance(module, ModuleType):
+        plugin = getattr(module, "Plugin", getattr(module, "plugin", module))
+    if not isinstance(plugin, type):
+        return plugin
+    try:
+        return plugin()
+    except CAUGHT as error:
+        raise _broken(found, error) from error
+
+
+def _functions(plugin: object) -> Iterator[tuple[str, Callable[..., Any]]]:
+    for name in dir(plugin):
+        # Looked up without running properties, as pluggy does.
+        item = inspect.getattr_static(plugin, name, None)
+        if inspect.isfunction(item) or isinstance(item, (staticmethod, classmethod)):
+            yield name, getattr(plugin, name)
+
+
+def _hooks(plugin: object) -> Iterator[tuple[str, Callable[..., Any]]]:
+    return ((name, item) for name, item in _functions(plugin) if hasattr(item, MARK))
+
+
+def _check(found: Found, name: str, function: Callable[..., Any]) -> str:
+    """Return the hook that a marked function implements, or say what is wrong with it."""
+    options: Mapping[str, Any] = getattr(function, MARK)
+    hook = str(options.get("specname") or name)
+    if hook not in hookspecs.HOOKS:
+        mend = suggest(hook, hookspecs.HOOKS) or f"; hooks are {', '.join(hookspecs.HOOKS)}"
+        raise PluginError(f"{_called(found)} implements {hook!r}, which is no hook{mend}")
+    _check_arguments(found, hook, function)
+    _check_wrapper(found, hook, options, function)
+    return hook
+
+
+def _check_arguments(found: Found, hook: str, function: Callable[..., Any]) -> None:
+    known = tuple(inspect.signature(getattr(hookspecs, hook)).parameters)
+    for argument in inspect.signature(function).parameters.values():
+        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+            raise PluginError(
+                f"{_called(found)}: {hook} is given its arguments by name, so {argument} would "
+                f"stay empty; name what it needs of {', '.join(known)}"
+            )
+        if argument.name not in known:
+            mend = suggest(argument.name, known) or f"; it gets {', '.join(known) or 'none'}"
+            raise PluginError(f"{_called(found)}: {hook} has no argument {argument.name!r}{mend}")
+        if argument.default is not argument.empty:
+            raise PluginError(
+                f"{_called(found)}: {hook} always gets {argument.name!r}; remove its default"
+            )
+
+
+def _check_wrapper(
+    found: Found, hook: str, options: Mapping[str, Any], function: Callable[..., Any]
+) -> None:
+    if options.get("hookwrapper"):
+        raise PluginError(f"{_called(found)}: {hook} is an old hookwrapper; use wrapper=True")
+    if not options.get("wrapper"):
+        return
+    if hook not in hookspecs.FIRST_RESULT:
+        # A wrapper here could hide what another plugin found or was told.
+        raise PluginError(
+            f"{_called(found)}: {hook} asks every plugin and cannot be wrapped; remove wrapper=True"
+        )
+    if not inspect.isgeneratorfunction(function):
+        raise PluginError(f"{_called(found)}: the wrapper of {hook} has no yield; add one")
+
+
+def _refuse_unmarked(found: Found, plugin: object) -> None:
+    home = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__
+    for name, function in _functions(plugin):
+        own = getattr(function, "__module__", home) == home
+        if name in hookspecs.HOOKS and own and not hasattr(function, MARK):
+            raise PluginError(
+                f"{_called(found)}: {name} is named like a hook but not marked; "
+                "put @hookimpl above it or rename it"
+            )
+
+
+def _shape(found: Found, plugin: object, module: object) -> type[Any] | None:
+    shape = getattr(plugin, "Settings", None) or getattr(module, "Settings", None)
+    if shape is not None and not attrs.has(shape):
+        raise PluginError(f"{_called(found)}: Settings is not an attrs class; add @frozen to it")
+    return shape

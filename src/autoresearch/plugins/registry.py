@@ -1,0 +1,176 @@
+"""Loads the chosen plugins, checks their settings, registers and configures them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pluggy
+from attrs import define, evolve
+from pyrsistent import pmap
+
+from autoresearch import hookspecs
+from autoresearch.config import Config
+from autoresearch.errors import AutoresearchError, ConfigError, PluginError
+from autoresearch.plugins import selection
+from autoresearch.plugins.calls import Calls
+from autoresearch.plugins.failures import CAUGHT, Failures
+from autoresearch.plugins.info import PluginInfo, settings_of
+from autoresearch.plugins.loading import Loaded, MissingPartError, load, way_round
+from autoresearch.plugins.observers import Observers
+from autoresearch.plugins.sources import Found
+from autoresearch.plugins.trace import Trace
+
+
+@define
+class Registry:
+    """What was found and what is active; made once when a campaign or a command starts."""
+
+    config: Config
+    found: tuple[Found, ...]
+    loaded: tuple[Loaded, ...]
+    missing: Mapping[str, str]
+    calls: Calls
+    failures: Failures
+    observers: Observers
+
+    @classmethod
+    def load(
+        cls,
+        config: Config,
+        project: Path,
+        extra: Sequence[str],
+        environ: Mapping[str, str],
+        patience: float,
+    ) -> Registry:
+        """Do everything that ``Plugins.load`` promises."""
+        asked = selection.wishes(extra, environ)
+        found = selection.find_all(config, project, asked)
+        chosen = selection.choose(found, config, asked)
+        selection.check_tables(config, found)
+        loaded, missing = _load_all(chosen, selection.named(config, asked))
+        manager, failures = pluggy.PluginManager(hookspecs.PROJECT), Failures()
+        manager.add_hookspecs(hookspecs)
+        calls = Calls(manager, failures, Trace(environ))
+        registry = cls(
+            config=freeze(config),
+            found=found,
+            loaded=loaded,
+            missing=missing,
+            calls=calls,
+            failures=failures,
+            observers=Observers(calls, patience),
+        )
+        for item in loaded:
+            _register(manager, item, registry.config)
+        for item in loaded:
+            _configure(calls, item, registry.config)
+        return registry
+
+    @property
+    def active(self) -> Mapping[str, str]:
+        """Active name to version and the start of the digest."""
+        return {item.name: f"{item.version} {item.digest[:12]}" for item in self.loaded}
+
+    def diff(self, recorded: Mapping[str, str]) -> tuple[str, ...]:
+        """Return a line for each plugin that was added, removed or changed."""
+        now = self.active
+        lines = []
+        for name in sorted({*now, *recorded}):
+            if name not in recorded:
+                lines.append(f"added {name} {now[name]}")
+            elif name not in now:
+                lines.append(f"removed {name} {recorded[name]}")
+            elif now[name] != recorded[name]:
+                lines.append(f"changed {name}: {recorded[name]} before, {now[name]} now")
+        return tuple(lines)
+
+    def infos(self) -> tuple[PluginInfo, ...]:
+        """Describe the active plugins in the order of registration, then the others."""
+        active = {item.name for item in self.loaded}
+        described = [self._info(item, active=True) for item in self.loaded]
+        return (*described, *(self._other(item) for item in self.found if item.name not in active))
+
+    def _other(self, found: Found) -> PluginInfo:
+        try:
+            return self._info(load(found), active=False)
+        except AutoresearchError as error:
+            return PluginInfo(
+                name=found.name,
+                version=found.version,
+                source=found.source,
+                digest="",
+                active=False,
+                problem=self.missing.get(found.name, str(error)),
+            )
+
+    def _info(self, item: Loaded, *, active: bool) -> PluginInfo:
+        return PluginInfo(
+            name=item.name,
+            version=item.version,
+            source=item.found.source,
+            digest=item.digest,
+            active=active,
+            summary=item.summary,
+            hooks=item.hooks,
+            settings=settings_of(item.name, item.shape, self.config),
+        )
+
+
+def freeze(config: Config) -> Config:
+    """Return the configuration with tables that nobody can change."""
+    return evolve(config, env=pmap(dict(config.env)), plugins=_frozen(config.plugins))
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return pmap({key: _frozen(item) for key, item in value.items()})
+    if isinstance(value, (list, tuple)):
+        return tuple(_frozen(item) for item in value)
+    return value
+
+
+def _load_all(
+    chosen: Iterable[Found], named: frozenset[str]
+) -> tuple[tuple[Loaded, ...], dict[str, str]]:
+    """Load what was chosen; a built-in without its optional part is left out unless named."""
+    loaded, missing = [], {}
+    for found in chosen:
+        try:
+            loaded.append(load(found))
+        except MissingPartError as error:
+            if found.name in named:
+                raise
+            missing[found.name] = str(error)
+    return tuple(loaded), missing
+
+
+def _register(manager: pluggy.PluginManager, item: Loaded, config: Config) -> None:
+    if item.shape is not None:
+        config.settings(item.name, item.shape)
+    elif config.plugins.get(item.name):
+        raise ConfigError(
+            f"plugin {item.name} takes no settings, but plugins.{item.name} has some; remove them"
+        )
+    try:
+        manager.register(item.plugin, item.name)
+    except (ValueError, pluggy.PluginValidationError) as error:
+        raise PluginError(
+            f"plugin {item.name!r} cannot be registered: {error}; {way_round(item.name)}"
+        ) from error
+
+
+def _configure(calls: Calls, item: Loaded, config: Config) -> None:
+    for impl in calls.implementations("configure"):
+        if impl.plugin is not item.plugin:
+            continue
+        try:
+            calls.invoke(impl, "configure", {"config": config})
+        except AutoresearchError as error:
+            raise type(error)(f"plugin {item.name}: {error}") from error
+        except CAUGHT as error:
+            raise PluginError(
+                f"plugin {item.name} cannot be configured: {type(error).__name__}: {error}; "
+                f"{way_round(item.name)}"
+            ) from error
