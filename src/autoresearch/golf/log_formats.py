@@ -104,7 +104,7 @@ def _complete(scanned: Scan) -> None:
 def _reading(scanned: Scan, ruling: Ruling) -> LogReading:
     run, score = scanned.last, ruling.score
     eval_ms = _eval_ms(run, score)
-    findings = judge(run, score, eval_ms) if score is not None else ()
+    findings = judge(run, ruling.last, eval_ms) if ruling.last is not None else ()
     doubtful = _withheld(run, score, findings)
     shown = score if doubtful is None else None
     artifact = artifact_of(run.sizes)

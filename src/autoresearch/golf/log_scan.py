@@ -175,10 +175,20 @@ def _read_score(run: Run, text: str, line: Line) -> None:
     candidate = parse_candidate(text.strip(), line.number, ended=line.ended)
     if candidate is None or len(run.candidates) >= _KEEP:
         return
-    if run.eval_mode is not None and candidate.stage is Stage.ROUNDTRIP:
-        candidate = candidate.at_stage(run.eval_mode)
-    run.candidates.append(candidate)
+    run.candidates.append(_at_true_stage(run, candidate))
     run.body_end = line.number
+
+
+def _at_true_stage(run: Run, candidate: Candidate) -> Candidate:
+    """See through an old name that was kept for the score of a later stage."""
+    if candidate.stage is not Stage.ROUNDTRIP:
+        return candidate
+    if run.eval_mode is not None:
+        return candidate.at_stage(run.eval_mode)
+    for other in reversed(run.candidates):
+        if other.stage.rank > Stage.ROUNDTRIP.rank and other.agrees_with(candidate):
+            return candidate.at_stage(other.stage)
+    return candidate
 
 
 def _training(run: Run, seen: Validation | TrainLine, loss: float, number: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from autoresearch.golf.candidates import Candidate
 from autoresearch.golf.failures import Cause, Failure, root_cause
@@ -33,11 +33,15 @@ class LogStatus(StrEnum):
 
 @frozen(kw_only=True)
 class Ruling:
-    """The status of a run, its score line where there is one, and why."""
+    """The status of a run, its score line where there is one, and why.
+
+    `last` is the last final metric line, also where it is not the score.
+    """
 
     status: LogStatus
     score: Candidate | None
     reason: str
+    last: Candidate | None = None
     failure: Failure | None = None
 
 
@@ -52,11 +56,13 @@ def rule(scan: Scan, *, exit_code: int | None = None, timed_out: bool = False) -
     last = _most_precise(finals)
     if not last.is_number:
         failure = root_cause(run.failures.failures)
-        reason = f"the final score in line {last.line} is not a number"
+        reason = f"the final score in line {last.line} is {last.val_bpb}, not a positive number"
         return Ruling(status=LogStatus.CRASHED, score=None, reason=reason, failure=failure)
     failure = root_cause([f for f in run.failures.failures if f.line > last.line])
     clean = failure is None and not timed_out and exit_code in (None, 0)
-    return _ended_well(run, finals, last) if clean else _ended_badly(run, last, failure, timed_out)
+    if clean:
+        return evolve(_ended_well(run, finals, last), last=last)
+    return evolve(_ended_badly(run, last, failure, timed_out), last=last)
 
 
 def _without_final(run: Run, exit_code: int | None, timed_out: bool) -> Ruling:
