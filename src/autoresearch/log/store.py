@@ -9,7 +9,9 @@ from pathlib import Path
 import duckdb
 
 from autoresearch.errors import LogError
+from autoresearch.log.database import Database
 from autoresearch.log.ordering import Ordering
+from autoresearch.log.reading import connect
 from autoresearch.log.records import Head, Recorded
 from autoresearch.log.schema import Schema
 from autoresearch.log.sources import SourceStore
@@ -31,6 +33,7 @@ class FileLog:
         self.schema = schema or Schema()
         self.sources = SourceStore(root)
         self.ordering = Ordering(root, notify)
+        self.database = Database(self.ordering, self.sources, self.schema)
 
     def writer(self, campaign: str, stream: str | None = None, actor: str = "loop") -> FileWriter:
         """Open the one writer of a stream; see :class:`autoresearch.log.EventLog`."""
@@ -57,12 +60,19 @@ class FileLog:
         return self.ordering.find(event_id)
 
     def fold(self) -> bool:
-        """Bring events.duckdb up to date; False when somebody else has it open."""
-        return False
+        """Bring events.duckdb up to date; False when somebody else has it open.
+
+        A database that is not what the last fold left is set aside and rebuilt.
+        """
+        return self.database.fold()
 
     def connect(self, at: int | None = None) -> duckdb.DuckDBPyConnection:
-        """Return a DuckDB connection that sees every acknowledged event."""
-        raise NotImplementedError
+        """Return a DuckDB connection that sees every acknowledged event, or those up to ``at``.
+
+        Nothing can be written through it. While it is open others can append and read, but the
+        file is not folded into: close it when done.
+        """
+        return connect(self.database, at)
 
 
 def open_log(

@@ -6,10 +6,11 @@ The order is called ``recorded_at`` in SQL, because ``at`` is a reserved word th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import duckdb
 
-from autoresearch.log.records import Recorded
+from autoresearch.log.records import GENESIS, Recorded
 from autoresearch.log.schema import Schema
 
 ENVELOPE = (
@@ -74,8 +75,7 @@ def create_keys(connection: duckdb.DuckDBPyConnection) -> None:
 
 def create_views(connection: duckdb.DuckDBPyConnection, schema: Schema) -> None:
     """Make the views anew when they are not those of the schema."""
-    found = connection.execute("SELECT value FROM _about WHERE name = 'schema'").fetchone()
-    if found == (schema.digest,):
+    if value(connection, "SELECT value FROM _about WHERE name = 'schema'") == schema.digest:
         return
     old = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
     for (name,) in old:
@@ -86,6 +86,21 @@ def create_views(connection: duckdb.DuckDBPyConnection, schema: Schema) -> None:
         "INSERT INTO _about VALUES ('schema', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
         [schema.digest],
     )
+
+
+def value(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+    """Return the one value of a query, or None when it has no row."""
+    # Every result is fetched to its end: DuckDB refuses other work beside an unfinished one.
+    rows = connection.execute(query).fetchall()
+    return rows[0][0] if rows else None
+
+
+def last_row(connection: duckdb.DuckDBPyConnection) -> tuple[int, int, str]:
+    """Return the number of events, the last position and the hash there."""
+    count = value(connection, "SELECT count(*) FROM events")
+    last = value(connection, "SELECT coalesce(max(position), 0) FROM events")
+    digest = value(connection, f"SELECT hash FROM events WHERE position = {last}")
+    return count, last, digest or GENESIS
 
 
 def row(record: Recorded, journal: str = "", start: int = 0) -> Row:
