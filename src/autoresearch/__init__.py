@@ -1,1 +1,63 @@
 """autoresearch runs machine-learning research by itself, and can prove afterwards what it did."""
+
+from autoresearch.campaign import Campaign
+from autoresearch.config import Config, setting
+from autoresearch.errors import AutoresearchError
+from autoresearch.history import History
+from autoresearch.hookspecs import hookimpl
+from autoresearch.log import Recorded
+from autoresearch.model import (
+    Analysis,
+    Backtrack,
+    Candidate,
+    Change,
+    Decision,
+    Experiment,
+    Idea,
+    IdeaKind,
+    Notice,
+    Objection,
+    Run,
+    RunHandle,
+    RunOutput,
+    RunRequest,
+    RunStatus,
+    Signal,
+    Verdict,
+    Violation,
+    Workspace,
+)
+from autoresearch.opening import open_campaign, start
+from autoresearch.projections import Projection
+
+__all__ = [
+    "Analysis",
+    "AutoresearchError",
+    "Backtrack",
+    "Campaign",
+    "Candidate",
+    "Change",
+    "Config",
+    "Decision",
+    "Experiment",
+    "History",
+    "Idea",
+    "IdeaKind",
+    "Notice",
+    "Objection",
+    "Projection",
+    "Recorded",
+    "Run",
+    "RunHandle",
+    "RunOutput",
+    "RunRequest",
+    "RunStatus",
+    "Signal",
+    "Verdict",
+    "Violation",
+    "Workspace",
+    "hookimpl",
+    "open_campaign",
+    "setting",
+    "start",
+]

@@ -66,13 +66,14 @@ def _started(history: History, event: events.CampaignStarted, _: str) -> History
         lower_is_better=event.better == "lower",
         size=event.config.get("metric", {}).get("size", history.size),
         started=event,
+        plugins=event.plugins,
         stopped=None,
     )
 
 
 @_on(events.CampaignResumed)
-def _resumed(history: History, _event: events.CampaignResumed, _: str) -> History:
-    return evolve(history, stopped=None)
+def _resumed(history: History, event: events.CampaignResumed, _: str) -> History:
+    return evolve(history, plugins=event.plugins, stopped=None)
 
 
 @_on(events.CampaignStopped)
@@ -186,9 +187,7 @@ def _committed(history: History, event: events.CommitMade, _: str) -> History:
 @_on(events.RunRequested)
 def _requested(history: History, event: events.RunRequested, _: str) -> History:
     runs = history.experiments[event.experiment].runs
-    run = Run(
-        index=event.index, name=event.run, seed=event.seed, script_digest=event.script_digest
-    )
+    run = Run(index=event.index, name=event.run, seed=event.seed, script_digest=event.script_digest)
     history = _change(history, event.experiment, runs=(*runs, run), env=event.env, analysis=None)
     return evolve(history, open_run=OpenRun(request=event))
 

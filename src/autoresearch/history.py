@@ -56,6 +56,7 @@ class History:
     lower_is_better: bool = True
     size: str = "artifact_bytes"
     started: events.CampaignStarted | None = None
+    plugins: Mapping[str, str] = field(factory=dict)
     position: int = 0
     head_hash: str = ""
     experiments: PVector[Experiment] = field(factory=pvector)

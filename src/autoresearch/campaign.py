@@ -1,0 +1,202 @@
+"""The object that people start, continue and ask: one run tag with its branch, log and files."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import duckdb
+
+from autoresearch import events
+from autoresearch.config import Config
+from autoresearch.errors import PluginError, StreamHeldError, WorkspaceError
+from autoresearch.folding import empty, fold
+from autoresearch.history import History
+from autoresearch.kit import Clock, Kit, Tell
+from autoresearch.log import FileLog, Writer
+from autoresearch.loop import Loop
+from autoresearch.model import Idea, Verdict
+from autoresearch.plugins import Plugins
+from autoresearch.projections.notes_md import NotesMd
+from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.recorder import Recorder
+from autoresearch.workspace import Lab
+
+
+def _silent(_: str) -> None:
+    return
+
+
+class Campaign:
+    """One campaign; made by :func:`autoresearch.start` or :func:`autoresearch.open_campaign`.
+
+    ``tell`` gets a line for everything worth reading, ``tick`` one that the next may replace.
+    """
+
+    def __init__(self, project: Path, tag: str, log: FileLog, config: Config) -> None:
+        self.project = project
+        self.tag = tag
+        self.log = log
+        self.config = config
+        self.lab = Lab(project=project, tag=tag, script=config.script)
+        self._history = empty(tag)
+
+    @property
+    def history(self) -> History:
+        """Everything known now, folded from the log; cheap to ask again."""
+        new = self.log.read(after=self._history.position)
+        self._history = fold(self._history, new)
+        return self._history
+
+    def at(self, position: int) -> History:
+        """Return the History as it was when the log stood at ``position``."""
+        return fold(empty(self.tag), self.log.read(until=position))
+
+    def run(
+        self,
+        experiments: int | None = None,
+        *,
+        until: int | None = None,
+        plugins: Sequence[str] = (),
+        accept_plugin_changes: bool = False,
+        wait: bool = True,
+        tell: Tell = _silent,
+        tick: Tell = _silent,
+        clock: Clock | None = None,
+    ) -> str:
+        """Go on with the campaign and return the reason for stopping.
+
+        ``experiments`` more experiments are brought to a verdict (one that was interrupted
+        counts), or as many as it takes to have ``until`` in all; with neither, the loop runs until
+        a budget or a person stops it. ``wait`` says whether a loop without ideas waits for one.
+        Raises StreamHeldError when another process runs this campaign.
+        """
+        active = Plugins.load(self.config, self.project, plugins)
+        writer = self.log.writer(self.tag)
+        with writer:
+            history = self.history
+            _check_plugins(history, active, accept_plugin_changes)
+            recorder = Recorder(self.log, writer, active, history)
+            kit = Kit(
+                config=self.config,
+                plugins=active,
+                recorder=recorder,
+                lab=self.lab,
+                sources=self.log.sources,
+                clock=clock or Clock(),
+                projections=(ResultsTsv(), NotesMd(), *active.projections(self.config)),
+                tell=tell,
+                tick=tick,
+            )
+            target = until
+            if experiments is not None:
+                target = len(history.decided) + experiments
+            return self._drive(kit, target, wait, accept_plugin_changes)
+
+    def _drive(self, kit: Kit, target: int | None, wait: bool, accepted: bool) -> str:
+        started = kit.history.started
+        assert started is not None
+        changes = kit.plugins.diff(kit.history.plugins) if accepted else ()
+        kit.recorder.record(
+            events.CampaignResumed(plugins=dict(kit.plugins.active), accepted_changes=changes)
+        )
+        self.lab.create(started.base_commit)
+        reason = "interrupted by a person"
+        try:
+            reason = Loop(kit=kit, target=target, wait=wait).run()
+            return reason
+        except Exception as error:
+            reason = f"stopped by an error: {error}"
+            raise
+        finally:
+            kit.recorder.record(events.CampaignStopped(reason=reason))
+            kit.recorder.fold()
+
+    def connect(self, at: int | None = None) -> duckdb.DuckDBPyConnection:
+        """Return a DuckDB connection that sees everything acknowledged, for reading only."""
+        return self.log.connect(at=at)
+
+    def add_idea(self, idea: Idea) -> str:
+        """Put an idea into the queue, also while the loop runs; return its id."""
+        event = events.IdeaQueued(
+            idea=idea.id,
+            direction=idea.direction,
+            description=idea.description,
+            hypothesis=idea.hypothesis,
+            generator=idea.generator or _person(),
+            expected_gain=idea.expected_gain,
+            patch=idea.patch,
+            env=dict(idea.env),
+        )
+        self._append(event)
+        return idea.id
+
+    def add_note(self, text: str, author: str | None = None) -> None:
+        """Write a note into the memory, also while the loop runs."""
+        self._append(events.NoteAdded(text=text, author=author or _person()))
+
+    def resolve_quarantine(self, experiment: int, *, release: bool, reason: str) -> None:
+        """Say whether a quarantined result is believed; the reason is recorded with your name.
+
+        Raises WorkspaceError when the experiment is not quarantined.
+        """
+        history = self.history
+        known = 0 <= experiment < len(history.experiments)
+        if not known or history.experiments[experiment].verdict is not Verdict.QUARANTINE:
+            raise WorkspaceError(
+                f"experiment {experiment} of {self.tag} is not quarantined; "
+                "autoresearch quarantine lists those that are"
+            )
+        self._append(
+            events.QuarantineResolved(
+                experiment=experiment, released=release, reason=reason, person=_person()
+            )
+        )
+
+    def _append(self, event: events.Event) -> None:
+        with _inbox(self.log, self.tag) as writer:
+            writer.append(event)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.log.fold()
+
+
+def _inbox(log: FileLog, tag: str, patience: float = 10.0) -> Writer:
+    """Open the stream of what people add; wait a little while somebody else is adding."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return log.writer(tag, stream=f"{tag}.inbox", actor=_person())
+        except StreamHeldError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _person() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody"
+
+
+def _check_plugins(history: History, active: Plugins, accepted: bool) -> None:
+    assert history.started is not None
+    differences = active.diff(history.plugins)
+    if differences and not accepted:
+        raise PluginError(
+            f"the plugins are not those the campaign started with ({'; '.join(differences)}); "
+            "restore them, or pass --accept-plugin-changes"
+        )

@@ -1,0 +1,143 @@
+"""How a campaign comes into being, and how one that exists is found again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from autoresearch import events, setup
+from autoresearch.campaign import Campaign
+from autoresearch.config import Config, unstructure
+from autoresearch.errors import ConfigError, WorkspaceError
+from autoresearch.git import top_level
+from autoresearch.golf.preset import PRESET
+from autoresearch.kit import digest, write_text
+from autoresearch.log import FileLog
+from autoresearch.plugins import Plugins
+from autoresearch.projections.notes_md import NotesMd
+from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.projections.tables import open_store
+from autoresearch.settings import Loaded, from_record, load
+from autoresearch.workspace import check_tag
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {"golf": PRESET}
+
+
+def start(
+    project: Path | str = ".",
+    *,
+    tag: str | None = None,
+    config: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    plugins: Sequence[str] = (),
+    today: date | None = None,
+) -> Campaign:
+    """Start a campaign: check the ground, create the branch, record how it began.
+
+    Raises an AutoresearchError that says what is missing; then nothing was created.
+    """
+    root = top_level(Path(project).resolve())
+    loaded = settings_of(root, config, overrides, environ)
+    free = setup.free_tag(root, tag, today or date.today())
+    ground = setup.check_ground(root, loaded.config)
+    active = Plugins.load(loaded.config, root, plugins)
+    log = store_of(root)
+    campaign = Campaign(root, free, log, loaded.config)
+    with log.writer(free) as writer:
+        log.sources.put(ground.script)
+        writer.append(
+            events.CampaignStarted(
+                tag=free,
+                branch=campaign.lab.branch,
+                base_commit=ground.base,
+                script=loaded.config.script,
+                script_digest=digest(ground.script),
+                metric=loaded.config.metric.name,
+                better=loaded.config.metric.better,
+                config=unstructure(loaded.config),
+                plugins=dict(active.active),
+                environment=setup.environment(),
+            )
+        )
+        campaign.lab.create(ground.base)
+    _write_files(campaign)
+    return campaign
+
+
+def _write_files(campaign: Campaign) -> None:
+    for projection in (ResultsTsv(), NotesMd()):
+        for folder in (campaign.lab.folder, campaign.project):
+            write_text(folder / projection.file_name, projection.render(campaign.history))
+
+
+def open_campaign(project: Path | str = ".", tag: str | None = None) -> Campaign:
+    """Open a campaign that exists: the one named, or the one that was active last.
+
+    Raises WorkspaceError when there is none.
+    """
+    root = top_level(Path(project).resolve())
+    if not (root / ".autoresearch").is_dir():
+        raise WorkspaceError(f"{root} has no campaign yet; start one with autoresearch init")
+    log = store_of(root)
+    active = _by_activity(log)
+    chosen = check_tag(tag) if tag is not None else next(reversed(active), None)
+    if chosen is None or chosen not in active:
+        known = ", ".join(sorted(active)) or "none"
+        raise WorkspaceError(
+            f"there is no campaign {chosen!r}; known: {known}; start one with init"
+        )
+    return Campaign(root, chosen, log, _recorded_config(log, chosen))
+
+
+def _by_activity(log: FileLog) -> list[str]:
+    """Return the tags of all campaigns, the one that was active last at the end."""
+    order: dict[str, None] = {}
+    for record in log.read():
+        if record.type in ("campaign_started", "campaign_resumed"):
+            order.pop(record.campaign, None)
+            order[record.campaign] = None
+    return list(order)
+
+
+def _recorded_config(log: FileLog, tag: str) -> Config:
+    for record in log.read(campaign=tag):
+        if record.type == "campaign_started" and isinstance(record.event, events.CampaignStarted):
+            return from_record(record.event.config)
+    raise ConfigError(f"the log holds no start of campaign {tag}; run autoresearch verify")
+
+
+def tags(log: FileLog) -> tuple[str, ...]:
+    """Return the tags of all campaigns in a store, in the order in which they started."""
+    return tuple(
+        record.event.tag
+        for record in log.read()
+        if isinstance(record.event, events.CampaignStarted)
+    )
+
+
+def store_of(root: Path) -> FileLog:
+    """Open the store of a project; it hides itself from git."""
+    folder = root / ".autoresearch"
+    try:
+        folder.mkdir(exist_ok=True)
+        hidden = folder / ".gitignore"
+        if not hidden.exists():
+            hidden.write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        raise WorkspaceError(
+            f"cannot write {folder}: {error.strerror}; make the folder writable"
+        ) from None
+    return open_store(folder)
+
+
+def settings_of(
+    root: Path,
+    config: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Return the merged settings of a project, with the presets that are shipped."""
+    return load(root, file=config, presets=PRESETS, environ=environ, overrides=overrides)

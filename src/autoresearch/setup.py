@@ -1,0 +1,132 @@
+"""The checks before a campaign: everything that would spoil it later is one clear line now."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+
+from attrs import frozen
+
+from autoresearch.changes import syntax_problem
+from autoresearch.config import Config
+from autoresearch.errors import DataError, WorkspaceError
+from autoresearch.git import Git
+from autoresearch.workspace import Lab, check_tag
+
+FILES = ("results.tsv", "notes.md")
+_REPORTED = ("autoresearch", "duckdb", "numpy", "torch", "sentencepiece", "modal", "openai")
+
+
+@frozen(kw_only=True)
+class Ground:
+    """What a campaign will stand on: the base commit and the script's text there."""
+
+    base: str
+    script: str
+
+
+def free_tag(project: Path, wanted: str | None, today: date) -> str:
+    """Return the run tag: the one wanted, or today's date like ``mar18`` (``mar18-2`` if taken).
+
+    Raises WorkspaceError when the branch of a wanted tag exists already.
+    """
+    git = Git(project)
+    if wanted is not None:
+        check_tag(wanted)
+        if _taken(git, project, wanted):
+            raise WorkspaceError(
+                f"branch autoresearch/{wanted} already exists; choose another --tag, "
+                f"or continue it with autoresearch run --tag {wanted}"
+            )
+        return wanted
+    stem = today.strftime("%b%d").lower()
+    number = 1
+    tag = stem
+    while _taken(git, project, tag):
+        number += 1
+        tag = f"{stem}-{number}"
+    return tag
+
+
+def _taken(git: Git, project: Path, tag: str) -> bool:
+    branch = git.commit_of(f"refs/heads/autoresearch/{tag}") is not None
+    return branch or (project / ".autoresearch" / tag).exists()
+
+
+def check_ground(project: Path, config: Config) -> Ground:
+    """Check the repository, the files in scope and the data; return what to start from.
+
+    Raises WorkspaceError or DataError with the first thing that is wrong and how to mend it.
+    """
+    git = Git(project)
+    base = git.commit_of("HEAD")
+    if base is None:
+        raise WorkspaceError(f"{project} has no commit yet; commit {config.script} first")
+    for name in dict.fromkeys((*config.in_scope, config.script)):
+        if git.attempt("cat-file", "-e", f"{base}:{name}").returncode != 0:
+            raise WorkspaceError(f"{name} is not in commit {base[:7]}; add it and commit")
+    _check_clean(git)
+    _check_files(git, project)
+    _check_data(project, config)
+    lab = Lab(project=project, tag="check", script=config.script)
+    blob = git.attempt("show", f"{base}:{lab.script}").stdout
+    if "�" in blob:
+        raise WorkspaceError(f"{config.script} is not UTF-8 text; convert it and commit")
+    problem = syntax_problem(config.script, blob)
+    if problem:
+        raise WorkspaceError(problem)
+    return Ground(base=base, script=blob)
+
+
+def _check_clean(git: Git) -> None:
+    listed = git.run("status", "--porcelain", "--untracked-files=no", "--ignore-submodules")
+    if listed:
+        name = listed.splitlines()[0][3:]
+        raise WorkspaceError(
+            f"{name} has changes that are not committed; commit or stash them, since experiments "
+            "start from the last commit"
+        )
+
+
+def _check_files(git: Git, project: Path) -> None:
+    for name in FILES:
+        if git.attempt("ls-files", "--error-unmatch", name).returncode == 0:
+            raise WorkspaceError(
+                f"{name} is tracked by git; git rm --cached it, it is a projection"
+            )
+        ours = (project / ".autoresearch").exists()
+        if (project / name).exists() and not ours:
+            raise WorkspaceError(f"{name} exists already and is not of a campaign; move it away")
+    if not os.access(project, os.W_OK):
+        raise WorkspaceError(f"{project} cannot be written; make it writable or copy it elsewhere")
+
+
+def _check_data(project: Path, config: Config) -> None:
+    for name in config.data:
+        if not (project / name).exists():
+            get = config.data_command or "put it there"
+            raise DataError(f"{name} does not exist; get the data with: {get}")
+
+
+def environment() -> dict[str, str]:
+    """Return what the results depend on: the machine and the versions of the packages we use."""
+    found = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+    }
+    for name in _REPORTED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def shown(command: tuple[str, ...]) -> str:
+    """Return a command as one would type it."""
+    return shlex.join(command)
