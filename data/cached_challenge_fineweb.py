@@ -26,7 +26,7 @@ from shards import ShardError, count_tokens
 REPOSITORY = "willdepueoai/parameter-golf"
 ROOT = "datasets"
 DEFAULT_TRAIN_SHARDS = 80  # 8 billion tokens, what the baseline trains on
-SECONDS_TO_STOP = 5.0  # transfers clean up when they notice, at their next 10 MiB
+SECONDS_TO_STOP = 3.0  # transfers clean up when they notice, at their next 10 MiB
 MANIFEST = "manifest.json"
 DOCS = ("docs_selected.jsonl", "docs_selected.source_manifest.json")
 
@@ -119,8 +119,9 @@ class Download:
                 self._hub.stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             wait(futures, timeout=SECONDS_TO_STOP)
-        for future in futures:
-            if not future.cancelled() and not isinstance(future.exception(), StoppedError):
+        ended = [future for future in futures if future.done() and not future.cancelled()]
+        for future in ended:
+            if not isinstance(future.exception(), StoppedError):
                 future.result()
 
     def _fetch(self, file: Wanted, advance: Callable[[int], None]) -> None:

@@ -115,7 +115,7 @@ def test_documents_come_with_their_sidecar_before_the_shards(hub: Any, online: A
     """--with-docs fetches both files into the data folder itself."""
     hub.publish()
     for name in ("docs_selected.jsonl", "docs_selected.source_manifest.json"):
-        hub.files[remote(name)] = b"{}\n"
+        hub.files[remote(name)] = name.encode()
     assert online.download(0, "--with-docs").returncode == 0
     assert (online.folder / "data" / "docs_selected.source_manifest.json").exists()
     names = hub.transfers()
