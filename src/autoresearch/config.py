@@ -8,15 +8,18 @@ from typing import Any, TypeVar
 from attrs import Attribute, field, frozen
 
 from autoresearch.errors import ConfigError
+from autoresearch.frozen import freeze
 from autoresearch.structure import CONVERTER, structure
 
 S = TypeVar("S")
 
 
 def setting(default: Any, doc: str, **options: Any) -> Any:
-    """An attrs field of the configuration with its meaning; mappings and tuples are copied."""
+    """An attrs field of the configuration with its meaning; a mapping becomes a frozen copy."""
     if isinstance(default, dict):
-        return field(factory=lambda: dict(default), metadata={"doc": doc}, **options)
+        return field(
+            factory=lambda: dict(default), metadata={"doc": doc}, converter=freeze, **options
+        )
     return field(default=default, metadata={"doc": doc}, **options)
 
 

@@ -35,6 +35,8 @@ class Recorder:
         """Take in everything acknowledged since, also what other writers appended."""
         new = list(self._log.read(after=self.history.position))
         for record in new:
+            if record.position <= self.history.position:
+                continue  # a failed observer of the one before led to reading on from there
             self.history = step(self.history, record)
             if record.campaign == self.history.campaign:
                 self._observe(record)

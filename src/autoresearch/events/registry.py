@@ -8,6 +8,8 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 import attrs
 from attrs import field
 
+from autoresearch.frozen import freeze
+
 T = TypeVar("T", bound="Event")
 Payload = dict[str, Any]
 
@@ -38,6 +40,14 @@ def run_name() -> Any:
     return doc("name of the run, unique for ever")
 
 
+def _read_only(_: type[Any], fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """A fact is handed to plugins, so its tables are as frozen as itself."""
+    return [
+        item.evolve(converter=freeze) if str(item.type).startswith("Mapping") else item
+        for item in fields
+    ]
+
+
 @dataclass_transform(
     kw_only_default=True,
     frozen_default=True,
@@ -47,7 +57,7 @@ def event(name: str, version: int = 1) -> Callable[[type[T]], type[T]]:
     """Register a class as the fact ``name``; the name is what the log stores."""
 
     def register(cls: type[T]) -> type[T]:
-        made = attrs.frozen(kw_only=True)(cls)
+        made = attrs.frozen(kw_only=True, field_transformer=_read_only)(cls)
         made.type_name, made.schema_version = name, version
         EVENT_TYPES[name] = made
         return made

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -89,7 +90,8 @@ def handle(answer: object, _: str) -> RunHandle:
         raise NonsenseError(
             f"{_shown(answer)} is no RunHandle; it needs reference, log_path, poll and stop"
         )
-    _words(answer, "reference")
+    if not isinstance(answer.reference, str) or not isinstance(answer.log_path, Path):
+        raise NonsenseError("a RunHandle has text as reference and a Path as log_path")
     return answer
 
 

@@ -10,10 +10,10 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import click
-from pyrsistent import pmap
 
 from autoresearch.config import Config
 from autoresearch.errors import PluginError
+from autoresearch.frozen import freeze
 from autoresearch.history import History
 from autoresearch.model import (
     Analysis,
@@ -41,7 +41,7 @@ from autoresearch.plugins.gathering import (
 )
 from autoresearch.plugins.info import PluginInfo
 from autoresearch.plugins.isolation import PATIENCE
-from autoresearch.plugins.registry import Registry, freeze
+from autoresearch.plugins.registry import Registry
 
 if TYPE_CHECKING:
     from autoresearch.log import Recorded
@@ -111,7 +111,7 @@ class Plugins:
 
     def projections(self, config: Config) -> tuple[Projection, ...]:
         """Return the plugins' projections; PluginError when two have one file name."""
-        return gather_projections(self._calls, freeze(config))
+        return gather_projections(self._calls, config)
 
     # --- before the run -----------------------------------------------------------------
 
@@ -165,7 +165,7 @@ class Plugins:
         """Return the reason to stop a run, or None to let it go on."""
         given = {
             "request": request,
-            "observed": pmap(dict(observed)),
+            "observed": freeze(observed),
             "history": history,
         }
         return self._calls.first("should_stop_run", answers.reason, given)

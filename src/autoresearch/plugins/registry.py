@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pluggy
-from attrs import define, evolve
-from pyrsistent import pmap
+from attrs import define
 
 from autoresearch import hookspecs
 from autoresearch.config import Config
@@ -54,7 +52,7 @@ class Registry:
         manager.add_hookspecs(hookspecs)
         calls = Calls(manager, failures, Trace(environ))
         registry = cls(
-            config=freeze(config),
+            config=config,
             found=found,
             loaded=loaded,
             missing=missing,
@@ -116,19 +114,6 @@ class Registry:
             hooks=item.hooks,
             settings=settings_of(item.name, item.shape, self.config),
         )
-
-
-def freeze(config: Config) -> Config:
-    """Return the configuration with tables that nobody can change."""
-    return evolve(config, env=pmap(dict(config.env)), plugins=_frozen(config.plugins))
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return pmap({key: _frozen(item) for key, item in value.items()})
-    if isinstance(value, (list, tuple)):
-        return tuple(_frozen(item) for item in value)
-    return value
 
 
 def _load_all(
