@@ -1,0 +1,212 @@
+"""The moves a script's hyperparameters allow: single, combined and radical, each with its worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from random import Random
+
+from attrs import field, frozen
+
+from autoresearch.ideas import families, trials
+from autoresearch.ideas.edits import Hyperparameter
+from autoresearch.ideas.families import Family
+from autoresearch.ideas.literals import Value
+from autoresearch.ideas.trials import Trial
+
+RADICAL = "radical"
+
+
+@frozen(kw_only=True)
+class Move:
+    """New values for some names; ``worth`` ranks it, ``gain`` is what is honestly expected.
+
+    Both are in units of the metric, positive is better. ``cites`` are experiments it rests on.
+    """
+
+    direction: str
+    values: Mapping[str, Value]
+    gain: float
+    worth: float
+    why: str
+    cites: tuple[int, ...] = ()
+
+
+@frozen(kw_only=True)
+class Table:
+    """The hyperparameters that may move, what was tried, and the size of a good gain.
+
+    ``fixed`` holds the values that the environment sets: they take part in the checks of shape.
+    ``scale`` and ``near`` are in units of the metric: a good gain, and a loss that is close to 0.
+    """
+
+    parameters: tuple[Hyperparameter, ...]
+    known: tuple[Trial, ...]
+    scale: float
+    near: float
+    fixed: Mapping[str, float] = field(factory=dict)
+
+    def named(self) -> dict[str, Hyperparameter]:
+        """Return the movable hyperparameters by name."""
+        return {item.name: item for item in self.parameters}
+
+    def feasible(self, move: Move) -> bool:
+        """Return whether heads still divide the width and each other; unknown names do not bind."""
+        return shapes_agree({**self._values(), **self.fixed, **_numbers(move.values)})
+
+    def _values(self) -> dict[str, float]:
+        return _numbers({item.name: item.value for item in self.parameters})
+
+
+def _numbers(values: Mapping[str, Value]) -> dict[str, float]:
+    return {
+        name.lower(): float(value) for name, value in values.items() if not isinstance(value, str)
+    }
+
+
+_WIDTHS = ("model_dim", "d_model", "n_embd", "hidden_size", "dim")
+_HEADS = ("num_heads", "n_head", "n_heads", "nhead")
+_KV_HEADS = ("num_kv_heads", "n_kv_head", "n_kv_heads")
+
+
+def shapes_agree(values: Mapping[str, float]) -> bool:
+    """Return whether attention can be built: width over heads is even, key heads divide heads."""
+    width, heads, kv_heads = (_first(values, names) for names in (_WIDTHS, _HEADS, _KV_HEADS))
+    if width and heads and (width % heads or (width // heads) % 2):
+        return False
+    return not (heads and kv_heads and heads % kv_heads)
+
+
+def _first(values: Mapping[str, float], names: Sequence[str]) -> int:
+    return int(next((values[name] for name in names if name in values), 0))
+
+
+def direction_of(name: str) -> str:
+    """Return the direction of a hyperparameter: its name as words."""
+    return name.lower().replace("_", " ").strip()
+
+
+def singles(table: Table) -> Iterator[Move]:
+    """Yield every move of one hyperparameter, judged by the earlier trials of its name."""
+    for parameter in table.parameters:
+        kind, seen = families.family(parameter), trials.of(parameter.name, table.known)
+        for index, value in enumerate(families.values(parameter)):
+            old, new = float(parameter.value), float(value)
+            gain = trials.expected_gain(kind, old, new, seen, table.scale)
+            if gain > 0:  # values come in pairs, one to each side, and the nearest is the safest
+                gain *= 0.8 ** (index // 2) * families.importance(parameter)
+            yield Move(
+                direction=direction_of(parameter.name),
+                values={parameter.name: value},
+                gain=gain,
+                worth=gain + _follow_up(table, seen, gain),
+                why=kind.up if new > old else kind.down,
+                cites=tuple(trial.number for trial in seen[:3]),
+            )
+
+
+def _follow_up(table: Table, seen: tuple[Trial, ...], gain: float) -> float:
+    """A fresh win is followed at once while the script still is as the win left it."""
+    if not seen or not table.known or seen[0] is not table.known[-1] or gain <= 0:
+        return 0.0
+    return table.scale if (seen[0].gain or 0.0) > 0 else 0.0
+
+
+def near_miss_pairs(table: Table) -> Iterator[Move]:
+    """Yield pairs of changes that each lost almost nothing: together they may be worth it."""
+    named = table.named()
+    close = [
+        trial
+        for trial in trials.near_misses(table.known, table.near)
+        if trial.single in named and named[trial.single].value == trial.changes[trial.single][0]
+    ]
+    for first, second in combinations(close[:8], 2):
+        if first.single == second.single:
+            continue
+        values = {
+            name: new for trial in (first, second) for name, (_, new) in trial.changes.items()
+        }
+        gain = (first.gain or 0.0) + (second.gain or 0.0)
+        yield Move(
+            direction=" with ".join(sorted(direction_of(name) for name in values)),
+            values=values,
+            gain=gain + 0.3 * table.scale,
+            worth=gain + 0.6 * table.scale,
+            why="each alone lost next to nothing, and they act on different parts",
+            cites=(first.number, second.number),
+        )
+
+
+def pairs(table: Table) -> Iterator[Move]:
+    """Yield every pair of first steps: what is left when all single moves are spent."""
+    for first, second in combinations(table.parameters, 2):
+        for one in families.values(first)[:3]:
+            for other in families.values(second)[:3]:
+                weight = families.family(first).weight * families.family(second).weight
+                yield Move(
+                    direction=f"{direction_of(first.name)} with {direction_of(second.name)}",
+                    values={first.name: one, second.name: other},
+                    gain=0.02 * weight * table.scale,
+                    worth=0.02 * weight * table.scale,
+                    why="neither helped alone, and together they were never measured",
+                )
+
+
+def radicals(table: Table, rng: Random) -> Iterator[Move]:
+    """Yield bold moves of several hyperparameters at once, for the way out of a plateau."""
+    rates = _of_family(table, families.LEARNING_RATE)
+    depth, width = _of_family(table, families.DEPTH), _of_family(table, families.WIDTH)
+    schedule = _of_family(table, families.SCHEDULE)
+    momentum, mlp = _of_family(table, families.MOMENTUM), _of_family(table, families.EXPANSION)
+    bold: list[tuple[str, str, list[tuple[Hyperparameter, int]]]] = [
+        ("all learning rates down", "every rate may be high together", _all(rates, -1)),
+        ("all learning rates up", "every rate may be low together", _all(rates, 1)),
+        ("deeper and narrower", "depth for width", _all(depth, 1) + _all(width, -1)),
+        ("wider and shallower", "width for depth", _all(depth, -1) + _all(width, 1)),
+        ("more feed-forward", "layers for width inside them", _all(mlp, 1) + _all(depth, -1)),
+        ("long memory, small steps", "quieter", _all(momentum, 1) + _all(rates, -1)),
+        ("short memory, large steps", "livelier", _all(momentum, -1) + _all(rates, 1)),
+        ("long schedule, large steps", "fast, then gentle", _all(schedule, 1) + _all(rates, 1)),
+    ]
+    for label, why, parts in bold:
+        values = {item.name: new for item, side in parts if (new := _bold(item, side)) is not None}
+        if len(values) > 1:
+            yield _radical(table, label, why, values)
+    yield from _wild(table, rng)
+
+
+def _wild(table: Table, rng: Random) -> Iterator[Move]:
+    movable = [item for item in table.parameters if len(families.values(item)) > 1]
+    for _ in range(20 if len(movable) >= 3 else 0):
+        chosen = sorted(rng.sample(movable, 3), key=lambda item: item.line)
+        values = {item.name: rng.choice(families.values(item)[2:6] or (0,)) for item in chosen}
+        label = ", ".join(direction_of(name) for name in values)
+        if 0 not in values.values():
+            yield _radical(table, label, "a jump far from everything tried", values, 0.2)
+
+
+def _radical(
+    table: Table, label: str, why: str, values: Mapping[str, Value], weight: float = 0.5
+) -> Move:
+    return Move(
+        direction=f"{RADICAL}: {label}",
+        values=values,
+        gain=weight * table.scale,
+        worth=weight * table.scale,
+        why=f"{why}; small steps stopped paying",
+    )
+
+
+def _of_family(table: Table, kind: Family) -> list[Hyperparameter]:
+    return [item for item in table.parameters if families.family(item) is kind]
+
+
+def _all(items: Iterable[Hyperparameter], side: int) -> list[tuple[Hyperparameter, int]]:
+    return [(item, side) for item in items]
+
+
+def _bold(parameter: Hyperparameter, side: int) -> Value | None:
+    """Return the second step on a side, the first where there is no second, None without any."""
+    old = float(parameter.value)
+    there = [item for item in families.values(parameter) if side * (float(item) - old) > 0]
+    return there[min(1, len(there) - 1)] if there else None
