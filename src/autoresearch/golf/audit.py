@@ -12,8 +12,8 @@ from pathlib import PurePosixPath
 
 from autoresearch.golf.audit_imports import audit_imports
 from autoresearch.golf.audit_literals import audit_literals
-from autoresearch.golf.audit_prints import audit_flags, audit_prints
 from autoresearch.golf.audit_loss import audit_loss
+from autoresearch.golf.audit_prints import audit_flags, audit_prints
 from autoresearch.golf.audit_region import audit_region
 from autoresearch.golf.audit_settings import audit_settings
 from autoresearch.golf.audit_size import ARTIFACT_LIMIT, audit_compiles, audit_size

@@ -9,21 +9,22 @@ import token as kinds
 import tokenize
 from collections.abc import Iterator
 
+from autoresearch.golf.audit_tree import Script, line_of
+
 _SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, kinds.ENDMARKER}
 
 
-def code_digest(source: str, node: ast.stmt, prose: set[ast.Constant]) -> str:
+def code_digest(script: Script, node: ast.stmt) -> str:
     """Digest of the words of a piece of code: the same however it is laid out or commented."""
     first = min([d.lineno for d in getattr(node, "decorator_list", [])], default=node.lineno)
-    text = "\n".join(source.split("\n")[first - 1 : node.end_lineno]) + "\n"
+    last = node.end_lineno or node.lineno
+    text = "\n".join(script.source.split("\n")[first - 1 : last]) + "\n"
     silent = {
-        (p.lineno - first + 1, p.col_offset) for p in prose if first <= p.lineno <= _end(node)
+        (line_of(prose) - first + 1, getattr(prose, "col_offset", 0))
+        for prose in script.prose
+        if first <= line_of(prose) <= last
     }
     return hashlib.sha256("\x1f".join(_words(text, silent)).encode()).hexdigest()
-
-
-def _end(node: ast.stmt) -> int:
-    return node.end_lineno or node.lineno
 
 
 def _words(text: str, silent: set[tuple[int, int]]) -> Iterator[str]:

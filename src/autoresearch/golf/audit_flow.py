@@ -201,12 +201,12 @@ class Flow:
         return env.get(node.id, self.module.get(node.id, CLEAN))
 
     def _of_Attribute(self, node: ast.Attribute, env: Env) -> Labels:  # noqa: N802
-        if node.attr in COUNTS:
-            self.value(node.value, env)
-            return CLEAN
         path = ast.unparse(node)
         if path in env:
             return env[path]
+        if node.attr in COUNTS:
+            self.value(node.value, env)
+            return CLEAN
         known = frozenset({PATH}) if node.attr in self.attributes else CLEAN
         return known | self.value(node.value, env)
 

@@ -20,8 +20,8 @@ SPAWNERS = words("pty pexpect sh plumbum invoke fabric cffi")
 # Libraries that the challenge's image has or that entries were accepted with; another one is not
 # forbidden (rule 9), but a run that lacks it crashes, so the author is told.
 USUAL = words(
-    "torch numpy scipy sentencepiece triton flash_attn flash_attn_interface einops brotli "
-    "zstandard zstd lzma tqdm psutil numba fla mamba_ssm causal_conv1d tiktoken transformer_engine mlx"
+    "torch numpy scipy sentencepiece triton flash_attn flash_attn_interface einops brotli zstd "
+    "zstandard tqdm psutil numba fla mamba_ssm causal_conv1d tiktoken transformer_engine mlx"
 )
 PROCESS_CALLS = words(
     "os.system os.popen os.fork os.forkpty os.posix_spawn os.posix_spawnp os.startfile "

@@ -8,7 +8,7 @@ import re
 import tokenize
 from collections.abc import Iterator
 
-from autoresearch.golf.audit_tree import Script, docstrings, line_of
+from autoresearch.golf.audit_tree import Script, line_of
 from autoresearch.model import Violation
 
 MAX_LITERAL_BYTES = 4_096  # the limit of the challenge's reviewers for one constant
@@ -19,14 +19,13 @@ _BLOB = re.compile(r"[^\s]{120,}")  # prose and code break sooner; base64, hex a
 
 def audit_literals(script: Script) -> Iterator[Violation]:
     """Yield literals that could hold a piece of the validation text or of somebody's model."""
-    prose = docstrings(script.tree)
-    inner = _inner_parts(script.tree)
+    inner = _inner_parts(script)
     blobs = numbers = 0
     last = 1
     for node in script.walk():
         if node in inner:
             continue
-        size = _text_size(script, node, prose)
+        size = _text_size(script, node)
         if size > MAX_LITERAL_BYTES:
             yield _found(node, f"a literal of {size} bytes, more than {MAX_LITERAL_BYTES}")
         count = _numbers(node)
@@ -51,10 +50,10 @@ def _at(line: int, what: str) -> Violation:
     return Violation(rule="S6", detail=f"{what}: code must not carry data", line=line)
 
 
-def _inner_parts(tree: ast.AST) -> set[ast.AST]:
+def _inner_parts(script: Script) -> set[ast.AST]:
     """Parts of a larger literal, which is counted as a whole."""
     parts: set[ast.AST] = set()
-    for node in ast.walk(tree):
+    for node in script.walk():
         if node in parts:
             continue
         if isinstance(node, ast.BinOp | ast.List | ast.Tuple | ast.Set | ast.Dict | ast.JoinedStr):
@@ -62,8 +61,8 @@ def _inner_parts(tree: ast.AST) -> set[ast.AST]:
     return {p for p in parts if not isinstance(p, ast.Call | ast.Lambda)}
 
 
-def _text_size(script: Script, node: ast.AST, prose: set[ast.Constant]) -> int:
-    if isinstance(node, ast.Constant) and node in prose:
+def _text_size(script: Script, node: ast.AST) -> int:
+    if node in script.prose:
         return 0  # its blobs are counted by _blob_size
     if isinstance(node, ast.List | ast.Tuple | ast.Set | ast.Dict | ast.BinOp):
         return sum(

@@ -50,26 +50,33 @@ def _s9(line: int, detail: str) -> Violation:
 def _statements(script: Script, text: str) -> dict[str, int]:
     """The smallest statements that contain a text, as code, with their lines."""
     found: dict[str, int] = {}
-    for node in script.walk():
-        if not isinstance(node, ast.stmt) or _is_prose(node):
+    lines = [line_of(n) for n in script.walk() if _is_text(n, text) and n not in script.prose]
+    for node in script.walk() if lines else ():
+        if not isinstance(node, ast.stmt) or not _covers(node, lines):
             continue
-        if any(text in value for value in _own_strings(node)):
+        if any(text in value for value in _own_strings(script, node)):
             found[ast.unparse(node)] = line_of(node)
     return found
 
 
-def _is_prose(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+def _is_text(node: ast.AST, text: str) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and text in node.value
 
 
-def _own_strings(node: ast.stmt) -> Iterator[str]:
-    """Strings in the statement itself, those of statements inside it left out."""
+def _covers(node: ast.stmt, lines: list[int]) -> bool:
+    return any(node.lineno <= line <= (node.end_lineno or node.lineno) for line in lines)
+
+
+def _own_strings(script: Script, node: ast.stmt) -> Iterator[str]:
+    """Strings in the statement itself, those of statements inside it and prose left out."""
     stack: list[ast.AST] = [c for c in ast.iter_child_nodes(node) if not isinstance(c, ast.stmt)]
     while stack:
         part = stack.pop()
-        if isinstance(part, ast.Constant) and isinstance(part.value, str):
-            yield part.value
-        stack += [c for c in ast.iter_child_nodes(part) if not isinstance(c, ast.stmt)]
+        if isinstance(part, ast.Constant):
+            if isinstance(part.value, str) and part not in script.prose:
+                yield part.value
+        else:
+            stack += [c for c in ast.iter_child_nodes(part) if not isinstance(c, ast.stmt)]
 
 
 def _forged_lines(script: Script, pristine: Script) -> Iterator[Violation]:

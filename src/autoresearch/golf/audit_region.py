@@ -6,11 +6,12 @@ import ast
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from attrs import frozen
 
 from autoresearch.golf.audit_digest import code_digest
-from autoresearch.golf.audit_tree import Script, docstrings, line_of, shown, words
+from autoresearch.golf.audit_tree import Script, line_of, shown, words
 from autoresearch.model import Violation
 
 BEGIN = re.compile(r"^\s*#\s*-+\s*evaluation:\s*begin\s*-+\s*$")
@@ -60,6 +61,7 @@ class Region:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+@lru_cache(maxsize=8)
 def evaluation_region(script: Script) -> Region:
     """Find the evaluation code: what stands between the marks, and the helpers that it calls.
 
@@ -69,8 +71,7 @@ def evaluation_region(script: Script) -> Region:
     span = _marked_lines(script.source)
     members = [node for node in script.tree.body if _is_member(node, span)]
     helpers = _helpers(script.tree, members)
-    prose = docstrings(script.tree)
-    pieces = {_name(node): code_digest(script.source, node, prose) for node in [*members, *helpers]}
+    pieces = {_name(node): code_digest(script, node) for node in [*members, *helpers]}
     lines = {_name(node): line_of(node) for node in [*members, *helpers]}
     names = frozenset(n.name for n in members if isinstance(n, ast.FunctionDef | ast.ClassDef))
     return Region(pieces=pieces, lines=lines, marked=span is not None, names=names)

@@ -174,16 +174,22 @@ def _seed_search(script: Script) -> Iterator[Violation]:
     builders = {n.name for n in script.walk() if _is_model(n)} | {
         name for name in functions if _STARTING.match(name)
     }
+    if not any(isinstance(n, ast.Call) and _is_seeding(n) for n in script.walk()):
+        return
     for loop in script.walk():
         if isinstance(loop, ast.For | ast.While | ast.ListComp | ast.GeneratorExp | ast.DictComp):
             called = _reached(loop, functions)
-            seeds = [c for c in called if _SEEDING.search(ast.unparse(c.func))]
+            seeds = [c for c in called if _is_seeding(c)]
             if _varies(loop, seeds) and any(ast.unparse(c.func) in builders for c in called):
                 yield _s7(loop, f"tries seeds in a loop: {shown(seeds[0])}")
 
 
 def _is_model(node: ast.AST) -> bool:
     return isinstance(node, ast.ClassDef) and any("Module" in ast.unparse(b) for b in node.bases)
+
+
+def _is_seeding(call: ast.Call) -> bool:
+    return bool(_SEEDING.search(ast.unparse(call.func)))
 
 
 def _reached(loop: ast.AST, functions: Mapping[str, ast.FunctionDef]) -> list[ast.Call]:

@@ -7,9 +7,9 @@ import base64
 import binascii
 import builtins
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 Text = str | bytes
 _BUILTINS = frozenset(dir(builtins))
@@ -25,6 +25,8 @@ class Script:
     tree: ast.Module
     names: Mapping[str, str]
     values: Mapping[str, ast.expr]
+    nodes: tuple[ast.AST, ...]
+    prose: frozenset[ast.AST]
 
     def dotted(self, node: ast.AST) -> str | None:
         """Return what an expression stands for, such as ``os.system``; None where nobody knows.
@@ -67,20 +69,28 @@ class Script:
 
     def walk(self) -> Iterator[ast.AST]:
         """Every node of the tree."""
-        return ast.walk(self.tree)
+        return iter(self.nodes)
 
 
 def parse_script(source: str) -> Script:
     """Parse a script; raises ``SyntaxError`` or ``ValueError`` where Python would."""
     tree = ast.parse(source)
-    values = _single_assignments(tree)
-    script = Script(source=source, tree=tree, names=_imported(tree), values=values)
+    nodes = tuple(ast.walk(tree))
+    values = _single_assignments(nodes)
+    script = Script(
+        source=source,
+        tree=tree,
+        names=_imported(nodes),
+        values=values,
+        nodes=nodes,
+        prose=frozenset(_docstrings(nodes)),
+    )
     for _ in range(_ALIAS_ROUNDS):
         aliases = {name: origin for name, node in values.items() if (origin := script.dotted(node))}
         names = {**aliases, **script.names}
         if names == script.names:
             break
-        script = Script(source=source, tree=tree, names=names, values=values)
+        script = evolve(script, names=names)
     return script
 
 
@@ -100,20 +110,15 @@ def line_of(node: ast.AST) -> int:
     return getattr(node, "lineno", 1)
 
 
-def docstrings(tree: ast.AST) -> set[ast.Constant]:
-    """The constants that are documentation and no data."""
-    return {
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    }
+def _docstrings(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    for node in nodes:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield node.value
 
 
-def _imported(tree: ast.AST) -> dict[str, str]:
+def _imported(nodes: Iterable[ast.AST]) -> dict[str, str]:
     names: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 bound = alias.asname or alias.name.split(".")[0]
@@ -124,11 +129,11 @@ def _imported(tree: ast.AST) -> dict[str, str]:
     return names
 
 
-def _single_assignments(tree: ast.AST) -> dict[str, ast.expr]:
+def _single_assignments(nodes: Iterable[ast.AST]) -> dict[str, ast.expr]:
     """Names that one plain assignment binds and nothing else does."""
     bound: Counter[str] = Counter()
     values: dict[str, ast.expr] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             bound[node.id] += 1
         elif isinstance(node, ast.arg):
