@@ -135,6 +135,14 @@ class Campaign:
         self._append(event)
         return idea.id
 
+    def drop_idea(self, idea: str, reason: str) -> None:
+        """Take an idea out of the queue; raises WorkspaceError when it is not in it."""
+        if idea not in self.history.queue:
+            raise WorkspaceError(
+                f"idea {idea} is not queued; autoresearch idea list shows the queue"
+            )
+        self._append(events.IdeaDropped(idea=idea, reason=reason))
+
     def add_note(self, text: str, author: str | None = None) -> None:
         """Write a note into the memory, also while the loop runs."""
         self._append(events.NoteAdded(text=text, author=author or _person()))

@@ -63,14 +63,31 @@ def start(
             )
         )
         campaign.lab.create(ground.base)
-    _write_files(campaign)
+    _write_files(campaign, campaign.lab.folder, campaign.project)
     return campaign
 
 
-def _write_files(campaign: Campaign) -> None:
+def _write_files(campaign: Campaign, *folders: Path) -> list[Path]:
+    written = []
+    history = campaign.history
     for projection in (ResultsTsv(), NotesMd()):
-        for folder in (campaign.lab.folder, campaign.project):
-            write_text(folder / projection.file_name, projection.render(campaign.history))
+        text = projection.render(history)
+        for folder in folders:
+            write_text(folder / projection.file_name, text)
+            written.append(folder / projection.file_name)
+    return written
+
+
+def write_projections(root: Path, log: FileLog) -> tuple[Path, ...]:
+    """Write results.tsv and notes.md of every campaign again; the last active one's also in root."""
+    written = []
+    active = _by_activity(log)
+    for tag in active:
+        campaign = Campaign(root, tag, log, _recorded_config(log, tag))
+        campaign.lab.folder.mkdir(parents=True, exist_ok=True)
+        folders = [campaign.lab.folder, *([root] if tag == active[-1] else [])]
+        written += _write_files(campaign, *folders)
+    return tuple(written)
 
 
 def open_campaign(project: Path | str = ".", tag: str | None = None) -> Campaign:

@@ -1,0 +1,71 @@
+"""The verbs about the log itself: verify, rebuild, export."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from autoresearch.anchors import anchors_in
+from autoresearch.cli.output import print_json
+from autoresearch.cli.project import json_option, project_option, root_of, store_at
+from autoresearch.log.export import export_parquet
+from autoresearch.opening import write_projections
+from autoresearch.text import one_line
+
+
+@click.command()
+@project_option
+@json_option
+def verify(project: Path, as_json: bool) -> None:
+    """Check every line, row and source of the log, and the heads written into commits.
+
+    Prints the number of events and the head, and exits with 0; or names each place where the log
+    is not what was written, and exits with 1.
+    """
+    report = store_at(project).verify(anchors_in(root_of(project)))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        for finding in report.findings:
+            click.echo(one_line(str(finding), 500))
+        for line in report.remarks:
+            click.echo(one_line(line, 500))
+        if report.ok:
+            click.echo(f"{report.events} events, head {report.head}: the log is whole")
+        else:
+            count = len(report.findings)
+            click.echo(f"{count} finding{'s'[: count > 1]}: the log is not what was written")
+    if not report.ok:
+        sys.exit(1)
+
+
+@click.command()
+@project_option
+def rebuild(project: Path) -> None:
+    """Make events.duckdb, results.tsv and notes.md again from the journals, byte for byte."""
+    log = store_at(project)
+    report = log.rebuild()
+    written = write_projections(root_of(project), log)
+    click.echo(f"{report.events} events, head {report.head}: events.duckdb is made anew")
+    for path in written:
+        click.echo(f"wrote {path}")
+
+
+@click.command()
+@project_option
+@click.option(
+    "--parquet",
+    "directory",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder to write; it must not exist yet.",
+)
+def export(project: Path, directory: Path) -> None:
+    """Write the events, partitioned by campaign, and all tables as Parquet files."""
+    export_parquet(store_at(project), directory)
+    click.echo(f"wrote {directory}")
+
+
+COMMANDS = (verify, rebuild, export)

@@ -1,0 +1,1 @@
+"""Pictures of a campaign; needs the extra ``report``."""
