@@ -42,6 +42,7 @@ from autoresearch.plugins.gathering import (
 from autoresearch.plugins.info import PluginInfo
 from autoresearch.plugins.isolation import PATIENCE
 from autoresearch.plugins.registry import Registry
+from autoresearch.plugins.sources import from_object, refuse_duplicates
 
 if TYPE_CHECKING:
     from autoresearch.log import Recorded
@@ -64,18 +65,28 @@ class Plugins:
         cls,
         config: Config,
         project: Path,
-        extra: Sequence[str] = (),
+        extra: Sequence[object] = (),
         environ: Mapping[str, str] = os.environ,
         patience: float = PATIENCE,
     ) -> Plugins:
         """Find the plugins, make the wanted ones active, and give each its configuration.
 
-        ``extra`` holds the values of ``--plugin``: ``NAME``, ``file.py`` or ``no:NAME``;
-        ``AUTORESEARCH_LOAD_PLUGINS`` is a comma list of the same. ``patience`` is how many
-        seconds an observer may take. Raises PluginError or ConfigError with one line that names
-        the plugin.
+        ``extra`` holds the values of ``--plugin``: ``NAME``, ``file.py`` or ``no:NAME``, or
+        plugins themselves (modules, classes, instances); ``AUTORESEARCH_LOAD_PLUGINS`` is a comma
+        list of names and files. ``patience`` is how many seconds an observer may take. Raises
+        PluginError or ConfigError with one line that names the plugin.
         """
         return cls(Registry.load(config, project, extra, environ, patience))
+
+    @classmethod
+    def only(
+        cls, *plugins: object, config: Config | None = None, patience: float = PATIENCE
+    ) -> Plugins:
+        """Make these plugins active and no other, not even a built-in: for tests and replays."""
+        found = tuple(from_object(plugin) for plugin in plugins)
+        refuse_duplicates(found)
+        settings = config or Config(preset="plain")
+        return cls(Registry.of(settings, found, found, frozenset(), {}, patience))
 
     @property
     def on_failure(self) -> Callable[[PluginFailure], None]:

@@ -38,33 +38,38 @@ class Registry:
         cls,
         config: Config,
         project: Path,
-        extra: Sequence[str],
+        extra: Sequence[object],
         environ: Mapping[str, str],
         patience: float,
     ) -> Registry:
         """Do everything that ``Plugins.load`` promises."""
-        asked = selection.wishes(extra, environ)
-        found = selection.find_all(config, project, asked)
-        chosen = selection.choose(found, config, asked)
+        asked, given = selection.wishes(extra, environ)
+        found = selection.find_all(config, project, asked, given)
         selection.check_tables(config, found)
-        loaded, missing = _load_all(chosen, selection.named(config, asked))
+        chosen = selection.choose(found, config, asked)
+        return cls.of(config, found, chosen, selection.named(config, asked), environ, patience)
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        found: tuple[Found, ...],
+        chosen: Sequence[Found],
+        named: frozenset[str],
+        environ: Mapping[str, str],
+        patience: float,
+    ) -> Registry:
+        """Load, register and configure the chosen plugins in their order."""
+        loaded, missing = _load_all(chosen, named)
         manager, failures = pluggy.PluginManager(hookspecs.PROJECT), Failures()
         manager.add_hookspecs(hookspecs)
         calls = Calls(manager, failures, Trace(environ))
-        registry = cls(
-            config=config,
-            found=found,
-            loaded=loaded,
-            missing=missing,
-            calls=calls,
-            failures=failures,
-            observers=Observers(calls, patience),
-        )
         for item in loaded:
-            _register(manager, item, registry.config)
+            _register(manager, item, config)
         for item in loaded:
-            _configure(calls, item, registry.config)
-        return registry
+            _configure(calls, item, config)
+        observers = Observers(calls, patience)
+        return cls(config, found, loaded, missing, calls, failures, observers)
 
     @property
     def active(self) -> Mapping[str, str]:

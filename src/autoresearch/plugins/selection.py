@@ -7,30 +7,43 @@ from pathlib import Path
 
 from autoresearch.config import Config
 from autoresearch.errors import ConfigError, PluginError
-from autoresearch.plugins.sources import Found, find, from_file, refuse_duplicates
+from autoresearch.plugins.sources import Found, find, from_file, from_object, refuse_duplicates
 from autoresearch.structure import suggest
 
 LOAD = "AUTORESEARCH_LOAD_PLUGINS"
 BLOCK = "no:"
 
 
-def wishes(extra: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what the environment and then the command line ask for: NAME, file.py, no:NAME."""
-    asked = [*environ.get(LOAD, "").split(","), *extra]
-    return tuple(wish.strip() for wish in asked if wish.strip())
+def wishes(
+    extra: Sequence[object], environ: Mapping[str, str]
+) -> tuple[tuple[str, ...], tuple[Found, ...]]:
+    """Return what the environment and then the caller ask for, and the objects among it.
+
+    What is asked for is NAME, file.py or no:NAME; an object is asked for by its name.
+    """
+    asked, given = [], []
+    for wish in (*environ.get(LOAD, "").split(","), *extra):
+        if isinstance(wish, str):
+            asked.append(wish.strip())
+        else:
+            given.append(from_object(wish))
+            asked.append(given[-1].name)
+    return tuple(wish for wish in asked if wish), tuple(given)
 
 
-def find_all(config: Config, project: Path, asked: Iterable[str]) -> tuple[Found, ...]:
-    """Return every plugin, the files that were asked for among them.
+def find_all(
+    config: Config, project: Path, asked: Iterable[str], given: Iterable[Found] = ()
+) -> tuple[Found, ...]:
+    """Return every plugin, the files and objects that were asked for among them.
 
     Raises PluginError for a file that does not exist and for two plugins of one name.
     """
     found = find(config, project)
     known = {item.path.resolve() for item in found if item.path}
     paths = dict.fromkeys(_path(wish, project) for wish in asked if _is_file(wish))
-    named = tuple(from_file(path, project) for path in paths if path.resolve() not in known)
-    refuse_duplicates([*found, *named])
-    return (*found, *named)
+    files = tuple(from_file(path, project) for path in paths if path.resolve() not in known)
+    refuse_duplicates([*found, *files, *given])
+    return (*found, *files, *given)
 
 
 def choose(found: Sequence[Found], config: Config, asked: Sequence[str]) -> tuple[Found, ...]:

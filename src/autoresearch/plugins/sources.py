@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -75,6 +76,27 @@ def from_file(path: Path, project: Path) -> Found:
         digest=lambda: _digest([path]),
         path=path,
     )
+
+
+def from_object(plugin: object) -> Found:
+    """Return a plugin that a Python program brings itself: a module, a class or an instance."""
+    home = plugin if isinstance(plugin, (ModuleType, type)) else type(plugin)
+    name = home.__name__.rpartition(".")[2]
+    return Found(
+        name=re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower(),
+        source=f"object {getattr(home, '__module__', None) or home.__name__}",
+        version="",
+        default=True,
+        load=lambda: plugin,
+        digest=lambda: hashlib.sha256(_text_of(home).encode()).hexdigest(),
+    )
+
+
+def _text_of(home: ModuleType | type) -> str:
+    try:
+        return inspect.getsource(home)
+    except (OSError, TypeError):  # typed at a prompt: nobody has its text
+        return home.__name__
 
 
 def _built_in(item: BuiltIn, config: Config) -> Found:
