@@ -3,14 +3,16 @@
 from autoresearch.log.memory import MemoryLog
 from autoresearch.log.protocol import EventLog, Writer
 from autoresearch.log.records import GENESIS, Anchor, Head, Receipt, Recorded
-from autoresearch.log.schema import Schema, View
+from autoresearch.log.schema import Column, EventTable, Schema, View
 from autoresearch.log.sources import SourceStore
 from autoresearch.log.store import FileLog, open_log
 
 __all__ = [
     "GENESIS",
     "Anchor",
+    "Column",
     "EventLog",
+    "EventTable",
     "FileLog",
     "Head",
     "MemoryLog",

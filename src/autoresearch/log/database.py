@@ -27,8 +27,9 @@ from autoresearch.log.table import (
     Row,
     add_rows,
     create_keys,
+    create_schema,
     create_tables,
-    create_views,
+    fill_tables,
     last_row,
     row,
     value,
@@ -73,7 +74,7 @@ class Database:
                 create_tables(connection)
                 self._add(connection, order, Folded())
                 create_keys(connection)
-                create_views(connection, self.schema)
+                create_schema(connection, self.schema)
                 made = self._described(connection, order)
         except BaseException:
             _remove(fresh)
@@ -167,8 +168,10 @@ class Database:
                 self._check_inside(connection, state, order)
                 state.begun().save(self.state)
                 connection.begin()
+                last = last_row(connection)[1]
                 self._add(connection, order, state)
-                create_views(connection, self.schema)
+                fill_tables(connection, self.schema, last)
+                create_schema(connection, self.schema)
                 connection.commit()
                 connection.execute("CHECKPOINT")
                 made = self._described(connection, order)

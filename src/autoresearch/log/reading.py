@@ -86,7 +86,13 @@ def _lay_over(
     connection.execute("CREATE TEMP TABLE _unfolded AS FROM events LIMIT 0")
     tail = database.ordering.read(order, last, until)
     add_rows(connection, "_unfolded", (row(record) for record in tail))
+    events = f'"{name}".main.events'
     connection.execute(
-        f'CREATE TEMP VIEW events AS SELECT {COLUMNS}, journal, start FROM "{name}".main.events '
+        f"CREATE TEMP VIEW events AS SELECT {COLUMNS}, journal, start FROM {events} "
         f"WHERE position <= {until} UNION ALL FROM _unfolded"
     )
+    for table in database.schema.tables:
+        connection.execute(
+            f'CREATE TEMP VIEW "{table.name}" AS FROM "{name}".main."{table.name}" '
+            f"WHERE position <= {until} UNION ALL {table.select('_unfolded')}"
+        )

@@ -1,6 +1,6 @@
 """The tables in DuckDB: events with a typed envelope, what was rejected, and the sources.
 
-The order is called ``recorded_at`` in SQL, because ``at`` is a reserved word there.
+An event's ``at`` is called ``recorded_at`` here, because ``at`` is a reserved word there.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ _TABLES = (
     "CREATE TABLE _about (name VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)",
     "CREATE TABLE _guard (refused INTEGER)",
 )
+OWN_TABLES = ("events", "rejected_events", "source_texts", "_about", "_guard")
 _KEYS = (
     "ALTER TABLE events ADD PRIMARY KEY (position)",
     "CREATE UNIQUE INDEX events_by_id ON events (event_id)",
@@ -73,19 +74,41 @@ def create_keys(connection: duckdb.DuckDBPyConnection) -> None:
             )
 
 
-def create_views(connection: duckdb.DuckDBPyConnection, schema: Schema) -> None:
-    """Make the views anew when they are not those of the schema."""
+def create_schema(connection: duckdb.DuckDBPyConnection, schema: Schema) -> None:
+    """Make the typed tables and the views anew, and fill them, when they are not the schema's."""
     if value(connection, "SELECT value FROM _about WHERE name = 'schema'") == schema.digest:
         return
-    old = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-    for (name,) in old:
-        connection.execute(f'DROP VIEW "{name}"')
+    _drop_schema(connection)
+    for table in schema.tables:
+        columns = ", ".join(f'"{column.name}" {column.kind}' for column in table.columns)
+        connection.execute(f'CREATE TABLE "{table.name}" ({columns})')
     for view in schema.views:
         connection.execute(f'CREATE VIEW "{view.name}" AS {view.sql}')
     connection.execute(
         "INSERT INTO _about VALUES ('schema', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
         [schema.digest],
     )
+    fill_tables(connection, schema, 0)
+
+
+def fill_tables(connection: duckdb.DuckDBPyConnection, schema: Schema, after: int) -> None:
+    """Add the events behind a position to the typed tables."""
+    found = connection.execute(f"SELECT DISTINCT type FROM events WHERE position > {after}")
+    types = {kind for (kind,) in found.fetchall()}
+    for table in schema.tables:
+        if table.name in types:
+            select = table.select("events", f"position > {after}")
+            connection.execute(f'INSERT INTO "{table.name}" {select}')
+
+
+def _drop_schema(connection: duckdb.DuckDBPyConnection) -> None:
+    views = "SELECT view_name FROM duckdb_views() WHERE NOT internal"
+    for (name,) in connection.execute(views).fetchall():
+        connection.execute(f'DROP VIEW "{name}"')
+    tables = "SELECT table_name FROM duckdb_tables() WHERE NOT internal"
+    for (name,) in connection.execute(tables).fetchall():
+        if name not in OWN_TABLES:
+            connection.execute(f'DROP TABLE "{name}"')
 
 
 def value(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
@@ -147,5 +170,5 @@ def memory_connection(
     add_rows(connection, "events", (row(record) for record in records))
     add_rows(connection, "source_texts", sources)
     create_keys(connection)
-    create_views(connection, schema)
+    create_schema(connection, schema)
     return connection

@@ -1,14 +1,47 @@
-"""The SQL views of the store, and the one call that opens a store with them."""
+"""The SQL tables of the store, and the one call that opens a store with them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from autoresearch.log import FileLog, Schema, open_log
 from autoresearch.log.store import to_stderr
+from autoresearch.projections.columns import event_tables
+from autoresearch.projections.people import CAMPAIGNS, DECISIONS, EXPERIMENTS, RUNS
+from autoresearch.projections.people_more import (
+    COSTS,
+    DEAD_ENDS,
+    IDEAS,
+    LESSONS,
+    METRICS,
+    SOURCES,
+)
+
+VIEWS = (
+    CAMPAIGNS,
+    RUNS,
+    DECISIONS,
+    EXPERIMENTS,
+    METRICS,
+    IDEAS,
+    LESSONS,
+    DEAD_ENDS,
+    COSTS,
+    SOURCES,
+)
+
+
+@cache
+def people_schema() -> Schema:
+    """Return the typed tables of all event types and the views that people ask for."""
+    return Schema(event_tables(), VIEWS)
 
 
 def open_store(root: Path, notify: Callable[[str], None] = to_stderr) -> FileLog:
-    """Open the store folder ``root`` (a project's ``.autoresearch``) with the people's tables."""
-    return open_log(root, Schema(), notify)
+    """Open the log in the store folder ``root`` (a project's ``.autoresearch``) with all tables.
+
+    ``notify`` gets one line for everything that had to be mended.
+    """
+    return open_log(root, people_schema(), notify)

@@ -1,0 +1,79 @@
+"""One typed SQL table for each event type, derived from the fields of its class."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import attrs
+
+from autoresearch.events import EVENT_TYPES, Event
+from autoresearch.log import Column, EventTable
+
+ENVELOPE = (
+    Column(name="position", kind="BIGINT", doc="place of the event in the log", sql="position"),
+    Column(name="campaign", kind="VARCHAR", doc="campaign it belongs to", sql="campaign"),
+    Column(
+        name="recorded_at",
+        kind="TIMESTAMP",
+        doc="when it was recorded, UTC",
+        sql="recorded_at",
+    ),
+    Column(name="actor", kind="VARCHAR", doc="who recorded it", sql="actor"),
+)
+_PLAIN = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
+
+
+def event_tables() -> tuple[EventTable, ...]:
+    """Return the typed tables of all event types, by name."""
+    return tuple(event_table(name) for name in sorted(EVENT_TYPES))
+
+
+def event_table(name: str) -> EventTable:
+    """Return the typed table of one event type."""
+    shape = EVENT_TYPES[name]
+    hints = get_type_hints(shape)
+    columns = tuple(_column(item, hints[item.name]) for item in _fields(shape))
+    doc = (shape.__doc__ or "").strip().split("\n")[0]
+    return EventTable(name=name, doc=doc, columns=ENVELOPE + columns)
+
+
+def sql_kind(hint: Any) -> str:
+    """Return the SQL type of a field's annotation; what has no better one is JSON."""
+    plain = _without_none(hint)
+    if plain in _PLAIN:
+        return _PLAIN[plain]
+    origin, arguments = get_origin(plain), get_args(plain)
+    if origin is tuple and len(arguments) == 2 and arguments[0] in _PLAIN:
+        return f"{_PLAIN[arguments[0]]}[]"
+    if origin is not None and issubclass(origin, Mapping) and arguments[1] in _PLAIN:
+        return f"MAP(VARCHAR, {_PLAIN[arguments[1]]})"
+    return "JSON"
+
+
+def _fields(shape: type[Event]) -> tuple[Any, ...]:
+    found: Any = shape
+    return tuple(attrs.fields(found))
+
+
+def _column(item: Any, hint: Any) -> Column:
+    kind = sql_kind(hint)
+    arrow = "->>" if kind in _PLAIN.values() else "->"
+    value = f"payload{arrow}'$.{item.name}'"
+    # TRY_CAST: a payload of an older version may lack the field or have it in another form, and
+    # one such row must not make the table unreadable.
+    return Column(
+        name=item.name,
+        kind=kind,
+        doc=item.metadata.get("doc", ""),
+        unit=item.metadata.get("unit", ""),
+        sql=value if kind == "JSON" else f"TRY_CAST({value} AS {kind})",
+    )
+
+
+def _without_none(hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        kept = [argument for argument in get_args(hint) if argument is not type(None)]
+        return kept[0] if len(kept) == 1 else hint
+    return hint

@@ -1,0 +1,206 @@
+"""The tables that people ask for, as views over the typed tables of the event types."""
+
+from __future__ import annotations
+
+from autoresearch.log import Column, View
+
+
+def _column(name: str, kind: str, doc: str, unit: str = "", sql: str = "") -> Column:
+    return Column(name=name, kind=kind, doc=doc, unit=unit, sql=sql)
+
+
+_CAMPAIGN = _column("campaign", "VARCHAR", "run tag of the campaign")
+_EXPERIMENT = _column("experiment", "BIGINT", "number within the campaign; 0 is the baseline")
+_POSITION = _column("position", "BIGINT", "place of the event in the log")
+
+CAMPAIGNS = View(
+    name="campaigns",
+    doc="One row for each campaign, as it was started last.",
+    columns=(
+        _CAMPAIGN,
+        _column("branch", "VARCHAR", "branch that holds the kept commits"),
+        _column("script", "VARCHAR", "training script"),
+        _column("metric_name", "VARCHAR", "name of the campaign's metric"),
+        _column("better", "VARCHAR", "lower or higher"),
+        _column("size_name", "VARCHAR", "name of the metric that holds the artifact's bytes"),
+        _column("base_commit", "VARCHAR", "commit that the campaign started from"),
+        _column("started_at", "TIMESTAMP", "when it was started, UTC"),
+    ),
+    query="""
+        SELECT campaign, branch, script, metric AS metric_name, better, base_commit,
+            coalesce(config->'metric'->>'size', 'artifact_bytes') AS size_name,
+            recorded_at AS started_at
+        FROM campaign_started
+        QUALIFY row_number() OVER (PARTITION BY campaign ORDER BY position DESC) = 1
+    """,
+)
+
+RUNS = View(
+    name="runs",
+    doc="One row for each execution of an experiment.",
+    columns=(
+        _CAMPAIGN,
+        _EXPERIMENT,
+        _column("run", "VARCHAR", "name of the run, unique for ever"),
+        _column("index", "BIGINT", "0 for the first run of the experiment", sql='"index"'),
+        _column("seed", "BIGINT", "random seed given to the script"),
+        _column("launcher", "VARCHAR", "launcher plugin that ran it"),
+        _column(
+            "status",
+            "VARCHAR",
+            "requested, running, completed, crashed, timed_out, stopped_early or infra_failed",
+        ),
+        _column("metric", "DOUBLE", "the campaign's metric; null when the run gave none", "metric"),
+        _column("val_bpb", "DOUBLE", "bits per byte, where the run printed them", "bits/byte"),
+        _column("artifact_bytes", "BIGINT", "size of code and model", "bytes"),
+        _column("seconds", "DOUBLE", "wall clock measured by the launcher", "s"),
+        _column("exit_code", "BIGINT", "exit code of the program"),
+        _column("requested_at", "TIMESTAMP", "when the run was asked for, UTC"),
+        _column("finished_at", "TIMESTAMP", "when the run was over, UTC"),
+        _column("reference", "VARCHAR", "how the launcher finds it again: a pid, a call id"),
+        _column("detail", "VARCHAR", "the launcher's own words, or the crash's last line"),
+        _column("script_digest", "VARCHAR", "sha256 of the script that ran; its text: sources"),
+        _column("log_digest", "VARCHAR", "sha256 of the output"),
+        _column("log_bytes", "BIGINT", "size of the output", "bytes"),
+        _column("position", "BIGINT", "place of the request in the log"),
+    ),
+    query="""
+        WITH started AS (
+            SELECT campaign, run, arg_max(reference, position) AS reference
+            FROM run_started GROUP BY campaign, run
+        ), finished AS (
+            SELECT * FROM run_finished
+            QUALIFY row_number() OVER (PARTITION BY campaign, run ORDER BY position DESC) = 1
+        ), extracted AS (
+            SELECT campaign, run, arg_max(metrics, position) AS metrics
+            FROM metrics_extracted GROUP BY campaign, run
+        )
+        SELECT q.campaign, q.experiment, q.run, q."index", q.seed, q.launcher, q.position,
+            coalesce(f.status, CASE WHEN s.run IS NULL THEN 'requested' ELSE 'running' END)
+                AS status,
+            e.metrics[c.metric_name] AS metric, e.metrics['val_bpb'] AS val_bpb,
+            e.metrics[coalesce(c.size_name, 'artifact_bytes')] AS artifact_bytes,
+            f.seconds, f.exit_code, q.recorded_at AS requested_at, f.recorded_at AS finished_at,
+            s.reference, nullif(f.detail, '') AS detail,
+            nullif(q.script_digest, '') AS script_digest, nullif(f.log_digest, '') AS log_digest,
+            f.log_bytes
+        FROM run_requested q
+        LEFT JOIN started s USING (campaign, run)
+        LEFT JOIN finished f USING (campaign, run)
+        LEFT JOIN extracted e USING (campaign, run)
+        LEFT JOIN campaigns c ON c.campaign = q.campaign
+    """,
+)
+
+DECISIONS = View(
+    name="decisions",
+    doc="Every verdict, a person's word on a quarantined experiment among them.",
+    columns=(
+        _CAMPAIGN,
+        _EXPERIMENT,
+        _column("verdict", "VARCHAR", "keep, discard, crash, rerun or quarantine"),
+        _column("reason", "VARCHAR", "why"),
+        _column("policy", "VARCHAR", "plugin or person that decided"),
+        _column("metric", "DOUBLE", "score judged; null when there was none", "metric"),
+        _column("delta", "DOUBLE", "score minus the best before", "metric"),
+        _column("confidence", "DOUBLE", "probability that the gain is real, 0 to 1"),
+        _column("artifact_bytes", "BIGINT", "size judged", "bytes"),
+        _column("decided_at", "TIMESTAMP", "when, UTC"),
+        _POSITION,
+    ),
+    query="""
+        SELECT campaign, experiment, verdict, reason, policy, metric, delta, confidence,
+            artifact_bytes, recorded_at AS decided_at, position
+        FROM decided
+        UNION ALL
+        SELECT campaign, experiment, CASE WHEN released THEN 'keep' ELSE 'discard' END,
+            reason, person, NULL, NULL, NULL, NULL, recorded_at, position
+        FROM quarantine_resolved
+    """,
+)
+
+EXPERIMENTS = View(
+    name="experiments",
+    doc="One row for each experiment, also while it runs; a dropped idea is none.",
+    columns=(
+        _CAMPAIGN,
+        _EXPERIMENT,
+        _column("commit", "VARCHAR", "commit that was tried; null before it was made"),
+        _column("parent_commit", "VARCHAR", "commit that it builds on"),
+        _column("status", "VARCHAR", "keep, discard, crash, rerun, quarantine or running"),
+        _column("direction", "VARCHAR", "family of the change"),
+        _column("description", "VARCHAR", "what is changed"),
+        _column("generator", "VARCHAR", "plugin that proposed it"),
+        _column("hypothesis", "VARCHAR", "what is expected and why"),
+        _column("metric_name", "VARCHAR", "name of the campaign's metric"),
+        _column("metric", "DOUBLE", "mean of the completed runs; null when none gave it", "metric"),
+        _column("val_bpb", "DOUBLE", "bits per byte; null when none was printed", "bits/byte"),
+        _column("artifact_bytes", "BIGINT", "largest size of code and model", "bytes"),
+        _column("predicted", "DOUBLE", "metric expected before the run", "metric"),
+        _column("delta", "DOUBLE", "score minus the best before, as decided", "metric"),
+        _column("confidence", "DOUBLE", "probability that the gain is real, 0 to 1"),
+        _column("runs", "BIGINT", "executions so far"),
+        _column("seconds", "DOUBLE", "wall clock of all runs", "s"),
+        _column("started_at", "TIMESTAMP", "when the idea was proposed, UTC"),
+        _column("ended_at", "TIMESTAMP", "when it was decided last, UTC"),
+        _column("reason", "VARCHAR", "why the verdict"),
+        _column("policy", "VARCHAR", "plugin or person that decided"),
+        _column("lesson", "VARCHAR", "what it tells about future experiments"),
+        _column("idea", "VARCHAR", "id of the idea"),
+        _column("kind", "VARCHAR", "change, or evaluation"),
+        _column("source_digest", "VARCHAR", "sha256 of the tried script; its text: sources"),
+        _column("position", "BIGINT", "place of the proposal in the log"),
+    ),
+    query="""
+        WITH proposed AS (
+            SELECT * FROM idea_proposed
+            QUALIFY row_number() OVER (PARTITION BY campaign, experiment ORDER BY position DESC) = 1
+        ), dropped AS (
+            SELECT campaign, experiment, max(position) AS position
+            FROM idea_dropped WHERE experiment IS NOT NULL GROUP BY campaign, experiment
+        ), made AS (
+            SELECT campaign, experiment, arg_max(commit, position) AS commit,
+                arg_max(parent, position) AS parent_commit, max(position) AS position
+            FROM commit_made GROUP BY campaign, experiment
+        ), applied AS (
+            SELECT campaign, experiment, arg_max(source_digest, position) AS source_digest
+            FROM change_applied GROUP BY campaign, experiment
+        ), verdicts AS (
+            SELECT campaign, experiment, arg_max(verdict, position) AS verdict,
+                arg_max(reason, position) AS reason, arg_max(policy, position) AS policy,
+                arg_max(metric, position) AS metric, arg_max(delta, position) AS delta,
+                arg_max(confidence, position) AS confidence,
+                arg_max(artifact_bytes, position) AS artifact_bytes, max(decided_at) AS ended_at
+            FROM decisions GROUP BY campaign, experiment
+        ), scores AS (
+            SELECT campaign, experiment, count(*) AS runs, sum(seconds) AS seconds,
+                avg(metric) FILTER (status = 'completed') AS metric,
+                arg_max(val_bpb, position) FILTER (status = 'completed') AS val_bpb,
+                max(artifact_bytes) FILTER (status = 'completed') AS artifact_bytes
+            FROM runs GROUP BY campaign, experiment
+        ), analysed AS (
+            SELECT campaign, experiment, arg_max(lesson, position) AS lesson
+            FROM analysis_recorded GROUP BY campaign, experiment
+        )
+        SELECT p.campaign, p.experiment, m.commit, nullif(m.parent_commit, '') AS parent_commit,
+            coalesce(v.verdict, 'running') AS status,
+            p.direction, p.description, p.generator, p.hypothesis, c.metric_name,
+            coalesce(s.metric, v.metric) AS metric,
+            CASE WHEN c.metric_name = 'val_bpb' THEN coalesce(s.metric, v.metric)
+                ELSE s.val_bpb END AS val_bpb,
+            coalesce(s.artifact_bytes, v.artifact_bytes) AS artifact_bytes,
+            p.predicted, v.delta, v.confidence, coalesce(s.runs, 0) AS runs, s.seconds,
+            p.recorded_at AS started_at, v.ended_at, v.reason, v.policy, a.lesson, p.idea, p.kind,
+            ch.source_digest, p.position
+        FROM proposed p
+        LEFT JOIN dropped d USING (campaign, experiment)
+        LEFT JOIN made m ON m.campaign = p.campaign AND m.experiment = p.experiment
+            AND m.position > p.position
+        LEFT JOIN applied ch ON ch.campaign = p.campaign AND ch.experiment = p.experiment
+        LEFT JOIN verdicts v ON v.campaign = p.campaign AND v.experiment = p.experiment
+        LEFT JOIN scores s ON s.campaign = p.campaign AND s.experiment = p.experiment
+        LEFT JOIN analysed a ON a.campaign = p.campaign AND a.experiment = p.experiment
+        LEFT JOIN campaigns c ON c.campaign = p.campaign
+        WHERE d.position IS NULL OR d.position < p.position
+    """,
+)
