@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
-
 from autoresearch import events
 from autoresearch.history import History, QueuedIdea
 from autoresearch.hookspecs import hookimpl
@@ -14,7 +12,7 @@ class Plugin:
     """Has no settings; the rank is the expected gain, and the queue is the log's."""
 
     @hookimpl
-    def propose_idea(self, history: History, source: str, rng: Random) -> Idea | None:  # noqa: ARG002
+    def propose_idea(self, history: History) -> Idea | None:
         """Return the highest ranked waiting idea that was neither tried nor refused, else None."""
         gone = set(history.tried) | {
             item.idea for item in history.rejected if isinstance(item, events.IdeaDropped)
@@ -28,25 +26,22 @@ class Plugin:
 
 def as_idea(queued: QueuedIdea, history: History) -> Idea:
     """Return a queued idea as one to try now; it cites the best experiment, which it must beat."""
-    best = history.best
+    best, score = history.best, history.best_metric
+    evidence: tuple[str, ...] = ()
+    if best is not None and score is not None:
+        evidence = (f"experiment {best.number} is the best so far: {history.metric} {score:.4f}",)
     return Idea(
         direction=queued.direction,
         description=queued.description,
         hypothesis=queued.hypothesis,
         generator=queued.generator,
-        evidence=(_evidence(history),) if best else (),
-        cites=(best.number,) if best else (0,),
+        evidence=evidence,
+        cites=(best.number if best is not None else 0,),
         patch=queued.patch,
         env=queued.env,
         predicted=_predicted(queued, history),
         expected_gain=queued.expected_gain,
     )
-
-
-def _evidence(history: History) -> str:
-    assert history.best is not None
-    number, score = history.best.number, history.best_metric
-    return f"experiment {number} is the best so far, {history.metric} {score}"
 
 
 def _predicted(queued: QueuedIdea, history: History) -> float | None:
