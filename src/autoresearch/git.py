@@ -67,9 +67,10 @@ class Git:
                 check=False,
             )
         except (FileNotFoundError, NotADirectoryError):
-            raise WorkspaceError(
-                f"{self.path} is not a folder; run this inside a project"
-            ) from None
+            raise WorkspaceError(f"{self.path} is no folder; run this inside a project") from None
+        # Line ends stay as they are: a script's bytes are what is run and what is digested.
+        out, err = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
     def commit_of(self, name: str) -> str | None:
         """Return the full commit id that ``name`` stands for, or None."""

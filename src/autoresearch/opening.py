@@ -79,7 +79,7 @@ def _write_files(campaign: Campaign, *folders: Path) -> list[Path]:
 
 
 def write_projections(root: Path, log: FileLog) -> tuple[Path, ...]:
-    """Write results.tsv and notes.md of every campaign again; the last active one's also in root."""
+    """Write results.tsv and notes.md of every campaign; the last active one's also in root."""
     written = []
     active = _by_activity(log)
     for tag in active:

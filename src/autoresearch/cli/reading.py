@@ -96,7 +96,7 @@ def show(
     if as_json:
         print_json(_as_json(found))
     else:
-        click.echo(_as_text(history, found))
+        click.echo(_as_text(found))
 
 
 def _list(history: History, as_json: bool) -> None:
@@ -117,7 +117,7 @@ def _serialise(_: type[Any], __: attrs.Attribute[Any], value: Any) -> Any:
     return dict(value) if hasattr(value, "evolver") else value
 
 
-def _as_text(history: History, experiment: Experiment) -> str:
+def _as_text(experiment: Experiment) -> str:
     lines = [
         f"experiment {experiment.number}: {one_line(experiment.idea.description, 300)}",
         f"commit {experiment.commit or 'none yet'}, by {one_line(experiment.idea.generator)}",

@@ -1,0 +1,39 @@
+# Two commands: `make demo` runs the main job, `make test` runs all tests. Both set up what they
+# need in .venv; nothing has to be installed by hand but Python 3.11, git, gcc and make.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check docs bench clean
+
+demo: .venv/.demo
+	$(BIN)/python data/build_local_dataset.py --name sotu_sp1024
+	$(BIN)/autoresearch run --tag demo --config demo.toml --batch 7
+	$(BIN)/autoresearch plot --tag demo
+
+test: .venv/.test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: .venv/.test
+	$(PIP) -e '.[docs]'
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "setting up .venv for the demo"
+	$(PIP) -e '.[train,data,report]'
+	@touch $@
+
+.venv/.test: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "setting up .venv for the tests"
+	$(PIP) -e '.[dev]'
+	@touch $@ .venv/.demo

@@ -1,0 +1,70 @@
+"""The verbs about the truth of a score: metrics and audit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import attrs
+import click
+
+from autoresearch.cli.output import print_json
+from autoresearch.cli.project import json_option, project_option, root_of, settings_at
+from autoresearch.errors import WorkspaceError
+from autoresearch.git import Git
+from autoresearch.golf.audit import audit_source, format_findings
+from autoresearch.golf.log_formats import format_reading, read_log
+
+
+@click.command()
+@click.argument("log", type=click.Path(path_type=Path))
+@json_option
+def metrics(log: Path, as_json: bool) -> None:
+    """Read the score of a training LOG by the declared rule; never a guess, never the minimum."""
+    reading = read_log(log)
+    if as_json:
+        print_json(reading.to_json())
+    else:
+        click.echo(format_reading(reading))
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@project_option
+@click.option("--against", type=click.Path(path_type=Path), help="The script before the change.")
+@json_option
+def audit(file: Path | None, project: Path, against: Path | None, as_json: bool) -> None:
+    """Check a training script for what must not run, with rule, line and reason.
+
+    Without FILE, the project's script is checked against its last commit. Exits with 1 when a
+    finding blocks.
+    """
+    path, pristine = _what(file, project, against)
+    findings = audit_source(_text(path), pristine=pristine)
+    if as_json:
+        print_json([attrs.asdict(item) for item in findings])
+    else:
+        click.echo(format_findings(findings, path.name))
+    if any(item.blocks for item in findings):
+        sys.exit(1)
+
+
+def _what(file: Path | None, project: Path, against: Path | None) -> tuple[Path, str | None]:
+    if file is not None:
+        return file, _text(against) if against else None
+    root = root_of(project)
+    script = settings_at(project, None, ()).config.script
+    if against:
+        return root / script, _text(against)
+    done = Git(root).attempt("show", f"HEAD:{script}")
+    return root / script, done.stdout if done.returncode == 0 else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkspaceError(f"cannot read {path}: {error}; name a Python script") from None
+
+
+COMMANDS = (metrics, audit)
