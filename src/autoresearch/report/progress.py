@@ -25,6 +25,7 @@ def draw(history: History, path: Path) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         raise AutoresearchError(
             "drawing needs matplotlib; install it with pip install 'autoresearch[report]'"
@@ -46,7 +47,7 @@ def draw(history: History, path: Path) -> None:
     axes.set_xlabel("experiment")
     axes.set_ylabel(f"{history.metric} ({'lower' if history.lower_is_better else 'higher'} wins)")
     axes.set_title(f"campaign {history.campaign}: {len(history.decided)} experiments")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if scored:
         axes.legend(loc="best", frameon=False)
