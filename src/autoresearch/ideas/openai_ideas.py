@@ -1,0 +1,199 @@
+"""Asks a language model behind any OpenAI-compatible server for the next experiment.
+
+Needs the extra ``openai``. Chat completions with a JSON schema are used because that is what such
+servers enforce best; what comes back is checked as if there were no schema. Whatever goes wrong is
+one PluginError, and the next generator answers instead.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from attrs import field, frozen
+
+from autoresearch.config import Config, setting
+from autoresearch.errors import PluginError
+from autoresearch.golf.known import known
+from autoresearch.history import History
+from autoresearch.hookspecs import hookimpl
+from autoresearch.ideas import answers, prompts
+from autoresearch.ideas.answers import AnswerError, Ground
+from autoresearch.model import Idea
+from autoresearch.text import block, one_line
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+_NAME = "openai"
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Which server and model, how long, and how much it is shown."""
+
+    model: str = setting("gpt-5-mini", "name of the model, as the server knows it")
+    base_url: str = setting("", "address of an OpenAI-compatible server; empty: OpenAI's own")
+    api_key_env: str = setting("OPENAI_API_KEY", "environment variable that holds the key")
+    temperature: float = setting(-1.0, "sampling temperature; negative: the server's default")
+    max_tokens: int = setting(8000, "longest answer, tokens")
+    timeout_seconds: float = setting(180.0, "longest wait for one answer, seconds")
+    retries: int = setting(2, "times the client repeats a request after a rate limit or an outage")
+    attempts: int = setting(2, "answers asked for; a bad one is sent back with what was wrong")
+    max_source_chars: int = setting(80_000, "characters of the script that are shown")
+    known: bool = setting(True, "also show what is known of the challenge, where it is the preset")
+    schema: bool = setting(True, "ask the server to enforce the JSON schema")
+
+
+@frozen(kw_only=True)
+class Usage:
+    """Tokens that one proposal used, all attempts together, as the server counted them."""
+
+    model: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+@frozen(kw_only=True)
+class _Reply:
+    text: str
+    tokens_in: int = field(default=0)
+    tokens_out: int = field(default=0)
+
+
+class Plugin:
+    """Proposes from the memory and the script; ``usage`` tells what the last proposal used."""
+
+    def __init__(self) -> None:
+        self._config, self._settings, self.usage = Config(), Settings(), Usage()
+
+    @hookimpl
+    def configure(self, config: Config) -> None:
+        """Read ``[tool.autoresearch.plugins.openai]``."""
+        self._config, self._settings = config, config.settings(_NAME, Settings)
+
+    @hookimpl
+    def propose_idea(self, history: History, source: str) -> Idea:
+        """Return an idea that was checked; PluginError when none could be had."""
+        self.usage = Usage(model=self._settings.model)
+        fixed = frozenset(self._config.env)
+        ground = Ground(history=history, source=source, generator=_NAME, fixed=fixed)
+        shown = prompts.question(
+            history, source[: self._settings.max_source_chars], fixed, self._facts()
+        )
+        messages = [
+            {"role": "system", "content": prompts.SYSTEM},
+            {"role": "user", "content": shown},
+        ]
+        with _client(self._settings) as client:
+            return self._ask(client, messages, ground)
+
+    def _facts(self) -> tuple[str, ...]:
+        if self._config.preset != "golf" or not self._settings.known:
+            return ()
+        return tuple(item.sentence for item in known())
+
+    def _ask(self, client: OpenAI, messages: list[dict[str, str]], ground: Ground) -> Idea:
+        """Ask until an answer holds; a bad one goes back to the model with what was wrong."""
+        for left in reversed(range(max(1, self._settings.attempts))):
+            reply = _complete(client, messages, self._settings)
+            self._count(reply)
+            try:
+                return answers.read(reply.text, ground)
+            except AnswerError as error:
+                if left == 0:
+                    raise
+                messages = [
+                    *messages,
+                    {"role": "assistant", "content": block(reply.text, 20_000)},
+                    {"role": "user", "content": f"{error}. Answer again with one JSON object."},
+                ]
+        raise PluginError("no answer was asked for; set plugins.openai.attempts to 1 or more")
+
+    def _count(self, reply: _Reply) -> None:
+        self.usage = Usage(
+            model=self._settings.model,
+            tokens_in=self.usage.tokens_in + reply.tokens_in,
+            tokens_out=self.usage.tokens_out + reply.tokens_out,
+        )
+
+
+def _client(settings: Settings) -> OpenAI:
+    try:
+        from openai import OpenAI
+    except ImportError:
+        raise PluginError(
+            "the package openai is not installed; install autoresearch[openai]"
+        ) from None
+    key = os.environ.get(settings.api_key_env, "")
+    if not key and not settings.base_url:
+        raise PluginError(
+            f"environment variable {settings.api_key_env} is empty; put an API key into it or set "
+            "plugins.openai.base_url to a server that needs none"
+        )
+    return OpenAI(
+        api_key=key or "none",
+        base_url=settings.base_url or None,
+        timeout=settings.timeout_seconds,
+        max_retries=settings.retries,
+    )
+
+
+def _complete(client: OpenAI, messages: list[dict[str, str]], settings: Settings) -> _Reply:
+    from openai import OpenAIError
+
+    try:
+        answer: Any = client.chat.completions.create(**_request(messages, settings))
+    except OpenAIError as error:
+        _fail(error, settings)
+    except ValueError as error:  # a body that claims to be JSON and is not
+        _fail(error, settings)
+    return _reply(answer)
+
+
+def _request(messages: list[dict[str, str]], settings: Settings) -> dict[str, Any]:
+    request: dict[str, Any] = {"model": settings.model, "messages": messages}
+    # Only OpenAI's own newer models insist on the new name; the others know the old one.
+    limit = "max_tokens" if settings.base_url else "max_completion_tokens"
+    request[limit] = settings.max_tokens
+    if settings.temperature >= 0:
+        request["temperature"] = settings.temperature
+    if settings.schema:
+        shape = {"name": "experiment", "schema": prompts.SCHEMA, "strict": True}
+        request["response_format"] = {"type": "json_schema", "json_schema": shape}
+    return request
+
+
+def _fail(error: Exception, settings: Settings) -> NoReturn:
+    key = os.environ.get(settings.api_key_env, "")
+    told = str(error).replace(key, "***") if key else str(error)
+    server = settings.base_url or "OpenAI"
+    raise PluginError(
+        f"{server} gave no answer: {type(error).__name__}: {one_line(told, 200)}; "
+        "check the server, the key and the model's name"
+    ) from None
+
+
+def _reply(answer: Any) -> _Reply:
+    """Return the text of a completion; its shape is whatever the server chose to send."""
+    choices = getattr(answer, "choices", None)
+    if not isinstance(choices, list) or not choices:
+        raise AnswerError("the model's answer was not used: it has no choices; ask again")
+    message = getattr(choices[0], "message", None)
+    reason, content = getattr(choices[0], "finish_reason", None), getattr(message, "content", None)
+    if getattr(message, "refusal", None):
+        refusal = one_line(str(message.refusal), 200)
+        raise AnswerError(f"the model refused: {refusal}; choose another model")
+    if reason in ("length", "content_filter"):
+        raise AnswerError(
+            f"the model's answer ended early ({reason}); raise plugins.openai.max_tokens"
+        )
+    if not isinstance(content, str) or not content.strip():
+        raise AnswerError("the model's answer was not used: it is empty; ask again")
+    return _Reply(text=content, **_tokens(getattr(answer, "usage", None)))
+
+
+def _tokens(usage: Any) -> dict[str, int]:
+    read = {"tokens_in": "prompt_tokens", "tokens_out": "completion_tokens"}
+    counts = {name: getattr(usage, theirs, 0) for name, theirs in read.items()}
+    return {name: count for name, count in counts.items() if type(count) is int and count >= 0}
