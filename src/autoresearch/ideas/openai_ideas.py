@@ -181,9 +181,9 @@ def _reply(answer: Any) -> _Reply:
         raise AnswerError("the model's answer was not used: it has no choices; ask again")
     message = getattr(choices[0], "message", None)
     reason, content = getattr(choices[0], "finish_reason", None), getattr(message, "content", None)
-    if getattr(message, "refusal", None):
-        refusal = one_line(str(message.refusal), 200)
-        raise AnswerError(f"the model refused: {refusal}; choose another model")
+    refusal = getattr(message, "refusal", None)
+    if refusal:
+        raise AnswerError(f"the model refused: {one_line(str(refusal))}; choose another model")
     if reason in ("length", "content_filter"):
         raise AnswerError(
             f"the model's answer ended early ({reason}); raise plugins.openai.max_tokens"
