@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from autoresearch.launchers.local import launch_run
@@ -47,3 +48,16 @@ def finish() -> Callable[[RunHandle], RunOutput]:
         return output
 
     return wait
+
+
+@pytest.fixture
+def alive() -> Callable[[int], bool]:
+    """Say whether a process still runs; a dead one that nobody collected yet does not."""
+
+    def look(pid: int) -> bool:
+        try:
+            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    return look

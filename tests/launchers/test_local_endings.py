@@ -17,6 +17,7 @@ from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus
 
 Start = Callable[..., RunHandle]
 Finish = Callable[[RunHandle], RunOutput]
+Alive = Callable[[int], bool]
 
 # Three sleepers, two of them orphans in sessions of their own; their pids go to `pids`.
 SLEEPERS = """
@@ -81,7 +82,7 @@ def test_an_empty_command_is_refused(start: Start) -> None:
         start()
 
 
-def test_a_run_that_hangs(start: Start, finish: Finish) -> None:
+def test_a_run_that_hangs(start: Start, finish: Finish, alive: Alive) -> None:
     """At its deadline a run is killed with all its children, orphans in own sessions too."""
     handle = start("sh", "-c", SLEEPERS + "sleep 60", timeout_seconds=1.5)
     sleepers = wait_for_sleepers(handle)
@@ -89,15 +90,15 @@ def test_a_run_that_hangs(start: Start, finish: Finish) -> None:
     assert output.status is RunStatus.TIMED_OUT
     assert output.detail == "killed at its deadline of 1.5 seconds"
     assert output.seconds == pytest.approx(1.5, abs=1.5)
-    assert [pid for pid in sleepers if psutil.pid_exists(pid)] == []
+    assert [pid for pid in sleepers if alive(pid)] == []
 
 
-def test_what_a_run_leaves_behind_is_killed(start: Start, finish: Finish) -> None:
+def test_what_a_run_leaves_behind_is_killed(start: Start, finish: Finish, alive: Alive) -> None:
     """A run is over when its command is over; forgotten children do not outlive it."""
     handle = start("sh", "-c", SLEEPERS)
     output = finish(handle)
     assert output.status is RunStatus.COMPLETED
-    assert [pid for pid in pids(handle) if psutil.pid_exists(pid)] == []
+    assert [pid for pid in pids(handle) if alive(pid)] == []
 
 
 def test_a_run_that_closes_its_output_goes_on(start: Start, finish: Finish) -> None:
@@ -123,7 +124,7 @@ def test_much_output_within_the_limit_is_kept_whole(start: Start, finish: Finish
     assert output.log_path.stat().st_size == 5_000_000
 
 
-def test_a_run_that_is_stopped(start: Start) -> None:
+def test_a_run_that_is_stopped(start: Start, alive: Alive) -> None:
     """After stop() the next poll says stopped_early with the reason, and no process is left."""
     handle = start("sh", "-c", SLEEPERS + "echo going; sleep 60")
     sleepers = wait_for_sleepers(handle)
@@ -132,7 +133,7 @@ def test_a_run_that_is_stopped(start: Start) -> None:
     output = handle.poll()
     assert output is not None
     assert (output.status, output.detail) == (RunStatus.STOPPED_EARLY, "val_bpb 9.1 is hopeless")
-    assert [pid for pid in sleepers if psutil.pid_exists(pid)] == []
+    assert [pid for pid in sleepers if alive(pid)] == []
 
 
 def test_stop_after_the_end_changes_nothing(start: Start, finish: Finish) -> None:
@@ -184,7 +185,9 @@ def test_the_environment_of_a_run(
     assert f"PATH={Path(sys.executable).parent}{os.pathsep}" in text
 
 
-def test_a_supervisor_told_to_end_takes_its_run_along(start: Start, finish: Finish) -> None:
+def test_a_supervisor_told_to_end_takes_its_run_along(
+    start: Start, finish: Finish, alive: Alive
+) -> None:
     """SIGTERM to the supervisor, as at a shutdown, is infra_failed and leaves nothing running."""
     handle = start("sh", "-c", SLEEPERS + "sleep 60")
     sleepers = wait_for_sleepers(handle)
@@ -192,7 +195,7 @@ def test_a_supervisor_told_to_end_takes_its_run_along(start: Start, finish: Fini
     output = finish(handle)
     assert output.status is RunStatus.INFRA_FAILED
     assert output.detail == "the supervisor of the run was ended by SIGTERM"
-    assert [pid for pid in sleepers if psutil.pid_exists(pid)] == []
+    assert [pid for pid in sleepers if alive(pid)] == []
 
 
 def test_other_launchers_requests_are_passed_on(tmp_path: Path) -> None:

@@ -122,7 +122,9 @@ def test_the_deadline_holds_without_the_loop(start: Start, tmp_path: Path) -> No
     assert output.status is RunStatus.TIMED_OUT
 
 
-def test_the_death_of_the_supervisor_is_noticed(start: Start, finish: Finish) -> None:
+def test_the_death_of_the_supervisor_is_noticed(
+    start: Start, finish: Finish, alive: Callable[[int], bool]
+) -> None:
     """kill -9 of the supervisor is infra_failed, its processes go, and the run stays over."""
     script = "(setsid sh -c 'echo $$ > orphan; exec sleep 60' &); echo $$ > child; sleep 60"
     handle = start("sh", "-c", script)
@@ -136,15 +138,8 @@ def test_the_death_of_the_supervisor_is_noticed(start: Start, finish: Finish) ->
     assert output.status is RunStatus.INFRA_FAILED
     assert output.detail.startswith("the supervisor of the run died; ")
     left = [int((folder / name).read_text()) for name in ("orphan", "child")]
-    assert [pid for pid in left if is_alive(pid)] == []
+    assert [pid for pid in left if alive(pid)] == []
     assert start("sh", "-c", script).poll() == output
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_supervisor_that_cannot_start_is_reported(

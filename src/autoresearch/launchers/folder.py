@@ -62,43 +62,43 @@ class RunFolder:
 
     def write_spec(self, spec: Spec) -> None:
         """Keep what is to be run."""
-        self._write("request.json", asdict(spec))
+        self.write("request.json", asdict(spec))
 
     def read_spec(self) -> Spec | None:
         """Return what was to be run here, or None for a fresh folder."""
-        found = self._read("request.json")
+        found = self.read("request.json")
         return Spec(**found) if found else None
 
     def write_supervisor(self, facts: Mapping[str, Any]) -> None:
         """Keep who runs it; from now on nobody may start it again."""
-        self._write("supervisor.json", facts)
+        self.write("supervisor.json", facts)
 
     def read_supervisor(self) -> dict[str, Any] | None:
         """Return who runs or ran it, or None if it was never started."""
-        return self._read("supervisor.json")
+        return self.read("supervisor.json")
 
     def ask_to_stop(self, reason: str) -> None:
         """Ask the supervisor to end the run."""
-        self._write("stop.json", {"reason": reason})
+        self.write("stop.json", {"reason": reason})
 
     def stop_reason(self) -> str | None:
         """Return why the run is to stop, or None."""
-        found = self._read("stop.json")
+        found = self.read("stop.json")
         return str(found["reason"]) if found else None
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Keep how it ended, if need be in the room that `reserve` set aside for that."""
         facts = asdict(outcome)
         try:
-            self._write("outcome.json", facts)
+            self.write("outcome.json", facts)
         except OSError:
             (self.path / ".reserve").unlink(missing_ok=True)
-            self._write("outcome.json", facts)
+            self.write("outcome.json", facts)
         (self.path / ".reserve").unlink(missing_ok=True)
 
     def read_outcome(self) -> Outcome | None:
         """Return how it ended, or None."""
-        found = self._read("outcome.json")
+        found = self.read("outcome.json")
         return Outcome(**found) if found else None
 
     def output(self, name: str, outcome: Outcome) -> RunOutput:
@@ -128,10 +128,12 @@ class RunFolder:
             else:
                 yield True
 
-    def _write(self, name: str, facts: Mapping[str, Any]) -> None:
-        write_durably(self.path / name, json.dumps(facts, sort_keys=True) + "\n")
+    def write(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Replace the file `name` by `facts`, as JSON."""
+        write_durably(self.path / name, (json.dumps(facts, sort_keys=True) + "\n").encode())
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def read(self, name: str) -> dict[str, Any] | None:
+        """Return the facts in the file `name`, or None if there is no such file."""
         try:
             text = (self.path / name).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -140,12 +142,12 @@ class RunFolder:
         return facts
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Put `text` under `path` so that after a crash the file is whole, old or new."""
+def write_durably(path: Path, data: bytes) -> None:
+    """Put `data` under `path` so that after a crash the file is whole, old or new."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

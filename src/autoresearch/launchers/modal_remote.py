@@ -1,0 +1,183 @@
+"""What the launcher ``modal`` asks of Modal, in six calls; the client is imported when needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from autoresearch.errors import AutoresearchError
+from autoresearch.launchers.environment import clean_environment
+
+_FUNCTION = "train"
+_DEPLOY_SECONDS = 1800.0
+_NO_TOKEN = "modal has no valid token; run `modal token new` and start again"
+
+
+class RemoteError(Exception):
+    """Modal could not do it; the text says why, and what a person can do where one can."""
+
+
+class RemoteTimeoutError(RemoteError):
+    """The call ran past the limit that Modal itself enforces."""
+
+
+class RemoteCrashError(RemoteError):
+    """The function raised instead of returning a verdict."""
+
+
+class RemoteAwayError(RemoteError):
+    """Modal did not answer now; the call may well go on, so ask again later."""
+
+
+class Remote(Protocol):
+    """The place where runs happen; every method may raise RemoteError."""
+
+    def claimed(self, name: str) -> str | None:
+        """Return the id of the call that already carries out the run `name`, if any."""
+
+    def spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
+        """Start the call for an order and return its id, without waiting for it."""
+
+    def verdict(self, call: str) -> str | None:
+        """Return what a call returned, or None while it goes on."""
+
+    def cancel(self, call: str) -> None:
+        """End a call and its machine."""
+
+    def read(self, path: str) -> bytes | None:
+        """Return a kept file, or None if there is none."""
+
+
+@frozen(kw_only=True)
+class ModalRemote:
+    """Modal itself, through its client; the app is deployed on first use, once for each text."""
+
+    script: Path
+    app: str
+    volume: str
+    claims: str
+
+    def claimed(self, name: str) -> str | None:
+        """Ask the dictionary in which a call enters itself before it does anything."""
+        modal = client()
+        try:
+            claims = modal.Dict.from_name(self.claims, create_if_missing=True)
+            found = claims.get(name)
+        except Exception as error:
+            raise explain(error) from error
+        return None if found is None else str(found)
+
+    def spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
+        """Spawn, and deploy first if this text of the script is not deployed yet."""
+        modal = client()
+        try:
+            return self._spawn(order, gpu, timeout_seconds)
+        except modal.exception.NotFoundError:
+            self._deploy()
+        except Exception as error:
+            raise explain(error) from error
+        try:
+            return self._spawn(order, gpu, timeout_seconds)
+        except Exception as error:
+            raise explain(error) from error
+
+    def verdict(self, call: str) -> str | None:
+        """Look at the call without waiting; a pending one raises the builtin TimeoutError."""
+        modal = client()
+        try:
+            return str(modal.FunctionCall.from_id(call).get(timeout=0))
+        except TimeoutError:
+            return None
+        except Exception as error:
+            raise explain(error) from error
+
+    def cancel(self, call: str) -> None:
+        """Cancel, and take the container along: the training process ignores gentler ways."""
+        modal = client()
+        try:
+            modal.FunctionCall.from_id(call).cancel(terminate_containers=True)
+        except Exception as error:
+            raise explain(error) from error
+
+    def read(self, path: str) -> bytes | None:
+        """Read a file of the volume, whole."""
+        modal = client()
+        try:
+            volume = modal.Volume.from_name(self.volume, create_if_missing=True)
+            return b"".join(volume.read_file(path))
+        except (FileNotFoundError, modal.exception.NotFoundError):
+            return None
+        except Exception as error:
+            raise explain(error) from error
+
+    @property
+    def deployment(self) -> str:
+        """The app's name with a digest of the script, so that a new text never meets an old one."""
+        return f"{self.app}-{hashlib.sha256(self.script.read_bytes()).hexdigest()[:10]}"
+
+    def _spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
+        function = client().Function.from_name(self.deployment, _FUNCTION)
+        limited = function.with_options(gpu=gpu, timeout=round(timeout_seconds))
+        return str(limited.spawn(order).object_id)
+
+    def _deploy(self) -> None:
+        command = [sys.executable, "-m", "modal", "deploy", "--name", self.deployment]
+        own = {key: value for key, value in os.environ.items() if key.startswith("MODAL_")}
+        try:
+            ended = subprocess.run(
+                [*command, str(self.script)],
+                env=clean_environment(os.environ, own),
+                capture_output=True,
+                text=True,
+                timeout=_DEPLOY_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RemoteError(
+                f"modal deploy took over {_DEPLOY_SECONDS:g} seconds; try it by hand"
+            ) from error
+        if ended.returncode:
+            said = (ended.stderr.strip() or ended.stdout.strip()).splitlines() or ["nothing"]
+            raise RemoteError(f"modal deploy failed: {said[-1]}; try it by hand")
+
+
+def client() -> Any:
+    """Return the module `modal`; raises AutoresearchError where it is not installed."""
+    try:
+        import modal
+    except ImportError as error:
+        raise AutoresearchError(
+            "the launcher 'modal' needs the package modal; pip install 'autoresearch[modal]'"
+        ) from error
+    return modal
+
+
+def explain(error: Exception) -> RemoteError:
+    """Turn what Modal's client raised into one of our four kinds, with one line."""
+    known = client().exception
+    said = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, known.AuthError):
+        return RemoteError(_NO_TOKEN)
+    if isinstance(error, known.FunctionTimeoutError):
+        return RemoteTimeoutError("ended by Modal's own limit on the function")
+    if isinstance(error, (known.ConnectionError, known.ServiceError, known.ClientClosed, OSError)):
+        return RemoteAwayError(f"modal does not answer: {said}")
+    if isinstance(error, known.Error):
+        return RemoteError(f"modal failed ({type(error).__name__}): {said}")
+    return RemoteCrashError(f"the remote function raised {type(error).__name__}: {said}")
+
+
+def status_of(verdict: str | bytes) -> dict[str, Any]:
+    """Read a verdict; raises RemoteError for text that is none."""
+    try:
+        found = json.loads(verdict)
+        return {"status": str(found["status"]), **found}
+    except (ValueError, TypeError, KeyError) as error:
+        raise RemoteError(f"the verdict of the remote function cannot be read: {error}") from error

@@ -1,0 +1,169 @@
+"""The remote function of modal_train.py, run here: its body, its app, and the way in."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+# The client says so of every local call of a function with volumes; here a folder stands for them.
+pytestmark = pytest.mark.filterwarnings("ignore:The train function is executing locally")
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "modal_train.py"
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """A folder in the place of the volume that keeps runs."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def modal_train(volume: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, imported as Modal imports it, with `volume` as its volume."""
+    pytest.importorskip("modal")
+    spec = importlib.util.spec_from_file_location("modal_train", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "RUNS", volume)
+    return module
+
+
+def order(source: str, **changes: Any) -> str:
+    given = {
+        "name": "night-1-0",
+        "script": "train_gpt.py",
+        "source": source,
+        "command": [sys.executable, "train_gpt.py"],
+        "env": {},
+        "timeout_seconds": 30,
+        "max_log_bytes": 1_000_000,
+        "keep": ["final_model.int8.ptz"],
+    }
+    return json.dumps({**given, **changes})
+
+
+def carry_out(modal_train: ModuleType, asked: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(modal_train.train.local(asked))
+    return answer
+
+
+def test_a_script_runs_and_everything_is_kept(
+    modal_train: ModuleType, volume: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Output goes to the caller and the volume; the verdict and the model stay in the volume."""
+    source = (
+        "import os, sys\nprint('val_bpb:1.2', os.environ['ITERATIONS'])\n"
+        "print('to stderr', file=sys.stderr)\nopen('final_model.int8.ptz', 'wb').write(b'abc')\n"
+    )
+    found = carry_out(modal_train, order(source, env={"ITERATIONS": "20"}))
+    assert (found["status"], found["exit_code"], found["detail"]) == ("completed", 0, "")
+    kept = volume / "night-1-0"
+    assert (kept / "run.log").read_text() == "val_bpb:1.2 20\nto stderr\n"
+    assert (kept / "final_model.int8.ptz").read_bytes() == b"abc"
+    assert json.loads((kept / "outcome.json").read_text()) == found
+    assert capfd.readouterr().out == "val_bpb:1.2 20\nto stderr\n"
+
+
+def test_a_name_runs_once(modal_train: ModuleType, volume: Path) -> None:
+    """An order whose verdict is in the volume is answered from there."""
+    first = carry_out(modal_train, order("print('first')"))
+    second = carry_out(modal_train, order("print('second')"))
+    assert second == first
+    assert (volume / "night-1-0" / "run.log").read_text() == "first\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "code", "detail"),
+    [
+        ("raise SystemExit(3)", "crashed", 3, "exit code 3"),
+        ("import os; os.kill(os.getpid(), 11)", "crashed", -11, "killed by signal 11"),
+        ("while True: print('x' * 9999)", "crashed", None, "printed more than 1000000 bytes"),
+    ],
+)
+def test_a_script_that_fails(
+    modal_train: ModuleType, source: str, status: str, code: int | None, detail: str
+) -> None:
+    """Exit codes, signals and floods are crashes with their reason."""
+    found = carry_out(modal_train, order(source))
+    assert (found["status"], found["exit_code"], found["detail"]) == (status, code, detail)
+
+
+def test_a_script_that_hangs(
+    modal_train: ModuleType, volume: Path, alive: Callable[[int], bool]
+) -> None:
+    """At the deadline the command and its children are killed, own sessions or not."""
+    source = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "print(child.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    began = time.monotonic()
+    found = carry_out(modal_train, order(source, timeout_seconds=1.0))
+    assert time.monotonic() - began < 20
+    assert (found["status"], found["exit_code"]) == ("timed_out", None)
+    assert found["detail"] == "killed at its deadline of 1 seconds"
+    child = int((volume / "night-1-0" / "run.log").read_text())
+    while alive(child):
+        assert time.monotonic() < began + 20
+        time.sleep(0.02)
+
+
+def test_a_script_that_closes_its_output(modal_train: ModuleType) -> None:
+    """The end of the output is not the end of the script."""
+    source = "import os, time\nos.close(1)\nos.close(2)\ntime.sleep(0.5)\nos._exit(4)\n"
+    assert carry_out(modal_train, order(source))["exit_code"] == 4
+
+
+def test_a_command_that_does_not_exist(modal_train: ModuleType) -> None:
+    """A missing program is the fault of the image, not of the idea."""
+    found = carry_out(modal_train, order("", command=["no-such-program"]))
+    assert found["status"] == "infra_failed"
+    assert "no-such-program" in found["detail"]
+
+
+def test_the_script_sees_no_credentials(
+    modal_train: ModuleType, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variables with which a container talks to Modal are not passed on."""
+    monkeypatch.setenv("MODAL_TASK_SECRET", "hunter2")
+    carry_out(modal_train, order("import os; print(dict(os.environ))"))
+    assert "hunter2" not in (volume / "night-1-0" / "run.log").read_text()
+
+
+def test_the_image_has_the_versions_of_this_project(modal_train: ModuleType) -> None:
+    """What the image installs is what constraints.txt pins, so that scores mean the same."""
+    pins = dict(
+        re.findall(r"^([\w.-]+)==([\w.+-]+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    )
+    named = dict(re.findall(r'"(\w+)==([\w.]+)"', SCRIPT.read_text()))
+    assert set(named) == {"torch", "numpy", "sentencepiece", "psutil"}
+    assert {name: pins[name] for name in named} == named
+
+
+def test_modal_run_without_a_token(tmp_path: Path) -> None:
+    """The protocol's command says in one line how to get a token, and exits with 1."""
+    pytest.importorskip("modal")
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-m", "modal", "run", str(SCRIPT)],
+        env=environ, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "Token missing" in ended.stderr
+    assert "modal token new" in ended.stderr.replace("\n", " ")
