@@ -32,6 +32,7 @@ from autoresearch.log.table import (
     fill_tables,
     last_row,
     row,
+    unlike_their_hash,
     value,
 )
 
@@ -76,6 +77,8 @@ class Database:
                 create_keys(connection)
                 create_schema(connection, self.schema)
                 made = self._described(connection, order)
+                if wrong := unlike_their_hash(connection):
+                    raise LogError(f"stored events {wrong[:9]} differ from their lines; run again")
         except BaseException:
             _remove(fresh)
             raise
@@ -113,7 +116,7 @@ class Database:
         for digest in self.sources:
             if digest not in known:
                 text = self.sources.get(digest)
-                yield digest, len(text.encode("utf-8", "replace")), text
+                yield digest, len(text.encode()), text
 
     def _fold(self, order: Order) -> bool:
         state = load_folded(self.state)

@@ -19,9 +19,12 @@ class SourceStore:
     def put(self, text: str) -> str:
         """Store a text durably and return its digest: 64 hex digits.
 
-        Raises LogError when the disk does not take it.
+        Raises LogError when the disk does not take it, or when it is not Unicode text.
         """
-        data = text.encode("utf-8", "surrogatepass")
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise LogError(f"a source has {error.reason} at {error.start}; replace it") from None
         digest = sha256(data).hexdigest()
         path = self.folder / digest
         if not path.exists():
@@ -44,7 +47,7 @@ class SourceStore:
             ) from None
         if sha256(data).hexdigest() != digest:
             raise LogError(f"{self.folder / digest} was changed; restore it from its commit")
-        return data.decode("utf-8", "surrogatepass")
+        return data.decode()
 
     def __contains__(self, digest: object) -> bool:
         return isinstance(digest, str) and is_digest(digest) and (self.folder / digest).exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import duckdb
@@ -12,9 +12,12 @@ from autoresearch.errors import LogError
 from autoresearch.log.database import Database
 from autoresearch.log.ordering import Ordering
 from autoresearch.log.reading import connect
-from autoresearch.log.records import Head, Recorded
+from autoresearch.log.rebuild import rebuild
+from autoresearch.log.records import Anchor, Head, Recorded
+from autoresearch.log.report import RebuildReport, VerifyReport
 from autoresearch.log.schema import Schema
 from autoresearch.log.sources import SourceStore
+from autoresearch.log.verify import verify
 from autoresearch.log.writer import FileWriter
 
 
@@ -73,6 +76,14 @@ class FileLog:
         file is not folded into: close it when done.
         """
         return connect(self.database, at)
+
+    def verify(self, anchors: Iterable[Anchor] = ()) -> VerifyReport:
+        """Check every file of the store; see :func:`autoresearch.log.verify.verify`."""
+        return verify(self.database, anchors)
+
+    def rebuild(self) -> RebuildReport:
+        """Make events.duckdb anew; see :func:`autoresearch.log.rebuild.rebuild`."""
+        return rebuild(self.database)
 
 
 def open_log(

@@ -126,6 +126,23 @@ def last_row(connection: duckdb.DuckDBPyConnection) -> tuple[int, int, str]:
     return count, last, digest or GENESIS
 
 
+def unlike_their_hash(connection: duckdb.DuckDBPyConnection) -> list[int]:
+    """Return the positions of rows whose columns do not give their hash: the chain, in SQL."""
+    found = connection.execute(_UNLIKE).fetchall()
+    return [position for (position,) in found]
+
+
+_UNLIKE = """
+    SELECT position FROM events WHERE hash <> sha256(previous_hash
+        || '{"actor":"' || actor
+        || '","at":"' || strftime(recorded_at, '%Y-%m-%dT%H:%M:%S.%fZ')
+        || '","campaign":"' || campaign || '","event_id":"' || event_id
+        || '","payload":' || payload || ',"schema_version":' || schema_version
+        || ',"stream":"' || stream || '","type":"' || type || '","version":' || version || '}')
+    ORDER BY position
+"""
+
+
 def row(record: Recorded, journal: str = "", start: int = 0) -> Row:
     """Return an event as a row of the table ``events``."""
     return (
