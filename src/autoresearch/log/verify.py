@@ -30,10 +30,8 @@ def verify(database: Database, anchors: Iterable[Anchor] = ()) -> VerifyReport:
     root = database.ordering.root
     order = Order()
     report = VerifyReport(order.head)
-    with (
-        _lock_if_possible(database.lock),
-        _lock_if_possible(database.ordering.locks / "order.lock"),
-    ):
+    fold_lock, order_lock = database.lock, database.ordering.locks / "order.lock"
+    with _held_if_possible(fold_lock), _held_if_possible(order_lock):
         sizes = journal_sizes(database.ordering.journals)
         _check_manifest(root, order, report)
         report.head, report.events = order.head, order.position
