@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import NamedTuple
 
 from attrs import evolve, frozen
 
@@ -18,9 +19,7 @@ _SETTING = re.compile(r"[\w.]+[:=]\S*\d\S*$")
 _HEAD = re.compile(r"[A-Za-z_][\w.+:/\-]*$")
 _WORD = re.compile(r"[A-Za-z][\w.+\-]*:?$")
 _TIME = re.compile(r"\b(?:eval_time|time|elapsed)\s*[:=]\s*(\d+(?:\.\d+)?)\s*(ms|s)\b")
-_TRAINING = re.compile(
-    r"(?:step|iter|iteration)?[: ]?\s*(?P<step>\d+)(?:\s*/\s*\d+)?[\s|:,]+(?P<rest>.*)"
-)
+_TRAINING = re.compile(r"(?:step|iter|iteration)?[: ]?\s*(\d{1,12})(?:\s*/\s*\d+)?[\s|:,]+(.*)")
 _TRAIN_LOSS = re.compile(rf"(?:train_)?loss\s*[:=]\s*({NUMBER})", re.IGNORECASE)
 _CLOCK = re.compile(r"\btrain_time\s*:\s*(\d+(?:\.\d+)?)\s*ms")
 _MOST_WORDS = 4
@@ -68,8 +67,7 @@ class Validation:
     train_time_ms: float | None = None
 
 
-@frozen(kw_only=True)
-class TrainLine:
+class TrainLine(NamedTuple):
     """A line of the training loop: its step, loss in nats and clock where it is in milliseconds."""
 
     step: int
@@ -108,31 +106,25 @@ def parse_summary(text: str) -> float | None:
     return float(found[1]) if found else None
 
 
-def parse_validation(text: str, line: int) -> Validation | None:
-    """Return a validation of the training loop, in any of the three loggers' forms."""
+def parse_training(text: str, line: int) -> Validation | TrainLine | None:
+    """Return what a line of the training loop says, in any of the loggers' forms."""
     found = _TRAINING.match(text)
     if found is None:
         return None
-    loss, bpb = _LOSS.search(found["rest"]), _BPB.search(found["rest"])
-    if loss is None or bpb is None:
+    step, rest = int(found[1]), found[2]
+    bpb = _BPB.search(rest) if "val_bpb" in rest else None
+    if bpb is None:
+        trained = _TRAIN_LOSS.match(rest)
+        return TrainLine(step, float(trained[1]), _clock(rest)) if trained else None
+    loss = _LOSS.search(rest)
+    if loss is None:
         return None
     return Validation(
         line=line,
-        step=int(found["step"]),
+        step=step,
         val_bpb=float(bpb[1]),
         val_loss=float(loss[1]),
-        train_time_ms=_clock(found["rest"]),
-    )
-
-
-def parse_train_line(text: str) -> TrainLine | None:
-    """Return what a line of the training loop says about the loss on training data."""
-    found = _TRAINING.match(text)
-    loss = _TRAIN_LOSS.match(found["rest"]) if found else None
-    if found is None or loss is None:
-        return None
-    return TrainLine(
-        step=int(found["step"]), loss=float(loss[1]), train_time_ms=_clock(found["rest"])
+        train_time_ms=_clock(rest),
     )
 
 

@@ -186,7 +186,7 @@ def _clocks(run: Run, eval_ms: float | None) -> Findings:
         return ()
     found: Findings = ()
     train_ms = float(run.facts.get("stop_ms", run.train_time_ms or 0))
-    found += training_clock(train_ms, step_ms=float(run.facts.get("step_ms", 0)))
+    found += training_clock(train_ms, step_ms=run.step_ms)
     if eval_ms is not None and eval_ms > WARN_MS:
         detail = f"evaluated for {eval_ms:,.0f} ms, expected at most 600,000 ms"
         on_eight = run.facts.get("world_size") == "8"

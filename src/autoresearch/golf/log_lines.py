@@ -39,6 +39,8 @@ _PREFIX = re.compile(
     )[ \t]?[-|]?[ \t]?""",
     re.VERBOSE,
 )
+# What a prefix that starts with a letter starts with, for a quick no to nearly every line.
+_WORDS = ("rank", "std", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class Line(NamedTuple):
@@ -91,6 +93,8 @@ def bare(text: str) -> str:
     """Return a line without escapes and without the times, ranks and levels in front of it."""
     if "\x1b" in text:
         text = _ESCAPE.sub("", text)
+    if text[:1].isalpha() and not text.startswith(_WORDS) and "|" not in text[:45]:
+        return text
     for _ in range(4):
         found = _PREFIX.match(text)
         if found is None:

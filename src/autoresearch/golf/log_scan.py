@@ -6,6 +6,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Iterable
+from typing import TypeVar
 
 from attrs import define, field
 
@@ -15,8 +16,7 @@ from autoresearch.golf.candidates import (
     Validation,
     parse_candidate,
     parse_summary,
-    parse_train_line,
-    parse_validation,
+    parse_training,
 )
 from autoresearch.golf.failures import FailureReader
 from autoresearch.golf.log_lines import Line, bare
@@ -24,7 +24,8 @@ from autoresearch.golf.sizes import Size, parse_size
 from autoresearch.golf.stages import Stage, announced_stage, enabled_stage
 
 TAIL_LINES = 20
-_KEEP = 10_000  # candidates, sizes and validations; a log that has more is not a log
+_MOST = 10_000  # of candidates, sizes and validations; of more, the older half is forgotten
+_Item = TypeVar("_Item")
 
 
 @define
@@ -34,6 +35,7 @@ class Run:
     start: int = 0
     candidates: list[Candidate] = field(factory=list)
     validations: list[Validation] = field(factory=list)
+    train_text: str = ""
     train_losses: deque[TrainLine] = field(factory=lambda: deque(maxlen=4000))
     sizes: list[Size] = field(factory=list)
     failures: FailureReader = field(factory=FailureReader)
@@ -48,6 +50,12 @@ class Run:
     not_a_number: int | None = None
     appendix: int | None = None
     headers: set[str] = field(factory=set)
+
+    @property
+    def step_ms(self) -> float:
+        """The average time of a step in milliseconds, 0 where no line said it."""
+        found = re.search(r"step_avg:\s*(\d+(?:\.\d+)?)ms", self.train_text)
+        return float(found[1]) if found else 0.0
 
     @property
     def has_body(self) -> bool:
@@ -74,6 +82,7 @@ _STARTS = re.compile(
     r"(val_bpb:enabled|train_loader:dataset|-* ?Hyperparameters|train_shards:|"
     r"warmup(?:_step)?: ?1/)"
 )
+_MAY_START = ("val_bpb:", "train_", "-", "Hyper", "warmup", "step", "0/", "1/", " ")
 _FIRST_STEP = re.compile(r"(?:step[: ])?\s*[01]/\d+\s+(?:val_|train_)?loss")
 _FACTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("dataset", re.compile(r"train_loader:dataset:(\S+)")),
@@ -92,7 +101,6 @@ _FACTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("paid_prefix", re.compile(r".*\bpaid_\w*(?:bytes|tokens)\s*[:=]\s*([1-9]\d*)")),
     ("stop_step", re.compile(r"stopping_early:.*?\bstep:\s*(\d+)")),
     ("stop_ms", re.compile(r"stopping_early:.*?\btrain_time:\s*(\d+(?:\.\d+)?)ms")),
-    ("step_ms", re.compile(r".*\bstep_avg:\s*(\d+(?:\.\d+)?)ms")),
     ("total_eval_s", re.compile(r"total_eval_time:\s*(\d+(?:\.\d+)?)s")),
 )
 # A fact's line holds one of these; most lines of a log hold none and are not looked at again.
@@ -116,6 +124,8 @@ def scan(lines: Iterable[Line]) -> Scan:
 
 
 def _enter_run(result: Scan, text: str, number: int) -> None:
+    if not text.startswith(_MAY_START):
+        return
     found = _STARTS.match(text)
     kind = found[1] if found else ("first step" if _FIRST_STEP.match(text) else "")
     if not kind:
@@ -140,31 +150,37 @@ def _same_run(run: Run, kind: str) -> bool:
 
 def _read(run: Run, text: str, line: Line) -> None:
     run.failures.read(text, line.number)
-    if "loss" in text or "val_bpb" in text:
-        _read_metric(run, text, line)
+    if "loss" in text and _read_training(run, text, line):
+        return
+    if "val_bpb" in text and run.appendix is None:
+        _read_score(run, text, line)
     if "ize" in text or "artifact" in text or "budget:" in text:
         size = parse_size(text, line.number)
-        if size is not None and len(run.sizes) < _KEEP:
-            run.sizes.append(size)
-    if any(hint in text for hint in _FACT_HINTS):
+        if size is not None:
+            _keep(run.sizes, size)
+    if ":" in text or "=" in text:
         _read_facts(run, text)
     _read_stage(run, text, line.number)
 
 
-def _read_metric(run: Run, text: str, line: Line) -> None:
-    validation = parse_validation(text, line.number)
-    if validation is not None:
-        _training(run, validation, validation.val_loss, line.number)
-        if len(run.validations) < _KEEP:
-            run.validations.append(validation)
-    elif (trained := parse_train_line(text)) is not None:
-        _training(run, trained, trained.loss, line.number)
-        run.train_losses.append(trained)
-        step_ms = re.search(r"step_avg:(\d+(?:\.\d+)?)ms", text)
-        if step_ms:
-            run.facts["step_ms"] = step_ms[1]
-    elif run.appendix is None and "val_bpb" in text:
-        _read_score(run, text, line)
+def _read_training(run: Run, text: str, line: Line) -> bool:
+    seen = parse_training(text, line.number)
+    if seen is None:
+        return False
+    run.last_step, run.body_end = seen.step, line.number
+    if seen.train_time_ms is not None:
+        run.train_time_ms = seen.train_time_ms
+    if isinstance(seen, TrainLine):
+        loss, run.train_text = seen.loss, text
+        run.train_losses.append(seen)
+    else:
+        loss = seen.val_loss
+        _keep(run.validations, seen)
+    if math.isfinite(loss):
+        run.not_a_number = None
+    elif run.not_a_number is None:
+        run.not_a_number = line.number
+    return True
 
 
 def _read_score(run: Run, text: str, line: Line) -> None:
@@ -173,10 +189,9 @@ def _read_score(run: Run, text: str, line: Line) -> None:
         run.summary = (line.number, summary)
         return
     candidate = parse_candidate(text.strip(), line.number, ended=line.ended)
-    if candidate is None or len(run.candidates) >= _KEEP:
-        return
-    run.candidates.append(_at_true_stage(run, candidate))
-    run.body_end = line.number
+    if candidate is not None:
+        _keep(run.candidates, _at_true_stage(run, candidate))
+        run.body_end = line.number
 
 
 def _at_true_stage(run: Run, candidate: Candidate) -> Candidate:
@@ -185,23 +200,21 @@ def _at_true_stage(run: Run, candidate: Candidate) -> Candidate:
         return candidate
     if run.eval_mode is not None:
         return candidate.at_stage(run.eval_mode)
-    for other in reversed(run.candidates):
+    for other in reversed(run.candidates[-20:]):
         if other.stage.rank > Stage.ROUNDTRIP.rank and other.agrees_with(candidate):
             return candidate.at_stage(other.stage)
     return candidate
 
 
-def _training(run: Run, seen: Validation | TrainLine, loss: float, number: int) -> None:
-    run.last_step, run.body_end = seen.step, number
-    if seen.train_time_ms is not None:
-        run.train_time_ms = seen.train_time_ms
-    if not math.isfinite(loss):
-        run.not_a_number = run.not_a_number or number
-    else:
-        run.not_a_number = None
+def _keep(items: list[_Item], item: _Item) -> None:
+    items.append(item)
+    if len(items) > _MOST:
+        del items[: _MOST // 2]
 
 
 def _read_facts(run: Run, text: str) -> None:
+    if not any(hint in text for hint in _FACT_HINTS):
+        return
     for name, pattern in _FACTS:
         found = pattern.match(text)
         if found is not None and (name != "model_params" or name not in run.facts):
@@ -218,5 +231,5 @@ def _read_stage(run: Run, text: str, number: int) -> None:
         if run.appendix is None and text.startswith(("# ", "## ", "### ", "```")):
             run.appendix = number
         stage = announced_stage(text) if len(text) < 2000 else None
-        if stage is not None and len(run.announced) < _KEEP:
-            run.announced.append((number, stage))
+        if stage is not None:
+            _keep(run.announced, (number, stage))
