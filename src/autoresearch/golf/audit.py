@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from autoresearch.golf.audit_imports import audit_imports
@@ -44,7 +45,7 @@ def audit_source(
     before = _parsed(pristine)
     found = list(_findings(script, before, evaluation_change, env or {}, limit))
     if before is not None:
-        found = _added(found, list(_inherent(before, evaluation_change)))
+        found = _added(found, _inherent(before, evaluation_change))
     return tuple(sorted(found, key=lambda v: (v.line or 0, v.rule, v.detail)))
 
 
@@ -105,20 +106,24 @@ def format_findings(findings: Sequence[Violation], name: str = "train_gpt.py") -
     return "\n".join([*lines, f"{name}: {verdict}: {blocking} violations, {warnings} warnings"])
 
 
+@lru_cache(maxsize=8)
 def _parsed(source: str | None) -> Script | None:
     if not source or any(True for _ in audit_compiles(source)):
         return None
     return parse_script(source)
 
 
-def _inherent(script: Script, typed: bool) -> Iterator[Violation]:
-    """Findings that need no comparison."""
-    yield from audit_imports(script)
-    yield from audit_validation(script, typed=typed)
-    yield from audit_literals(script)
-    yield from audit_flags(script)
-    yield from audit_settings(script, None)
-    yield from audit_region(script, None, typed=typed)
+@lru_cache(maxsize=8)
+def _inherent(script: Script, typed: bool) -> tuple[Violation, ...]:
+    """Findings that need no comparison; one script at head is asked for many changes."""
+    return (
+        *audit_imports(script),
+        *audit_validation(script, typed=typed),
+        *audit_literals(script),
+        *audit_flags(script),
+        *audit_settings(script, None),
+        *audit_region(script, None, typed=typed),
+    )
 
 
 def _findings(
@@ -136,7 +141,7 @@ def _findings(
         yield from audit_loss(script, before)
 
 
-def _added(found: list[Violation], known: list[Violation]) -> list[Violation]:
+def _added(found: list[Violation], known: Sequence[Violation]) -> list[Violation]:
     """Drop, once each, the findings that the script had before; lines may have moved."""
     left = Counter((v.rule, v.detail, v.severity) for v in known)
     added = []

@@ -217,6 +217,13 @@ class Flow:
             self.watcher.cut(node, labels, self.inside)
         return labels
 
+    def _of_Yield(self, node: ast.Yield | ast.YieldFrom, env: Env) -> Labels:  # noqa: N802
+        if node.value is not None:
+            env[_RETURN] = env.get(_RETURN, CLEAN) | self.value(node.value, env)
+        return CLEAN
+
+    _of_YieldFrom = _of_Yield  # noqa: N815
+
     def _of_Lambda(self, node: ast.Lambda, env: Env) -> Labels:  # noqa: N802
         return self.value(node.body, dict(env))
 

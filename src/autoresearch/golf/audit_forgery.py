@@ -32,7 +32,7 @@ class _Scope:
 def audit_forgery(script: Script, pristine: Script) -> Iterator[Violation]:
     """Yield each value of a score line that is bound, changed or passed in a new way."""
     before = {scope.name: scope for scope in _scopes(pristine)}
-    trusted = evaluation_region(script).names
+    trusted = _functions(script)
     for scope in _scopes(script):
         known = before.get(scope.name)
         if known is None:
@@ -43,8 +43,9 @@ def audit_forgery(script: Script, pristine: Script) -> Iterator[Violation]:
             if ast.unparse(node) not in told:
                 yield _found(node, "the score line is written another way")
         bound = {ast.unparse(node) for node, _ in _bindings(known)}
+        stated = {fact for _, value in _bindings(known) for fact in _facts(value)}
         for node, value in _bindings(scope):
-            if ast.unparse(node) not in bound and not _is_honest(value, trusted):
+            if ast.unparse(node) not in bound and not _is_honest(value, trusted, stated):
                 yield _found(node, "a value of the score line comes from elsewhere")
 
 
@@ -57,7 +58,7 @@ def _scopes(script: Script) -> Iterator[_Scope]:
     """Functions outside of the evaluation code that tell the score, and the module itself."""
     region = evaluation_region(script)
     inside = region_nodes(script, region)
-    tellers = _tellers(script, region.names)
+    tellers = _tellers(script, _functions(script))
     functions = [n for n in script.walk() if isinstance(n, ast.FunctionDef) and id(n) not in inside]
     for node in [*functions, script.tree]:
         own = [part for part in _own_nodes(node) if id(part) not in inside]
@@ -66,6 +67,14 @@ def _scopes(script: Script) -> Iterator[_Scope]:
             names = {n.id for t in tellings for n in ast.walk(t) if isinstance(n, ast.Name)}
             name = node.name if isinstance(node, ast.FunctionDef) else "the module"
             yield _Scope(node, name, frozenset(names - tellers), tellings)
+
+
+def _functions(script: Script) -> frozenset[str]:
+    """The functions of the evaluation code; its classes can be filled with anything."""
+    names = evaluation_region(script).names
+    return frozenset(
+        n.name for n in script.tree.body if isinstance(n, ast.FunctionDef) and n.name in names
+    )
 
 
 def _tellers(script: Script, trusted: frozenset[str]) -> frozenset[str]:
@@ -133,7 +142,16 @@ def _changes(node: ast.Call) -> str | None:
     return None
 
 
-def _is_honest(value: ast.AST | None, trusted: frozenset[str]) -> bool:
+def _facts(value: ast.AST | None) -> Iterator[tuple[object, str]]:
+    """The facts of a dict display, as key and code."""
+    if isinstance(value, ast.Dict):
+        for key, fact in zip(value.keys, value.values, strict=True):
+            yield (key.value if isinstance(key, ast.Constant) else None), ast.unparse(fact)
+
+
+def _is_honest(
+    value: ast.AST | None, trusted: frozenset[str], stated: set[tuple[object, str]]
+) -> bool:
     """A call of the evaluation and nothing around it, or facts that it does not state."""
     if isinstance(value, ast.Call):
         if isinstance(value.func, ast.Name):
@@ -141,6 +159,6 @@ def _is_honest(value: ast.AST | None, trusted: frozenset[str]) -> bool:
         keys = [k.arg for k in value.keywords]
         return not value.args and None not in keys and not MEASURED & set(keys)
     if isinstance(value, ast.Dict):
-        keys = [k.value if isinstance(k, ast.Constant) else None for k in value.keys]
-        return None not in keys and not MEASURED & set(keys)
+        facts = [fact for fact in _facts(value) if fact not in stated]
+        return all(key is not None and key not in MEASURED for key, _ in facts)
     return False

@@ -1,4 +1,4 @@
-"""The labels that an abstract run carries, who is told about them, and what libraries do to them."""
+"""Labels that an abstract run carries, who is told about them, and what libraries do to them."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ _TRUSTED = (
 _TRUSTED_NAMES = words(
     "sys.stdout sys.stderr os.path.getsize os.stat torch.Tensor.item torch.Tensor.sum "
     "torch.nn.functional.cross_entropy torch.nn.functional.log_softmax "
-    "torch.nn.functional.nll_loss torch.log_softmax torch.logsumexp torch.softmax torch.nn.functional.softmax"
+    "torch.nn.functional.nll_loss torch.log_softmax torch.logsumexp "
+    "torch.softmax torch.nn.functional.softmax"
 )
 
 
@@ -94,7 +95,8 @@ def audit_region(script: Script, pristine: Script | None, *, typed: bool) -> Ite
 
 def region_nodes(script: Script, region: Region) -> set[int]:
     """The ``id`` of every node inside the evaluation code and its helpers."""
-    return {id(n) for m in script.tree.body if _name(m) in region.pieces for n in ast.walk(m)}
+    members = (m for m in script.tree.body if region.lines.get(_name(m)) == line_of(m))
+    return {id(n) for member in members for n in ast.walk(member)}
 
 
 def _advice(detail: str, typed: bool) -> str:

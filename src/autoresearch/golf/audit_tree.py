@@ -8,6 +8,7 @@ import binascii
 import builtins
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from attrs import evolve, frozen
 
@@ -72,6 +73,7 @@ class Script:
         return iter(self.nodes)
 
 
+@lru_cache(maxsize=8)
 def parse_script(source: str) -> Script:
     """Parse a script; raises ``SyntaxError`` or ``ValueError`` where Python would."""
     tree = ast.parse(source)

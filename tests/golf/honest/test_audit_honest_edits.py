@@ -145,7 +145,10 @@ OURS: dict[str, Edit] = {
     ),
     "quantiser with six bits": together(
         put("(clip / 127.0).clamp_min(1.0 / 127.0)", "(clip / 31.0).clamp_min(1.0 / 31.0)"),
-        put("codes.clamp(-127, 127).to(torch.int8), scale", "codes.clamp(-31, 31).to(torch.int8), scale"),
+        put(
+            "codes.clamp(-127, 127).to(torch.int8), scale",
+            "codes.clamp(-31, 31).to(torch.int8), scale",
+        ),
     ),
     "search for the best clip of each row": put(
         "        clip = torch.quantile(values.abs(), CLIP_QUANTILE, dim=1)\n",
@@ -157,9 +160,9 @@ OURS: dict[str, Edit] = {
     "average of the weights": together(
         put("\nclass Trainer:\n", EMA),
         put(
-            "        self.loader = TrainLoader(files, hp, runtime)\n\n",
-            "        self.loader = TrainLoader(files, hp, runtime)\n"
-            "        self.average = AveragedWeights(self.model, 0.997)\n\n",
+            "        self.optimizers = build_optimizers(self.model, hp)\n",
+            "        self.optimizers = build_optimizers(self.model, hp)\n"
+            "        self.average = AveragedWeights(self.model, 0.997)\n",
         ),
         put(
             "        self.clear_gradients()\n        return loss\n",
@@ -190,7 +193,10 @@ OURS: dict[str, Edit] = {
             '    log(f"seed:{hp.seed}")\n'
             '    log(f"validation:{data.tokens.size - 1} tokens in {hp.data_path}/fineweb_val_*.bin")\n',
         ),
-        put('            "steps": steps,\n', '            "steps": steps,\n            "notes": "ema",\n'),
+        put(
+            '            "steps": steps,\n',
+            '            "steps": steps,\n            "notes": "ema",\n',
+        ),
     ),
     "calibration on training batches": put(
         "    score, eval_ms = save_and_score(",
@@ -220,7 +226,9 @@ THEIRS: dict[str, Edit] = {
     "learning rate": setting("MATRIX_LR", "0.02"),
     "longer sequences": setting("TRAIN_SEQ_LEN", "2048"),
     "gelu": put("torch.relu(", "F.gelu("),
-    "weight decay": put("g = updates_flat[", "p.mul_(1 - 0.01 * lr)\n                g = updates_flat["),
+    "weight decay": put(
+        "g = updates_flat[", "p.mul_(1 - 0.01 * lr)\n                g = updates_flat["
+    ),
     "library": put("import numpy as np\n", "import numpy as np\nimport lzma\n"),
     "momentum": put("frac = min(step /", "frac = min(0.5 + step /"),
     "quantiser": put("INT8_CLIP_PERCENTILE = 99.99984", "INT8_CLIP_PERCENTILE = 99.999"),
