@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from autoresearch.launchers.local import launch_run
-from autoresearch.model import RunHandle, RunOutput, RunRequest
+from autoresearch.model import RunHandle, RunOutput, RunRequest, Workspace
 
 Start = Callable[..., RunHandle]
 
@@ -26,7 +26,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         request = RunRequest(
             name=name, campaign="night", experiment=1, index=0, command=command, **options
         )
-        handle = launch_run(request)
+        workspace = Workspace(path=tmp_path / "worktree", script="train.py", project=tmp_path)
+        handle = launch_run(request, workspace)
         assert handle is not None
         handles.append(handle)
         return handle

@@ -19,10 +19,11 @@ LIMITED = """
 import json, resource, sys, time
 from pathlib import Path
 from autoresearch.launchers.local import launch_run
-from autoresearch.model import RunRequest
+from autoresearch.model import RunRequest, Workspace
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-handle = launch_run(RunRequest(name="n", campaign="c", experiment=0, index=0,
-                               command=("sh", "-c", "yes"), folder=Path(sys.argv[1])))
+request = RunRequest(name="n", campaign="c", experiment=0, index=0,
+                     command=("sh", "-c", "yes"), folder=Path(sys.argv[1]))
+handle = launch_run(request, Workspace(path=Path("."), script="s", project=Path(".")))
 while (output := handle.poll()) is None:
     time.sleep(0.02)
 print(json.dumps([output.status, output.detail]))

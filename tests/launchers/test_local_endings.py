@@ -13,7 +13,7 @@ import pytest
 
 from autoresearch.errors import AutoresearchError
 from autoresearch.launchers.local import launch_run
-from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus
+from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
 Start = Callable[..., RunHandle]
 Finish = Callable[[RunHandle], RunOutput]
@@ -154,8 +154,9 @@ def test_the_output_can_be_read_while_the_run_goes_on(start: Start) -> None:
     assert handle.poll() is None
 
 
+@pytest.mark.parametrize("absolute", [True, False])
 def test_files_of_the_script_land_in_the_run_folder(
-    start: Start, finish: Finish, tmp_path: Path
+    start: Start, finish: Finish, tmp_path: Path, absolute: bool
 ) -> None:
     """The run's folder is the working directory, and modules beside the script can be imported."""
     worktree = tmp_path / "worktree"
@@ -163,7 +164,7 @@ def test_files_of_the_script_land_in_the_run_folder(
     (worktree / "helper.py").write_text("NAME = 'final_model.int8.ptz'\n")
     script = worktree / "train.py"
     script.write_text("import helper\nopen(helper.NAME, 'w').write('model')\n")
-    output = finish(start(sys.executable, str(script)))
+    output = finish(start(sys.executable, str(script) if absolute else "train.py"))
     assert output.status is RunStatus.COMPLETED, output.log_path.read_text()
     assert (output.folder / "final_model.int8.ptz").read_text() == "model"
     assert {file.name for file in worktree.iterdir()} <= {"helper.py", "train.py", "__pycache__"}
@@ -204,5 +205,6 @@ def test_other_launchers_requests_are_passed_on(tmp_path: Path) -> None:
         name="n", campaign="c", experiment=0, index=0, command=("true",), launcher="elsewhere",
         folder=tmp_path / "run",
     )  # fmt: skip
-    assert launch_run(request) is None
+    space = Workspace(path=tmp_path, script="train.py", project=tmp_path)
+    assert launch_run(request, space) is None
     assert list(tmp_path.iterdir()) == []

@@ -23,13 +23,13 @@ CALLER = """
 import sys
 from pathlib import Path
 from autoresearch.launchers.local import launch_run
-from autoresearch.model import RunRequest
+from autoresearch.model import RunRequest, Workspace
 folder, *command = sys.argv[1:]
 request = RunRequest(name="night-0001", campaign="night", experiment=1, index=0,
                      command=command, folder=Path(folder))
 print("ready", flush=True)
 sys.stdin.readline()
-handle = launch_run(request)
+handle = launch_run(request, Workspace(path=Path("."), script="s", project=Path(".")))
 print(handle.reference, flush=True)
 sys.stdin.readline()
 """

@@ -16,7 +16,7 @@ from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.environment import clean_environment
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
 from autoresearch.launchers.processes import RUN_MARKER, kill_marked
-from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus
+from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
@@ -92,23 +92,27 @@ class LocalRun:
 
 
 @hookimpl
-def launch_run(request: RunRequest) -> RunHandle | None:
-    """Start a run on this machine, or find it: `request.folder` is where both is decided."""
+def launch_run(request: RunRequest, workspace: Workspace) -> RunHandle | None:
+    """Start a run on this machine, or find it: `request.folder` is where both is decided.
+
+    The folder is also the working directory, so that what a script writes stays with its run; a
+    word of the command that is the script's name therefore means the script in the worktree.
+    """
     if request.launcher != "local":
         return None
     folder = RunFolder(request.folder.absolute())
     try:
-        return _launch(request, folder)
+        return _launch(request, workspace, folder)
     except OSError as error:
         problem = f"cannot start a run in {folder.path}: {error.strerror}; free or mend the disk"
         return LocalRun(request.name, folder, problem)
 
 
-def _launch(request: RunRequest, folder: RunFolder) -> LocalRun:
+def _launch(request: RunRequest, workspace: Workspace, folder: RunFolder) -> LocalRun:
     folder.path.mkdir(parents=True, exist_ok=True)
     known = folder.read_spec()
     if known is None:
-        folder.write_spec(_spec(request, folder))
+        folder.write_spec(_spec(request, workspace, folder))
     elif known.name != request.name:
         raise AutoresearchError(
             f"the run folder {folder.path} belongs to {known.name!r}, not to {request.name!r}; "
@@ -119,14 +123,15 @@ def _launch(request: RunRequest, folder: RunFolder) -> LocalRun:
     return LocalRun(request.name, folder)
 
 
-def _spec(request: RunRequest, folder: RunFolder) -> Spec:
+def _spec(request: RunRequest, workspace: Workspace, folder: RunFolder) -> Spec:
     if not request.command:
         raise AutoresearchError("the command is empty; set command to a program and its arguments")
+    script = {workspace.script: str(workspace.script_path.absolute())}
     extra = {"PYTHONUNBUFFERED": "1", **request.env}
     extra |= {"SEED": str(request.seed), "RUN_ID": request.name, RUN_MARKER: str(folder.path)}
     return Spec(
         name=request.name,
-        command=request.command,
+        command=tuple(script.get(word, word) for word in request.command),
         env=clean_environment(_environ_with_this_python_first(), extra),
         timeout_seconds=request.timeout_seconds,
         max_log_bytes=request.max_log_bytes,

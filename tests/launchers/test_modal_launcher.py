@@ -1,0 +1,360 @@
+"""The launcher for Modal, against a volume in a folder and calls that are processes here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from attrs import define, evolve, field
+
+from autoresearch.config import Config
+from autoresearch.errors import AutoresearchError
+from autoresearch.launchers.modal import ModalRun, Plugin, Settings, launch, order_for
+from autoresearch.launchers.modal_remote import (
+    RemoteAwayError,
+    RemoteCrashError,
+    RemoteError,
+    RemoteTimeoutError,
+    explain,
+    status_of,
+)
+from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
+
+ROOT = Path(__file__).parents[2]
+CALL = "import sys, modal_train; print('\\n' + modal_train.train.local(sys.stdin.read()))"
+QUICK = Settings(poll_seconds=0.0)
+
+
+@define
+class Loopback:
+    """A remote place on this machine: every call runs modal_train.py's function in a process."""
+
+    volume: Path
+    orders: list[dict[str, Any]] = field(factory=list)
+    calls: dict[str, subprocess.Popen[str]] = field(factory=dict)
+    claims: dict[str, str] = field(factory=dict)
+    says: dict[str, str | RemoteError] = field(factory=dict)
+    away: bool = False
+
+    def claimed(self, name: str) -> str | None:
+        self._reach()
+        return self.claims.get(name)
+
+    def spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
+        self._reach()
+        call = f"fc-{len(self.orders)}"
+        self.orders.append({**json.loads(order), "gpu": gpu, "limit": timeout_seconds})
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", CALL],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            env={**os.environ, "AUTORESEARCH_RUNS": str(self.volume)},
+        )  # fmt: skip
+        assert process.stdin is not None
+        process.stdin.write(order)
+        process.stdin.close()
+        process.stdin = None
+        self.calls[call] = process
+        self.claims[self.orders[-1]["name"]] = call
+        return call
+
+    def verdict(self, call: str) -> str | None:
+        self._reach()
+        if call in self.says:
+            said = self.says[call]
+            if isinstance(said, RemoteError):
+                raise said
+            return said
+        if self.calls[call].poll() is None:
+            return None
+        self.says[call] = self.calls[call].communicate()[0].splitlines()[-1]
+        return self.verdict(call)
+
+    def cancel(self, call: str) -> None:
+        self._reach()
+        self.end(call)
+
+    def read(self, path: str) -> bytes | None:
+        self._reach()
+        file = self.volume / path
+        return file.read_bytes() if file.exists() else None
+
+    def end(self, call: str) -> None:
+        process = self.calls[call]
+        if process.returncode is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+            process.communicate()
+
+    def _reach(self) -> None:
+        if self.away:
+            raise RemoteAwayError("modal does not answer: no network")
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Any:
+    """A remote whose processes end with the test."""
+    pytest.importorskip("modal")
+    place = Loopback(tmp_path / "volume")
+    yield place
+    for call in place.calls:
+        place.end(call)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A worktree with a script that trains in no time."""
+    (tmp_path / "lab").mkdir()
+    space = Workspace(path=tmp_path / "lab", script="train_gpt.py", project=ROOT)
+    space.script_path.write_text(
+        "import os\nprint('val_bpb:1.21 seed', os.environ['SEED'])\n"
+        "open('final_model.int8.ptz', 'wb').write(b'abc')\n"
+    )
+    return space
+
+
+@pytest.fixture
+def request_for(tmp_path: Path, workspace: Workspace) -> RunRequest:
+    """A request as the loop makes it, with the places of this machine filled in."""
+    return RunRequest(
+        name="night-1-0",
+        campaign="night",
+        experiment=1,
+        index=0,
+        command=(sys.executable, str(workspace.script_path)),
+        seed=7,
+        launcher="modal",
+        timeout_seconds=60.0,
+        folder=tmp_path / "run",
+    )
+
+
+def finish(handle: RunHandle, seconds: float = 30.0) -> RunOutput:
+    end = time.monotonic() + seconds
+    while (output := handle.poll()) is None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return output
+
+
+def test_a_run_from_order_to_price(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """The verdict, the log and the packed model come back, and the price is that of eight GPUs."""
+    handle = launch(request_for, workspace, remote, QUICK)
+    assert isinstance(handle, RunHandle)
+    assert handle.reference == "fc-0"
+    output = finish(handle)
+    assert (output.status, output.exit_code, output.detail) == (RunStatus.COMPLETED, 0, "")
+    assert output.log_path.read_text() == "val_bpb:1.21 seed 7\n"
+    assert (output.folder / "final_model.int8.ptz").read_bytes() == b"abc"
+    assert output.gpu_seconds == pytest.approx(8 * output.seconds, abs=0.01)
+    assert output.cost_usd == pytest.approx(output.gpu_seconds * 0.001097, abs=1e-5)
+    assert remote.orders[0]["gpu"] == "H100:8"
+    assert remote.orders[0]["limit"] == 360.0
+
+
+def test_places_of_this_machine_are_translated(
+    request_for: RunRequest, workspace: Workspace
+) -> None:
+    """The interpreter and the script get the names that they have in the container."""
+    order = order_for(request_for, workspace, QUICK)
+    assert order["command"] == ["python", "train_gpt.py"]
+    assert order["source"] == workspace.script_path.read_text()
+    assert order["env"] == {"SEED": "7", "RUN_ID": "night-1-0"}
+
+
+def test_a_finished_run_is_read_without_asking(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """Launching a finished name again starts nothing and needs no network."""
+    output = finish(launch(request_for, workspace, remote, QUICK))
+    remote.away = True
+    assert launch(request_for, workspace, remote, QUICK).poll() == output
+    assert len(remote.orders) == 1
+
+
+def test_a_crash_before_the_call_was_noted(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """The call that entered itself under the name is found, although its id was never kept here."""
+    launch(request_for, workspace, remote, QUICK)
+    (request_for.folder / "modal_call.json").unlink()
+    handle = launch(request_for, workspace, remote, QUICK)
+    assert handle.reference == "fc-0"
+    assert finish(handle).status is RunStatus.COMPLETED
+    assert len(remote.orders) == 1
+
+
+def test_a_second_call_leads_to_the_first(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """A call that was beaten to the name says so, and the handle follows the other one."""
+    first = launch(request_for, workspace, remote, QUICK)
+    other = launch(evolve(request_for, folder=request_for.folder / "b"), workspace, remote, QUICK)
+    (other.folder.path / "modal_call.json").write_text('{"call": "fc-late"}')
+    remote.says["fc-late"] = json.dumps({"status": "duplicate", "call_id": "fc-0"})
+    assert finish(other).status is RunStatus.COMPLETED
+    assert other.reference == first.reference == "fc-0"
+
+
+def test_a_forgotten_result_is_in_the_volume(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """When Modal no longer knows the result of a call, the kept verdict counts."""
+    handle = launch(request_for, workspace, remote, QUICK)
+    remote.calls["fc-0"].communicate(timeout=30)
+    remote.says["fc-0"] = RemoteError("modal failed (OutputExpiredError): too old")
+    output = finish(handle)
+    assert output.status is RunStatus.COMPLETED
+    assert output.log_path.read_text() == "val_bpb:1.21 seed 7\n"
+
+
+def test_no_network_is_waited_for(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """A run ordered while Modal is away starts when it is back, once."""
+    remote.away = True
+    handle = launch(request_for, workspace, remote, QUICK)
+    assert (handle.poll(), handle.reference) == (None, "")
+    remote.away = False
+    assert finish(handle).status is RunStatus.COMPLETED
+    assert len(remote.orders) == 1
+
+
+def test_patience_ends(request_for: RunRequest, workspace: Workspace, remote: Loopback) -> None:
+    """An hour after its deadline a run that nobody hears of is given up as infra_failed."""
+    remote.away = True
+    handle = launch(request_for, workspace, remote, QUICK)
+    late = ModalRun(
+        handle.name, handle.folder, remote, QUICK, clock=lambda: time.time() + 60 + 300 + 3601
+    )
+    output = late.poll()
+    assert output is not None
+    assert output.status is RunStatus.INFRA_FAILED
+    assert output.detail == "gave up after 3960 seconds: modal does not answer: no network"
+
+
+def test_a_stopped_run_is_cancelled(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """stop() ends the call, keeps the output so far, and the next poll says why."""
+    workspace.script_path.write_text(
+        "import time; print('val_bpb:9.9', flush=True); time.sleep(60)"
+    )
+    handle = launch(request_for, workspace, remote, QUICK)
+    end = time.monotonic() + 30
+    while remote.read("night-1-0/run.log") != b"val_bpb:9.9\n":
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    handle.stop("hopeless")
+    output = handle.poll()
+    assert output is not None
+    assert (output.status, output.detail) == (RunStatus.STOPPED_EARLY, "hopeless")
+    assert output.log_path.read_text() == "val_bpb:9.9\n"
+    assert output.cost_usd > 0
+    assert remote.calls["fc-0"].returncode is not None
+
+
+def test_output_arrives_while_the_run_goes_on(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """The log so far is brought here, so that a doomed run can be seen and stopped."""
+    workspace.script_path.write_text("import time; print('step:1', flush=True); time.sleep(60)")
+    handle = launch(request_for, workspace, remote, QUICK)
+    now = [time.time()]
+    handle.clock = lambda: now[0]
+    end = time.monotonic() + 30
+    while not (handle.log_path.exists() and handle.log_path.read_bytes() == b"step:1\n"):
+        assert time.monotonic() < end
+        now[0] += 16
+        assert handle.poll() is None
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RemoteTimeoutError("ended by Modal's own limit"), RunStatus.TIMED_OUT),
+        (RemoteCrashError("the remote function raised ValueError: no"), RunStatus.CRASHED),
+        (RemoteError("modal failed (InternalFailure): oops"), RunStatus.INFRA_FAILED),
+    ],
+)
+def test_failures_of_a_call(
+    request_for: RunRequest,
+    workspace: Workspace,
+    remote: Loopback,
+    error: RemoteError,
+    status: RunStatus,
+) -> None:
+    """Each kind of failure has its status, and its line is the detail."""
+    remote.says["fc-0"] = error
+    output = finish(launch(request_for, workspace, remote, QUICK))
+    assert (output.status, output.detail) == (status, str(error))
+
+
+def test_errors_of_the_client_are_told_apart() -> None:
+    """The real exceptions of the client become timeout, crash, wait, or failure."""
+    modal = pytest.importorskip("modal")
+    known = modal.exception
+    told = {
+        known.FunctionTimeoutError("t"): RemoteTimeoutError,
+        known.ConnectionError("c"): RemoteAwayError,
+        OSError("unreachable"): RemoteAwayError,
+        known.OutputExpiredError("old"): RemoteError,
+        known.InternalFailure("i"): RemoteError,
+        known.AuthError("a"): RemoteError,
+        ValueError("mine"): RemoteCrashError,
+    }
+    assert {error: type(explain(error)) for error in told} == told
+    assert "modal token new" in str(explain(known.AuthError("Token missing")))
+
+
+def test_a_verdict_that_is_none_is_refused() -> None:
+    """Text that is no verdict is a failure with its reason, not a traceback."""
+    for text in ("", "[]", "{}", "null"):
+        with pytest.raises(RemoteError, match="the verdict of the remote function"):
+            status_of(text)
+
+
+def test_without_a_token_the_line_says_what_to_do(
+    request_for: RunRequest, workspace: Workspace, tmp_path: Path
+) -> None:
+    """The real client without a token makes the run infra_failed with the command to run."""
+    pytest.importorskip("modal")
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from autoresearch.launchers.modal import Plugin\n"
+        "from autoresearch.model import RunRequest, Workspace\n"
+        "lab, project, folder = map(Path, sys.argv[1:])\n"
+        "request = RunRequest(name='n', campaign='c', experiment=0, index=0, command=('x',),\n"
+        "                     launcher='modal', folder=folder)\n"
+        "space = Workspace(path=lab, script='train_gpt.py', project=project)\n"
+        "output = Plugin().launch_run(request, space).poll()\n"
+        "print(output.status, output.detail)\n"
+    )
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(workspace.path), str(ROOT), str(tmp_path / "r")],
+        env=environ, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert ended.stdout == (
+        "infra_failed modal has no valid token; run `modal token new` and start again\n"
+    )
+
+
+def test_the_table_of_settings(request_for: RunRequest, workspace: Workspace) -> None:
+    """GPU and price come from the plugin's table; the script has to be in the project."""
+    plugin = Plugin()
+    plugin.configure(Config(plugins={"modal": {"gpu": "H100", "module": "gone.py"}}))
+    with pytest.raises(AutoresearchError, match=r"finds no .*gone\.py; put modal_train\.py there"):
+        plugin.launch_run(request_for, workspace)
+    assert plugin.launch_run(evolve(request_for, launcher="local"), workspace) is None
+    assert [Settings(gpu=gpu).gpus for gpu in ("", "H100", "H100:8")] == [0, 1, 8]
