@@ -1,0 +1,116 @@
+"""Reading a score from any script's output."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from autoresearch.config import Config, MetricConfig
+from autoresearch.errors import ConfigError
+from autoresearch.policies import pattern_metrics
+from autoresearch.testing.builders import run_output
+
+
+def extract(folder: Path, log: str | bytes, **metric: str) -> dict[str, float] | None:
+    """Return what the plugin reads from a log."""
+    plugin = pattern_metrics.Plugin()
+    config = MetricConfig(**{"name": "accuracy", **metric})
+    plugin.configure(Config(preset="plain", metric=config))
+    found = plugin.extract_metrics(run_output(folder, log))
+    return None if found is None else dict(found)
+
+
+@pytest.mark.parametrize(
+    ("log", "value"),
+    [
+        ("accuracy=0.91\n", 0.91),
+        ("accuracy: 0.91", 0.91),
+        ("epoch 3 accuracy = 9.1e-1, loss=3", 0.91),
+        ('{"accuracy": 0.91, "loss": 2}', 0.91),
+        ("Accuracy: +.91.\n", 0.91),
+        ("accuracy=-3", -3.0),
+        ("accuracy=1_000", 1000.0),
+        ("accuracy=0.1\r\naccuracy=0.91\r\n", 0.91),
+        ("10%\raccuracy=0.5\raccuracy=0.91\r", 0.91),
+        ("accuracy=0.1\naccuracy=0.2 accuracy=0.91\nbye\n", 0.91),
+        ("accuracy=0.91\nprint(f'accuracy={x}')\n", 0.91),
+        ("val_accuracy=0.5\naccuracy=0.91\nval_accuracy=0.6\ntop-accuracy=1", 0.91),
+        ("\xff\xfe accuracy=0.91 \x00", 0.91),
+    ],
+)
+def test_the_last_printed_value_counts(tmp_path: Path, log: str, value: float) -> None:
+    """Usual ways to print a number are understood, and a longer name is another name."""
+    assert extract(tmp_path, log) == {"accuracy": value}
+
+
+@pytest.mark.parametrize(
+    "log", ["", "no score", "accuracy=", "accuracy=high", "val_accuracy=1", "accuracy=1.5.2"]
+)
+def test_no_number_is_no_metric(tmp_path: Path, log: str) -> None:
+    """An absent metric is absent."""
+    assert extract(tmp_path, log) is None
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "-inf", "NaN", "Infinity"])
+def test_a_last_value_that_is_not_finite_is_absent(tmp_path: Path, word: str) -> None:
+    """A run that ended in NaN did not end with the good number that it printed before."""
+    assert extract(tmp_path, f"accuracy=0.9\naccuracy={word}\n") is None
+
+
+def test_a_missing_log_is_no_metric(tmp_path: Path) -> None:
+    """A run that left no output has no score."""
+    output = run_output(tmp_path, "accuracy=1")
+    output.log_path.unlink()
+    plugin = pattern_metrics.Plugin()
+    plugin.configure(Config(preset="plain", metric=MetricConfig(name="accuracy")))
+    assert plugin.extract_metrics(output) is None
+
+
+def test_the_size_is_read_too(tmp_path: Path) -> None:
+    """A script that prints its artifact's size under the configured name is believed."""
+    log = "artifact_bytes: 1234567\naccuracy=0.9\n"
+    assert extract(tmp_path, log) == {"accuracy": 0.9, "artifact_bytes": 1234567.0}
+
+
+def test_a_pattern_replaces_the_usual_forms(tmp_path: Path) -> None:
+    """With a pattern only the pattern counts, its last match first."""
+    log = "accuracy=0.1\ntop1 0.7 top1 0.8\ntop1 none\n"
+    assert extract(tmp_path, log, pattern=r"top1 (\S+)") == {"accuracy": 0.8}
+
+
+@pytest.mark.parametrize("pattern", ["accuracy (", "accuracy", r"(a)(b)"])
+def test_a_pattern_without_exactly_one_group_is_refused(tmp_path: Path, pattern: str) -> None:
+    """The error names the pattern and stands before the first run."""
+    with pytest.raises(ConfigError, match=r"metric\.pattern"):
+        extract(tmp_path, "", pattern=pattern)
+
+
+def test_the_challenge_is_left_to_its_own_reader(tmp_path: Path) -> None:
+    """In the golf preset two readers would contradict each other, so this one is silent."""
+    plugin = pattern_metrics.Plugin()
+    plugin.configure(Config(preset="golf", metric=MetricConfig(name="val_bpb")))
+    assert plugin.extract_metrics(run_output(tmp_path, "val_bpb=1.2")) is None
+
+
+def test_a_large_log_costs_little(tmp_path: Path) -> None:
+    """Reading starts at the end, and overlong lines are passed over, also across blocks."""
+    filler = b"step 1 loss 2\n" * 1_500_000
+    log = filler + b"accuracy=0.4\n" + b"x" * 3_000_000 + b" accuracy=0.5\n" + b"done\n" * 400_000
+    output = run_output(tmp_path, log)
+    begin = time.perf_counter()
+    assert pattern_metrics.read(
+        output.log_path, {"accuracy": pattern_metrics._printed("accuracy")}
+    ) == {"accuracy": 0.4}
+    assert time.perf_counter() - begin < 10
+
+
+def test_a_value_on_the_seam_of_two_blocks_is_whole(tmp_path: Path) -> None:
+    """A line that lies across a block's border is put together again."""
+    for extra in range(-3, 14):
+        tail = b"\n" + b"y" * 998 + b"\n"
+        log = b"accuracy=0.1\naccuracy=0.875" + tail * ((1 << 20) // len(tail)) + b"z" * extra
+        output = run_output(tmp_path / str(extra), log)
+        wanted = {"accuracy": pattern_metrics._printed("accuracy")}
+        assert pattern_metrics.read(output.log_path, wanted) == {"accuracy": 0.875}
