@@ -31,6 +31,7 @@ import math
 import os
 import platform
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -53,9 +54,7 @@ class RunError(ValueError):
     """Something that the person who started the run can mend; printed as one line, exit code 1."""
 
 
-# ------------------------------------------------------------------------------
-# Settings
-# ------------------------------------------------------------------------------
+# --- Settings ----------------------------------------------------------------------------------
 
 unreadable_settings: list[str] = []  # reported by main(), so that importing this file never fails
 
@@ -66,7 +65,7 @@ def _env(name: str, default: Any, parse: Callable[[str], Any], kind: str) -> Any
         return default
     try:
         return parse(text)
-    except ValueError:
+    except (ValueError, KeyError):
         unreadable_settings.append(f"{name}={text!r} is not {kind}: set it to {kind} or unset it")
         return default
 
@@ -88,7 +87,10 @@ def env_bool(name: str, default: bool) -> bool:
 
 
 # The challenge's default for both pattern settings: substrings of the names of control tensors.
-CONTROL_NAMES = "attn_scale,attn_scales,mlp_scale,mlp_scales,resid_mix,resid_mixes,q_gain,skip_weight,skip_weights"
+CONTROL_NAMES = (
+    "attn_scale,attn_scales,mlp_scale,mlp_scales,resid_mix,resid_mixes,"  #
+    "q_gain,skip_weight,skip_weights"
+)
 
 
 class Hyperparameters:
@@ -153,7 +155,8 @@ class Hyperparameters:
     # The machine
     device = env_str("DEVICE", "auto")  # auto, cuda, cpu
     compile = env_str("COMPILE", "auto")  # auto (on for CUDA), 0, 1
-    cpu_dtype = env_str("CPU_DTYPE", "auto")  # auto (bf16 where the CPU has instructions for it)
+    cpu_dtype = env_str("CPU_DTYPE", "auto")  # auto (the faster one, measured), bf16, fp32
+    cpu_batch_tokens = env_int("CPU_BATCH_TOKENS", 8192)  # micro-steps are merged up to this
     reload_check = env_bool("RELOAD_CHECK", True)  # score the artifact again in a fresh process
 
     def __init__(self, **changes: Any) -> None:
@@ -163,8 +166,8 @@ class Hyperparameters:
             setattr(self, name, value)
 
 
-# RMSNorm's epsilon is stated because PyTorch's default for bf16 changed in 2.7 (0.0078 before), which
-# makes another network out of the same weights. This is the fp32 machine epsilon.
+# RMSNorm's epsilon is stated because PyTorch's default for bf16 changed in 2.7 (0.0078 before),
+# which makes another network out of the same weights. This is the fp32 machine epsilon.
 RMS_NORM_EPS = 1.1920929e-07
 # Rotary positions are counted in fp32. In bf16 the integers above 256 collapse and only 513 of
 # 1,024 positions stay distinct; ROPE_POSITIONS=bf16 brings that back for an A/B run.
@@ -176,13 +179,17 @@ ARTIFACT_FILE = Path("final_model.int8.ptz")
 RELOAD_TOLERANCE_BPB = 1e-4
 
 
+def one_of(name: str, value: str, *allowed: str) -> str:
+    if value not in allowed:
+        raise RunError(f"{name}={value!r} is unknown: use {' or '.join(allowed)}")
+    return value
+
+
 def name_patterns(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-# ------------------------------------------------------------------------------
-# Data: shards of uint16 token ids behind a 1,024-byte header
-# ------------------------------------------------------------------------------
+# --- Data: shards of uint16 token ids behind a 1,024-byte header -------------------------------
 
 SHARD_MAGIC = 20240520
 SHARD_VERSION = 1
@@ -194,15 +201,13 @@ def open_shard(path: str | Path) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise RunError(f"{path} is not a file: name a token shard")
-    size = path.stat().st_size
     header = np.fromfile(path, dtype="<i4", count=3)
-    if size < SHARD_HEADER_BYTES or header[0] != SHARD_MAGIC or header[1] != SHARD_VERSION:
-        found = f"{header[0]} version {header[1]}" if header.size == 3 else f"{size} bytes"
+    if header.size < 3 or header[0] != SHARD_MAGIC or header[1] != SHARD_VERSION:
         raise RunError(
-            f"{path} is not a token shard: its header says {found}, expected {SHARD_MAGIC} version "
-            f"{SHARD_VERSION}: delete the file and get the data again"
+            f"{path} is not a token shard: its header starts with {header[:2].tolist()}, expected "
+            f"{[SHARD_MAGIC, SHARD_VERSION]}: delete the file and get the data again"
         )
-    expected = SHARD_HEADER_BYTES + 2 * int(header[2])
+    size, expected = path.stat().st_size, SHARD_HEADER_BYTES + 2 * int(header[2])
     if size != expected:
         raise RunError(
             f"{path} has {size} bytes, its header promises {expected} ({header[2]} tokens): "
@@ -265,37 +270,37 @@ class TrainLoader:
         self.local_tokens = hp.train_batch_tokens // (runtime.world_size * runtime.grad_accum_steps)
         if self.local_tokens < self.seq_len or self.local_tokens % self.seq_len:
             raise RunError(
-                f"a micro-step has {self.local_tokens} tokens (TRAIN_BATCH_TOKENS="
-                f"{hp.train_batch_tokens} over {runtime.world_size} ranks and "
-                f"{runtime.grad_accum_steps} accumulation steps), expected a multiple of "
-                f"TRAIN_SEQ_LEN={self.seq_len}: change one of them or GRAD_ACCUM_STEPS"
+                f"a micro-step has {self.local_tokens} tokens (TRAIN_BATCH_TOKENS over "
+                f"{runtime.world_size} ranks and {runtime.grad_accum_steps} accumulation steps), "
+                f"expected a multiple of TRAIN_SEQ_LEN={self.seq_len}: change one of the three"
             )
 
-    def next_batch(self) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, each (sequences, TRAIN_SEQ_LEN) int64 on the device."""
+    def next_batch(self, micro_steps: int = 1) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of so many micro-steps, (sequences, TRAIN_SEQ_LEN) int64 each."""
+        tokens = torch.from_numpy(np.stack([self._micro_step() for _ in range(micro_steps)]))
+        if self.device.type == "cuda":
+            tokens = tokens.pin_memory().to(self.device, non_blocking=True)
+        return tokens[:, :-1].reshape(-1, self.seq_len), tokens[:, 1:].reshape(-1, self.seq_len)
+
+    def _micro_step(self) -> np.ndarray:
         span = self.local_tokens + 1
         ids = self.stream.read(self.stream.position + self.rank * span, span)
         self.stream.position += span * self.world_size
         check_token_ids(ids, self.vocab_size, str(Path(self.stream.files[0]).parent))
-        tokens = torch.from_numpy(ids.astype(np.int64))
-        if self.device.type == "cuda":
-            tokens = tokens.pin_memory().to(self.device, non_blocking=True)
-        return tokens[:-1].view(-1, self.seq_len), tokens[1:].view(-1, self.seq_len)
+        return ids.astype(np.int64)
 
 
-# ------------------------------------------------------------------------------
-# Model
-# ------------------------------------------------------------------------------
+# --- Model -------------------------------------------------------------------------------------
 
 
 def rotary_table(
-    length: int, head_dim: int, base: float, device: torch.device, dtype: torch.dtype
+    x: Tensor, head_dim: int, base: float, counted_in: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """cos and sin of position x frequency, each (length, head_dim / 2), counted in `dtype`."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
-    frequencies = (1.0 / base**exponents).to(dtype)
-    angles = torch.outer(torch.arange(length, device=device).to(dtype), frequencies)
-    return angles.cos(), angles.sin()
+    """cos and sin of position x frequency, (length, head_dim / 2), for the activations x."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=x.device) / head_dim
+    positions = torch.arange(x.shape[1], device=x.device).to(counted_in)
+    angles = torch.outer(positions, (1.0 / base**exponents).to(counted_in))
+    return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -314,6 +319,17 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight.to(input.dtype))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention; a CPU computes it in fp32, where PyTorch's kernel is two times faster."""
+    grouped = q.shape[1] != k.shape[1]
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+    dtype, (q, k, v) = q.dtype, (x.float() for x in (q, k, v))
+    with torch.autocast("cpu", enabled=False):
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+    return y.to(dtype)
 
 
 class Attention(nn.Module):
@@ -338,9 +354,8 @@ class Attention(nn.Module):
         q = rotate(F.rms_norm(q, (self.head_dim,), eps=self.eps), cos, sin)
         k = rotate(F.rms_norm(k, (self.head_dim,), eps=self.eps), cos, sin)
         q = q * self.q_gain.to(q.dtype)[:, None, None]
-        grouped = self.kv_heads != self.heads
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-        return self.proj(y.transpose(1, 2).reshape(batch, length, dim))
+        y = attend(q, k, v).transpose(1, 2).reshape(batch, length, dim)
+        return self.proj(y)  # type: ignore[no-any-return]
 
 
 class MLP(nn.Module):
@@ -352,7 +367,8 @@ class MLP(nn.Module):
         self.proj = Linear(mult * dim, dim, zero_init=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(torch.relu(self.fc(x)).square())
+        hidden = torch.relu(self.fc(x)).square()
+        return self.proj(hidden)  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -374,7 +390,7 @@ class Block(nn.Module):
         x = mix[0] * x + mix[1] * x0
         attended = self.attn(F.rms_norm(x, (self.dim,), eps=self.eps), cos, sin)
         x = x + self.attn_scale.to(x.dtype) * attended
-        transformed = self.mlp(F.rms_norm(x, (self.dim,), eps=self.eps))
+        transformed: Tensor = self.mlp(F.rms_norm(x, (self.dim,), eps=self.eps))
         return x + self.mlp_scale.to(x.dtype) * transformed
 
 
@@ -416,9 +432,8 @@ class GPT(nn.Module):
 
     def logits(self, input_ids: Tensor) -> Tensor:
         """Capped logits (batch, length, vocab) in the dtype of the activations."""
-        cos, sin = self.rotary(input_ids)
         x = F.rms_norm(self.tok_emb(input_ids), (self.dim,), eps=self.eps)
-        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+        cos, sin = rotary_table(x, self.head_dim, self.rope_base, self.rope_dtype)
         x0, skips = x, []
         for block in self.blocks[: self.num_encoders]:
             x = block(x, x0, cos, sin)
@@ -432,49 +447,36 @@ class GPT(nn.Module):
         z = F.linear(x, head.to(x.dtype))
         return self.softcap * torch.tanh(z / self.softcap)
 
-    def rotary(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        length, device = input_ids.shape[1], input_ids.device
-        return rotary_table(length, self.head_dim, self.rope_base, device, self.rope_dtype)
-
     def forward(self, input_ids: Tensor, target_ids: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy in fp32: its mean, or with reduction="none" one value for each target."""
         logits = self.logits(input_ids).flatten(0, 1).float()
         return F.cross_entropy(logits, target_ids.flatten(), reduction=reduction)
 
 
-def check_shape(model_dim: int, num_heads: int, num_kv_heads: int, logit_softcap: float) -> None:
-    if model_dim % num_heads or (model_dim // num_heads) % 2:
+def check_shape(dim: int, heads: int, kv_heads: int, logit_softcap: float) -> None:
+    if dim % heads or (dim // heads) % 2:
         raise RunError(
-            f"MODEL_DIM={model_dim} over NUM_HEADS={num_heads} heads is no even head size: "
+            f"MODEL_DIM={dim} over NUM_HEADS={heads} heads is no even head size: "
             "make MODEL_DIM a multiple of 2 x NUM_HEADS"
         )
-    if num_heads % num_kv_heads:
-        raise RunError(
-            f"NUM_KV_HEADS={num_kv_heads} does not divide NUM_HEADS={num_heads}: use a divisor"
-        )
+    if heads % kv_heads:
+        raise RunError(f"NUM_KV_HEADS={kv_heads} does not divide NUM_HEADS={heads}: use a divisor")
     if logit_softcap <= 0:
         raise RunError(f"LOGIT_SOFTCAP={logit_softcap} is not positive: the challenge uses 30")
 
 
+MODEL_SETTINGS = (
+    *("vocab_size", "num_layers", "model_dim", "num_heads", "num_kv_heads", "mlp_mult"),
+    *("tie_embeddings", "tied_embed_init_std", "logit_softcap", "rope_base", "qk_gain_init"),
+    "rms_norm_eps",
+)
+
+
 def build_model(hp: Hyperparameters, runtime: Runtime) -> GPT:
     """A freshly initialised model on the device, in the precisions of the challenge."""
-    if hp.rope_positions not in ROPE_POSITIONS_DTYPES:
-        raise RunError(f"ROPE_POSITIONS={hp.rope_positions!r} is unknown: use fp32 or bf16")
-    model = GPT(
-        vocab_size=hp.vocab_size,
-        num_layers=hp.num_layers,
-        model_dim=hp.model_dim,
-        num_heads=hp.num_heads,
-        num_kv_heads=hp.num_kv_heads,
-        mlp_mult=hp.mlp_mult,
-        tie_embeddings=hp.tie_embeddings,
-        tied_embed_init_std=hp.tied_embed_init_std,
-        logit_softcap=hp.logit_softcap,
-        rope_base=hp.rope_base,
-        qk_gain_init=hp.qk_gain_init,
-        rms_norm_eps=hp.rms_norm_eps,
-        rope_dtype=ROPE_POSITIONS_DTYPES[hp.rope_positions],
-    )
+    rope_dtype = ROPE_POSITIONS_DTYPES[one_of("ROPE_POSITIONS", hp.rope_positions, "fp32", "bf16")]
+    shape = {name: getattr(hp, name) for name in MODEL_SETTINGS}
+    model = GPT(**shape, rope_dtype=rope_dtype)
     return set_precision(model, hp, runtime.dtype).to(runtime.device)
 
 
@@ -495,9 +497,7 @@ def is_control(name: str, tensor: Tensor, patterns: tuple[str, ...]) -> bool:
     return tensor.ndim < 2 or any(pattern in name for pattern in patterns)
 
 
-# ------------------------------------------------------------------------------
-# Optimizers
-# ------------------------------------------------------------------------------
+# --- Optimizers --------------------------------------------------------------------------------
 
 # Coefficients of the quintic iteration that Muon's author tuned for speed over exactness.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -509,14 +509,14 @@ def orthogonalize(directions: Tensor, steps: int) -> Tensor:
     Takes (..., m, n) with m <= n or m > n; the iteration runs on the flat side.
     """
     a, b, c = NEWTON_SCHULZ
-    x = directions.bfloat16()
+    x: Tensor = directions.bfloat16()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        x = a * x + (b * gram + (c * gram) @ gram) @ x
     return x.mT if tall else x
 
 
@@ -538,25 +538,21 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
             params = group["params"]
-            updates = self._updates(params, group["momentum"], group["backend_steps"])
-            if distributed():
-                updates = share_updates(params, updates)
-            torch._foreach_add_(
-                params, [updates[i] for i in range(len(params))], alpha=-group["lr"]
-            )
+            own = self._updates(params, group["momentum"], group["backend_steps"])
+            updates = share_updates(params, own) if distributed() else own
+            ordered = [updates[i] for i in range(len(params))]
+            torch._foreach_add_(params, ordered, alpha=-group["lr"])
 
-    def _updates(
-        self, params: list[nn.Parameter], momentum: float, steps: int
-    ) -> dict[int, Tensor]:
+    def _updates(self, params: list[nn.Parameter], mu: float, steps: int) -> dict[int, Tensor]:
         rank, world_size = (dist.get_rank(), dist.get_world_size()) if distributed() else (0, 1)
         stacks: dict[torch.Size, list[int]] = {}
         for i in range(rank, len(params), world_size):
             stacks.setdefault(params[i].shape, []).append(i)
         updates: dict[int, Tensor] = {}
         for shape, members in stacks.items():
-            stack = self._direction([params[i] for i in members], momentum)
+            stack = self._direction([params[i] for i in members], mu)
             stack = self.orthogonalize(stack, steps) * max(1.0, shape[0] / shape[1]) ** 0.5
-            updates.update(zip(members, stack.unbind(0), strict=True))
+            updates.update(zip(members, stack.float().unbind(0), strict=True))
         return updates
 
     def _direction(self, params: list[nn.Parameter], momentum: float) -> Tensor:
@@ -575,13 +571,18 @@ def gradient(parameter: nn.Parameter) -> Tensor:
 
 
 def share_updates(params: list[nn.Parameter], own: dict[int, Tensor]) -> dict[int, Tensor]:
-    sizes = [p.numel() for p in params]
-    flat = torch.zeros(sum(sizes), device=params[0].device, dtype=torch.bfloat16)
-    views = [piece.view_as(p) for piece, p in zip(flat.split(sizes), params, strict=True)]
-    for i, update in own.items():
-        views[i].copy_(update)
+    """Everybody's updates from one sum over a flat buffer in which each rank fills its own."""
+    flat = torch.cat([torch.zeros_like(p).flatten() for p in params]).bfloat16()
+    for i, view in enumerate(views_like(flat, params)):
+        if i in own:
+            view.copy_(own[i])
     dist.all_reduce(flat)
-    return dict(enumerate(views))
+    return dict(enumerate(views_like(flat.float(), params)))
+
+
+def views_like(flat: Tensor, params: list[nn.Parameter]) -> list[Tensor]:
+    pieces = torch.split(flat, [p.numel() for p in params])
+    return [piece.view_as(p) for piece, p in zip(pieces, params, strict=True)]
 
 
 def build_optimizers(model: GPT, hp: Hyperparameters) -> list[torch.optim.Optimizer]:
@@ -592,7 +593,7 @@ def build_optimizers(model: GPT, hp: Hyperparameters) -> list[torch.optim.Optimi
     vectors = [p for name, p in named if p.ndim != 2 or is_control(name, p, controls)]
     vectors.append(model.skip_weights)
     embed_lr = hp.tied_embed_lr if model.lm_head is None else hp.embed_lr
-    adam = {"betas": (hp.beta1, hp.beta2), "eps": hp.adam_eps, "weight_decay": 0.0, "fused": True}
+    adam: dict[str, Any] = {"betas": (hp.beta1, hp.beta2), "eps": hp.adam_eps, "fused": True}
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Adam([model.tok_emb.weight], lr=embed_lr, **adam),
         Muon(matrices, hp.matrix_lr, hp.muon_momentum, hp.muon_backend_steps),
@@ -625,9 +626,7 @@ def muon_momentum(hp: Hyperparameters, step: int) -> float:
     return (1 - f) * hp.muon_momentum_warmup_start + f * hp.muon_momentum
 
 
-# ------------------------------------------------------------------------------
-# The machine: ranks, devices, precision, logging
-# ------------------------------------------------------------------------------
+# --- The machine: ranks, devices, precision, logging -------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -666,58 +665,58 @@ def setup_runtime(hp: Hyperparameters) -> Runtime:
     if world_size not in ALLOWED_WORLD_SIZES:
         raise RunError(f"WORLD_SIZE={world_size} does not divide 8: start 1, 2, 4 or 8 processes")
     device = choose_device(hp.device, int(os.environ.get("LOCAL_RANK", "0")) if in_group else 0)
-    dtype = torch.bfloat16 if device.type == "cuda" else choose_cpu_dtype(hp.cpu_dtype)
     if device.type == "cuda":
         setup_cuda(device)
-    seed_everything(hp.seed)
+    random.seed(hp.seed)
+    np.random.seed(hp.seed % 2**32)
+    torch.manual_seed(hp.seed)  # every device
     if in_group:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, device_id=device if device.type == "cuda" else None)
         dist.barrier()
-    if hp.compile not in ("auto", "0", "1"):
-        raise RunError(f"COMPILE={hp.compile!r} is unknown: use auto, 0 or 1")
-    compiled = hp.compile == "1" or (hp.compile == "auto" and device.type == "cuda")
+    dtype = torch.bfloat16 if device.type == "cuda" else choose_cpu_dtype(hp.cpu_dtype)
+    wanted = one_of("COMPILE", hp.compile, "auto", "0", "1")
+    compiled = wanted == "1" or (wanted == "auto" and device.type == "cuda")
     accumulation = hp.grad_accum_steps if hp.grad_accum_steps > 0 else 8 // world_size
     return Runtime(rank, world_size, accumulation, device, dtype, compiled)
 
 
 def choose_device(wanted: str, local_rank: int) -> torch.device:
-    if wanted not in ("auto", "cuda", "cpu"):
-        raise RunError(f"DEVICE={wanted!r} is unknown: use auto, cuda or cpu")
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise RunError(
-            "DEVICE=cuda but no CUDA device is visible: use DEVICE=cpu or check the driver"
-        )
-    return (
-        torch.device("cuda", local_rank) if available and wanted != "cpu" else torch.device("cpu")
-    )
+    one_of("DEVICE", wanted, "auto", "cuda", "cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RunError("DEVICE=cuda but no CUDA device is visible: use DEVICE=cpu")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank)
 
 
 def choose_cpu_dtype(wanted: str) -> torch.dtype:
-    """bf16 where the CPU multiplies it natively; asked of the CPU, so the same on every run."""
-    dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32}
-    if wanted in dtypes:
-        return dtypes[wanted]
-    if wanted != "auto":
-        raise RunError(f"CPU_DTYPE={wanted!r} is unknown: use auto, bf16 or fp32")
-    return dtypes["bf16" if cpu_has_bf16() else "fp32"]
+    """The faster of bf16 and fp32 on this CPU; rank 0 measures for everybody."""
+    if one_of("CPU_DTYPE", wanted, "auto", "bf16", "fp32") != "auto":
+        return torch.bfloat16 if wanted == "bf16" else torch.float32
+    choice = torch.tensor(float(bf16_is_faster()))
+    if distributed():
+        dist.broadcast(choice, src=0)
+    return torch.bfloat16 if choice else torch.float32
 
 
-def cpu_has_bf16() -> bool:
-    ask = getattr(torch.cpu, "get_capabilities", None)
-    flags = ask() if ask is not None else dict.fromkeys(cpu_info("flags", "Features").split(), True)
-    return any(flags.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+def bf16_is_faster() -> bool:
+    """Time one linear layer in both, on one thread, where the best of 20 tries is stable.
 
-
-def cpu_info(*keys: str) -> str:
-    """The first value that /proc/cpuinfo gives for one of the keys; empty where there is none."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in keys:
-                return value.strip()
-    return ""
+    Instruction flags do not answer this: one CPU with avx512_bf16 multiplies 1.5 times faster in
+    bf16, another 2 times slower.
+    """
+    best = {torch.bfloat16: math.inf, torch.float32: math.inf}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for _ in range(20):
+        for dtype in best:
+            x, weight = torch.ones(512, 128, dtype=dtype), torch.ones(512, 128, dtype=dtype)
+            started = time.perf_counter()
+            F.linear(x, weight)
+            best[dtype] = min(best[dtype], time.perf_counter() - started)
+    torch.set_num_threads(threads)
+    return best[torch.bfloat16] * 1.1 < best[torch.float32]
 
 
 def setup_cuda(device: torch.device) -> None:
@@ -730,17 +729,14 @@ def setup_cuda(device: torch.device) -> None:
     torch.backends.cuda.enable_math_sdp(False)
 
 
-def seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    torch.cuda.manual_seed_all(seed)
-
-
 def hardware_name(runtime: Runtime) -> str:
     if runtime.device.type == "cuda":
         return f"{runtime.world_size}x {torch.cuda.get_device_name(runtime.device)}"
-    name = cpu_info("model name") or platform.processor() or platform.machine()
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+        name = (names or [name])[0]
     return f"{runtime.world_size}x cpu {name} ({torch.get_num_threads()} threads)"
 
 
@@ -749,11 +745,9 @@ def peak_memory_mib(runtime: Runtime) -> tuple[int, int]:
     if runtime.device.type == "cuda":
         allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
         return allocated // 2**20, reserved // 2**20
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_bytes = peak if sys.platform == "darwin" else peak * 1024
-    return peak_bytes // 2**20, peak_bytes // 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
+    return peak, peak
 
 
 class Log:
@@ -777,28 +771,17 @@ class Log:
 
 def nvidia_smi() -> str:
     try:
-        done = subprocess.run(
-            ["nvidia-smi"], capture_output=True, text=True, timeout=60, check=False
-        )
+        return subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=60).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"nvidia-smi: not available ({error})"
-    return done.stdout
 
 
-# ------------------------------------------------------------------------------
-# Artifact: int8 codes with fp16 row scales, serialised by torch, compressed by zlib
-# ------------------------------------------------------------------------------
+# --- Artifact: int8 codes with fp16 row scales, serialised by torch, compressed by zlib --------
 
 ARTIFACT_FORMAT = "int8_clean_per_row_v1"  # the challenge's tag; its artifacts load here and back
 SMALL_TENSOR_LIMIT = 65_536  # tensors up to this many elements are stored as they are
 CLIP_QUANTILE = 99.99984 / 100.0
 ZLIB_LEVEL = 9
-
-
-@dataclass(frozen=True)
-class QuantizationSizes:
-    original_bytes: int
-    payload_bytes: int
 
 
 def quantize_tensor(tensor: Tensor) -> tuple[Tensor, Tensor]:
@@ -817,8 +800,8 @@ def quantize_tensor(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 def quantize_state_dict(
     state: dict[str, Tensor], keep_fp32: tuple[str, ...]
-) -> tuple[dict[str, Any], QuantizationSizes]:
-    """The container of the artifact, and how many tensor bytes went in and came out."""
+) -> tuple[dict[str, Any], int]:
+    """The container of the artifact, and how many bytes its tensors have."""
     quantized, scales, dtypes, meta = {}, {}, {}, {}
     passthrough, original_dtypes = {}, {}
     for name, value in state.items():
@@ -829,15 +812,12 @@ def quantize_state_dict(
             dtypes[name] = dtype
             if scales[name].ndim > 0:
                 meta[name] = {"scheme": "per_row", "axis": 0}
-        elif not tensor.is_floating_point():
-            passthrough[name] = tensor
-        elif any(pattern in name for pattern in keep_fp32):
+        elif any(pattern in name for pattern in keep_fp32) and tensor.is_floating_point():
             passthrough[name] = tensor.float()
+        elif tensor.dtype in (torch.float32, torch.bfloat16):
+            passthrough[name], original_dtypes[name] = tensor.to(torch.float16), dtype
         else:
             passthrough[name] = tensor
-            if tensor.dtype in (torch.float32, torch.bfloat16):
-                passthrough[name] = tensor.to(torch.float16)
-                original_dtypes[name] = dtype
     container: dict[str, Any] = {
         "__quant_format__": ARTIFACT_FORMAT,
         "quantized": quantized,
@@ -850,7 +830,7 @@ def quantize_state_dict(
     if original_dtypes:
         container["passthrough_orig_dtypes"] = original_dtypes
     stored = [*quantized.values(), *scales.values(), *passthrough.values()]
-    return container, QuantizationSizes(tensor_bytes(list(state.values())), tensor_bytes(stored))
+    return container, tensor_bytes(stored)
 
 
 def tensor_bytes(tensors: list[Tensor]) -> int:
@@ -899,28 +879,20 @@ def torch_bytes(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def read_artifact(path: Path) -> dict[str, Tensor]:
-    """Decompress, load on the CPU and dequantise; what is no artifact gets one clear line."""
+def load_artifact(model: GPT, path: Path) -> None:
+    """Decompress, dequantise and put into the model, every name and shape equal."""
     try:
         container = torch.load(io.BytesIO(zlib.decompress(path.read_bytes())), map_location="cpu")
-    except (OSError, zlib.error, EOFError, RuntimeError) as error:
-        raise RunError(
-            f"{path} is not a readable artifact ({error}): run the training again"
-        ) from None
-    found = container.get("__quant_format__") if isinstance(container, dict) else None
+        found = container["__quant_format__"]
+    except (OSError, zlib.error, EOFError, KeyError, TypeError, RuntimeError) as error:
+        raise RunError(f"{path} is no readable artifact ({error!r}): train again") from None
     if found != ARTIFACT_FORMAT:
         raise RunError(f"{path} has format {found!r}, expected {ARTIFACT_FORMAT!r}: train again")
-    return dequantize_state_dict(container)
-
-
-def load_weights(model: GPT, state: dict[str, Tensor], path: Path) -> None:
     try:
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict(dequantize_state_dict(container), strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise RunError(
-            f"{path} does not fit this model ({reason}): set the shape variables of its run"
-        ) from None
+        raise RunError(f"{path} does not fit ({reason}): set its run's shape variables") from None
 
 
 # --- evaluation: begin ---
@@ -966,9 +938,7 @@ def load_tokenizer(hp: Hyperparameters) -> spm.SentencePieceProcessor:
     try:
         tokenizer = spm.SentencePieceProcessor(model_file=path)
     except (RuntimeError, OSError):
-        raise RunError(
-            f"TOKENIZER_PATH={path} is not a SentencePiece model: get it again"
-        ) from None
+        raise RunError(f"TOKENIZER_PATH={path} is no SentencePiece model: get it again") from None
     if tokenizer.vocab_size() != hp.vocab_size:
         raise RunError(
             f"VOCAB_SIZE={hp.vocab_size} but the tokenizer has {tokenizer.vocab_size()} pieces: "
@@ -1027,9 +997,11 @@ def evaluation_rows(hp: Hyperparameters, runtime: Runtime) -> int:
     if rows <= 0:
         raise RunError(
             f"VAL_BATCH_SIZE={hp.val_batch_size} over WORLD_SIZE={runtime.world_size} and "
-            f"{runtime.grad_accum_steps} accumulation steps is less than one sequence of "
-            f"TRAIN_SEQ_LEN={hp.train_seq_len}: raise VAL_BATCH_SIZE"
+            f"grad_accum_steps={runtime.grad_accum_steps} is below TRAIN_SEQ_LEN="
+            f"{hp.train_seq_len}: raise VAL_BATCH_SIZE"
         )
+    if runtime.device.type == "cpu":
+        return min(rows, max(hp.cpu_batch_tokens // hp.train_seq_len, 1))
     return rows
 
 
@@ -1068,22 +1040,16 @@ def evaluate(
     for start, count, inputs, targets in token_batches(hp, runtime, data):
         with runtime.autocast():
             nats = model(inputs, targets, reduction="none")
-        nats = nats.view(targets.shape)[:count]
-        inputs, targets = inputs[:count], targets[:count]
+        nats, inputs, targets = nats.view(targets.shape)[:count], inputs[:count], targets[:count]
         spaces = data.leading_space[targets] & ~data.boundary[inputs]
-        token_bytes = data.base_bytes[targets].long() + spaces.long()
-        totals += torch.stack(
-            (
-                nats.sum(dtype=torch.float64),
-                torch.tensor(targets.numel(), dtype=torch.float64, device=runtime.device),
-                token_bytes.sum().double(),
-            )
-        )
+        totals[0] += nats.sum(dtype=torch.float64)
+        totals[1] += targets.numel()
+        totals[2] += data.base_bytes[targets].sum() + spaces.sum()
         if collect is not None:
             collect(start * hp.train_seq_len, inputs, nats)
     if distributed():
         dist.all_reduce(totals)
-    nats_sum, tokens, byte_count = (float(total) for total in totals)
+    nats_sum, tokens, byte_count = totals.tolist()
     if byte_count == 0:
         raise RunError("the validation text stands for 0 bytes: its tokens are control pieces only")
     val_loss = nats_sum / tokens
@@ -1112,45 +1078,37 @@ def save_and_score(
         log(f"Code size: {source_bytes} bytes")
         log(f"Total submission size: {raw_bytes + source_bytes} bytes")
         keep_fp32 = name_patterns(hp.keep_fp32_name_patterns)
-        container, sizes = quantize_state_dict(model.state_dict(), keep_fp32)
+        container, payload = quantize_state_dict(model.state_dict(), keep_fp32)
+        ratio = tensor_bytes(list(model.state_dict().values())) / max(payload, 1)
         serialized = torch_bytes(container)
         write_whole(ARTIFACT_FILE, zlib.compress(serialized, ZLIB_LEVEL))
         model_bytes = ARTIFACT_FILE.stat().st_size
         log(
-            f"Serialized model int8+zlib: {model_bytes} bytes (payload:{sizes.payload_bytes} "
-            f"raw_torch:{len(serialized)} "
-            f"payload_ratio:{sizes.original_bytes / max(sizes.payload_bytes, 1):.2f}x)"
+            f"Serialized model int8+zlib: {model_bytes} bytes (payload:{payload} "
+            f"raw_torch:{len(serialized)} payload_ratio:{ratio:.2f}x)"
         )
         log(f"Total submission size int8+zlib: {model_bytes + source_bytes} bytes")
     if distributed():
         dist.barrier()
-    load_weights(model, read_artifact(ARTIFACT_FILE), ARTIFACT_FILE)
+    load_artifact(model, ARTIFACT_FILE)
     runtime.synchronize()
     started = time.perf_counter()
     score = evaluate(compiled, hp, runtime, data)
     runtime.synchronize()
     eval_ms = 1000.0 * (time.perf_counter() - started)
     loss, bpb = score.val_loss, score.val_bpb
-    log(
-        f"final_int8_zlib_roundtrip val_loss:{loss:.4f} val_bpb:{bpb:.4f} eval_time:{eval_ms:.0f}ms"
-    )
-    log(f"final_int8_zlib_roundtrip_exact val_loss:{loss:.8f} val_bpb:{bpb:.8f}")
+    stage = "final_int8_zlib_roundtrip"
+    log(f"{stage} val_loss:{loss:.4f} val_bpb:{bpb:.4f} eval_time:{eval_ms:.0f}ms")
+    log(f"{stage}_exact val_loss:{loss:.8f} val_bpb:{bpb:.8f}")
     return score, eval_ms
 
 
 def score_in_fresh_process(runtime: Runtime) -> float:
     """Bits per byte of the artifact according to a new process that has no training data."""
-    launcher = (
-        "RANK",
-        "WORLD_SIZE",
-        "LOCAL_RANK",
-        "LOCAL_WORLD_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    )
-    dropped = ("MODEL_TEST", *launcher)
-    environment = {k: v for k, v in os.environ.items() if k not in dropped}
+    ranks = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    environment = {k: v for k, v in os.environ.items() if k not in ("MODEL_TEST", *ranks)}
     environment["EVAL_ARTIFACT"] = str(ARTIFACT_FILE)
+    environment["CPU_DTYPE"] = "bf16" if runtime.dtype is torch.bfloat16 else "fp32"
     environment["GRAD_ACCUM_STEPS"] = str(runtime.grad_accum_steps * runtime.world_size)
     command = [sys.executable, os.path.abspath(__file__)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -1178,48 +1136,33 @@ def check_reload(score: Score, runtime: Runtime, log: Log) -> float:
 def sha256_of(*files: str | Path) -> str:
     digest = hashlib.sha256()
     for name in files:
-        with open(name, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+        digest.update(Path(name).read_bytes())
     return digest.hexdigest()
 
 
-def result_line(
-    score: Score,
-    reload_bpb: float | None,
-    facts: dict[str, Any],
-    hp: Hyperparameters,
-    runtime: Runtime,
-) -> str:
+def result_line(score: Score, facts: dict[str, Any], hp: Hyperparameters, runtime: Runtime) -> str:
     """The canonical last line: what was measured, on what, with what, from what."""
     code_bytes, model_bytes = Path(__file__).stat().st_size, ARTIFACT_FILE.stat().st_size
+    libraries = (torch, np, spm)
+    versions = {library.__name__: library.__version__ for library in libraries}
     result = {
         "schema": 1,
         "script_stage": "int8_zlib_roundtrip",
-        "val_loss": score.val_loss,
-        "val_bpb": score.val_bpb,
-        "val_tokens": score.val_tokens,
-        "val_bytes": score.val_bytes,
-        "reload_val_bpb": reload_bpb,
+        **vars(score),
+        **facts,
         "artifact_bytes": code_bytes + model_bytes,
         "code_bytes": code_bytes,
         "model_bytes": model_bytes,
-        "seed": hp.seed,
-        "world_size": runtime.world_size,
         "val_digest": sha256_of(*shard_files(hp.data_path, "val")),
         "tokenizer_digest": sha256_of(hp.tokenizer_path),
         "code_digest": sha256_of(__file__),
         "artifact_digest": sha256_of(ARTIFACT_FILE),
-        "hardware": hardware_name(runtime),
+        "seed": hp.seed,
+        "world_size": runtime.world_size,
         "dtype": str(runtime.dtype).removeprefix("torch."),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "sentencepiece": spm.__version__,
-        },
+        "hardware": hardware_name(runtime),
+        "versions": {"python": platform.python_version(), **versions},
         "data_dir": Path(hp.data_path).resolve().name,
-        **facts,
     }
     text = json.dumps(result, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return f"autoresearch_result {text}"
@@ -1227,10 +1170,9 @@ def result_line(
 
 def score_artifact(hp: Hyperparameters, runtime: Runtime, artifact: Path) -> None:
     """EVAL_ARTIFACT: score a file and print one line; needs no training data."""
-    files = shard_files(hp.data_path, "val")
-    data = load_validation(hp, runtime, files)
+    data = load_validation(hp, runtime, shard_files(hp.data_path, "val"))
     model = build_model(hp, runtime)
-    load_weights(model, read_artifact(artifact), artifact)
+    load_artifact(model, artifact)
     score = evaluate(compile_model(model, runtime), hp, runtime, data)
     if runtime.is_master:
         print("artifact_score " + json.dumps(vars(score), sort_keys=True), flush=True)
@@ -1241,20 +1183,15 @@ def read_model_test(path: Path) -> dict[str, Any]:
     try:
         request = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"MODEL_TEST={path} is not a readable request ({error}): {mend}") from None
-    expected = {"schema", "artifact", "tokens", "distribution_at", "output"}
-    if not isinstance(request, dict) or set(request) != expected:
-        raise RunError(f"{path} does not have exactly the keys {sorted(expected)}: {mend}")
+        raise RunError(f"MODEL_TEST={path} is no readable request ({error}): {mend}") from None
+    kinds = {"schema": int, "artifact": str, "tokens": str, "distribution_at": list, "output": str}
+    if not isinstance(request, dict) or set(request) != set(kinds):
+        raise RunError(f"{path} does not have exactly the keys {sorted(kinds)}: {mend}")
+    for key, kind in kinds.items():
+        if type(request[key]) is not kind and not (key == "artifact" and request[key] is None):
+            raise RunError(f"{path} has {key}={request[key]!r}, expected {kind.__name__}: {mend}")
     if request["schema"] != 1:
-        raise RunError(f"{path} has schema {request['schema']!r}, expected 1: {mend}")
-    for key in ("artifact", "tokens", "output"):
-        if not isinstance(request[key], str) and not (key == "artifact" and request[key] is None):
-            raise RunError(f"{path} has {key}={request[key]!r}, expected a path: {mend}")
-    wanted = request["distribution_at"]
-    if not isinstance(wanted, list) or not all(type(index) is int for index in wanted):
-        raise RunError(
-            f"{path} has distribution_at={wanted!r}, expected a list of integers: {mend}"
-        )
+        raise RunError(f"{path} has schema {request['schema']}, expected 1: {mend}")
     return request
 
 
@@ -1262,21 +1199,18 @@ def answer_model_test(hp: Hyperparameters, runtime: Runtime, request_path: Path)
     """MODEL_TEST: the evaluation above on a given token file, with each token's probability."""
     request = read_model_test(request_path)
     if runtime.world_size != 1:
-        raise RunError(
-            f"a model test runs in 1 process, not {runtime.world_size}: do not use torchrun"
-        )
+        raise RunError(f"a model test runs alone, not in {runtime.world_size} ranks: no torchrun")
     data = load_validation(hp, runtime, [request["tokens"]])
     wanted: list[int] = request["distribution_at"]
-    outside = [index for index in wanted if not 0 <= index < data.scored]
+    outside = [i for i in wanted if type(i) is not int or not 0 <= i < data.scored]
     if outside:
         raise RunError(
-            f"distribution_at holds {outside[0]}, expected 0 to {data.scored - 1}: "
-            f"{request['tokens']} has {data.scored} scored targets"
+            f"distribution_at holds {outside[0]!r}, expected integers from 0 to {data.scored - 1}, "
+            f"the scored targets of {request['tokens']}: ask for others"
         )
     model = build_model(hp, runtime)
     if request["artifact"] is not None:
-        artifact = Path(request["artifact"])
-        load_weights(model, read_artifact(artifact), artifact)
+        load_artifact(model, Path(request["artifact"]))
     nats = np.zeros(data.scored, dtype=np.float64)
     distributions = np.zeros((len(wanted), hp.vocab_size), dtype=np.float32)
 
@@ -1306,9 +1240,7 @@ def answer_model_test(hp: Hyperparameters, runtime: Runtime, request_path: Path)
 # --- evaluation: end ---
 
 
-# ------------------------------------------------------------------------------
-# Training
-# ------------------------------------------------------------------------------
+# --- Training ----------------------------------------------------------------------------------
 
 
 def compile_model(model: GPT, runtime: Runtime) -> Callable[..., Tensor]:
@@ -1321,9 +1253,8 @@ class TrainingClock:
     """Milliseconds spent on training; it stands still while a validation runs."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
-        self.accumulated_ms = 0.0
-        self.started = time.perf_counter()
+        self.runtime, self.accumulated_ms = runtime, 0.0
+        self.resume()
 
     def now_ms(self) -> float:
         return self.accumulated_ms + 1000.0 * (time.perf_counter() - self.started)
@@ -1356,8 +1287,8 @@ def average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
         flat = torch.cat([gradient(p).flatten() for p in members])
         dist.all_reduce(flat)
         flat.div_(world_size)
-        for p, piece in zip(members, flat.split([p.numel() for p in members]), strict=True):
-            p.grad = piece.view_as(p)
+        for p, mean in zip(members, views_like(flat, members), strict=True):
+            p.grad = mean
 
 
 class Trainer:
@@ -1373,6 +1304,14 @@ class Trainer:
         if runtime.compile:
             self.muon.orthogonalize = torch.compile(orthogonalize, dynamic=False, fullgraph=True)
         self.loader = TrainLoader(files, hp, runtime)
+        self.merged = self.merged_micro_steps()
+
+    def merged_micro_steps(self) -> int:
+        """How many micro-steps run as one batch: the mean is the same, a CPU is faster at it."""
+        steps, tokens = self.runtime.grad_accum_steps, self.loader.local_tokens
+        limit = self.hp.cpu_batch_tokens if self.runtime.device.type == "cpu" else 0
+        divisors = (k for k in range(steps, 1, -1) if steps % k == 0)
+        return next((k for k in divisors if k * tokens <= limit), 1)
 
     def step(self, step: int, factor: float) -> Tensor:
         """One step of all optimizers; returns this rank's mean loss without waiting for it."""
@@ -1390,13 +1329,13 @@ class Trainer:
         return loss
 
     def backward(self) -> Tensor:
-        scale = 1.0 / self.runtime.grad_accum_steps
+        passes = self.runtime.grad_accum_steps // self.merged
         total = torch.zeros((), device=self.runtime.device)
-        for _ in range(self.runtime.grad_accum_steps):
-            inputs, targets = self.loader.next_batch()
+        for _ in range(passes):
+            inputs, targets = self.loader.next_batch(self.merged)
             with self.runtime.autocast():
-                loss = self.compiled(inputs, targets) * scale
-            loss.backward()
+                loss = self.compiled(inputs, targets) / passes
+            loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         if distributed():
             average_gradients(self.parameters, self.runtime.world_size)
@@ -1423,18 +1362,10 @@ class Trainer:
         self.loader = TrainLoader(self.files, self.hp, self.runtime)
 
 
-def finite_loss(loss: Tensor, step: int) -> float:
-    value = float(loss)
-    if not math.isfinite(value):
-        raise RunError(f"train_loss is {value} at step {step}: lower the learning rates or clip")
-    return value
-
-
 def train(trainer: Trainer, data: Validation, log: Log) -> tuple[int, float]:
     """The main loop; returns the number of steps and the training milliseconds."""
     hp, runtime = trainer.hp, trainer.runtime
     cap_ms = 1000.0 * hp.max_wallclock_seconds if hp.max_wallclock_seconds > 0 else math.inf
-    runtime.synchronize()
     clock = TrainingClock(runtime)
     elapsed_ms, stop_step, step = 0.0, None, 0
     while True:
@@ -1461,8 +1392,12 @@ def train(trainer: Trainer, data: Validation, log: Log) -> tuple[int, float]:
         now_ms = clock.now_ms()
         listed = step <= 10 or step % max(hp.train_log_every, 1) == 0 or stop_step is not None
         if hp.train_log_every > 0 and listed and runtime.is_master:
+            if not math.isfinite(float(loss)):
+                raise RunError(
+                    f"train_loss is {float(loss)} at step {step}: lower the rates or clip"
+                )
             log(
-                f"step:{step}/{hp.iterations} train_loss:{finite_loss(loss, step):.4f} "
+                f"step:{step}/{hp.iterations} train_loss:{float(loss):.4f} "
                 f"train_time:{now_ms:.0f}ms step_avg:{now_ms / step:.2f}ms"
             )
         elapsed_ms = agree_on_ms(now_ms, runtime)
@@ -1476,10 +1411,12 @@ def log_settings(
     """Lines 8 to 17 of the log and one of our own; returns the number of parameters."""
     model_params = sum(p.numel() for p in trainer.parameters)
     tied = trainer.model.lm_head is None
+    name, pattern = (
+        Path(hp.data_path).resolve().name,
+        os.path.join(hp.data_path, "fineweb_val_*.bin"),
+    )
     log(f"val_bpb:enabled tokenizer_kind=sentencepiece tokenizer_path={hp.tokenizer_path}")
-    name, shards = Path(hp.data_path).resolve().name, len(trainer.files)
-    log(f"train_loader:dataset:{name} train_shards:{shards}")
-    pattern = os.path.join(hp.data_path, "fineweb_val_*.bin")
+    log(f"train_loader:dataset:{name} train_shards:{len(trainer.files)}")
     log(f"val_loader:shards pattern={pattern} tokens:{data.scored}")
     log(f"model_params:{model_params}")
     log(f"world_size:{runtime.world_size} grad_accum_steps:{runtime.grad_accum_steps}")
@@ -1505,12 +1442,9 @@ def log_settings(
 
 def log_source(log: Log) -> None:
     """Lines 2 to 7: what ran, for whoever finds the log file later."""
-    log(Path(__file__).read_text(encoding="utf-8"), console=False)
-    log("=" * 100, console=False)
-    log(f"Running Python {sys.version}", console=False)
-    log(f"Running PyTorch {torch.__version__}", console=False)
-    log(nvidia_smi(), console=False)
-    log("=" * 100, console=False)
+    source, rule = Path(__file__).read_text(encoding="utf-8"), "=" * 100
+    versions = f"Running Python {sys.version}\nRunning PyTorch {torch.__version__}"
+    log("\n".join((source, rule, versions, nvidia_smi(), rule)), console=False)
 
 
 def run_training(hp: Hyperparameters, runtime: Runtime) -> None:
@@ -1530,15 +1464,15 @@ def run_training(hp: Hyperparameters, runtime: Runtime) -> None:
     if distributed():
         dist.destroy_process_group()
     if runtime.is_master:
-        reload_bpb = check_reload(score, runtime, log) if hp.reload_check else None
         facts = {
+            "reload_val_bpb": check_reload(score, runtime, log) if hp.reload_check else None,
             "model_params": model_params,
             "steps": steps,
             "train_time_ms": train_ms,
             "eval_time_ms": eval_ms,
             "train_shards": len(train_files),
         }
-        log(result_line(score, reload_bpb, facts, hp, runtime))
+        log(result_line(score, facts, hp, runtime))
 
 
 def main() -> int:
