@@ -19,7 +19,7 @@ from autoresearch.errors import LogError
 from autoresearch.log.files import FileLock, sync_folder
 from autoresearch.log.folded import Folded, load_folded
 from autoresearch.log.order import Order
-from autoresearch.log.ordering import Ordering, recorded
+from autoresearch.log.ordering import Ordering
 from autoresearch.log.schema import Schema
 from autoresearch.log.sequence import DUPLICATE
 from autoresearch.log.sources import SourceStore
@@ -31,7 +31,7 @@ from autoresearch.log.table import (
     create_tables,
     fill_tables,
     last_row,
-    row,
+    line_row,
     unlike_their_hash,
     value,
 )
@@ -98,7 +98,7 @@ class Database:
             position, start = entry.first, entry.start
             for line in self.ordering.lines(order, index):
                 if position > after:
-                    yield row(recorded(line, position), entry.journal, start)
+                    yield line_row(line, position, entry.journal, start)
                 position, start = position + 1, start + line.size
 
     def rejected(self, order: Order, entries: int) -> Iterator[Row]:
@@ -108,7 +108,7 @@ class Database:
             if entry.reason not in (None, DUPLICATE):
                 start = entry.start
                 for line in self.ordering.lines(order, index):
-                    yield entry.reason, *row(recorded(line, 0), entry.journal, start)[1:]
+                    yield entry.reason, *line_row(line, 0, entry.journal, start)[1:]
                     start += line.size
 
     def texts(self, known: set[str]) -> Iterator[Row]:

@@ -9,7 +9,7 @@ import duckdb
 from autoresearch.log.database import Database, first_line, is_held
 from autoresearch.log.folded import load_folded
 from autoresearch.log.order import Order
-from autoresearch.log.table import COLUMNS, add_rows, last_row, memory_connection, row, value
+from autoresearch.log.table import COLUMNS, add_rows, last_row, memory_connection, record_row, value
 
 _PATIENCE = 1.0  # seconds that a fold elsewhere may take before we read without the file
 
@@ -85,7 +85,7 @@ def _lay_over(
         return
     connection.execute("CREATE TEMP TABLE _unfolded AS FROM events LIMIT 0")
     tail = database.ordering.read(order, last, until)
-    add_rows(connection, "_unfolded", (row(record) for record in tail))
+    add_rows(connection, "_unfolded", map(record_row, tail))
     events = f'"{name}".main.events'
     connection.execute(
         f"CREATE TEMP VIEW events AS SELECT {COLUMNS}, journal, start FROM {events} "

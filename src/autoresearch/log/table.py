@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from autoresearch.log.lines import Line
 from autoresearch.log.records import GENESIS, Recorded
 from autoresearch.log.schema import Schema
 
@@ -143,8 +144,28 @@ _UNLIKE = """
 """
 
 
-def row(record: Recorded, journal: str = "", start: int = 0) -> Row:
-    """Return an event as a row of the table ``events``."""
+def line_row(line: Line, position: int, journal: str, start: int) -> Row:
+    """Return a journal line as a row of the table ``events``."""
+    return (
+        position,
+        line.event_id,
+        line.campaign,
+        line.stream,
+        line.version,
+        line.type,
+        line.schema_version,
+        line.at,
+        line.actor,
+        line.hash,
+        line.previous_hash,
+        line.payload,
+        journal,
+        start,
+    )
+
+
+def record_row(record: Recorded) -> Row:
+    """Return an event as a row of the table ``events``, of no journal."""
     return (
         record.position,
         record.event_id,
@@ -158,8 +179,8 @@ def row(record: Recorded, journal: str = "", start: int = 0) -> Row:
         record.hash,
         record.previous_hash,
         record.payload,
-        journal,
-        start,
+        "",
+        0,
     )
 
 
@@ -184,7 +205,7 @@ def memory_connection(
     """Return a connection to a database in memory with the given events and the views."""
     connection = duckdb.connect(":memory:")
     create_tables(connection)
-    add_rows(connection, "events", (row(record) for record in records))
+    add_rows(connection, "events", map(record_row, records))
     add_rows(connection, "source_texts", sources)
     create_keys(connection)
     create_schema(connection, schema)
