@@ -23,6 +23,7 @@ from autoresearch.launchers.modal_remote import (
     RemoteError,
     RemoteTimeoutError,
     explain,
+    explain_call,
     status_of,
 )
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
@@ -313,7 +314,8 @@ def test_errors_of_the_client_are_told_apart() -> None:
         known.AuthError("a"): RemoteError,
         ValueError("mine"): RemoteCrashError,
     }
-    assert {error: type(explain(error)) for error in told} == told
+    assert {error: type(explain_call(error)) for error in told} == told
+    assert type(explain(ValueError("no functions provided"))) is RemoteError
     assert "modal token new" in str(explain(known.AuthError("Token missing")))
 
 

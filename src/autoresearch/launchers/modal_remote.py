@@ -96,7 +96,7 @@ class ModalRemote:
         except TimeoutError:
             return None
         except Exception as error:
-            raise explain(error) from error
+            raise explain_call(error) from error
 
     def cancel(self, call: str) -> None:
         """Cancel, and take the container along: the training process ignores gentler ways."""
@@ -154,13 +154,14 @@ def client() -> Any:
         import modal
     except ImportError as error:
         raise AutoresearchError(
-            "the launcher 'modal' needs the package modal; pip install 'autoresearch[modal]'"
+            f"the launcher 'modal' needs the package modal ({error}); "
+            "pip install 'autoresearch[modal]'"
         ) from error
     return modal
 
 
 def explain(error: Exception) -> RemoteError:
-    """Turn what Modal's client raised into one of our four kinds, with one line."""
+    """Turn what Modal's client raised into one of our kinds, with one line."""
     known = client().exception
     said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, known.AuthError):
@@ -169,8 +170,14 @@ def explain(error: Exception) -> RemoteError:
         return RemoteTimeoutError("ended by Modal's own limit on the function")
     if isinstance(error, (known.ConnectionError, known.ServiceError, known.ClientClosed, OSError)):
         return RemoteAwayError(f"modal does not answer: {said}")
-    if isinstance(error, known.Error):
-        return RemoteError(f"modal failed ({type(error).__name__}): {said}")
+    return RemoteError(f"modal failed ({type(error).__name__}): {said}")
+
+
+def explain_call(error: Exception) -> RemoteError:
+    """Do the same for the end of a call: what is not Modal's own was raised by our function."""
+    if isinstance(error, (client().exception.Error, OSError)):
+        return explain(error)
+    said = " ".join(str(error).split())
     return RemoteCrashError(f"the remote function raised {type(error).__name__}: {said}")
 
 
