@@ -1,0 +1,23 @@
+"""Every event log of ours keeps the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoresearch.log import EventLog, MemoryLog
+from autoresearch.projections.tables import open_store
+from autoresearch.testing.log_contract import EventLogContract
+
+
+class TestMemoryLog(EventLogContract):
+    @pytest.fixture
+    def log(self) -> EventLog:
+        return MemoryLog()
+
+
+class TestFileLog(EventLogContract):
+    @pytest.fixture
+    def log(self, tmp_path: Path) -> EventLog:
+        return open_store(tmp_path / "store", notify=pytest.fail)

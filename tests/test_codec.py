@@ -1,0 +1,192 @@
+"""Canonical JSON: the same bytes for the same value, nothing lost, nothing silently changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoresearch import events
+from autoresearch.codec import UnknownEvent, canonical, decode, encode
+from autoresearch.errors import CodecError
+from autoresearch.events import EVENT_TYPES, UPCASTERS, Event
+from autoresearch.model import Idea
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53) + 1, 2**53 - 1)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(TEXT, PLAIN, max_size=6))
+def test_is_rfc_8785_to_the_byte(value: dict[str, Any]) -> None:
+    """The fast encoder writes exactly what the reference implementation writes."""
+    assert canonical(value) == rfc8785.dumps(value).decode()
+
+
+@given(st.dictionaries(TEXT, PLAIN, max_size=6))
+def test_comes_back_equal_and_stable(value: dict[str, Any]) -> None:
+    """Reading canonical text and writing it again gives the same bytes and an equal value."""
+    text = canonical(value)
+    read = json.loads(text, parse_int=float)  # the digits of 5e16 are not those of an integer
+    assert read == value
+    assert canonical(read) == text
+
+
+@given(st.dictionaries(TEXT, st.floats(allow_nan=False, allow_infinity=False), max_size=5), TEXT)
+def test_an_event_comes_back_equal(metrics: dict[str, float], run: str) -> None:
+    """An event that was encoded and decoded is the event."""
+    event = events.MetricsExtracted(run=run, experiment=3, metrics=metrics)
+    assert decode("metrics_extracted", 1, encode(event)) == event
+
+
+@pytest.mark.parametrize("name", sorted(EVENT_TYPES))
+def test_a_payload_names_every_field(name: str) -> None:
+    """A field that is None is written as null, so a payload has all fields of its class."""
+    shape = EVENT_TYPES[name]
+    known: Any = shape
+    event = shape(**{item.name: example(item) for item in attrs.fields(known)})
+    payload = encode(event)
+    assert json.loads(payload).keys() == {item.name for item in attrs.fields(known)}
+    assert decode(name, shape.schema_version, payload) == event
+
+
+def example(item: Any) -> Any:
+    """Return a value of a field's type, None where that is allowed."""
+    kind = str(item.type).replace("typing.", "")
+    if "None" in kind:
+        return None
+    for word, value in (("Mapping", {}), ("tuple", ()), ("str", "x"), ("bool", True)):
+        if word in kind:
+            return value
+    return 1.5 if "float" in kind else 1
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_refuses_numbers_that_are_not_finite(number: float) -> None:
+    """A diverged loss is refused with the event type and the field, never written as null."""
+    event = events.MetricsExtracted(run="r", experiment=0, metrics={"val_bpb": number})
+    with pytest.raises(CodecError, match=r"metrics_extracted\.metrics\.val_bpb is -?(nan|inf)"):
+        encode(event)
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"x": Colour.RED}, '{"x":"red"}'),
+        ({"x": (1, 2.0, -0.0)}, '{"x":[1,2,0]}'),
+        ({"x": datetime(2026, 3, 18, 2, tzinfo=UTC)}, '{"x":"2026-03-18T02:00:00Z"}'),
+        (
+            {"x": datetime(2026, 3, 18, 2, tzinfo=timezone(timedelta(hours=2)))},
+            '{"x":"2026-03-18T00:00:00Z"}',
+        ),
+        ({"x": Path("a/b")}, '{"x":"a/b"}'),
+        ({"b": 1, "a": {"d": None, "c": True}}, '{"a":{"c":true,"d":null},"b":1}'),
+        ({"x": 1e-7, "y": 1e21, "z": 0.1}, '{"x":1e-7,"y":1e+21,"z":0.1}'),
+    ],
+)
+def test_values_have_one_form(value: Mapping[str, Any], text: str) -> None:
+    """Enums are their values, tuples arrays, times UTC, and keys are sorted."""
+    assert canonical(value) == text
+
+
+def test_nested_values_are_objects() -> None:
+    """A frozen value inside an event is written as an object of its fields."""
+    found = json.loads(canonical({"idea": Idea(direction="d", description="x", hypothesis="h")}))
+    assert found["idea"]["direction"] == "d"
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (2**53, "over 2"),
+        (datetime(2026, 3, 18), "time zone"),
+        ("\ud800", "surrogate"),
+        (b"bytes", "bytes"),
+        ({1: "x"}, "key"),
+        ([{"deep": {3}}], r"\.env\.x\[0\]\.deep is a set"),
+    ],
+)
+def test_refuses_what_json_cannot_say(value: Any, complaint: str) -> None:
+    """What has no exact form is refused by name instead of being changed."""
+    event = events.IdeaQueued(
+        idea="i", direction="d", description="x", hypothesis="h", generator="g", env={"x": value}
+    )
+    with pytest.raises(CodecError, match=complaint):
+        encode(event)
+
+
+def test_refuses_values_that_are_no_events() -> None:
+    """Only registered events are recorded."""
+    with pytest.raises(CodecError, match="Idea is not a registered event"):
+        encode(Idea(direction="d", description="x", hypothesis="h"))  # type: ignore[arg-type]
+
+
+def test_an_unknown_type_is_carried_along() -> None:
+    """A fact from a plugin or release that we do not know keeps its payload to the byte."""
+    found = decode("moon_landed", 1, '{"crew":3}')
+    assert found == UnknownEvent(
+        unknown_type="moon_landed", unknown_version=1, payload='{"crew":3}'
+    )
+
+
+def test_a_version_from_the_future_is_carried_along() -> None:
+    """A newer version of a known type is not guessed at."""
+    found = decode("note_added", 99, '{"text":"x","mood":"good"}')
+    assert isinstance(found, UnknownEvent)
+    assert found.payload == '{"text":"x","mood":"good"}'
+
+
+@pytest.mark.parametrize(
+    ("payload", "complaint"),
+    [
+        ('{"author":"a","text":"t","mood":1}', r"note_added\.mood is not a field"),
+        ('{"author":"a"}', r"note_added\.text is missing"),
+        ('{"author":"a","text":3}', r"note_added\.text: 3 is not of type str"),
+        ("[]", "must be an object"),
+        ("{", "not JSON"),
+    ],
+)
+def test_a_payload_that_does_not_fit_is_refused(payload: str, complaint: str) -> None:
+    """At the current version a payload has exactly the fields of its class, of their types."""
+    with pytest.raises(CodecError, match=complaint):
+        decode("note_added", 1, payload)
+
+
+def test_old_versions_are_lifted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old payload goes through every upcaster up to the current version."""
+
+    @attrs.frozen(kw_only=True)
+    class Moved(Event):
+        to: str
+        by: str
+
+    Moved.type_name, Moved.schema_version = "moved", 3
+    monkeypatch.setitem(EVENT_TYPES, "moved", Moved)
+    monkeypatch.setitem(UPCASTERS, ("moved", 1), lambda old: {"to": old["where"]})
+    monkeypatch.setitem(UPCASTERS, ("moved", 2), lambda old: {**old, "by": "unknown"})
+    assert decode("moved", 1, '{"where":"up"}') == Moved(to="up", by="unknown")
+    assert decode("moved", 2, '{"to":"up"}') == Moved(to="up", by="unknown")
+
+
+def test_a_missing_upcaster_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version without a way up is an error that says which one is missing."""
+    monkeypatch.setattr(EVENT_TYPES["note_added"], "schema_version", 2)
+    with pytest.raises(CodecError, match="note_added version 1 has no upcaster"):
+        decode("note_added", 1, "{}")
