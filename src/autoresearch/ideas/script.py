@@ -23,19 +23,11 @@ PROTECTED = (
     *("*SEED*", "*PATH*", "*_DIR", "DATA*", "*VAL_*", "*EVAL*", "*TOKENIZER*", "*VOCAB*", "RUN_ID"),
     *("*WALLCLOCK*", "*SECONDS*", "*TIMEOUT*", "*BUDGET*", "ITERATIONS", "*_ITERATIONS"),
     *("MAX_ITERS", "MAX_STEPS", "NUM_STEPS", "TRAIN_STEPS", "TOTAL_STEPS", "STEPS", "*EPOCHS"),
-    *("WARMUP_STEPS", "*BATCH_TOKENS", "*SEQ_LEN*", "*LOG_*", "*PRINT*", "*_EVERY", "COMPILE*"),
-    *(
-        "*DTYPE*",
-        "*PRECISION*",
-        "*DEVICE*",
-        "RANK",
-        "WORLD_SIZE",
-        "LOCAL_RANK",
-        "*_CHECK",
-        "*TEST*",
-    ),
-    *("*VERSION*", "*MAGIC*", "*HEADER*", "*BYTES*", "*LIMIT*", "*PERCENTILE*", "*QUANTILE*"),
-    *("*ACCUM*", "*ZLIB*", "*LEVEL*", "*THREADS*", "*WORKERS*", "*DEBUG*", "*SHARD*", "*INT8*"),
+    *("WARMUP_STEPS", "*BATCH_TOKENS", "*SEQ_LEN*", "*ACCUM*", "*LOG_*", "*PRINT*", "*_EVERY"),
+    *("COMPILE*", "CPU_*", "*DTYPE*", "*PRECISION*", "*DEVICE*", "*RANK", "WORLD_SIZE"),
+    *("RELOAD*", "*_CHECK", "*TEST*", "*TOLERANCE*", "*DEBUG*", "*VERSION*", "*MAGIC*", "*SHARD*"),
+    *("*HEADER*", "*BYTES*", "*LIMIT*", "*PERCENTILE*", "*QUANTILE*", "*ZLIB*", "*LEVEL*"),
+    *("*THREADS*", "*WORKERS*", "*INT8*"),
 )
 
 
@@ -67,14 +59,15 @@ class Plugin:
         """Return the best new edit, None when the script has nothing left to move."""
         table = self._table(history, source)
         parameters = table.named()
+        seen = frozenset(history.tried) | refused(history)
         for move in self._ranked(table, history, rng):
             if move.direction in history.dead_ends or not table.feasible(move):
                 continue
             changed = with_values(source, move.values)
-            if changed == source or digest(changed) in history.tried:
+            if changed == source or digest(changed) in seen:
                 continue
             idea = wording.idea(move, parameters, changed, history)
-            if idea.id not in history.tried and idea.id not in refused(history):
+            if idea.id not in seen:
                 return idea
         return None
 
