@@ -74,6 +74,7 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handle: int | None = None
+        self._owner = 0
 
     def acquire(self, *, wait: bool = True) -> bool:
         """Take the lock; False when it is held elsewhere and ``wait`` is False."""
@@ -86,7 +87,7 @@ class FileLock:
         except BaseException:
             os.close(handle)
             raise
-        self._handle = handle
+        self._handle, self._owner = handle, os.getpid()
         _HELD.add(self)
         return True
 
@@ -100,8 +101,12 @@ class FileLock:
         """Give the lock back; nothing happens when it is not held."""
         handle, self._handle = self._handle, None
         _HELD.discard(self)
-        if handle is not None:
-            os.close(handle)
+        if handle is None:
+            return
+        if self._owner == os.getpid():
+            # A child that is being forked this instant may share the open file: unlock it for all.
+            fcntl.flock(handle, fcntl.LOCK_UN)
+        os.close(handle)
 
     def __del__(self) -> None:
         self.release()

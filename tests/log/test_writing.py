@@ -1,0 +1,231 @@
+"""Appending: one writer a stream, nothing written behind strange bytes, one total order."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autoresearch import events
+from autoresearch.errors import LogError, StreamHeldError
+from autoresearch.log import FileLog
+
+Open = Callable[[], FileLog]
+
+
+def note(text: str) -> events.NoteAdded:
+    return events.NoteAdded(text=text, author="a")
+
+
+def texts(log: FileLog) -> list[str]:
+    return [record.event.text for record in log.read()]  # type: ignore[attr-defined]
+
+
+def journals(log: FileLog) -> list[Path]:
+    return sorted((log.root / "journal").iterdir())
+
+
+def in_another_process(code: str, *arguments: object) -> str:
+    """Run Python code in a process of its own and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_other_handles_see_what_was_appended(store: FileLog, reopen: Open) -> None:
+    """An append is seen by every log object of the store at once, from where it last read."""
+    other = reopen()
+    with store.writer("a") as writer:
+        for n in range(3):
+            writer.append(note(str(n)))
+            assert [record.position for record in other.read(after=n)] == [n + 1]
+    assert store.head() == other.head() == reopen().head()
+
+
+def test_the_next_writer_goes_on_in_the_same_journal(store: FileLog) -> None:
+    """A journal that ends whole is continued, so that restarts do not litter."""
+    for n in range(3):
+        with store.writer("a") as writer:
+            writer.append(note(str(n)))
+    assert texts(store) == ["0", "1", "2"]
+    assert len(journals(store)) == 1
+
+
+def test_nothing_is_written_behind_a_torn_line(store: FileLog, reopen: Open) -> None:
+    """What a killed writer left of a line stays where it is; the next one starts a journal."""
+    with store.writer("a") as writer:
+        writer.append(note("whole"))
+    torn = journals(store)[0]
+    with torn.open("ab") as file:
+        file.write(b'{"event":{"actor":"lo')
+    with reopen().writer("a") as writer:
+        assert writer.append(note("next")).version == 2
+    assert texts(reopen()) == ["whole", "next"]
+    assert len(journals(store)) == 2
+    report = reopen().verify()
+    assert report.ok
+    assert any("torn line of 21 bytes" in text for text in report.notes)
+
+
+def test_a_living_writer_moves_on_from_strange_bytes(
+    store: FileLog, reopen: Open, said: list[str]
+) -> None:
+    """Bytes that appear behind a writer cost it a new file, not an event."""
+    with store.writer("a") as writer:
+        writer.append(note("1"))
+        with journals(store)[0].open("ab") as file:
+            file.write(b"x")
+        writer.append(note("2"))
+        writer.append(note("3"))
+    assert texts(reopen()) == ["1", "2", "3"]
+    assert any("did not write" in line for line in said)
+    assert not reopen().verify().ok
+
+
+def test_a_damaged_line_does_not_stop_other_journals(
+    store: FileLog, reopen: Open, said: list[str]
+) -> None:
+    """What cannot be trusted is left out with one line; everything else is read."""
+    with store.writer("a") as first, store.writer("b") as second:
+        first.append(note("lost"))
+        second.append(note("kept"))
+        path = next(path for path in journals(store) if path.name.startswith("a@"))
+        path.write_bytes(path.read_bytes().replace(b"lost", b"LOST"))
+        assert texts(reopen()) == ["kept"]
+        assert texts(store) == ["kept"]
+    assert sum("left out" in line for line in said) == 2
+    with reopen().writer("a") as writer:
+        assert writer.append(note("later")).version == 2
+
+
+def test_an_edited_line_that_was_ordered_is_an_error(store: FileLog, reopen: Open) -> None:
+    """Reading an event that has its position and was changed since fails with its line."""
+    with store.writer("a") as writer:
+        writer.append_many([note("one"), note("two")])
+    store.head()
+    path = journals(store)[0]
+    path.write_bytes(path.read_bytes().replace(b"two", b"TWO"))
+    with pytest.raises(LogError, match=r"jsonl line 2 does not match its hash \(event a:2:"):
+        list(reopen().read())
+
+
+def test_a_held_stream_names_its_holder(store: FileLog, reopen: Open) -> None:
+    """The refusal says who writes, in which process, since when, and what to do."""
+    with store.writer("a", actor="loop"):
+        with pytest.raises(StreamHeldError) as caught:
+            reopen().writer("a", actor="someone")
+        text = str(caught.value)
+    assert "'a'" in text
+    assert f"loop (process {os.getpid()} on " in text
+    assert "since 20" in text
+    assert text.endswith("stop it or use another stream")
+
+
+def test_a_killed_holder_lets_go(store: FileLog) -> None:
+    """A stream whose writer was killed is free at once, and its events are there."""
+    code = """
+import os, signal, sys
+from autoresearch import events
+from autoresearch.log import open_log
+writer = open_log(sys.argv[1]).writer("a")
+writer.append(events.NoteAdded(text="last words", author="a"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(store.root)], timeout=60)
+    assert done.returncode == -9
+    with store.writer("a") as writer:
+        assert writer.append(note("next")).version == 2
+    assert texts(store) == ["last words", "next"]
+
+
+def test_a_forked_child_cannot_use_the_writer(store: FileLog) -> None:
+    """An inherited writer refuses in the child, and the parent goes on."""
+    with store.writer("a") as writer:
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                writer.append(note("from the child"))
+            except LogError as error:
+                os.write(write, str(error).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(write)
+        with os.fdopen(read) as pipe:
+            assert f"belongs to process {os.getpid()}" in pipe.read()
+        writer.append(note("from the parent"))
+    assert texts(store) == ["from the parent"]
+
+
+def test_a_child_that_lives_on_does_not_keep_the_stream(store: FileLog) -> None:
+    """The stream is free once its writer closed it, whatever children were forked meanwhile."""
+    writer = store.writer("a")
+    child = os.fork()
+    if child == 0:
+        os.execv("/bin/sleep", ["sleep", "30"])
+    try:
+        writer.close()
+        store.writer("a").close()
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_many_processes_append_at_once(store: FileLog) -> None:
+    """Every event of every process is there once, in the order of its stream."""
+    code = """
+import sys
+from autoresearch import events
+from autoresearch.log import open_log
+log = open_log(sys.argv[1])
+with log.writer("c", f"s{sys.argv[2]}") as writer:
+    for n in range(50):
+        writer.append(events.NoteAdded(text=f"{sys.argv[2]}.{n}", author="a"))
+        if n % 10 == 0:
+            log.head()
+            log.fold()
+"""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(store.root), str(k)]) for k in range(4)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0, 0]
+    found = texts(store)
+    for k in range(4):
+        mine = [text for text in found if text.startswith(f"{k}.")]
+        assert mine == [f"{k}.{n}" for n in range(50)]
+    assert store.verify().ok
+
+
+def test_an_id_from_before_is_known_to_a_new_process(store: FileLog) -> None:
+    """An import that is run again in another process adds nothing."""
+    with store.writer("a") as writer:
+        for row in range(20):
+            writer.append(note(f"row {row}"), event_id=f"file.tsv:{row}")
+    code = """
+import sys
+from autoresearch import events
+from autoresearch.log import open_log
+with open_log(sys.argv[1]).writer("other") as writer:
+    for row in range(25):
+        writer.append(events.NoteAdded(text=f"row {row}", author="a"), event_id=f"file.tsv:{row}")
+"""
+    in_another_process(code, store.root)
+    assert texts(store) == [f"row {row}" for row in range(25)]
+
+
+def test_a_store_must_be_a_folder(tmp_path: Path) -> None:
+    """A store that cannot be made is one clear line."""
+    (tmp_path / "file").write_text("")
+    from autoresearch.log import open_log
+
+    with pytest.raises(LogError, match=r"cannot make the store .*choose a writable folder"):
+        open_log(tmp_path / "file" / "store")
