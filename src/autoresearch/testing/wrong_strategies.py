@@ -1,0 +1,250 @@
+"""Wrong idea generators, policies and rules; the first of each kind is right."""
+
+# ruff: noqa: ARG002 - the signatures are those of the right plugins
+
+from __future__ import annotations
+
+import itertools
+import random
+from random import Random
+
+from attrs import evolve
+
+from autoresearch.history import History
+from autoresearch.hookspecs import hookimpl
+from autoresearch.model import Backtrack, Candidate, Decision, Idea, Notice, Signal, Verdict
+from autoresearch.testing.fakes import KeepBetter
+
+
+class Elsewhere:
+    """Implements a hook that is asked for by nobody here."""
+
+    @hookimpl
+    def notify(self, notice: Notice) -> None:
+        """Do nothing."""
+
+
+class Ideas:
+    """A right generator: an untried width in a direction that is not dead."""
+
+    def propose(self, history: History, source: str, rng: Random) -> Idea | None:
+        """Return the first idea that is allowed."""
+        offset = rng.randrange(3)
+        for number in range(1, 40):
+            direction = f"direction {number % 4}"
+            idea = Idea(
+                direction=direction,
+                description=f"comment {number + offset}",
+                hypothesis="it matters",
+                source=f"# {number + offset}\n{source}",
+            )
+            if self.allows(history, idea):
+                return idea
+        return None
+
+    def allows(self, history: History, idea: Idea) -> bool:
+        """Return whether an idea is new and its direction alive."""
+        return idea.id not in history.tried and idea.direction not in history.dead_ends
+
+    @hookimpl
+    def propose_idea(self, history: History, source: str, rng: Random) -> Idea | None:
+        """Propose."""
+        return self.propose(history, source, rng)
+
+
+class NoIdeas(Ideas):
+    """Never has an idea."""
+
+    def propose(self, history: History, source: str, rng: Random) -> Idea | None:
+        """Pass."""
+        return None
+
+
+class NeedsABaseline(Ideas):
+    """Fails before anything was tried."""
+
+    def propose(self, history: History, source: str, rng: Random) -> Idea | None:
+        """Look at an experiment that need not be there."""
+        assert history.experiments[0] is not None
+        return super().propose(history, source, rng)
+
+
+class Counts(Ideas):
+    """Remembers how often it was asked."""
+
+    def __init__(self) -> None:
+        self._asked = itertools.count()
+
+    def propose(self, history: History, source: str, rng: Random) -> Idea | None:
+        """Put the count into the risk."""
+        idea = super().propose(history, source, rng)
+        return idea and evolve(idea, risk=f"asked {next(self._asked)} times")
+
+
+class Gambles(Ideas):
+    """Uses the chance of everybody."""
+
+    def propose(self, history: History, source: str, rng: Random) -> Idea | None:
+        """Throw a die that is not its own."""
+        random.random()
+        return super().propose(history, source, rng)
+
+
+class CitesNothingReal(Ideas):
+    """Refers to an experiment that was never made."""
+
+    def propose(self, history: History, source: str, rng: Random) -> Idea | None:
+        """Cite."""
+        idea = super().propose(history, source, rng)
+        return idea and evolve(idea, cites=(999,))
+
+
+class ChangesNothing(Ideas):
+    """Proposes the script as it is."""
+
+    def propose(self, history: History, source: str, rng: Random) -> Idea | None:
+        """Give the script back."""
+        idea = super().propose(history, source, rng)
+        return idea and evolve(idea, source=source)
+
+    def allows(self, history: History, idea: Idea) -> bool:
+        """Take every idea's number as new, since its source is not."""
+        tried = {item.idea.description for item in history.experiments}
+        return idea.description not in tried and idea.direction not in history.dead_ends
+
+
+class Forgets(Ideas):
+    """Does not look at what was tried."""
+
+    def allows(self, history: History, idea: Idea) -> bool:
+        """Look at the dead ends only."""
+        return idea.direction not in history.dead_ends
+
+
+class InsistsOnDeadEnds(Ideas):
+    """Does not look at the dead ends."""
+
+    def allows(self, history: History, idea: Idea) -> bool:
+        """Look at what was tried only."""
+        return idea.id not in history.tried
+
+
+class Policy(KeepBetter):
+    """A right policy."""
+
+
+class NoPolicy(Elsewhere):
+    """No policy."""
+
+
+class NeedsABest:
+    """Compares with a best that need not be there."""
+
+    @hookimpl
+    def decide(self, candidate: Candidate, history: History) -> Decision:
+        """Decide."""
+        assert history.best_metric is not None
+        return KeepBetter().decide(candidate, history)
+
+
+class ChangesItsMind:
+    """Gives another reason each time."""
+
+    def __init__(self) -> None:
+        self._asked = itertools.count()
+
+    @hookimpl
+    def decide(self, candidate: Candidate, history: History) -> Decision:
+        """Decide."""
+        decision = KeepBetter().decide(candidate, history)
+        return evolve(decision, reason=f"{decision.reason}, answer {next(self._asked)}")
+
+
+class KeepsCrashes:
+    """Keeps what has no score."""
+
+    @hookimpl
+    def decide(self, candidate: Candidate, history: History) -> Decision:
+        """Decide."""
+        if candidate.metric is None:
+            return Decision(verdict=Verdict.KEEP, reason="nothing is lost")
+        return KeepBetter().decide(candidate, history)
+
+
+class LikesLowOnly:
+    """Takes lower to be better wherever it is."""
+
+    @hookimpl
+    def decide(self, candidate: Candidate, history: History) -> Decision:
+        """Decide."""
+        return KeepBetter().decide(candidate, evolve(history, lower_is_better=True))
+
+
+class Rule:
+    """A right rule: after three failures in a row it declares a plateau, once."""
+
+    def answer(self, history: History) -> Backtrack | None:
+        """Return the answer."""
+        last = history.decided[-3:]
+        failed = [item for item in last if item.verdict in (Verdict.DISCARD, Verdict.CRASH)]
+        if len(failed) < 3 or history.plateaus:
+            return None
+        return Backtrack(signal=Signal.PLATEAU, reason="three failures in a row")
+
+    @hookimpl
+    def backtrack(self, history: History) -> Backtrack | None:
+        """Answer."""
+        return self.answer(history)
+
+
+class NoRule(Elsewhere):
+    """No rule."""
+
+
+class GoesNowhere(Rule):
+    """Goes back to an experiment that was discarded."""
+
+    def answer(self, history: History) -> Backtrack | None:
+        """Return the answer."""
+        answer = super().answer(history)
+        return answer and evolve(answer, to_experiment=history.decided[-1].number)
+
+
+class Wavers(Rule):
+    """Gives another reason each time."""
+
+    def __init__(self) -> None:
+        self._asked = itertools.count()
+
+    def answer(self, history: History) -> Backtrack | None:
+        """Return the answer."""
+        answer = super().answer(history)
+        return answer and evolve(answer, reason=f"answer {next(self._asked)}")
+
+
+class Hasty(Rule):
+    """Gives up after the baseline."""
+
+    def answer(self, history: History) -> Backtrack | None:
+        """Return the answer."""
+        if len(history.experiments) == 1 and not history.plateaus:
+            return Backtrack(signal=Signal.PLATEAU, reason="nothing has happened yet")
+        return super().answer(history)
+
+
+class Pessimist(Rule):
+    """Sees a plateau after ten experiments, whatever they brought."""
+
+    def answer(self, history: History) -> Backtrack | None:
+        """Return the answer."""
+        if len(history.experiments) >= 10 and not history.plateaus:
+            return Backtrack(signal=Signal.PLATEAU, reason="ten experiments are enough")
+        return super().answer(history)
+
+
+class Nags(Rule):
+    """Does not see that it was followed."""
+
+    def answer(self, history: History) -> Backtrack | None:
+        """Return the answer."""
+        return super().answer(evolve(history, plateaus=history.plateaus[:0]))
