@@ -13,17 +13,17 @@ import duckdb
 
 from autoresearch import events
 from autoresearch.config import Config
+from autoresearch.cycle.kit import Clock, Kit, Tell
+from autoresearch.cycle.loop import Loop
+from autoresearch.cycle.recorder import Recorder
 from autoresearch.errors import PluginError, StreamHeldError, WorkspaceError
 from autoresearch.folding import empty, fold
 from autoresearch.history import History
-from autoresearch.kit import Clock, Kit, Tell
 from autoresearch.log import FileLog, Writer
-from autoresearch.loop import Loop
 from autoresearch.model import Idea, Verdict
 from autoresearch.plugins import Plugins
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
-from autoresearch.recorder import Recorder
 from autoresearch.workspace import Lab
 
 

@@ -10,10 +10,10 @@ from typing import Any
 from autoresearch import events, setup
 from autoresearch.campaign import Campaign
 from autoresearch.config import Config, unstructure
+from autoresearch.cycle.kit import digest, write_text
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.git import top_level
 from autoresearch.golf.preset import PRESET
-from autoresearch.kit import digest, write_text
 from autoresearch.log import FileLog
 from autoresearch.plugins import Plugins
 from autoresearch.projections.notes_md import NotesMd

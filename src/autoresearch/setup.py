@@ -11,8 +11,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from autoresearch.changes import syntax_problem
 from autoresearch.config import Config
+from autoresearch.cycle.changes import syntax_problem
 from autoresearch.errors import DataError, WorkspaceError
 from autoresearch.git import Git
 from autoresearch.workspace import Lab, check_tag

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autoresearch import events
-from autoresearch.kit import Kit, write_text
+from autoresearch.cycle.kit import Kit, write_text
+from autoresearch.cycle.proposals import current
+from autoresearch.cycle.tail import Tail
 from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
-from autoresearch.proposals import current
-from autoresearch.tail import Tail
 from autoresearch.text import one_line
 
 POLL_SECONDS = 0.2

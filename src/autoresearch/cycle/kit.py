@@ -10,12 +10,12 @@ from pathlib import Path
 from attrs import frozen
 
 from autoresearch.config import Config
+from autoresearch.cycle.recorder import Recorder
 from autoresearch.errors import WorkspaceError
 from autoresearch.history import History
 from autoresearch.log import SourceStore
 from autoresearch.plugins import Plugins
 from autoresearch.projections import Projection
-from autoresearch.recorder import Recorder
 from autoresearch.workspace import Lab
 
 Tell = Callable[[str], None]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from autoresearch import events, proposals
-from autoresearch.experiment import advance
-from autoresearch.kit import Kit
+from autoresearch import events
+from autoresearch.cycle import proposals
+from autoresearch.cycle.experiment import advance
+from autoresearch.cycle.kit import Kit
 from autoresearch.model import Backtrack, Notice, Signal, Verdict
 from autoresearch.text import one_line
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from autoresearch import events
+from autoresearch.cycle.kit import Kit, digest
 from autoresearch.history import History
-from autoresearch.kit import Kit, digest
 from autoresearch.model import Experiment, Idea
 from autoresearch.projections.blocks import reasoning_block
 from autoresearch.text import one_line

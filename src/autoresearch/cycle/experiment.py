@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoresearch import changes, events, proposals, runs
-from autoresearch.kit import Kit
+from autoresearch import events
+from autoresearch.cycle import changes, proposals, runs
+from autoresearch.cycle.kit import Kit
+from autoresearch.cycle.proposals import current
 from autoresearch.model import (
     Analysis,
     Candidate,
@@ -22,7 +24,6 @@ from autoresearch.model import (
     Verdict,
 )
 from autoresearch.projections.blocks import analysis_block, shown_status
-from autoresearch.proposals import current
 from autoresearch.text import block, one_line
 
 

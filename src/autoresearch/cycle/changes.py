@@ -7,10 +7,10 @@ import difflib
 from attrs import evolve
 
 from autoresearch import events
+from autoresearch.cycle.kit import Kit, digest
+from autoresearch.cycle.proposals import current, drop
 from autoresearch.errors import WorkspaceError
-from autoresearch.kit import Kit, digest
 from autoresearch.model import Change, Experiment, Idea, IdeaKind, Violation, Workspace
-from autoresearch.proposals import current, drop
 from autoresearch.text import one_line
 
 
