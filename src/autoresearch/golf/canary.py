@@ -1,0 +1,226 @@
+"""The canary: a script's own evaluation on uniformly random tokens that nobody can predict.
+
+The tokens come from a secret seed, new with every call. A score below their entropy proves that the
+evaluation sees its targets or does not normalise its probabilities.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from attrs import field, frozen
+
+from autoresearch.errors import DataError
+from autoresearch.golf import model_tests as tests
+from autoresearch.golf.audit_settings import read_settings
+from autoresearch.golf.audit_tree import parse_script
+from autoresearch.golf.canary_report import CanaryReport, format_report
+from autoresearch.golf.canary_streams import Streams, draw_streams
+from autoresearch.golf.model_test_protocol import Answer, Asker, NoAnswerError
+from autoresearch.golf.model_tests import TestResult
+from autoresearch.golf.script_process import run_script
+from autoresearch.golf.shards import write_shard
+from autoresearch.golf.token_bytes import ByteTable, byte_table
+from autoresearch.golf.whole_run import WholeScore, read_score
+
+__all__ = ["CanaryReport", "format_report", "run_canary"]
+
+# A small network, trained for a few careful steps: a fresh one has zero output projections, through
+# which no leak in its attention could be seen, and one that learnt the random training tokens by
+# heart is so far above the entropy that a small leak would not bring it below.
+SMALL: Mapping[str, str] = {
+    "NUM_LAYERS": "3",
+    "MODEL_DIM": "64",
+    "NUM_HEADS": "4",
+    "NUM_KV_HEADS": "2",
+    "MLP_MULT": "2",
+    "TRAIN_SEQ_LEN": "64",
+    "TRAIN_BATCH_TOKENS": "2048",
+    "VAL_BATCH_SIZE": "8192",
+    "ITERATIONS": "6",
+    "WARMUP_STEPS": "0",
+    "WARMDOWN_ITERS": "0",
+    "MATRIX_LR": "0.01",
+    "SCALAR_LR": "0.002",
+    "TIED_EMBED_LR": "0.0005",
+    "EMBED_LR": "0.0005",
+    "HEAD_LR": "0.0005",
+    "VAL_LOSS_EVERY": "0",
+    "TRAIN_LOG_EVERY": "0",
+    "MAX_WALLCLOCK_SECONDS": "60",
+}
+QUIET: Mapping[str, str] = {
+    "DEVICE": "cpu",
+    "CPU_DTYPE": "fp32",
+    "COMPILE": "0",
+    "RELOAD_CHECK": "0",
+    "SEED": "1337",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+DEFAULT_SEQUENCE = 1024
+PROTOCOL = "MODEL_TEST"
+
+
+def run_canary(
+    script: Path,
+    *,
+    tokenizer: Path,
+    env: Mapping[str, str] | None = None,
+    artifact: Path | None = None,
+    python: str = sys.executable,
+    timeout_s: float = 120.0,
+    seed: int | None = None,
+) -> CanaryReport:
+    """Judge the evaluation of a script; takes about 30 seconds with a small network on two cores.
+
+    ``env`` are settings of the script, laid over the canary's own. With an ``artifact`` that is
+    judged, and ``env`` has to hold the shape variables of the run that made it where they differ
+    from the script's defaults; without one a small network is trained for a few steps first.
+    ``timeout_s`` bounds everything together. ``seed`` repeats an earlier canary.
+
+    Raises ``DataError`` where script, tokenizer or artifact cannot be read.
+    """
+    for path, what in ((script, "the training script"), (artifact, "an artifact of the script")):
+        if path is not None and not path.is_file():
+            raise DataError(f"{path} is not a file: name {what}")
+    started = time.monotonic()
+    seed = secrets.randbits(64) if seed is None else seed
+    table = byte_table(tokenizer)
+    source = script.read_text(encoding="utf-8", errors="replace")
+    settings = _settings(source, tokenizer, table, env or {}, artifact)
+    streams = draw_streams(seed, table, int(settings["TRAIN_SEQ_LEN"]))
+    with tempfile.TemporaryDirectory(prefix="canary-") as folder:
+        bird = _Canary(
+            asker=Asker(script=script.resolve(), env=settings, folder=Path(folder), python=python),
+            artifact=None if artifact is None else artifact.resolve(),
+            speaks=PROTOCOL in source,
+            deadline=started + timeout_s,
+            table=table,
+            streams=streams,
+        )
+        results = tuple(bird.judge())
+    return CanaryReport(
+        script=str(script),
+        tests=results,
+        notes=tuple(bird.notes),
+        seed=seed,
+        vocabulary=table.vocabulary,
+        tokens=streams.scored,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _settings(
+    source: str,
+    tokenizer: Path,
+    table: ByteTable,
+    env: Mapping[str, str],
+    artifact: Path | None,
+) -> dict[str, str]:
+    base = {**QUIET, **(SMALL if artifact is None else {})}
+    base |= {"VOCAB_SIZE": str(table.vocabulary), "TOKENIZER_PATH": str(tokenizer.resolve())}
+    settings = {**base, **env}
+    if "TRAIN_SEQ_LEN" not in settings:
+        known = read_settings(parse_script(source)).get("TRAIN_SEQ_LEN")
+        number = known.number if known is not None else None
+        settings["TRAIN_SEQ_LEN"] = str(int(number or DEFAULT_SEQUENCE))
+    # Two sequences at once for each of the starter's eight accumulation steps.
+    settings.setdefault("VAL_BATCH_SIZE", str(8 * 2 * int(settings["TRAIN_SEQ_LEN"])))
+    return settings
+
+
+@frozen(eq=False, kw_only=True)
+class _Canary:
+    """One judgement; ``notes`` grow while it goes on."""
+
+    asker: Asker
+    artifact: Path | None
+    speaks: bool
+    deadline: float
+    table: ByteTable
+    streams: Streams
+    notes: list[str] = field(factory=list)
+
+    def judge(self) -> Iterator[TestResult]:
+        """Make every test that the script allows."""
+        whole, artifact = None, self.artifact
+        if artifact is None or not self.speaks:
+            whole, artifact = self._whole()
+            yield from self._on_whole(whole)
+        if not self.speaks:
+            self.notes.append(
+                "the script does not implement the model-test protocol: only T5 and T6 are possible"
+            )
+            return
+        try:
+            yield from self._with_answers(artifact, whole)
+        except NoAnswerError as failure:
+            yield tests.failed("T3", "model-test protocol", str(failure))
+
+    def _left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def _whole(self) -> tuple[WholeScore | None, Path | None]:
+        """Train and score a small network on random tokens; what score and artifact come out?"""
+        folder = self.asker.folder / "whole"
+        data = folder / "data" / "random"
+        data.mkdir(parents=True)
+        write_shard(data / "fineweb_train_000000.bin", self.streams.train.tolist())
+        write_shard(data / "fineweb_val_000000.bin", self.streams.base.tolist())
+        done = run_script(
+            self.asker.script,
+            env={**self.asker.env, "DATA_PATH": str(data), "RUN_ID": "canary"},
+            folder=folder,
+            python=self.asker.python,
+            timeout_s=self._left(),
+        )
+        if not done.ok:
+            self.notes.append(f"the script could not be run whole here: {done.reason}")
+            return None, None
+        written = sorted(folder.glob("*.ptz"), key=lambda path: path.stat().st_mtime)
+        return read_score(done.output), (written[-1] if written else None)
+
+    def _on_whole(self, whole: WholeScore | None) -> Iterator[TestResult]:
+        names = ("whole run on random tokens", "byte count of the whole run")
+        if whole is None:
+            why = self.notes[-1] if self.notes else "the run printed no val_loss with a val_bpb"
+            yield tests.not_possible("T5", names[0], why)
+            yield tests.not_possible("T6", names[1], why)
+            return
+        base, tokens = self.streams.base, self.streams.scored
+        yield tests.random_stream(whole.val_loss, tokens, self.table.vocabulary, names[0])
+        expected = self.table.count(base[1:], base[:-1])
+        yield tests.implied_bytes(
+            tokens, whole.val_loss, whole.val_bpb, expected, whole.val_bytes, names[1]
+        )
+
+    def _with_answers(
+        self, artifact: Path | None, whole: WholeScore | None
+    ) -> Iterator[TestResult]:
+        if artifact is None:
+            self.notes.append("no artifact was written: the untrained network is judged")
+        streams, sequence = self.streams, int(self.asker.env["TRAIN_SEQ_LEN"])
+        base = self._ask("base", artifact)
+        flipped = self._ask("flipped", artifact)
+        yield tests.target_flip(base, flipped, streams.first)
+        yield tests.normalisation(base)
+        yield tests.scored_once(base, sequence)
+        yield tests.prefix_truncation(base, self._ask("shorter", artifact))
+        yield tests.random_stream(tests.nats(base), streams.scored, self.table.vocabulary)
+        narrow = self._ask("narrow", artifact)
+        yield tests.random_stream(
+            tests.nats(narrow), streams.scored, streams.alphabet, "few random tokens"
+        )
+        yield tests.byte_count(base, self.table)
+        if whole is not None and artifact is not None:
+            yield tests.same_score(whole.val_loss, base.val_loss)
+
+    def _ask(self, name: str, artifact: Path | None) -> Answer:
+        asked = self.streams.asked if name in ("base", "flipped") else ()
+        tokens = getattr(self.streams, name)
+        return self.asker.ask(name, tokens, asked, artifact=artifact, timeout_s=self._left())

@@ -1,0 +1,190 @@
+"""The tests T1 to T6 on the answers that a script's own evaluation gives to model tests.
+
+Each is a pure function from answers to one result. Uniformly random tokens are the ground: nothing
+honest can predict them, so whatever a script gains on them, it gains from the targets themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import NDArray
+
+from autoresearch.golf.model_test_protocol import Answer
+from autoresearch.golf.token_bytes import ByteTable
+
+# An honest predictor q of n independent uniform tokens has E[prod q / (1/V)] <= 1, so by Markov's
+# inequality the sum of its gains exceeds a nats with probability at most exp(-a), however it adapts
+# to what it has read. 20.7 nats: one false alarm in a thousand million canaries.
+FALSE_ALARM_NATS = math.log(1e9)
+ROUNDING_NATS = 1e-4  # per token: fp32 averages and printed decimals
+SAME_LOG_PROB = 1e-3  # nats; the same weights on the same prefix, summed in another order
+SUM_TOLERANCE = 1e-4  # rule T2
+AGREEMENT = 5e-3  # nats between a token's log-probability and its distribution's entry
+
+
+class Outcome(StrEnum):
+    """What a test says; ``not_possible`` proves nothing either way."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_POSSIBLE = "not_possible"
+
+
+@frozen(kw_only=True)
+class TestResult:
+    """One test with its numbers; ``rule`` is its id in the rules (T1 to T6, D7)."""
+
+    __test__ = False  # not a test of pytest's, whatever its name
+
+    rule: str
+    name: str
+    outcome: Outcome
+    detail: str
+    numbers: Mapping[str, float] = field(factory=dict)
+
+
+def target_flip(one: Answer, other: Answer, first: int) -> TestResult:
+    """T1: two streams that differ from token ``first`` on score everything before it the same.
+
+    The distributions for tokens up to and including ``first`` must be the same as well, so a
+    predictor that looks at its target is seen even where it looks at nothing else.
+    """
+    worst = _apart(_before(one, first), _before(other, first))
+    rows, others = _rows_until(one, first), _rows_until(other, first)
+    shared = sorted(rows.keys() & others.keys())
+    worst = max([worst, *(float(np.abs(rows[p] - others[p]).max()) for p in shared)])
+    good = worst <= SAME_LOG_PROB
+    detail = f"what comes later changes what came before by up to {worst:.2g} nats"
+    return _result("T1", "target flip", good, detail, difference_nats=worst, tokens=first)
+
+
+def normalisation(answer: Answer) -> TestResult:
+    """T2: each distribution sums to 1, and the scored probability is the distribution's own."""
+    if len(answer.distributions) == 0:
+        return not_possible("T2", "normalisation", "the script gave no distributions")
+    sums = np.exp(answer.distributions).sum(axis=1)
+    worst = float(np.abs(sums - 1.0).max())
+    where = {int(p): i for i, p in enumerate(answer.positions)}
+    indexes = [where[int(p)] for p in answer.distribution_positions if int(p) in where]
+    if len(indexes) != len(answer.distributions):
+        return _result("T2", "normalisation", False, "distributions of tokens never scored")
+    targets = answer.tokens[answer.distribution_positions]
+    said = answer.distributions[np.arange(len(targets)), targets]
+    apart = float(np.abs(said - answer.log_probs[indexes]).max())
+    good = worst <= SUM_TOLERANCE and apart <= AGREEMENT
+    detail = f"sums are off by up to {worst:.2g}, scored tokens by up to {apart:.2g} nats"
+    return _result("T2", "normalisation", good, detail, sum_error=worst, score_error_nats=apart)
+
+
+def scored_once(answer: Answer, longest_sequence: int) -> TestResult:
+    """T3: each target once, in order, all but a tail shorter than a sequence, and counted right."""
+    unique = len(np.unique(answer.positions))
+    count, total = len(answer.positions), len(answer.tokens) - 1
+    inside = count > 0 and int(answer.positions.min()) >= 1 and int(answer.positions.max()) <= total
+    ordered = bool((np.diff(answer.positions) > 0).all())
+    mean = nats(answer)
+    faults = [
+        (unique != count, f"{count - unique} targets are scored more than once"),
+        (not inside, "targets outside of the text are scored"),
+        (not ordered, "targets are not scored from left to right"),
+        (total - unique >= longest_sequence, f"{total - unique} of {total} targets are left out"),
+        (answer.val_tokens != count, f"val_tokens says {answer.val_tokens}, {count} were scored"),
+        (not abs(mean - answer.val_loss) <= 1e-3, f"val_loss is not the mean, {mean:.6f}"),
+    ]
+    found = [text for broken, text in faults if broken]
+    detail = "; ".join(found) or f"{count} targets, each once and from left to right"
+    return _result("T3", "scored once", not found, detail, tokens=count, left_out=total - unique)
+
+
+def prefix_truncation(whole: Answer, part: Answer) -> TestResult:
+    """T4: a text that ends earlier gives the same losses for the tokens that it has."""
+    last = len(part.tokens)
+    worst = _apart(_before(whole, last), _before(part, last))
+    detail = f"the rest of the text changes earlier tokens by up to {worst:.2g} nats"
+    return _result("T4", "prefix truncation", worst <= SAME_LOG_PROB, detail, difference_nats=worst)
+
+
+def random_stream(
+    nats_per_token: float, tokens: int, alphabet: int, name: str = "random tokens"
+) -> TestResult:
+    """T5: nothing predicts uniformly random tokens in fewer bits than log2 of their alphabet."""
+    allowance = (FALSE_ALARM_NATS / max(tokens, 1) + ROUNDING_NATS) / math.log(2.0)
+    bits, entropy = nats_per_token / math.log(2.0), math.log2(alphabet)
+    good = bits >= entropy - allowance  # false for NaN as well
+    detail = f"{bits:.4f} bits a token, nothing honest is below {entropy - allowance:.4f}"
+    return _result("T5", name, good, detail, bits=bits, entropy=entropy, allowance=allowance)
+
+
+def byte_count(answer: Answer, table: ByteTable) -> TestResult:
+    """T6: the bytes that the score was divided by are those of the scored tokens."""
+    inside = answer.positions[(answer.positions >= 1) & (answer.positions < len(answer.tokens))]
+    expected = table.count(answer.tokens[inside], answer.tokens[inside - 1])
+    return implied_bytes(
+        answer.val_tokens, answer.val_loss, answer.val_bpb, expected, answer.val_bytes
+    )
+
+
+def implied_bytes(
+    tokens: int,
+    val_loss: float,
+    val_bpb: float,
+    expected: int,
+    stated: int | None = None,
+    name: str = "byte count",
+) -> TestResult:
+    """T6: the bytes that follow from loss and score are those that the tokens stand for."""
+    implied = tokens * val_loss / (math.log(2.0) * val_bpb) if val_bpb > 0 else math.nan
+    good = abs(implied - expected) <= 1e-5 * expected + 0.5 and stated in (None, expected)
+    said = "" if stated is None else f", val_bytes says {stated}"
+    detail = f"the score implies {implied:.1f} bytes{said}, the tokens have {expected}"
+    return _result("T6", name, good, detail, implied=implied, expected=expected)
+
+
+def same_score(whole_nats: float, answered_nats: float) -> TestResult:
+    """D7: a new process that has only code and artifact finds the score that the run printed."""
+    apart = abs(whole_nats - answered_nats)
+    detail = f"the run printed {whole_nats:.6f} nats, its artifact scores {answered_nats:.6f}"
+    return _result("D7", "reloaded artifact", apart <= SAME_LOG_PROB, detail, difference_nats=apart)
+
+
+def nats(answer: Answer) -> float:
+    """Mean nats a target, from the log-probabilities and not from what the script says of them."""
+    return -float(answer.log_probs.mean()) if len(answer.log_probs) else math.nan
+
+
+def failed(rule: str, name: str, why: str) -> TestResult:
+    """A test that failed before it gave numbers."""
+    return _result(rule, name, False, why)
+
+
+def not_possible(rule: str, name: str, why: str) -> TestResult:
+    """A test that could not be made, with the reason; it proves nothing either way."""
+    return TestResult(rule=rule, name=name, outcome=Outcome.NOT_POSSIBLE, detail=why)
+
+
+def _result(rule: str, name: str, good: bool, detail: str, **numbers: float) -> TestResult:
+    outcome = Outcome.PASSED if good else Outcome.FAILED
+    return TestResult(rule=rule, name=name, outcome=outcome, detail=detail, numbers=numbers)
+
+
+def _before(answer: Answer, first: int) -> dict[int, float]:
+    """Log-probabilities by position, for the targets in front of ``first``."""
+    pairs = zip(answer.positions.tolist(), answer.log_probs.tolist(), strict=True)
+    return {position: value for position, value in pairs if position < first}
+
+
+def _rows_until(answer: Answer, first: int) -> dict[int, NDArray[np.float64]]:
+    pairs = zip(answer.distribution_positions.tolist(), answer.distributions, strict=True)
+    return {position: row for position, row in pairs if position <= first}
+
+
+def _apart(one: Mapping[int, float], other: Mapping[int, float]) -> float:
+    """The largest difference; targets that only one side scored are as far apart as can be."""
+    if one.keys() != other.keys():
+        return math.inf
+    return max((abs(one[p] - other[p]) for p in one), default=0.0)

@@ -1,0 +1,76 @@
+"""Token shards of the challenge, by the standard library only: 1,024 bytes of header, then ids."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from autoresearch.errors import DataError
+
+MAGIC, VERSION = 20240520, 1
+HEADER_BYTES, TOKEN_BYTES = 1024, 2
+
+
+def shard_tokens(path: Path) -> int:
+    """Number of tokens of a shard, from its header, which must agree with the size of the file.
+
+    Raises ``DataError`` for another magic, version or size, or where there is no file.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header = file.read(12)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): get the data again") from None
+    if size < HEADER_BYTES:
+        raise DataError(f"{path} has {size} bytes, expected a header of {HEADER_BYTES}: replace it")
+    magic, version, count = struct.unpack("<3i", header)
+    if (magic, version) != (MAGIC, VERSION):
+        raise DataError(
+            f"{path} says {magic} version {version}, expected {MAGIC} version {VERSION}: replace it"
+        )
+    expected = HEADER_BYTES + TOKEN_BYTES * count
+    if size != expected:
+        raise DataError(f"{path} has {size} bytes, its header promises {expected}: get it again")
+    return int(count)
+
+
+def read_shard(path: Path) -> array[int]:
+    """The token ids of a whole shard; raises ``DataError`` as ``shard_tokens`` does."""
+    count = shard_tokens(path)
+    tokens = array("H")
+    with path.open("rb") as file:
+        file.seek(HEADER_BYTES)
+        tokens.frombytes(file.read(TOKEN_BYTES * count))
+    if sys.byteorder == "big":
+        tokens.byteswap()
+    return tokens
+
+
+def write_shard(path: Path, tokens: Sequence[int]) -> None:
+    """Write token ids (0 to 65,535) as one shard."""
+    ids = array("H", tokens)
+    if sys.byteorder == "big":
+        ids.byteswap()
+    header = struct.pack("<3i", MAGIC, VERSION, len(tokens)).ljust(HEADER_BYTES, b"\0")
+    path.write_bytes(header + ids.tobytes())
+
+
+def validation_shards(data_dir: Path) -> tuple[Path, ...]:
+    """The validation shards of a data folder by name, the per-token byte sidecars left out."""
+    found = sorted(data_dir.glob("fineweb_val_*.bin"))
+    return tuple(path for path in found if "_bytes_" not in path.name)
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """The sha256 over the bytes of files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
