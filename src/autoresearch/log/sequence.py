@@ -46,13 +46,16 @@ class Sequencer:
     _near: tuple[int, dict[int, Line]] = (-1, {})
 
     def waiting(self) -> list[tuple[str, int]]:
-        """Return the journals that have grown beyond the order, with their sizes."""
+        """Return the journals that have grown beyond the order, with their sizes.
+
+        Those that are known come first: a journal that was just copied here loses a conflict.
+        """
         found = []
         for journal, size in journal_sizes(self.folder).items():
             stuck = self.stuck.get(journal)
             if size > self.order.place(journal).end and (stuck is None or stuck[0] != size):
                 found.append((journal, size))
-        return found
+        return sorted(found, key=lambda item: self.order.place(item[0]).end == 0)
 
     def place_new(self, waiting: list[tuple[str, int]]) -> bytes:
         """Add the new lines of the waiting journals to the order; return the manifest lines."""
@@ -130,6 +133,9 @@ class Sequencer:
     def _line(self, holder: int, version: int) -> Line:
         if self._near[0] != holder:
             self._near = (holder, {line.version: line for line in self._lines(holder)})
+        if version not in self._near[1]:
+            path = self._path(self.order.entries[holder].journal)
+            raise LogError(f"{path} is not what manifest.jsonl says; run `autoresearch verify`")
         return self._near[1][version]
 
     def _lines(self, index: int) -> Iterator[Line]:

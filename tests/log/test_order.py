@@ -1,0 +1,231 @@
+"""The total order: positions are given once, to lines that are there, and conflicts stay visible."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autoresearch import events
+from autoresearch.errors import LogError
+from autoresearch.log import FileLog, open_log
+from autoresearch.log.manifest import LONGEST
+
+Open = Callable[[], FileLog]
+
+
+def note(text: str) -> events.NoteAdded:
+    return events.NoteAdded(text=text, author="a")
+
+
+def texts(log: FileLog) -> list[str]:
+    return [record.event.text for record in log.read()]  # type: ignore[attr-defined]
+
+
+def rejected(log: FileLog) -> list[tuple[str, str]]:
+    with log.connect() as connection:
+        query = "SELECT reason, payload->>'text' FROM rejected_events ORDER BY journal, start"
+        return connection.execute(query).fetchall()
+
+
+def copied(log: FileLog, path: Path) -> FileLog:
+    """Return the store as it is after somebody copied it to another machine."""
+    shutil.copytree(log.root, path)
+    return open_log(path, log.schema)
+
+
+def rename_host(log: FileLog, host: str) -> None:
+    """Give the journals the names that another machine would have given them."""
+    for path in list((log.root / "journal").iterdir()):
+        stream, rest = path.name.split("@")
+        path.rename(path.with_name(f"{stream}@{host}-{rest.rsplit('-', 1)[1]}"))
+
+
+def test_journals_from_another_machine_become_one_log(store: FileLog, tmp_path: Path) -> None:
+    """Journals copied into the folder are read behind what is already there, once."""
+    other = open_log(tmp_path / "other")
+    with store.writer("a") as mine, other.writer("b") as theirs:
+        mine.append(note("mine"))
+        theirs.append_many([note("theirs 1"), note("theirs 2")])
+    rename_host(other, "elsewhere")
+    assert texts(store) == ["mine"]
+    for path in (other.root / "journal").iterdir():
+        shutil.copy(path, store.root / "journal")
+    assert texts(store) == ["mine", "theirs 1", "theirs 2"]
+    assert store.fold()
+    assert store.verify().ok
+
+
+def test_a_version_that_was_taken_is_rejected_visibly(store: FileLog, tmp_path: Path) -> None:
+    """When two machines went on with one stream, the later journal's events are kept aside."""
+    with store.writer("a") as writer:
+        writer.append(note("common"))
+    store.head()
+    other = copied(store, tmp_path / "other")
+    with store.writer("a") as mine, other.writer("a") as theirs:
+        mine.append(note("here"))
+        theirs.append_many([note("there 1"), note("there 2")])
+    rename_host(other, "elsewhere")
+    for path in (other.root / "journal").iterdir():
+        shutil.copy(path, store.root / "journal")
+    assert texts(store) == ["common", "here", "there 2"]
+    ((reason, text),) = rejected(store)
+    assert text == "there 1"
+    assert reason.startswith("conflict: version 2 of the stream is a:2:")
+    assert store.fold()
+    assert store.rebuild().rejected == 1
+    assert rejected(store) == [(reason, text)]
+    assert store.verify().ok
+
+
+def test_a_journal_that_was_replaced_is_an_error_by_name(
+    store: FileLog, reopen: Open, said: list[str], tmp_path: Path
+) -> None:
+    """Another machine's journal copied over ours is noticed, and everything else is read."""
+    with store.writer("a") as writer:
+        writer.append(note("ours"))
+    store.head()
+    other = open_log(tmp_path / "other")
+    with other.writer("a") as writer:
+        writer.append(note("a longer text of theirs"))
+    for path in (other.root / "journal").iterdir():
+        shutil.copy(path, store.root / "journal")
+    with store.writer("b") as writer:
+        writer.append(note("other"))
+    with pytest.raises(LogError, match=r"a@.*jsonl"):
+        list(reopen().read())
+    assert [str(found) for found in reopen().verify().findings if "a@" in found.file]
+
+
+def test_the_same_journal_twice_counts_once(store: FileLog) -> None:
+    """A copy of a journal under another name adds nothing and rejects nothing."""
+    with store.writer("a") as writer:
+        writer.append_many([note(str(n)) for n in range(3)])
+    (path,) = (store.root / "journal").iterdir()
+    shutil.copy(path, path.with_name("a@copy-1.jsonl"))
+    assert texts(store) == ["0", "1", "2"]
+    assert rejected(store) == []
+    assert store.verify().ok
+
+
+def test_an_id_that_two_streams_raced_for_counts_once(store: FileLog, tmp_path: Path) -> None:
+    """Two writers that append one event id at the same moment leave one event."""
+    other = open_log(tmp_path / "other")
+    with store.writer("a") as mine, other.writer("b") as theirs:
+        mine.append(note("first"), event_id="one")
+        theirs.append(note("second"), event_id="one")
+        theirs.append(note("third"))
+    assert texts(store) == ["first"]
+    for path in (other.root / "journal").iterdir():
+        shutil.copy(path, store.root / "journal")
+    assert texts(store) == ["first", "third"]
+    assert store.fold()
+    assert store.verify().ok
+
+
+def test_a_journal_that_is_still_being_copied_is_read_as_far_as_it_goes(
+    store: FileLog, tmp_path: Path
+) -> None:
+    """Half a line is not read until its rest arrives."""
+    other = open_log(tmp_path / "other")
+    with other.writer("b") as theirs:
+        theirs.append_many([note("1"), note("2")])
+    (path,) = (other.root / "journal").iterdir()
+    data = path.read_bytes()
+    target = store.root / "journal" / "b@elsewhere-1.jsonl"
+    for size, expected in ((len(data) // 2 + 10, ["1"]), (len(data), ["1", "2"])):
+        target.write_bytes(data[:size])
+        assert texts(store) == expected
+
+
+def test_long_appends_are_ordered_in_pieces(store: FileLog) -> None:
+    """A reader that starts late reads a bounded part of what is before it."""
+    with store.writer("a") as writer:
+        writer.append_many([note(str(n)) for n in range(LONGEST + 10)])
+    assert store.head().position == LONGEST + 10
+    assert len((store.root / "manifest.jsonl").read_bytes().splitlines()) == 2
+    assert [record.position for record in store.read(after=LONGEST + 8)] == [
+        LONGEST + 9,
+        LONGEST + 10,
+    ]
+
+
+@pytest.mark.parametrize("tail", [b'{"entry":{"co', b"x"])
+def test_a_torn_manifest_is_mended(
+    store: FileLog, reopen: Open, said: list[str], tail: bytes
+) -> None:
+    """What a killed process left of a manifest line is cut; bytes that are none are told of."""
+    with store.writer("a") as writer:
+        writer.append(note("1"))
+        head = store.head()
+        with (store.root / "manifest.jsonl").open("ab") as file:
+            file.write(tail)
+        assert reopen().head() == head
+        writer.append(note("2"))
+        assert texts(reopen()) == texts(store) == ["1", "2"]
+    assert (said != []) == (tail == b"x")
+    assert reopen().verify().ok
+
+
+def test_a_changed_manifest_is_an_error(store: FileLog, reopen: Open) -> None:
+    """An order that was changed is never guessed at."""
+    with store.writer("a") as writer:
+        for n in range(3):
+            writer.append(note(str(n)))
+            store.head()
+    path = store.root / "manifest.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"first":2', b'"first":3'))
+    with pytest.raises(LogError, match=r"manifest.jsonl line 2 does not match its hash"):
+        reopen().head()
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(LogError, match="became shorter"):
+        list(store.read())
+
+
+def test_where_nothing_can_be_written_all_is_read(store: FileLog) -> None:
+    """In a read-only folder new events have the positions that they will have."""
+    with store.writer("a") as writer:
+        writer.append(note("ordered"))
+        store.head()
+        writer.append(note("not yet"))
+    code = """
+import sys
+from autoresearch.projections.tables import open_store
+log = open_store(sys.argv[1])
+print([record.position for record in log.read()], log.head().position, log.fold())
+with log.connect() as connection:
+    print(connection.execute("SELECT count(*) FROM events").fetchall())
+report = log.verify()
+print(report.ok, report.events)
+try:
+    log.writer("a")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    python_as_nobody(store.root, code)
+
+
+def python_as_nobody(root: Path, code: str) -> None:
+    """Run code where the store cannot be written, and check what it printed."""
+    for path in [root, *root.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    prefix = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534"]
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is needed to write as somebody without rights")
+    for folder in [root, *root.parents]:
+        if not folder.stat().st_mode & 0o005 and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", code, str(root)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ["[1, 2] 2 False", "[(2,)]", "True 1"]
+    assert lines[3].startswith("LogError cannot write ")
+    assert lines[3].endswith("make the store writable")
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
