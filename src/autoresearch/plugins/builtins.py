@@ -34,6 +34,7 @@ BUILT_INS = (
     BuiltIn(name="catalogue", module="autoresearch.ideas.catalogue", default=False),
     BuiltIn(name="openai", module="autoresearch.ideas.openai_ideas", default=False, extra="openai"),
     BuiltIn(name="queue_ideas", module="autoresearch.ideas.queue"),
+    BuiltIn(name="crash_fixes", module="autoresearch.ideas.fixes"),
     BuiltIn(name="greedy", module="autoresearch.policies.greedy"),
     BuiltIn(name="evidence", module="autoresearch.policies.evidence", default=False),
     BuiltIn(name="plateau", module="autoresearch.rules.plateau"),
