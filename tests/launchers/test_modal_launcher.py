@@ -16,7 +16,8 @@ from attrs import define, evolve, field
 
 from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError
-from autoresearch.launchers.modal import ModalRun, Plugin, Settings, launch, order_for
+from autoresearch.launchers.modal import Plugin, launch
+from autoresearch.launchers.modal_order import Settings, order_for
 from autoresearch.launchers.modal_remote import (
     RemoteAwayError,
     RemoteCrashError,
@@ -26,6 +27,7 @@ from autoresearch.launchers.modal_remote import (
     explain_call,
     status_of,
 )
+from autoresearch.launchers.modal_run import ModalRun
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
 ROOT = Path(__file__).parents[2]

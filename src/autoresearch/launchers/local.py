@@ -79,7 +79,7 @@ class LocalRun:
         killed = kill_marked(self.folder.path)
         outcome = Outcome(
             status=RunStatus.INFRA_FAILED,
-            detail=f"the supervisor of the run died; {killed} left processes killed"
+            detail=f"the supervisor of the run died; processes left and killed: {killed}"
             + _last_words(self.folder.supervisor_log),
         )
         try:

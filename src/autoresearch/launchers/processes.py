@@ -89,7 +89,11 @@ def _marked(folder: Path) -> Iterator[psutil.Process]:
 
 
 def _kill(process: psutil.Process) -> None:
+    """Kill with its group at once, which a process that forks on and on cannot outrun."""
     try:
+        group = os.getpgid(process.pid)
         process.kill()
-    except psutil.Error:
+        if group != os.getpgrp():
+            os.killpg(group, signal.SIGKILL)
+    except (psutil.Error, OSError):
         return  # gone meanwhile, or it changed its user: the caller looks again

@@ -7,7 +7,6 @@ whole tree of processes and writes `outcome.json`, whoever else is alive.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -15,112 +14,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 import psutil
-from attrs import define, field
 
 from autoresearch.launchers.environment import visible_gpus
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
-from autoresearch.launchers.processes import adopt_orphans, dies_with, kill_descendants, reap
+from autoresearch.launchers.processes import adopt_orphans, dies_with, kill_descendants
+from autoresearch.launchers.watching import CutShortError, RunLog, Watch
 from autoresearch.model import RunStatus
 
-_TICK_SECONDS = 0.1
-_CHUNK_BYTES = 1 << 16
 _LOCK_SECONDS = 2.0
-
-
-class _CutShortError(Exception):
-    """The supervisor itself ends the run, with this status and for this reason."""
-
-    def __init__(self, status: RunStatus, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-@define
-class _Log:
-    """`run.log` with its limit; what is over the limit, or has no room, ends the run."""
-
-    file: IO[bytes]
-    limit: int
-    size: int = 0
-
-    def write(self, data: bytes) -> None:
-        room = self.limit - self.size
-        try:
-            self.file.write(data[:room])
-        except OSError as error:
-            raise _CutShortError(
-                RunStatus.INFRA_FAILED,
-                f"cannot write run.log: {error.strerror}; free some space and run again",
-            ) from error
-        self.size += min(len(data), room)
-        if len(data) > room:
-            raise _CutShortError(
-                RunStatus.CRASHED,
-                f"printed more than {self.limit} bytes and was killed; "
-                "print less or raise limits.max_log_bytes",
-            )
-
-
-@define
-class _Watch:
-    """A started command and what may end it."""
-
-    process: subprocess.Popen[bytes]
-    spec: Spec
-    folder: RunFolder
-    log: _Log
-    deadline: float
-    signals: list[int]
-    open: bool = field(default=True)
-
-    def until_exit(self) -> int:
-        """Return the command's exit code; raises _CutShortError where it has to be killed."""
-        while True:
-            self._copy(_TICK_SECONDS)
-            code = (reap() or {}).get(self.process.pid)
-            if code is not None:
-                return code
-            self._check()
-
-    def drain(self) -> None:
-        """Copy what the command left in the pipe."""
-        while self._copy(0):
-            pass
-
-    def close(self) -> None:
-        """Let go of the pipe, so that whoever still writes into it is stopped by the kernel."""
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-
-    def _check(self) -> None:
-        if self.signals:
-            name = signal.Signals(self.signals[0]).name
-            raise _CutShortError(
-                RunStatus.INFRA_FAILED, f"the supervisor of the run was ended by {name}"
-            )
-        reason = self.folder.stop_reason()
-        if reason is not None:
-            raise _CutShortError(RunStatus.STOPPED_EARLY, reason)
-        if time.monotonic() >= self.deadline:
-            limit = self.spec.timeout_seconds
-            raise _CutShortError(
-                RunStatus.TIMED_OUT, f"killed at its deadline of {limit:g} seconds"
-            )
-
-    def _copy(self, seconds: float) -> bool:
-        pipe = self.process.stdout
-        if not self.open or pipe is None:
-            time.sleep(seconds)
-            return False
-        if not select.select([pipe], [], [], seconds)[0]:
-            return False
-        data = os.read(pipe.fileno(), _CHUNK_BYTES)
-        self.open = bool(data)
-        self.log.write(data)
-        return self.open
 
 
 def supervise(folder: RunFolder, spec: Spec, started: Callable[[], None]) -> None:
@@ -167,22 +70,22 @@ def _own(folder: RunFolder, spec: Spec, started: Callable[[], None]) -> None:
 def _run(folder: RunFolder, spec: Spec, signals: list[int]) -> tuple[RunStatus, str, int | None]:
     try:
         with folder.log.open("wb", buffering=0) as file:
-            log = _Log(file, spec.max_log_bytes)
+            log = RunLog(file, spec.max_log_bytes)
             ended = _run_command(folder, spec, signals, log)
             os.fsync(file.fileno())
             return ended
-    except _CutShortError as end:
+    except CutShortError as end:
         return end.status, _with_survivors(str(end)), None
     except OSError as error:
         return RunStatus.INFRA_FAILED, _with_survivors(f"cannot keep run.log: {error}"), None
 
 
 def _run_command(
-    folder: RunFolder, spec: Spec, signals: list[int], log: _Log
+    folder: RunFolder, spec: Spec, signals: list[int], log: RunLog
 ) -> tuple[RunStatus, str, int | None]:
     deadline = time.monotonic() + spec.timeout_seconds
     process = _start(folder, spec)
-    watch = _Watch(process, spec, folder, log, deadline, signals)
+    watch = Watch(process, spec, folder, log, deadline, signals)
     try:
         code = watch.until_exit()
         survivors = _with_survivors("")
@@ -208,7 +111,7 @@ def _start(folder: RunFolder, spec: Spec) -> subprocess.Popen[bytes]:
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise _CutShortError(
+        raise CutShortError(
             RunStatus.INFRA_FAILED,
             f"cannot start {spec.command[0]!r}: {reason}; "
             "set command to a program that is installed",
