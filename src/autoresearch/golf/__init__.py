@@ -1,0 +1,1 @@
+"""All that is the challenge's own: log formats, audits, canary, limits, what is known to work."""
