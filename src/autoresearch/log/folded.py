@@ -7,6 +7,7 @@ behind its end: neither its rows nor its checksums can say that it is complete.
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 from attrs import asdict, evolve, frozen
@@ -34,8 +35,10 @@ class Folded:
     writing: bool = False
 
     def to_bytes(self) -> bytes:
-        """Return the state as one canonical JSON line."""
-        return canonical(asdict(self)).encode() + b"\n"
+        """Return the state as one canonical JSON line with a digest of its own."""
+        plain = asdict(self)
+        digest = sha256(canonical(plain).encode()).hexdigest()
+        return canonical({**plain, "digest": digest}).encode() + b"\n"
 
     def save(self, path: Path) -> None:
         """Write the state durably."""
@@ -50,7 +53,9 @@ def load_folded(path: Path) -> Folded | None:
     """Return the state of the last fold, or None when there is none that can be read."""
     try:
         data = path.read_bytes()
-        found = Folded(**json.loads(data))
+        plain = json.loads(data)
+        plain.pop("digest")
+        found = Folded(**plain)
         return found if found.to_bytes() == data else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return None
