@@ -81,12 +81,16 @@ def _called(found: Found) -> str:
 
 
 def _broken(found: Found, error: BaseException) -> PluginError:
-    if found.source == "built-in" and isinstance(error, ImportError):
-        mend = f"pip install 'autoresearch[{found.extra}]'" if found.extra else "install it again"
+    if found.extra and isinstance(error, ImportError) and not _own(error):
+        mend = f"pip install 'autoresearch[{found.extra}]'"
         return MissingPartError(f"plugin {found.name!r} needs {error.name or error}; {mend}")
     place = f" at line {error.lineno}" if isinstance(error, SyntaxError) else ""
     text = one_line(f"{type(error).__name__}: {error}")
     return PluginError(f"{_called(found)} is broken{place}: {text}; {way_round(found.name)}")
+
+
+def _own(error: ImportError) -> bool:
+    return (error.name or "").partition(".")[0] == hookspecs.PROJECT
 
 
 def _plugin_in(found: Found, module: object) -> object:

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -167,7 +167,9 @@ def _package_digest(package: str) -> str:
     return _digest(_sources(package))
 
 
-def _digest(paths: Iterable[Path]) -> str:
+def _digest(paths: Sequence[Path]) -> str:
+    if len(paths) == 1:  # what sha256sum prints
+        return hashlib.sha256(paths[0].read_bytes()).hexdigest()
     total = hashlib.sha256()
     for path in paths:
         total.update(hashlib.sha256(path.read_bytes()).digest())

@@ -35,6 +35,7 @@ from autoresearch.testing.fakes import (
     set_constant,
 )
 from autoresearch.testing.fixtures import memory_log, openai_server, project
+from autoresearch.testing.log_contract import EventLogContract
 from autoresearch.testing.openai_server import ApiError, LoopbackOpenAI, Slow
 from autoresearch.testing.projects import git, make_project
 from autoresearch.testing.story import Story, history, refold, story
@@ -46,6 +47,7 @@ __all__ = [
     "AuditContract",
     "BacktrackingRuleContract",
     "DecisionPolicyContract",
+    "EventLogContract",
     "FakeLauncher",
     "FixedMetrics",
     "IdeaGeneratorContract",
