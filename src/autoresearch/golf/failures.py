@@ -55,7 +55,8 @@ _CLOCK = re.compile(
 _STOPPED = re.compile(
     r"Received \d+ death signal|got signal: \d+|exitcode\s*: -\d+|\(exitcode: -\d+\)|"
     r"\bSignal \d+ \(SIG\w+\)|^(?:Killed|Terminated|Hangup|Aborted)(?: \(core dumped\))?\s*$|"
-    r"^\S{1,200}: line \d+:\s+\d+ (?:Killed|Terminated|Hangup)|^\^C\s*(?:$|Traceback)|^KeyboardInterrupt|"
+    r"^\S{1,200}: line \d+:\s+\d+ (?:Killed|Terminated|Hangup)|"
+    r"^\^C\s*(?:$|Traceback)|^KeyboardInterrupt|"
     r"\*\*\* JOB \d+ .*CANCELLED|oom-kill|Out of memory: Killed|[Pp]reempted|"
     r"^Received SIG(?:TERM|INT|HUP)|caught SIG(?:TERM|INT|HUP)"
 )

@@ -2,76 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from attrs import evolve
 
-from attrs import evolve, frozen
-
-from autoresearch.golf.candidates import Candidate, Validation
+from autoresearch.golf.candidates import Candidate
 from autoresearch.golf.log_guard import dataset_of, judge, unverifiable
 from autoresearch.golf.log_lines import Source, open_source, read_lines
+from autoresearch.golf.log_reading import ABSENT, LogReading
 from autoresearch.golf.log_scan import Run, Scan, scan
+from autoresearch.golf.log_table import format_reading
 from autoresearch.golf.official import LogStatus, Ruling, rule
 from autoresearch.golf.plausibility import Findings, implied_bytes
 from autoresearch.golf.sizes import artifact_of
-from autoresearch.golf.stages import Stage
 from autoresearch.model import Violation
-from autoresearch.text import block, one_line
+from autoresearch.text import one_line
 
-ABSENT = "not in this log"
-
-
-@frozen(kw_only=True)
-class LogReading:
-    """What a log says: losses in nats per token, scores in bits per byte, times in milliseconds.
-
-    `val_bpb` is None where the log has no official score; `note` says why, or which line was
-    taken and on what ground. `violations` speak against believing the score; `warnings` do not.
-    """
-
-    status: LogStatus
-    val_bpb: float | None
-    val_loss: float | None
-    score_name: str | None
-    score_line: int | None
-    candidates: tuple[Candidate, ...]
-    artifact_bytes: int | None
-    artifact_label: str | None
-    model_params: int | None
-    steps: int | None
-    train_time_ms: float | None
-    eval_time_ms: float | None
-    val_tokens: int | None
-    implied_val_bytes: int | None
-    runs: int
-    violations: tuple[Violation, ...]
-    note: str
-    warnings: tuple[Violation, ...] = ()
-    dataset: str | None = None
-    last_validation: Validation | None = None
-    exception: str | None = None
-    crash_tail: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the reading as JSON values; every number is finite."""
-        return {
-            "status": self.status.value,
-            "val_bpb": self.val_bpb,
-            "val_loss": self.val_loss,
-            "score_name": self.score_name,
-            "score_line": self.score_line,
-            "candidates": [_candidate_json(c) for c in self.candidates if c.is_number],
-            "artifact_bytes": self.artifact_bytes,
-            "artifact_label": self.artifact_label,
-            "model_params": self.model_params,
-            "steps": self.steps,
-            "train_time_ms": self.train_time_ms,
-            "eval_time_ms": self.eval_time_ms,
-            "val_tokens": self.val_tokens,
-            "implied_val_bytes": self.implied_val_bytes,
-            "runs": self.runs,
-            "violations": [{"rule": v.rule, "detail": v.detail} for v in self.violations],
-            "note": self.note,
-        }
+__all__ = ["LogReading", "LogStatus", "format_reading", "read_log"]
 
 
 def read_log(
@@ -108,6 +53,7 @@ def _reading(scanned: Scan, ruling: Ruling) -> LogReading:
     doubtful = _withheld(run, score, findings)
     shown = score if doubtful is None else None
     artifact = artifact_of(run.sizes)
+    findings = tuple(evolve(v, detail=one_line(v.detail, 300)) for v in findings)
     violations = tuple(v for v in findings if v.blocks)
     warnings = tuple(v for v in findings if not v.blocks)
     failed = ruling.status not in (LogStatus.COMPLETED, LogStatus.NO_SCORE)
@@ -115,11 +61,11 @@ def _reading(scanned: Scan, ruling: Ruling) -> LogReading:
         status=ruling.status,
         val_bpb=shown.val_bpb if shown else None,
         val_loss=shown.val_loss if shown else None,
-        score_name=shown.name if shown else None,
+        score_name=one_line(shown.name, 120) if shown else None,
         score_line=shown.line if shown else None,
         candidates=_all_candidates(scanned),
         artifact_bytes=artifact.bytes if artifact else None,
-        artifact_label=(artifact.label or "unlabelled") if artifact else None,
+        artifact_label=one_line(artifact.label or "unlabelled", 80) if artifact else None,
         model_params=_whole(run.facts.get("model_params")),
         steps=_whole(run.facts.get("stop_step")) or run.last_step,
         train_time_ms=_number(run.facts.get("stop_ms")) or run.train_time_ms,
@@ -133,7 +79,7 @@ def _reading(scanned: Scan, ruling: Ruling) -> LogReading:
         dataset=one_line(dataset_of(run.facts), 200) or None,
         last_validation=run.validations[-1] if run.validations else None,
         exception=ruling.failure.text if ruling.failure else None,
-        crash_tail=tuple(block(row, 400) for row in scanned.tail) if failed else (),
+        crash_tail=tuple(one_line(row, 400) for row in scanned.tail) if failed else (),
     )
 
 
@@ -146,8 +92,7 @@ def _withheld(run: Run, score: Candidate | None, findings: Findings) -> str | No
 
 def _all_candidates(scanned: Scan) -> tuple[Candidate, ...]:
     runs = scanned.runs or [scanned.preamble]
-    found = [c for run in runs for c in run.candidates if c.stage is not Stage.OTHER]
-    return tuple(evolve(c, name=one_line(c.name, 120)) for c in found)
+    return tuple(evolve(c, name=one_line(c.name, 120)) for run in runs for c in run.candidates)
 
 
 def _eval_ms(run: Run, score: Candidate | None) -> float | None:
@@ -180,16 +125,6 @@ def _note(
         parts.append(f"{len(scanned.runs)} runs in this file, the last one counts")
     parts += [f"warning {w.rule}: {w.detail}" for w in warnings]
     return one_line("; ".join(parts), 1000)
-
-
-def _candidate_json(candidate: Candidate) -> dict[str, Any]:
-    return {
-        "name": candidate.name,
-        "line": candidate.line,
-        "stage": candidate.stage.value,
-        "val_bpb": candidate.val_bpb,
-        "val_loss": candidate.val_loss,
-    }
 
 
 def _whole(text: str | None) -> int | None:

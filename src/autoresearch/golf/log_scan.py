@@ -85,28 +85,28 @@ _STARTS = re.compile(
 _MAY_START = ("val_bpb:", "train_", "-", "Hyper", "warmup", "step", "0/", "1/", " ")
 _FIRST_STEP = re.compile(r"(?:step[: ])?\s*[01]/\d+\s+(?:val_|train_)?loss")
 _FACTS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("dataset", re.compile(r"train_loader:dataset:(\S+)")),
-    ("dataset", re.compile(r"\s*(?:datasets_dir|val_files)\s*:\s*(\S+)")),
-    ("dataset", re.compile(r".*\bdata_path=(\S+)")),
-    ("val_path", re.compile(r"val_loader:shards pattern=(\S+)")),
-    ("val_tokens", re.compile(r"val_loader:.*\btokens:(\d+)")),
-    ("val_tokens", re.compile(r"val_tokens\s*[:=]\s*(\d[\d,]*)\s*$")),
-    ("model_params", re.compile(r"(?:model_)?params\s*[:=]\s*(\d+)")),
-    ("model_params", re.compile(r".{0,40}\| params:(\d+)")),
-    ("world_size", re.compile(r"\s*(?:.*\b)?(?:world_size\s*:|ws:)\s*(\d+)")),
-    ("cap", re.compile(r"\s*(?:.*\b)?max_wallclock_seconds\s*[:=]\s*(\d+(?:\.\d+)?)")),
-    ("seed", re.compile(r"\s*seed\s*:\s*(\d+)\s*$")),
-    ("documents", re.compile(r"ttt_phased:.*\btotal_docs:(\d+)")),
-    ("mtp", re.compile(r"mtp_num_heads:([1-9]\d*)")),
-    ("paid_prefix", re.compile(r".*\bpaid_\w*(?:bytes|tokens)\s*[:=]\s*([1-9]\d*)")),
-    ("stop_step", re.compile(r"stopping_early:.*?\bstep:\s*(\d+)")),
-    ("stop_ms", re.compile(r"stopping_early:.*?\btrain_time:\s*(\d+(?:\.\d+)?)ms")),
-    ("total_eval_s", re.compile(r"total_eval_time:\s*(\d+(?:\.\d+)?)s")),
+    ("dataset", re.compile(r"^train_loader:dataset:(\S+)")),
+    ("dataset", re.compile(r"^\s{0,8}datasets_dir\s*:\s*(\S+)")),
+    ("dataset", re.compile(r"\bdata_path=(\S+)")),
+    ("val_path", re.compile(r"^\s{0,8}val_files\s*:\s*(\S+)")),
+    ("val_path", re.compile(r"^val_loader:shards pattern=(\S+)")),
+    ("val_tokens", re.compile(r"^val_loader:.*\btokens:(\d{1,15})(?!\d)")),
+    ("val_tokens", re.compile(r"^val_tokens\s*[:=]\s*(\d[\d,]{0,18})\s*$")),
+    ("model_params", re.compile(r"^(?:model_)?params\s*[:=]\s*(\d{1,15})(?!\d)")),
+    ("model_params", re.compile(r"^.{0,40}\| params:(\d{1,15})(?!\d)")),
+    ("world_size", re.compile(r"\b(?:world_size\s*|ws):\s*(\d{1,9})(?!\d)")),
+    ("cap", re.compile(r"\bmax_wallclock_seconds\s*[:=]\s*(\d{1,15}(?:\.\d{1,9})?)")),
+    ("seed", re.compile(r"^\s{0,8}seed\s*:\s*(\d{1,15})\s*$")),
+    ("documents", re.compile(r"^ttt_phased:.*\btotal_docs:(\d{1,15})(?!\d)")),
+    ("mtp", re.compile(r"\bmtp_num_heads:([1-9]\d{0,9})")),
+    ("paid_prefix", re.compile(r"\bpaid_\w{0,40}(?:bytes|tokens)\s*[:=]\s*([1-9]\d{0,15})")),
+    ("stop_step", re.compile(r"^stopping_early:.*?\bstep:\s*(\d{1,15})(?!\d)")),
+    ("stop_ms", re.compile(r"^stopping_early:.*?\btrain_time:\s*(\d{1,15}(?:\.\d{1,9})?)ms")),
 )
 # A fact's line holds one of these; most lines of a log hold none and are not looked at again.
 _FACT_HINTS = (
     "dataset", "val_files", "data_path", "val_loader", "val_tokens", "params", "world_size", "ws:",
-    "wallclock", "seed", "total_docs", "mtp_num", "paid_", "stopping_early", "total_eval",
+    "wallclock", "seed", "total_docs", "mtp_num", "paid_", "stopping_early",
 )  # fmt: skip
 
 
@@ -135,8 +135,9 @@ def _enter_run(result: Scan, text: str, number: int) -> None:
         current.headers.add(kind)
         return
     started = Run(start=number, headers={kind})
-    if current is None:
-        started.facts, started.switched = result.preamble.facts, result.preamble.switched
+    before = result.preamble if current is None else current
+    if current is None or kind == "first step":  # steps that begin again print no settings again
+        started.facts, started.switched = dict(before.facts), dict(before.switched)
     result.runs.append(started)
 
 
@@ -216,7 +217,7 @@ def _read_facts(run: Run, text: str) -> None:
     if not any(hint in text for hint in _FACT_HINTS):
         return
     for name, pattern in _FACTS:
-        found = pattern.match(text)
+        found = pattern.search(text)
         if found is not None and (name != "model_params" or name not in run.facts):
             run.facts[name] = found[1].replace(",", "")
 

@@ -12,14 +12,14 @@ from autoresearch.golf.plausibility import ARTIFACT_LIMIT, Findings, broken, dou
 UNLABELLED_LIMIT = 16_500_000
 """Bytes; a bare "Total submission size" over this is the uncompressed checkpoint plus code."""
 
-_COUNT = r"(\d[\d,_]*)"
+_COUNT = r"(\d[\d,_]{0,18})"
 _LINE = re.compile(
     rf"(?P<what>Serialized model|Code size|Total submission size)\b(?P<label>[^:]{{0,60}}?)"
     rf"\s*:\s*(?P<bytes>{_COUNT})(?=\s*(?:bytes|B\b|$))",
     re.IGNORECASE,
 )
 _BUDGET = re.compile(rf"budget:{_COUNT}/{_COUNT}")
-_ROUNDED = re.compile(r"artifact:(\d+(?:\.\d+)?)MB\b(?:\s+(\w+):)?.*?\bcode:(\d+)")
+_ROUNDED = re.compile(r"artifact:(\d{1,9}(?:\.\d+)?)MB\b(?:\s+(\w+):)?.*?\bcode:(\d{1,12})")
 _TRAILER = re.compile(rf"artifact_bytes\s*[:=]\s*{_COUNT}\s*$")
 
 

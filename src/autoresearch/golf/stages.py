@@ -52,15 +52,17 @@ _FINAL_START = re.compile(r"final|quanti[sz]ed|legal|submission|official")
 _STAGE_WORDS: tuple[tuple[Stage, re.Pattern[str]], ...] = (
     (
         Stage.MIXTURE,
-        re.compile(r"slot|n[-_]?gram|ppm|knn|(?<![a-z])(?:cache|mix|mixture|blend)(?![a-z])"),
+        re.compile(
+            r"slot|n[-_]?gram|ppm|knn|hedge|mixer|two[-_]?pass|(?<![a-z])(?:cache|mix|mixture|blend)(?![a-z])"
+        ),
     ),
-    (Stage.TTT, re.compile(r"ttt|test[-_ ]?time")),
+    (Stage.TTT, re.compile(r"ttt|test[-_ ]?time|score[-_]?first")),
     (Stage.SLIDING, re.compile(r"slid|stride|overlap|(?<![a-z])s\d+(?![\da-z])")),
     (
         Stage.ROUNDTRIP,
         re.compile(
-            r"round[-_ ]?trip|quanti[sz]ed|dequant|int\d|ternary|binary|xnor|temped|packed|gptq|"
-            r"^final|submission|official|reload"
+            r"round[-_ ]?trip|post[-_]?quant|quanti[sz]ed|dequant|int\d|ternary|binary|xnor|"
+            r"temped|packed|gptq|^final|submission|official|reload"
         ),
     ),
 )
