@@ -15,7 +15,7 @@ import pytest
 from attrs import define, evolve, field
 
 from autoresearch.config import Config
-from autoresearch.errors import AutoresearchError
+from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.launchers.modal import Plugin, launch
 from autoresearch.launchers.modal_order import Settings, order_for
 from autoresearch.launchers.modal_remote import (
@@ -242,7 +242,10 @@ def test_patience_ends(request_for: RunRequest, workspace: Workspace, remote: Lo
     output = late.poll()
     assert output is not None
     assert output.status is RunStatus.INFRA_FAILED
-    assert output.detail == "gave up after 3960 seconds: modal does not answer: no network"
+    away = "modal does not answer: no network"
+    assert output.detail == (
+        f"gave up after 3960 seconds: {away}; it may still run, look on modal.com: {away}"
+    )
 
 
 def test_a_stopped_run_is_cancelled(
@@ -362,3 +365,21 @@ def test_the_table_of_settings(request_for: RunRequest, workspace: Workspace) ->
         plugin.launch_run(request_for, workspace)
     assert plugin.launch_run(evolve(request_for, launcher="local"), workspace) is None
     assert [Settings(gpu=gpu).gpus for gpu in ("", "H100", "H100:8")] == [0, 1, 8]
+
+
+@pytest.mark.parametrize("option", ["--nproc_per_node=8", "--nproc-per-node 8"])
+def test_processes_and_gpus_have_to_agree(
+    request_for: RunRequest, workspace: Workspace, option: str
+) -> None:
+    """A torchrun for eight GPUs is refused on one before anything is paid."""
+    asked = evolve(request_for, command=("torchrun", *option.split(), "train_gpt.py"))
+    assert order_for(asked, workspace, Settings(gpu="H100:8"))["script"] == "train_gpt.py"
+    with pytest.raises(AutoresearchError, match="starts 8 processes, but gpu is 'H100'"):
+        order_for(asked, workspace, Settings(gpu="H100"))
+
+
+@pytest.mark.parametrize("gpu", ["H100:", "H100:0", "H100:x", "8", "H 100"])
+def test_a_gpu_that_is_none(gpu: str) -> None:
+    """A GPU setting that Modal would refuse, or that has no price, is refused first."""
+    with pytest.raises(ConfigError, match="write a type and a number, as in H100:8"):
+        Settings(gpu=gpu)

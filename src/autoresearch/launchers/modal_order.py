@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import Attribute, frozen
 
 from autoresearch.config import setting
+from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.model import RunRequest, Workspace
+
+
+def _gpu(_: object, attribute: Attribute[str], value: str) -> None:
+    if not re.fullmatch(r"([A-Za-z][\w-]*!?(:[1-9]\d*)?)?", value):
+        raise ConfigError(f"{attribute.name} is {value!r}; write a type and a number, as in H100:8")
 
 
 @frozen(kw_only=True)
@@ -24,7 +31,7 @@ class Settings:
     app: str = setting("autoresearch-train", "app name; a digest of the script is appended")
     volume: str = setting("autoresearch-runs", "volume of run logs and verdicts, as in the script")
     claims: str = setting("autoresearch-claims", "dictionary of started runs, as in the script")
-    gpu: str = setting("H100:8", "GPU type and number")
+    gpu: str = setting("H100:8", "GPU type and number, or empty for none", validator=_gpu)
     usd_per_gpu_second: float = setting(0.001097, "price of one GPU, USD a second")
     keep: tuple[str, ...] = setting(
         ("final_model.int8.ptz",), "files of a run to bring here beside its log"
@@ -43,6 +50,7 @@ class Settings:
 
 def order_for(request: RunRequest, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """Return what the remote function is told; places of this machine become those over there."""
+    _check_processes(request.command, settings)
     there = {str(workspace.script_path): Path(workspace.script).name, sys.executable: "python"}
     return {
         "name": request.name,
@@ -54,3 +62,13 @@ def order_for(request: RunRequest, workspace: Workspace, settings: Settings) -> 
         "max_log_bytes": request.max_log_bytes,
         "keep": list(settings.keep),
     }
+
+
+def _check_processes(command: tuple[str, ...], settings: Settings) -> None:
+    """Refuse a torchrun that would crash, or leave GPUs idle that are paid for."""
+    asked = re.search(r"--nproc[_-]per[_-]node[= ](\d+)", " ".join(command))
+    if asked and settings.gpus and int(asked[1]) != settings.gpus:
+        raise AutoresearchError(
+            f"the command starts {asked[1]} processes, but gpu is {settings.gpu!r}; "
+            "make them the same number"
+        )

@@ -64,13 +64,9 @@ class ModalRun:
         if self.poll() is not None:
             return
         seconds = self.clock() - self._order()["asked_at"]
-        try:
-            if call := self._call():
-                self.remote.cancel(call)
-        except RemoteError as error:
-            reason = f"{reason}; but it could not be cancelled, do so on modal.com: {error}"
+        detail = reason + self._cancel()
         self._fetch("run.log")
-        self._remember(self._outcome(RunStatus.STOPPED_EARLY, reason, seconds))
+        self._remember(self._outcome(RunStatus.STOPPED_EARLY, detail, seconds))
 
     def _remember(self, outcome: Outcome) -> None:
         # On a full disk the verdict stays at Modal, and the next poll asks for it again.
@@ -133,12 +129,17 @@ class ModalRun:
         limit = order["timeout_seconds"] + _SPARE_SECONDS + self.settings.patience_seconds
         if self.clock() < order["asked_at"] + limit:
             return None
+        detail = f"gave up after {limit:g} seconds: {why}{self._cancel()}"
+        return self._outcome(RunStatus.INFRA_FAILED, detail)
+
+    def _cancel(self) -> str:
+        """End the call, kept or only claimed; returns what to add to the detail."""
         try:
-            if call := self._call():
+            if call := self._call() or self.remote.claimed(self.name):
                 self.remote.cancel(call)
         except RemoteError as error:
-            why = f"{why}; not cancelled: {error}"
-        return self._outcome(RunStatus.INFRA_FAILED, f"gave up after {limit:g} seconds: {why}")
+            return f"; it may still run, look on modal.com: {error}"
+        return ""
 
     def _outcome(
         self, status: RunStatus, detail: str, seconds: float = 0.0, code: int | None = None
