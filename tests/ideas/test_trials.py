@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from autoresearch.ideas import families, trials
 from autoresearch.ideas.trials import Trial
 from autoresearch.model import Verdict
-from autoresearch.testing.builders import experiment, idea
-from autoresearch.testing.story import history
+from autoresearch.testing import experiment, history, idea
 
 LR = families.LEARNING_RATE
 SCALE = 0.004

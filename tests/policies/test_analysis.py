@@ -11,9 +11,7 @@ from autoresearch.config import Config, MetricConfig
 from autoresearch.history import History
 from autoresearch.model import Analysis, Experiment, Reasoning, RunStatus
 from autoresearch.policies import analysis
-from autoresearch.testing.builders import experiment, idea
-from autoresearch.testing.examples import EXAMPLES
-from autoresearch.testing.story import history
+from autoresearch.testing import EXAMPLES, experiment, history, idea
 
 CONFIG = Config(preset="plain", metric=MetricConfig(name="val_bpb", sd=0.0006))
 PAST = history([1.2244], config=CONFIG)
@@ -108,7 +106,7 @@ def test_lessons_differ_and_count() -> None:
 @pytest.mark.parametrize("score", [0.5, None])
 def test_it_always_answers(name: str, score: float | None) -> None:
     """Whatever the history, all four lines have words, each on one line."""
-    past = EXAMPLES[name]()
+    past = EXAMPLES[name]().history
     block = analyse(experiment(score, number=past.next_number, metric=past.metric), past)
     for line in (block.result, block.versus_expected, block.why, block.lesson):
         assert line

@@ -12,10 +12,18 @@ from autoresearch.errors import ConfigError
 from autoresearch.history import History
 from autoresearch.model import Candidate, Decision, Run, RunStatus, Verdict
 from autoresearch.policies import evidence, judging
-from autoresearch.testing.builders import candidate, experiment
-from autoresearch.testing.story import history
+from autoresearch.testing import DecisionPolicyContract, candidate, experiment, history
 
 SD = 0.0006
+
+
+class TestContract(DecisionPolicyContract):
+    """It is a sound decision policy."""
+
+    @pytest.fixture
+    def plugin(self) -> object:
+        """The plugin's own class."""
+        return evidence.Plugin
 
 
 def campaign(**settings: object) -> Config:

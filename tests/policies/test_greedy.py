@@ -11,14 +11,22 @@ from hypothesis import strategies as st
 from autoresearch.config import Config, LimitsConfig, MetricConfig
 from autoresearch.model import Run, RunStatus, Verdict, Violation
 from autoresearch.policies import greedy, judging
-from autoresearch.testing.builders import candidate, experiment
-from autoresearch.testing.story import history
+from autoresearch.testing import DecisionPolicyContract, candidate, experiment, history
 
 CONFIG = Config(
     preset="plain",
     metric=MetricConfig(name="val_bpb", sd=0.0006, implausible_gain=0.02),
     limits=LimitsConfig(artifact_bytes=16_000_000),
 )
+
+
+class TestContract(DecisionPolicyContract):
+    """It is a sound decision policy."""
+
+    @pytest.fixture
+    def plugin(self) -> object:
+        """The plugin's own class."""
+        return greedy.Plugin
 
 
 def policy(config: Config = CONFIG) -> greedy.Plugin:

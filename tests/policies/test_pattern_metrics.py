@@ -10,7 +10,16 @@ import pytest
 from autoresearch.config import Config, MetricConfig
 from autoresearch.errors import ConfigError
 from autoresearch.policies import pattern_metrics
-from autoresearch.testing.builders import run_output
+from autoresearch.testing import MetricExtractorContract, run_output
+
+
+class TestContract(MetricExtractorContract):
+    """It is a sound extractor."""
+
+    @pytest.fixture
+    def plugin(self) -> object:
+        """The plugin's own class."""
+        return pattern_metrics.Plugin
 
 
 def extract(folder: Path, log: str | bytes, **metric: str) -> dict[str, float] | None:

@@ -8,8 +8,16 @@ from autoresearch.config import Config, RulesConfig
 from autoresearch.history import History
 from autoresearch.model import Backtrack, Signal
 from autoresearch.rules import plateau
-from autoresearch.testing.builders import experiment
-from autoresearch.testing.story import history, story
+from autoresearch.testing import BacktrackingRuleContract, experiment, history, story
+
+
+class TestContract(BacktrackingRuleContract):
+    """It is a sound backtracking rule."""
+
+    @pytest.fixture
+    def plugin(self) -> object:
+        """The plugin's own class."""
+        return plateau.Plugin
 
 
 def signal(past: History, **rules: float) -> Backtrack | None:

@@ -9,8 +9,16 @@ from autoresearch.config import Config, MetricConfig
 from autoresearch.history import History
 from autoresearch.model import Backtrack, Signal
 from autoresearch.rules import regression
-from autoresearch.testing.builders import experiment
-from autoresearch.testing.story import Story, history, story
+from autoresearch.testing import BacktrackingRuleContract, Story, experiment, history, story
+
+
+class TestContract(BacktrackingRuleContract):
+    """It is a sound backtracking rule."""
+
+    @pytest.fixture
+    def plugin(self) -> object:
+        """The plugin's own class."""
+        return regression.Plugin
 
 
 def signal(past: History, sd: float = 0.001, **settings: object) -> Backtrack | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -278,6 +279,7 @@ _BY_NAME: tuple[tuple[str, Family], ...] = (
 )
 
 
+@lru_cache(maxsize=1024)
 def family(parameter: Hyperparameter) -> Family:
     """Return the family of a hyperparameter, by its type and name."""
     if parameter.type == "bool":
@@ -322,6 +324,7 @@ def idle(parameters: Iterable[Hyperparameter]) -> frozenset[str]:
     return frozenset(item.name for item in items if item.name.lower() in unread)
 
 
+@lru_cache(maxsize=1024)
 def values(parameter: Hyperparameter) -> tuple[Value, ...]:
     """Return the other values worth trying, nearest first; none for text and for a bare zero."""
     if parameter.type == "str":
