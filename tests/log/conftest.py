@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,7 @@ def store(reopen: Callable[[], FileLog]) -> FileLog:
 
 
 @pytest.fixture
-def filled(store: FileLog) -> Iterator[FileLog]:
+def filled(store: FileLog) -> FileLog:
     """A folded store of two streams with six notes and a source."""
     with store.writer("a") as first, store.writer("b", actor="bob") as second:
         for n in range(4):
@@ -50,4 +50,4 @@ def filled(store: FileLog) -> Iterator[FileLog]:
         second.append(events.NoteAdded(text="second 1", author="bob"))
     store.sources.put("print('hello')\n")
     assert store.fold()
-    yield store
+    return store

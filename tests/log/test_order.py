@@ -1,4 +1,4 @@
-"""The total order: positions are given once, to lines that are there, and conflicts stay visible."""
+"""The total order: positions are given once, to lines that are there; conflicts stay visible."""
 
 from __future__ import annotations
 

@@ -1,0 +1,320 @@
+"""events.duckdb: always complete, never in the way, thrown away and made again when damaged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from autoresearch import events
+from autoresearch.errors import LogError
+from autoresearch.log import FileLog, Schema, open_log
+
+Open = Callable[[], FileLog]
+
+
+def note(text: str) -> events.NoteAdded:
+    return events.NoteAdded(text=text, author="a")
+
+
+def rows(log: FileLog, query: str = "SELECT text FROM note_added ORDER BY position") -> list[Any]:
+    with log.connect() as connection:
+        return connection.execute(query).fetchall()
+
+
+@contextmanager
+def held_outside(log: FileLog, *, read_only: bool) -> Iterator[None]:
+    """Keep the database open in another process, as an analyst's tool would."""
+    code = f"""
+import duckdb, sys
+connection = duckdb.connect(sys.argv[1], read_only={read_only})
+print("open", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code, str(log.root / "events.duckdb")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        yield
+        process.communicate(timeout=30)
+
+
+def test_folding_twice_adds_nothing(filled: FileLog, reopen: Open) -> None:
+    """Every event is in the table once, however often and by whomever it is folded."""
+    assert filled.fold()
+    assert reopen().fold()
+    with duckdb.connect(filled.root / "events.duckdb", read_only=True) as plain:
+        assert plain.execute("SELECT count(*), max(position) FROM events").fetchall() == [(6, 6)]
+
+
+def test_a_plain_duckdb_sees_the_tables(filled: FileLog) -> None:
+    """Any DuckDB process can open the file and ask the documented tables."""
+    code = """
+import duckdb, sys
+connection = duckdb.connect(sys.argv[1], read_only=True)
+print(connection.execute("SELECT text FROM note_added ORDER BY position LIMIT 1").fetchall())
+print(connection.execute("SELECT experiment, status, val_bpb FROM experiments").fetchall())
+"""
+    path = str(filled.root / "events.duckdb")
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.stdout == "[('first 0',)]\n[]\n", done.stderr
+
+
+@pytest.mark.parametrize("table", ["events", "rejected_events", "source_texts"])
+@pytest.mark.parametrize("verb", ["UPDATE {} SET hash = 'x'", "DELETE FROM {}", "TRUNCATE {}"])
+def test_update_and_delete_are_refused(filled: FileLog, table: str, verb: str) -> None:
+    """The database itself refuses to change or remove what was recorded."""
+    statement = verb.format(table).replace("hash", "digest" if "source" in table else "hash")
+    with (
+        duckdb.connect(filled.root / "events.duckdb") as connection,
+        pytest.raises(duckdb.Error, match="append-only"),
+    ):
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_foreign_process_with_the_file_open_delays_nobody(
+    filled: FileLog, reopen: Open, said: list[str], read_only: bool
+) -> None:
+    """While another tool has the file open, folds wait; appends and our own reads do not."""
+    with held_outside(filled, read_only=read_only), filled.writer("a") as writer:
+        for n in range(3):
+            writer.append(note(f"late {n}"))
+            assert not filled.fold()
+            assert len(list(reopen().read())) == 7 + n
+            assert rows(reopen())[-1] == (f"late {n}",)
+        with reopen().connect(at=5) as connection:
+            assert connection.execute("SELECT count(*) FROM note_added").fetchall() == [(5,)]
+    assert said == []
+    assert filled.fold()
+    assert len(rows(filled)) == 9
+    assert filled.verify().ok
+
+
+def test_our_own_open_connection_delays_nobody(filled: FileLog) -> None:
+    """A connection in the same process may stay open; newer ones see more."""
+    old = filled.connect()
+    with filled.writer("a") as writer:
+        writer.append(note("new"))
+        assert not filled.fold()
+        new = filled.connect()
+        assert old.execute("SELECT count(*) FROM events").fetchall() == [(6,)]
+        assert new.execute("SELECT count(*) FROM events").fetchall() == [(7,)]
+        assert new.execute("SELECT count(*) FROM note_added").fetchall() == [(7,)]
+    old.close()
+    new.close()
+    assert filled.fold()
+    assert filled.verify().ok
+
+
+def test_threads_may_fold_and_read_together(filled: FileLog) -> None:
+    """Folding and connecting from several threads of one process stays correct."""
+    failures: list[BaseException] = []
+
+    def work(stream: str) -> None:
+        try:
+            with filled.writer("a", stream) as writer:
+                for n in range(8):
+                    writer.append(note(f"{stream} {n}"))
+                    filled.fold()
+                    found = rows(filled, "SELECT count(*) FROM note_added")
+                    assert found[0][0] >= 7 + n
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(f"t{k}",)) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(rows(filled)) == 30
+    assert filled.verify().ok
+
+
+def damage_flip(root: Path) -> None:
+    data = bytearray((root / "events.duckdb").read_bytes())
+    data[5000] ^= 1
+    (root / "events.duckdb").write_bytes(data)
+
+
+def damage_cut(root: Path) -> None:
+    data = (root / "events.duckdb").read_bytes()
+    (root / "events.duckdb").write_bytes(data[: len(data) // 2])
+
+
+def damage_grow(root: Path) -> None:
+    with (root / "events.duckdb").open("ab") as file:
+        file.write(b"x")
+
+
+def damage_rows(root: Path) -> None:
+    size = (root / "events.duckdb").stat().st_size
+    with duckdb.connect(root / "events.duckdb") as connection:
+        connection.execute("DROP TRIGGER events_no_delete ON events")
+        connection.execute("DELETE FROM events WHERE position = 3")
+    with (root / "events.duckdb").open("r+b") as file:
+        file.truncate(size)
+
+
+def damage_wal(root: Path) -> None:
+    (root / "events.duckdb.wal").write_bytes(b"left over")
+
+
+def damage_text(root: Path) -> None:
+    (root / "events.duckdb").write_bytes(b"this is no database\n" * 500)
+
+
+def damage_state(root: Path) -> None:
+    (root / "fold.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_flip,
+        damage_cut,
+        damage_grow,
+        damage_rows,
+        damage_wal,
+        damage_text,
+        damage_state,
+    ],
+)
+def test_a_damaged_database_is_set_aside_and_rebuilt(
+    filled: FileLog, reopen: Open, said: list[str], damage: Callable[[Path], None]
+) -> None:
+    """A database that is not what the last fold left is noticed, renamed, rebuilt and told of."""
+    before = rows(filled, "SELECT position, hash, payload FROM events ORDER BY position")
+    damage(filled.root)
+    log = reopen()
+    with log.writer("a") as writer:
+        writer.append(note("afterwards"))
+    after = rows(log, "SELECT position, hash, payload FROM events ORDER BY position")
+    assert after[:-1] == before
+    assert len(list(filled.root.glob("events.duckdb.damaged-*"))) >= 1
+    assert [line for line in said if "not what it was, kept as events.duckdb.damaged-" in line]
+    assert said[-1] == "events.duckdb was rebuilt with 7 events"
+    report = log.verify()
+    assert report.ok
+    assert any("set aside" in text for text in report.notes)
+
+
+def kill_during_a_fold(root: Path) -> None:
+    """Leave what a fold leaves that is killed between its commit and its checkpoint."""
+    code = """
+import os, signal, sys
+import duckdb
+from autoresearch.log.database import Database
+from autoresearch.projections.tables import open_store
+log = open_store(sys.argv[1])
+plain = Database._described
+def kill(self, connection, order):
+    os.kill(os.getpid(), signal.SIGKILL)
+Database._described = kill
+connect = duckdb.connect
+def without_checkpoints(*arguments, **options):
+    connection = connect(*arguments, **options)
+    connection.execute("SET wal_autocheckpoint = '1TB'")
+    return Unchecked(connection)
+class Unchecked:
+    def __init__(self, connection): self.connection = connection
+    def __enter__(self): return self
+    def __exit__(self, *error): self.connection.close()
+    def __getattr__(self, name): return getattr(self.connection, name)
+    def execute(self, statement, *rest):
+        return None if statement == "CHECKPOINT" else self.connection.execute(statement, *rest)
+duckdb.connect = without_checkpoints
+log.fold()
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+
+
+@pytest.mark.parametrize("part", [1.0, 0.5, 0.0])
+def test_a_fold_that_was_killed_is_completed(
+    filled: FileLog, reopen: Open, said: list[str], part: float
+) -> None:
+    """Whatever a killed fold left of its write-ahead log, the next fold has every event once."""
+    with filled.writer("a") as writer:
+        writer.append_many([note(f"in the killed fold {n}") for n in range(20)])
+    kill_during_a_fold(filled.root)
+    wal = filled.root / "events.duckdb.wal"
+    data = wal.read_bytes()
+    assert data
+    wal.write_bytes(data[: int(len(data) * part)])
+    log = reopen()
+    assert log.fold()
+    assert len(rows(log)) == 26
+    assert log.verify().ok
+
+
+def test_deleting_the_database_loses_nothing(filled: FileLog, reopen: Open) -> None:
+    """The journals alone give back the same positions and hashes."""
+    query = "SELECT * EXCLUDE (journal, start) FROM events ORDER BY position"
+    before = rows(filled, query)
+    (filled.root / "events.duckdb").unlink()
+    report = reopen().rebuild()
+    assert (report.events, report.sources, report.head) == (6, 1, filled.head())
+    assert rows(filled, query) == before
+    assert filled.verify().ok
+
+
+def test_a_damaged_journal_stops_a_rebuild(filled: FileLog, reopen: Open) -> None:
+    """A rebuild from a changed line is refused by name, and the old database stays."""
+    (path,) = (filled.root / "journal").glob("a@*")
+    path.write_bytes(path.read_bytes().replace(b"first 2", b"FIRST 2"))
+    before = (filled.root / "events.duckdb").read_bytes()
+    with pytest.raises(LogError, match=r"jsonl line 3 does not match its hash"):
+        reopen().rebuild()
+    assert (filled.root / "events.duckdb").read_bytes() == before
+    assert not list(filled.root.glob("*.new*"))
+
+
+def test_new_tables_come_with_a_new_release(filled: FileLog) -> None:
+    """A database made with other tables gets the current ones at the next fold."""
+    bare = open_log(filled.root, Schema())
+    assert bare.fold()
+    with duckdb.connect(filled.root / "events.duckdb", read_only=True) as plain:
+        with pytest.raises(duckdb.CatalogException):
+            plain.execute("FROM note_added")
+    assert filled.fold()
+    assert len(rows(filled)) == 6
+    assert filled.verify().ok
+
+
+def test_new_sources_are_folded(filled: FileLog) -> None:
+    """A source that was stored without an event is in the table after the next fold."""
+    digest = filled.sources.put("x = 1\ny = 2\n")
+    found = rows(filled, f"SELECT bytes, lines, text FROM sources WHERE digest = '{digest}'")
+    assert found == [(12, 2, "x = 1\ny = 2\n")]
+    assert filled.verify().ok
+
+
+def test_time_travel_in_sql(filled: FileLog) -> None:
+    """Typed tables and events end together at the position asked for."""
+    for at in range(7):
+        with filled.connect(at=at) as connection:
+            query = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM note_added)"
+            assert connection.execute(query).fetchall() == [(at, at)]
+
+
+def test_nothing_can_be_written_through_a_connection(filled: FileLog) -> None:
+    """What people get for SQL changes nothing in the store."""
+    with filled.connect() as connection:
+        for statement in (
+            "INSERT INTO source_texts VALUES ('a', 1, 'b')",
+            "UPDATE events SET actor = 'eve'",
+            "DROP TABLE events",
+            "CREATE TABLE mine (x INTEGER)",
+        ):
+            with pytest.raises(duckdb.Error):
+                connection.execute(statement)
+    assert filled.verify().ok
