@@ -13,8 +13,9 @@ from autoresearch.config import Config
 
 @frozen(kw_only=True)
 class BuiltIn:
-    """A plugin of this package; ``extra`` installs what it needs beyond the package itself.
+    """A plugin of this package.
 
+    ``needs`` is a module that it cannot do without, and the extra of this package that brings it;
     ``preset`` makes it active in campaigns that start from that preset.
     """
 
@@ -22,7 +23,7 @@ class BuiltIn:
     module: str
     default: bool = True
     preset: str = ""
-    extra: str = ""
+    needs: str = ""
 
     def starts_active(self, config: Config) -> bool:
         """Whether it takes part without being named."""
@@ -32,16 +33,17 @@ class BuiltIn:
 BUILT_INS = (
     BuiltIn(name="script_ideas", module="autoresearch.ideas.script"),
     BuiltIn(name="catalogue", module="autoresearch.ideas.catalogue", default=False),
-    BuiltIn(name="openai", module="autoresearch.ideas.openai_ideas", default=False, extra="openai"),
+    BuiltIn(name="openai", module="autoresearch.ideas.openai_ideas", default=False, needs="openai"),
     BuiltIn(name="queue_ideas", module="autoresearch.ideas.queue"),
     BuiltIn(name="crash_fixes", module="autoresearch.ideas.fixes"),
+    BuiltIn(name="mend", module="autoresearch.ideas.mend"),
     BuiltIn(name="greedy", module="autoresearch.policies.greedy"),
     BuiltIn(name="evidence", module="autoresearch.policies.evidence", default=False),
     BuiltIn(name="plateau", module="autoresearch.rules.plateau"),
     BuiltIn(name="dead_end", module="autoresearch.rules.dead_end"),
     BuiltIn(name="regression", module="autoresearch.rules.regression"),
     BuiltIn(name="local", module="autoresearch.launchers.local"),
-    BuiltIn(name="modal", module="autoresearch.launchers.modal", extra="modal"),
+    BuiltIn(name="modal", module="autoresearch.launchers.modal", needs="modal"),
     BuiltIn(name="analysis", module="autoresearch.policies.analysis"),
     BuiltIn(name="pattern_metrics", module="autoresearch.policies.pattern_metrics"),
     BuiltIn(name="golf", module="autoresearch.golf.plugin", default=False, preset="golf"),
