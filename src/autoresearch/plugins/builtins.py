@@ -36,7 +36,6 @@ BUILT_INS = (
     BuiltIn(name="openai", module="autoresearch.ideas.openai_ideas", default=False, needs="openai"),
     BuiltIn(name="queue_ideas", module="autoresearch.ideas.queue"),
     BuiltIn(name="crash_fixes", module="autoresearch.ideas.fixes"),
-    BuiltIn(name="mend", module="autoresearch.ideas.mend"),
     BuiltIn(name="greedy", module="autoresearch.policies.greedy"),
     BuiltIn(name="evidence", module="autoresearch.policies.evidence", default=False),
     BuiltIn(name="plateau", module="autoresearch.rules.plateau"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.ideas import mend
+from autoresearch.ideas import fixes
 from autoresearch.model import Idea, IdeaKind
 from autoresearch.testing import workspace
 
@@ -40,7 +40,7 @@ def test_a_trivial_crash_is_mended(tmp_path: Path, name: str) -> None:
     source = TRIVIAL[name]
     code, log = run(tmp_path, source)
     assert code == 1
-    fixed = mend.mended(source, log)
+    fixed = fixes.mended(source, log)
     assert fixed is not None
     assert run(tmp_path, fixed)[0] == 0
     assert [line for line in fixed.splitlines() if "'basname'" in line or "'trian'" in line] or (
@@ -63,7 +63,7 @@ def test_other_crashes_are_left(tmp_path: Path, name: str) -> None:
     source = DEEPER[name]
     code, log = run(tmp_path, source)
     assert code == 1
-    assert mend.mended(source, log) is None
+    assert fixes.mended(source, log) is None
 
 
 def test_two_faults_are_mended_one_after_the_other(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_two_faults_are_mended_one_after_the_other(tmp_path: Path) -> None:
     for _ in range(2):
         code, log = run(tmp_path, source)
         assert code == 1
-        mended = mend.mended(source, log)
+        mended = fixes.mended(source, log)
         assert mended is not None
         source = mended
     assert run(tmp_path, source)[0] == 0
@@ -83,7 +83,7 @@ def test_prefixes_of_several_processes_do_not_matter(tmp_path: Path) -> None:
     source = TRIVIAL["a misspelt variable"]
     log = run(tmp_path, source)[1]
     ranked = "".join(f"[rank0]: {line}\n" for line in log.splitlines())
-    assert mend.mended(source, ranked) == mend.mended(source, log) is not None
+    assert fixes.mended(source, ranked) == fixes.mended(source, log) is not None
 
 
 def test_a_traceback_of_other_code_changes_nothing() -> None:
@@ -92,13 +92,13 @@ def test_a_traceback_of_other_code_changes_nothing() -> None:
         'Traceback (most recent call last):\n  File "x/lib.py", line 1, in f\n    modle + 1\n'
         "NameError: name 'modle' is not defined. Did you mean: 'model'?\n"
     )
-    assert mend.mended("model = 1\nprint(model)\n", log) is None
+    assert fixes.mended("model = 1\nprint(model)\n", log) is None
 
 
 @pytest.mark.parametrize("log", ["", "Killed", "NameError: name '", "score: 1", "\0" * 99])
 def test_a_log_without_a_traceback_is_no_crash_to_mend(log: str) -> None:
     """Nothing is guessed."""
-    assert mend.mended("x = 1\n", log) is None
+    assert fixes.mended("x = 1\n", log) is None
 
 
 def test_only_fixes_are_answered(tmp_path: Path) -> None:
@@ -107,5 +107,5 @@ def test_only_fixes_are_answered(tmp_path: Path) -> None:
     log = run(tmp_path / "run", "print(math.pi)\n")[1]
     said = {"direction": "d", "description": "fix: NameError", "hypothesis": log}
     fix, idea = Idea(**said, kind=IdeaKind.FIX), Idea(**said)
-    assert mend.Plugin().implement_idea(fix, place) == "import math\nprint(math.pi)\n"
-    assert mend.Plugin().implement_idea(idea, place) is None
+    assert fixes.Plugin().implement_idea(fix, place) == "import math\nprint(math.pi)\n"
+    assert fixes.Plugin().implement_idea(idea, place) is None
