@@ -61,7 +61,7 @@ class Campaign:
         experiments: int | None = None,
         *,
         until: int | None = None,
-        plugins: Sequence[str] = (),
+        plugins: Sequence[object] = (),
         accept_plugin_changes: bool = False,
         wait: bool = True,
         tell: Tell = _silent,

@@ -32,7 +32,7 @@ def start(
     config: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
-    plugins: Sequence[str] = (),
+    plugins: Sequence[object] = (),
     today: date | None = None,
 ) -> Campaign:
     """Start a campaign: check the ground, create the branch, record how it began.

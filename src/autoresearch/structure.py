@@ -44,7 +44,8 @@ def _lines(error: BaseException, where: str) -> Iterator[str]:
     elif isinstance(error, ConfigError):
         yield f"{where.rsplit('.', 1)[0]}.{error}".lstrip(".") if "." in where else str(error)
     else:
-        reason = "not a table" if isinstance(error, AttributeError) else str(error)
+        # A value where a table is due fails in many ways inside cattrs, none of them readable.
+        reason = str(error) if isinstance(error, ValueError) else "not a table"
         yield f"{where}: {reason}; correct the value"
 
 

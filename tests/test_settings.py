@@ -1,0 +1,120 @@
+"""Settings come from several places; each value knows which, and each mistake is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from autoresearch.config import Config, setting, unstructure
+from autoresearch.errors import ConfigError
+from autoresearch.opening import PRESETS
+from autoresearch.settings import from_record, load
+
+
+def write(folder: Path, text: str, name: str = "autoresearch.toml") -> Path:
+    """Write a settings file."""
+    (folder / name).write_text(text)
+    return folder
+
+
+def test_nearer_source_wins(tmp_path: Path) -> None:
+    """Command line over environment over file over preset over default."""
+    write(tmp_path, "seed = 1\n[limits]\nhours = 1.0\nusd = 1.0\ntimeout_seconds = 60.0\n")
+    loaded = load(
+        tmp_path,
+        presets=PRESETS,
+        environ={"AUTORESEARCH_LIMITS_HOURS": "2", "AUTORESEARCH_LIMITS_USD": "2"},
+        overrides={"limits.usd": 3.0},
+    )
+    limits = loaded.config.limits
+    assert (limits.timeout_seconds, limits.hours, limits.usd) == (60.0, 2.0, 3.0)
+    assert limits.artifact_bytes == 16_000_000
+    assert limits.crash_fixes == 2
+
+
+def test_every_value_says_where_it_came_from(tmp_path: Path) -> None:
+    """The origin of a value is its file, variable, preset, the command line, or the default."""
+    write(tmp_path, "seed = 1\n")
+    loaded = load(
+        tmp_path,
+        presets=PRESETS,
+        environ={"AUTORESEARCH_LAUNCHER": "local"},
+        overrides={"limits.usd": 3.0},
+    )
+    origins = {name: origin for name, _, origin in loaded.rows()}
+    assert origins["seed"] == "autoresearch.toml"
+    assert origins["launcher"] == "environment AUTORESEARCH_LAUNCHER"
+    assert origins["limits.usd"] == "command line"
+    assert origins["metric.name"] == "preset golf"
+    assert origins["limits.crash_fixes"] == "default"
+
+
+def test_table_in_pyproject_counts_where_there_is_no_own_file(tmp_path: Path) -> None:
+    """[tool.autoresearch] is read; autoresearch.toml beside it wins."""
+    write(tmp_path, '[tool.autoresearch]\nscript = "a.py"\npreset = "plain"\n', "pyproject.toml")
+    assert load(tmp_path).config.script == "a.py"
+    write(tmp_path, 'script = "b.py"\npreset = "plain"\n')
+    assert load(tmp_path).config.script == "b.py"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('scrpt = "x"', "unknown setting scrpt; did you mean 'script'"),
+        ('[metric]\nbettr = "higher"', "unknown setting metric.bettr; did you mean 'better'"),
+        ('[metric]\nbetter = "up"', "better is 'up'; set it to lower or higher"),
+        ('seed = "one"', "seed: 'one' is not of type int"),
+        ("seed = true", "seed: True is not of type int"),
+        ('command = "python train.py"', "command: 'python train.py' is not a list of strings"),
+        ("[limits]\ntimeout_seconds = -5", "timeout_seconds is -5.0, but must be over 0"),
+        ('preset = "gulf"', "unknown preset 'gulf'; did you mean 'golf'"),
+        ("metric = 3", "metric: not a table"),
+        ("seed = ", "is not valid TOML"),
+    ],
+)
+def test_mistake_is_one_line_that_names_the_key(tmp_path: Path, text: str, said: str) -> None:
+    """Unknown keys, wrong types and bad values are told with the key and what to do."""
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text), presets=PRESETS)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_environment_variable_of_a_wrong_type_is_told(tmp_path: Path) -> None:
+    """A number that is none names the variable."""
+    with pytest.raises(ConfigError, match="AUTORESEARCH_LIMITS_HOURS is 'long'"):
+        load(tmp_path, environ={"AUTORESEARCH_LIMITS_HOURS": "long"})
+
+
+def test_missing_file_is_told(tmp_path: Path) -> None:
+    """--config of a file that does not exist is an error, not a default."""
+    with pytest.raises(ConfigError, match="name a file that exists"):
+        load(tmp_path, file=tmp_path / "none.toml")
+
+
+def test_recorded_configuration_comes_back_the_same(tmp_path: Path) -> None:
+    """What campaign_started holds gives the same Config again."""
+    write(tmp_path, 'env = { A = "1" }\n[plugins.x]\ny = [1, 2]\n')
+    config = load(tmp_path, presets=PRESETS).config
+    assert from_record(unstructure(config)) == config
+
+
+def test_plugin_table_is_checked_against_its_own_class() -> None:
+    """A plugin's settings get the same care as ours."""
+
+    @frozen(kw_only=True)
+    class Mine:
+        width: int = setting(3, "how wide")
+
+    assert Config(plugins={"p": {"width": 4}}).settings("p", Mine).width == 4
+    assert Config().settings("p", Mine).width == 3
+    with pytest.raises(ConfigError, match=r"plugins\.p\.widht; did you mean 'width'"):
+        Config(plugins={"p": {"widht": 4}}).settings("p", Mine)
+
+
+def test_config_cannot_be_changed() -> None:
+    """A plugin that is handed the configuration cannot write into it."""
+    with pytest.raises((AttributeError, TypeError)):
+        Config(env={"A": "1"}).env["A"] = "2"  # type: ignore[index]
