@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from autoresearch.errors import AutoresearchError
 from autoresearch.golf.candidates import Candidate
 from autoresearch.golf.log_guard import dataset_of, judge, unverifiable
 from autoresearch.golf.log_lines import Source, open_source, read_lines
@@ -11,6 +12,8 @@ from autoresearch.golf.log_reading import ABSENT, LogReading
 from autoresearch.golf.log_scan import Run, Scan, scan
 from autoresearch.golf.log_table import format_reading
 from autoresearch.golf.official import LogStatus, Ruling, rule
+from autoresearch.golf.own_result import MARK
+from autoresearch.golf.own_run import ResultWatch, cross_check
 from autoresearch.golf.plausibility import Findings, implied_bytes
 from autoresearch.golf.sizes import artifact_of
 from autoresearch.model import Violation
@@ -27,11 +30,60 @@ def read_log(
     `exit_code` and `timed_out` are what a launcher knows beside the log. Raises AutoresearchError
     where there is no such file. Any content at all is survived, in one pass of bounded memory.
     """
+    watch = ResultWatch()
     with open_source(source) as stream:
-        scanned = scan(read_lines(stream))
+        scanned = scan(watch.over(read_lines(stream)))
     _complete(scanned)
     ruling = rule(scanned, exit_code=exit_code, timed_out=timed_out)
-    return _reading(scanned, ruling)
+    reading = _reading(scanned, ruling)
+    if not watch.results:
+        return reading
+    return _of_ours(reading, watch, scanned, failed=timed_out or exit_code not in (None, 0))
+
+
+def _of_ours(reading: LogReading, watch: ResultWatch, scanned: Scan, *, failed: bool) -> LogReading:
+    """Let the result line of a run of ours decide: it alone counts, or nothing does."""
+    try:
+        result = watch.result()
+    except AutoresearchError as error:
+        reason = one_line(f"{ABSENT}: a run of ours whose result does not count: {error}", 1000)
+        return _without_score(reading, reason)
+    if failed:
+        reason = f"{ABSENT}: a run of ours that did not end with exit status 0"
+        late = reading.status is LogStatus.TERMINATED
+        failed_reading = evolve(reading, status=LogStatus.CRASHED) if late else reading
+        return _without_score(failed_reading, reason)
+    known = {v.rule for v in reading.violations}
+    found = (v for v in cross_check(result, scanned) if v.rule not in known)
+    return evolve(
+        reading,
+        status=LogStatus.COMPLETED,
+        val_bpb=result.val_bpb,
+        val_loss=result.val_loss,
+        score_name=MARK,
+        score_line=watch.last,
+        artifact_bytes=result.artifact_bytes,
+        artifact_label=MARK,
+        model_params=result.model_params,
+        steps=result.steps,
+        train_time_ms=result.train_time_ms,
+        eval_time_ms=result.eval_time_ms,
+        val_tokens=result.val_tokens,
+        implied_val_bytes=round(implied_bytes(result.val_tokens, result.val_loss, result.val_bpb)),
+        violations=(*reading.violations, *found),
+        note=one_line(f"the result line of a run of ours; {_warned(reading.warnings)}", 1000),
+    )
+
+
+def _without_score(reading: LogReading, reason: str) -> LogReading:
+    return evolve(
+        reading, val_bpb=None, val_loss=None, score_name=None, score_line=None, note=reason
+    )
+
+
+def _warned(warnings: tuple[Violation, ...]) -> str:
+    said = [f"warning {w.rule}: {w.detail}" for w in warnings]
+    return "; ".join(["a log does not tell its exit status", *said])
 
 
 def _complete(scanned: Scan) -> None:

@@ -40,20 +40,45 @@ class OwnReading:
 
 
 @define
-class _Watch:
-    """Passes lines through and remembers the result lines and the last line that says anything."""
+class ResultWatch:
+    """Passes lines through; remembers the result lines and the last line that says anything."""
 
     results: list[tuple[int, str]] = field(factory=list)
     last: int = 0
 
     def over(self, lines: Iterable[Line]) -> Iterator[Line]:
+        """Yield every line unchanged."""
         for line in lines:
-            text = bare(line.text).strip()
-            if text and not _CLIENT.match(text):
+            if line.text and not line.text.isspace() and not _CLIENT.match(line.text):
                 self.last = line.number
-                if text.startswith(MARK + " {"):
-                    self.results.append((line.number, text.removeprefix(MARK).strip()))
+                if MARK in line.text:
+                    self._remember(line)
             yield line
+
+    def result(self) -> OwnResult:
+        """Return the one result of the output that was watched.
+
+        Raises AutoresearchError, with the reason, where there is no such line, more than one, one
+        that is not the last line, or one that is not a valid result.
+        """
+        if not self.results:
+            raise AutoresearchError(f"the output has no line `{MARK} {{json}}`")
+        if len(self.results) > 1:
+            lines = ", ".join(str(number) for number, _ in self.results[:5])
+            count = len(self.results)
+            raise AutoresearchError(f"{count} result lines ({lines}), expected exactly one")
+        number, text = self.results[0]
+        if number != self.last:
+            raise AutoresearchError(
+                f"the result stands in line {number}, expected it in the last line, {self.last}"
+            )
+        return parse_result(text)
+
+    def _remember(self, line: Line) -> None:
+        text = bare(line.text).strip()
+        if text.startswith(MARK + " {"):
+            self.results.append((line.number, text.removeprefix(MARK).strip()))
+            del self.results[1000:]
 
 
 def read_result(source: Source, exit_code: int | None) -> OwnReading:
@@ -62,33 +87,17 @@ def read_result(source: Source, exit_code: int | None) -> OwnReading:
     `exit_code` is the launcher's word; None means that nobody knows it, and then nothing counts.
     Raises AutoresearchError where there is no such file.
     """
-    watch = _Watch()
+    watch = ResultWatch()
     with open_source(source) as stream:
         scanned = scan(watch.over(read_lines(stream)))
     if exit_code != 0:
         said = "unknown" if exit_code is None else str(exit_code)
         return OwnReading(result=None, reason=f"exit status {said}, expected 0")
     try:
-        result = _result(watch)
+        result = watch.result()
     except AutoresearchError as error:
         return OwnReading(result=None, reason=one_line(str(error), 300))
     return OwnReading(result=result, reason="", violations=cross_check(result, scanned))
-
-
-def _result(watch: _Watch) -> OwnResult:
-    if not watch.results:
-        raise AutoresearchError(f"the output has no line `{MARK} {{json}}`")
-    if len(watch.results) > 1:
-        lines = ", ".join(str(number) for number, _ in watch.results[:5])
-        raise AutoresearchError(
-            f"{len(watch.results)} result lines ({lines}), expected exactly one"
-        )
-    number, text = watch.results[0]
-    if number != watch.last:
-        raise AutoresearchError(
-            f"the result stands in line {number}, expected it in the last line, {watch.last}"
-        )
-    return parse_result(text)
 
 
 def cross_check(result: OwnResult, scanned: Scan) -> Findings:

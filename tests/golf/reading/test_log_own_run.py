@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from autoresearch.golf.log_formats import read_log
 from autoresearch.golf.own_run import read_result
 
 if TYPE_CHECKING:
@@ -160,3 +161,31 @@ def test_two_runs_in_one_output_are_a_violation(sketch: Sketch) -> None:
     reading = read_result(first + log(sketch, line()), 0)
     assert reading.result is not None
     assert "2 runs" in reading.violations[0].detail
+
+
+def test_a_log_of_ours_is_read_by_its_result_line(sketch: Sketch) -> None:
+    """Whoever reads the log later gets the same number, and no other line decides."""
+    text = log(sketch, line())
+    reading = read_log(text)
+    assert (reading.status, reading.val_bpb) == ("completed", result()["val_bpb"])
+    assert reading.score_name == "autoresearch_result"
+    assert reading.score_line == len(text.splitlines())
+    assert reading.note.startswith("the result line of a run of ours")
+    assert reading.violations == ()
+
+
+def test_a_log_of_ours_whose_result_does_not_count_has_no_score(sketch: Sketch) -> None:
+    """The canonical pair alone is not enough where a result line was forged or doubled."""
+    for after in ((line(), "more"), (line(), line()), (line()[:-9],)):
+        reading = read_log(log(sketch, *after))
+        assert reading.val_bpb is None
+        assert reading.note.startswith("not in this log: a run of ours")
+    failed = read_log(log(sketch, line()), exit_code=1)
+    assert (failed.status, failed.val_bpb) == ("crashed", None)
+
+
+def test_a_log_of_ours_shows_where_its_lines_disagree(sketch: Sketch) -> None:
+    """The score of the result line is shown together with what speaks against it."""
+    reading = read_log(log(sketch, line(val_bpb=1.2)))
+    assert reading.val_bpb == 1.2
+    assert {v.rule for v in reading.violations} == {"D2", "D9"}
