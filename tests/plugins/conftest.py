@@ -23,7 +23,9 @@ Load = Callable[..., Plugins]
 def write(tmp_path: Path) -> Write:
     """Writes ``plugins/NAME.py`` of the project, with the imports that every plugin needs."""
 
-    def write_file(name: str, text: str, summary: str = "A plugin", folder: str = "plugins") -> Path:
+    def write_file(
+        name: str, text: str, summary: str = "A plugin", folder: str = "plugins"
+    ) -> Path:
         path = tmp_path / folder / f"{name}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(HEAD.format(summary=summary) + dedent(text))

@@ -39,7 +39,10 @@ def test_the_way_round_works(load, write):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("@hookimpl\ndef decid(candidate): ...", "'decid', which is no hook; did you mean 'decide'?"),
+        (
+            "@hookimpl\ndef decid(candidate): ...",
+            "'decid', which is no hook; did you mean 'decide'?",
+        ),
         ("@hookimpl\ndef xyzzy(): ...", "'xyzzy', which is no hook; hooks are configure"),
         (
             "@hookimpl(specname='decid')\ndef f(candidate): ...",

@@ -5,15 +5,18 @@ import sys
 import pytest
 
 from autoresearch.errors import PluginError
+from autoresearch.testing import run_request, workspace
+
+
+@pytest.fixture
+def no_modal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the modal distribution look as if it were not installed."""
+    monkeypatch.setitem(sys.modules, "modal", None)
 
 
 @pytest.fixture
 def no_openai(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the openai distribution look as if it were not installed."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "openai"]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in [name for name in sys.modules if name.startswith("autoresearch.ideas")]:
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "openai", None)
 
 
@@ -27,3 +30,10 @@ def test_naming_it_is_an_error(load, no_openai):
     """Whoever asks for it is told at once."""
     with pytest.raises(PluginError, match=r"pip install 'autoresearch\[openai\]'"):
         load("openai")
+
+
+def test_asking_a_launcher_that_is_left_out_says_why(load, no_modal, tmp_path):
+    """A campaign on Modal without its client is told what to install, not that nobody answers."""
+    plugins = load()
+    with pytest.raises(PluginError, match=r"pip install 'autoresearch\[modal\]'"):
+        plugins.launch_run(run_request(tmp_path, launcher="modal"), workspace(tmp_path / "work"))

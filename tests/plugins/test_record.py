@@ -2,7 +2,6 @@
 
 import hashlib
 
-
 DECIDE = """
 __version__ = "{version}"
 

@@ -6,7 +6,7 @@ import pytest
 
 from autoresearch.errors import ConfigError
 
-SETTINGS = '''
+SETTINGS = """
 @frozen(kw_only=True)
 class Settings:
     threshold: float = setting(0.5, "least gain, in metric units")
@@ -20,7 +20,7 @@ def configure(config):
 def notify(notice): ...
 
 seen = []
-'''
+"""
 
 
 def test_values_reach_the_plugin(load, write):

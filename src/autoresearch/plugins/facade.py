@@ -236,6 +236,8 @@ class Plugins:
             return "; ".join(f"launcher {item.plugin}: {item.error}" for item in failures) + (
                 "; mend it or choose another launcher"
             )
+        if wanted in self._registry.missing:
+            return self._registry.missing[wanted]
         names = [impl.plugin_name for impl in self._calls.implementations("launch_run")]
         known = ", ".join(names) or "none"
         return f"no launcher answers to {wanted!r}; set launcher to one of: {known}"

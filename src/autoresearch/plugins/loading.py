@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
@@ -48,6 +49,10 @@ def load(found: Found) -> Loaded:
     Raises PluginError: one line that names the plugin, its source and the way round it;
     MissingPartError when a built-in's optional dependency is absent.
     """
+    # Looked up here, because a built-in imports it only when it is used.
+    if found.needs and importlib.util.find_spec(found.needs) is None:
+        mend = f"pip install 'autoresearch[{found.needs}]'"
+        raise MissingPartError(f"plugin {found.name!r} needs {found.needs}; {mend}")
     try:
         digest = found.digest()
         module = found.load()
@@ -81,16 +86,9 @@ def _called(found: Found) -> str:
 
 
 def _broken(found: Found, error: BaseException) -> PluginError:
-    if found.extra and isinstance(error, ImportError) and not _own(error):
-        mend = f"pip install 'autoresearch[{found.extra}]'"
-        return MissingPartError(f"plugin {found.name!r} needs {error.name or error}; {mend}")
     place = f" at line {error.lineno}" if isinstance(error, SyntaxError) else ""
     text = one_line(f"{type(error).__name__}: {error}")
     return PluginError(f"{_called(found)} is broken{place}: {text}; {way_round(found.name)}")
-
-
-def _own(error: ImportError) -> bool:
-    return (error.name or "").partition(".")[0] == hookspecs.PROJECT
 
 
 def _plugin_in(found: Found, module: object) -> object:

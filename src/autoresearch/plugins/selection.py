@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from autoresearch.config import Config
@@ -50,12 +51,14 @@ def choose(found: Sequence[Found], config: Config, asked: Sequence[str]) -> tupl
     """Return the active plugins, first registered first; the last registered answers first.
 
     What was asked for in the environment or on the command line comes last, in the order asked.
-    The last word about a name counts. Raises PluginError for a name that nobody has.
+    The last word about a name counts; ``no:plugins/*.py`` blocks every plugin whose source fits.
+    Raises PluginError for a name that nobody has.
     """
     by_name = {item.name: item for item in found}
     on = {item.name: item.default for item in found}
     for wish in (*config.active, *asked):
-        on[_known(_name(wish), by_name)] = not wish.startswith(BLOCK)
+        for name in _meant(wish, found):
+            on[_known(name, by_name)] = not wish.startswith(BLOCK)
     names = [_name(wish) for wish in asked if not wish.startswith(BLOCK)]
     order = [name for name in by_name if name not in names] + list(dict.fromkeys(names))
     return tuple(by_name[name] for name in order if on[name])
@@ -84,6 +87,13 @@ def _is_file(wish: str) -> bool:
 
 def _name(wish: str) -> str:
     return Path(wish).stem if _is_file(wish) else wish.removeprefix(BLOCK)
+
+
+def _meant(wish: str, found: Iterable[Found]) -> list[str]:
+    if wish.startswith(BLOCK) and "*" in wish:
+        sources = wish.removeprefix(BLOCK)
+        return [item.name for item in found if fnmatchcase(item.source, sources)]
+    return [_name(wish)]
 
 
 def _known(name: str, by_name: Mapping[str, Found]) -> str:

@@ -38,7 +38,7 @@ class Found:
     load: Callable[[], object] = field(eq=False)
     digest: Callable[[], str] = field(eq=False)
     path: Path | None = None
-    extra: str = ""
+    needs: str = ""
 
 
 def find(config: Config, project: Path) -> tuple[Found, ...]:
@@ -107,7 +107,7 @@ def _built_in(item: BuiltIn, config: Config) -> Found:
         default=item.starts_active(config),
         load=lambda: importlib.import_module(item.module),
         digest=lambda: _digest(_sources(item.module)),
-        extra=item.extra,
+        needs=item.needs,
     )
 
 
