@@ -3,8 +3,9 @@
 from autoresearch.campaign import Campaign
 from autoresearch.config import Config, setting
 from autoresearch.errors import AutoresearchError
-from autoresearch.history import History
+from autoresearch.history import History, QueuedIdea
 from autoresearch.hookspecs import hookimpl
+from autoresearch.ideas.edits import Hyperparameter, hyperparameters, with_value, with_values
 from autoresearch.log import Recorded
 from autoresearch.model import (
     Analysis,
@@ -41,11 +42,13 @@ __all__ = [
     "Decision",
     "Experiment",
     "History",
+    "Hyperparameter",
     "Idea",
     "IdeaKind",
     "Notice",
     "Objection",
     "Projection",
+    "QueuedIdea",
     "Recorded",
     "Run",
     "RunHandle",
@@ -57,7 +60,10 @@ __all__ = [
     "Violation",
     "Workspace",
     "hookimpl",
+    "hyperparameters",
     "open_campaign",
     "setting",
     "start",
+    "with_value",
+    "with_values",
 ]

@@ -105,7 +105,8 @@ class Config:
     limits: LimitsConfig = section(LimitsConfig, "limits")
     rules: RulesConfig = section(RulesConfig, "backtracking rules")
     active: tuple[str, ...] = setting(
-        (), "plugins of installed distributions to make active; no:NAME blocks any plugin"
+        (),
+        "plugins to make active; no:NAME blocks one, no:plugins/*.py those of the project's files",
     )
     plugins: Mapping[str, Mapping[str, Any]] = setting({}, "one table of settings a plugin")
 

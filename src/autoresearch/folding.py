@@ -164,7 +164,24 @@ def _reasoned(history: History, event: events.ReasoningRecorded, _: str) -> Hist
 @_on(events.ChangeApplied)
 def _applied(history: History, event: events.ChangeApplied, _: str) -> History:
     history = evolve(history, tried=history.tried.add(event.source_digest))
-    return _change(history, event.experiment, source_digest=event.source_digest)
+    old = history.experiments[event.experiment]
+    added, removed = _lines(old, event)
+    return _change(
+        history,
+        event.experiment,
+        source_digest=event.source_digest,
+        added_lines=added,
+        removed_lines=removed,
+    )
+
+
+def _lines(old: Experiment, event: events.ChangeApplied) -> tuple[int, int]:
+    """A change that is told again, after a crash of the loop, counts once; a fix adds to it."""
+    if not old.commit:
+        return event.added_lines, event.removed_lines
+    if event.source_digest == old.source_digest:
+        return old.added_lines, old.removed_lines
+    return old.added_lines + event.added_lines, old.removed_lines + event.removed_lines
 
 
 @_on(events.ChangeRejected)
@@ -203,6 +220,16 @@ def _change_run(history: History, number: int, name: str, **changes: Any) -> His
     runs = history.experiments[number].runs
     changed = tuple(evolve(run, **changes) if run.name == name else run for run in runs)
     return _change(history, number, runs=changed)
+
+
+@_on(events.MetricObserved)
+def _observed(history: History, event: events.MetricObserved, _: str) -> History:
+    runs = history.experiments[event.experiment].runs
+    old = next((run.observed for run in runs if run.name == event.run), None)
+    if event.name != history.metric or event.step is None or old is None:
+        return history
+    seen = pmap(old).set(event.step, event.value)
+    return _change_run(history, event.experiment, event.run, observed=seen)
 
 
 @_on(events.RunFinished)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
-from pyrsistent import pmap
+from pyrsistent import PMap, pmap
 
 
 class RunStatus(StrEnum):
@@ -48,8 +48,8 @@ class Signal(StrEnum):
     PLATEAU = "plateau"
 
 
-def _mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    return pmap(dict(value))
+def _mapping(value: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    return value if isinstance(value, PMap) else pmap(dict(value))
 
 
 def _tuple(value: Iterable[Any]) -> tuple[Any, ...]:
@@ -227,7 +227,10 @@ class RunHandle(Protocol):
 
 @frozen(kw_only=True)
 class Run:
-    """One finished or running execution of an experiment, as History remembers it."""
+    """One finished or running execution of an experiment, as History remembers it.
+
+    ``observed`` has the campaign's metric as it was seen during the run: training step to value.
+    """
 
     index: int
     name: str
@@ -236,6 +239,7 @@ class Run:
     status: RunStatus | None = None
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(factory=dict, converter=_mapping)
+    observed: Mapping[int, float] = field(factory=dict, converter=_mapping)
 
 
 @frozen(kw_only=True)
@@ -254,6 +258,7 @@ class Experiment:
     """One idea tried; number 0 is the baseline. Fields that are not known yet are empty or None.
 
     ``env`` holds the overrides in force: those of the commits it builds on and its own.
+    ``added_lines`` and ``removed_lines`` count its change of the script, fixes included.
     """
 
     number: int
@@ -271,6 +276,8 @@ class Experiment:
     env: Mapping[str, str] = field(factory=dict, converter=_mapping)
     prediction: str = ""
     fixes: int = 0
+    added_lines: int = 0
+    removed_lines: int = 0
     started_at: str = ""
     ended_at: str = ""
 
