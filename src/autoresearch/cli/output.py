@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -37,7 +38,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
     """Print a table; numbers are right-aligned, text from outside is made harmless."""
     shown = [[cell(value) for value in row] for row in rows]
     numeric = [_is_numeric(index, shown) for index in range(len(columns))]
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    table = Table(
+        title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD
+    )
     for name, right in zip(columns, numeric, strict=True):
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in shown:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import attrs
 import click
 
 from autoresearch.anchors import anchors_in
 from autoresearch.cli.output import print_json
 from autoresearch.cli.project import json_option, project_option, root_of, store_at
+from autoresearch.log import VerifyReport
 from autoresearch.log.export import export_parquet
 from autoresearch.opening import write_projections
 from autoresearch.text import one_line
@@ -26,19 +28,29 @@ def verify(project: Path, as_json: bool) -> None:
     """
     report = store_at(project).verify(anchors_in(root_of(project)))
     if as_json:
-        print_json(report.to_json())
+        print_json(
+            {
+                "ok": report.ok,
+                "events": report.events,
+                "head": str(report.head),
+                "findings": [attrs.asdict(item) for item in report.findings],
+                "notes": report.notes,
+            }
+        )
     else:
-        for finding in report.findings:
-            click.echo(one_line(str(finding), 500))
-        for line in report.remarks:
-            click.echo(one_line(line, 500))
-        if report.ok:
-            click.echo(f"{report.events} events, head {report.head}: the log is whole")
-        else:
-            count = len(report.findings)
-            click.echo(f"{count} finding{'s'[: count > 1]}: the log is not what was written")
+        _print_report(report)
     if not report.ok:
         sys.exit(1)
+
+
+def _print_report(report: VerifyReport) -> None:
+    for line in (*map(str, report.findings), *report.notes):
+        click.echo(one_line(line, 500))
+    if report.ok:
+        click.echo(f"{report.events} events, head {report.head}: the log is whole")
+    else:
+        count = len(report.findings)
+        click.echo(f"{count} finding{'s'[: count > 1]}: the log is not what was written")
 
 
 @click.command()
@@ -64,7 +76,8 @@ def rebuild(project: Path) -> None:
 )
 def export(project: Path, directory: Path) -> None:
     """Write the events, partitioned by campaign, and all tables as Parquet files."""
-    export_parquet(store_at(project), directory)
+    log = store_at(project)
+    export_parquet(log, directory, log.schema)
     click.echo(f"wrote {directory}")
 
 

@@ -17,7 +17,6 @@ from autoresearch.cli.project import (
     settings_at,
 )
 from autoresearch.plugins import Plugins
-from autoresearch.scaffold import write_plugin
 
 
 @click.command()
@@ -72,6 +71,8 @@ def config(project: Path, config: Path | None, sets: tuple[str, ...], as_json: b
 @click.option("--package", is_flag=True, help="Write a package that can be published.")
 def new_plugin(name: str, folder: Path | None, package: bool) -> None:
     """Write a working plugin NAME with its test; change it and run pytest."""
+    from autoresearch.scaffold import write_plugin
+
     target = folder or (Path() if package else Path("plugins"))
     for path in write_plugin(name, target, package=package):
         click.echo(f"wrote {path}")

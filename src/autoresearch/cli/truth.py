@@ -13,7 +13,8 @@ from autoresearch.cli.project import json_option, project_option, root_of, setti
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.golf.audit import audit_source, format_findings
-from autoresearch.golf.log_formats import format_reading, read_log
+from autoresearch.golf.log_formats import read_log
+from autoresearch.golf.log_table import format_reading
 
 
 @click.command()
