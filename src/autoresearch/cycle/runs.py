@@ -61,7 +61,10 @@ def finish_run(kit: Kit) -> RunOutput:
 
 
 def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
-    """Return the output of an experiment's newest finished run again."""
+    """Return the output of an experiment's newest finished run again.
+
+    What a crash of the loop kept from being recorded of it is recorded now.
+    """
     run = experiment.runs[-1]
     asked = events.RunRequested(
         experiment=experiment.number,
@@ -75,7 +78,9 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
         script_digest=experiment.source_digest,
     )
     request, workspace = _request(kit, asked)
-    return _watch(kit, request, kit.plugins.launch_run(request, workspace))
+    output = _watch(kit, request, kit.plugins.launch_run(request, workspace))
+    _record_end(kit, request, output)
+    return output
 
 
 def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspace]:
