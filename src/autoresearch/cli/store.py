@@ -12,7 +12,6 @@ from autoresearch.anchors import anchors_in
 from autoresearch.cli.output import print_json
 from autoresearch.cli.project import json_option, project_option, root_of, store_at
 from autoresearch.log import VerifyReport
-from autoresearch.log.export import export_parquet
 from autoresearch.opening import write_projections
 from autoresearch.text import one_line
 
@@ -76,6 +75,8 @@ def rebuild(project: Path) -> None:
 )
 def export(project: Path, directory: Path) -> None:
     """Write the events, partitioned by campaign, and all tables as Parquet files."""
+    from autoresearch.log.export import export_parquet
+
     log = store_at(project)
     export_parquet(log, directory, log.schema)
     click.echo(f"wrote {directory}")
