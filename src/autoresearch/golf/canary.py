@@ -20,7 +20,7 @@ from autoresearch.golf import model_tests as tests
 from autoresearch.golf.audit_settings import read_settings
 from autoresearch.golf.audit_tree import parse_script
 from autoresearch.golf.canary_report import CanaryReport, format_report
-from autoresearch.golf.canary_streams import Streams, draw_streams
+from autoresearch.golf.canary_streams import SCORED, Streams, draw_streams
 from autoresearch.golf.model_test_protocol import Answer, Asker, NoAnswerError
 from autoresearch.golf.model_tests import TestResult
 from autoresearch.golf.script_process import run_script
@@ -53,6 +53,7 @@ SMALL: Mapping[str, str] = {
     "VAL_LOSS_EVERY": "0",
     "TRAIN_LOG_EVERY": "0",
     "MAX_WALLCLOCK_SECONDS": "60",
+    "OMP_NUM_THREADS": "1",  # more threads than that only wait for each other
 }
 QUIET: Mapping[str, str] = {
     "DEVICE": "cpu",
@@ -74,6 +75,7 @@ def run_canary(
     artifact: Path | None = None,
     python: str = sys.executable,
     timeout_s: float = 120.0,
+    tokens: int = SCORED,
     seed: int | None = None,
 ) -> CanaryReport:
     """Judge the evaluation of a script; takes about 30 seconds with a small network on two cores.
@@ -81,7 +83,8 @@ def run_canary(
     ``env`` are settings of the script, laid over the canary's own. With an ``artifact`` that is
     judged, and ``env`` has to hold the shape variables of the run that made it where they differ
     from the script's defaults; without one a small network is trained for a few steps first.
-    ``timeout_s`` bounds everything together. ``seed`` repeats an earlier canary.
+    ``timeout_s`` bounds everything together; fewer ``tokens`` see less. ``seed`` repeats an earlier
+    canary.
 
     Raises ``DataError`` where script, tokenizer or artifact cannot be read.
     """
@@ -93,7 +96,7 @@ def run_canary(
     table = byte_table(tokenizer)
     source = script.read_text(encoding="utf-8", errors="replace")
     settings = _settings(source, tokenizer, table, env or {}, artifact)
-    streams = draw_streams(seed, table, int(settings["TRAIN_SEQ_LEN"]))
+    streams = draw_streams(seed, table, int(settings["TRAIN_SEQ_LEN"]), tokens)
     with tempfile.TemporaryDirectory(prefix="canary-") as folder:
         bird = _Canary(
             asker=Asker(script=script.resolve(), env=settings, folder=Path(folder), python=python),

@@ -37,14 +37,14 @@ class Streams:
         return len(self.base) - 1
 
 
-def draw_streams(seed: int, table: ByteTable, sequence: int) -> Streams:
+def draw_streams(seed: int, table: ByteTable, sequence: int, scored: int = SCORED) -> Streams:
     """Draw the texts for a tokenizer and a sequence length; the same seed draws the same ones.
 
     Texts are whole sequences plus the first input. The flip is in the middle of a sequence, so that
     tokens on both sides of it share a window.
     """
     rng = np.random.default_rng(seed)
-    sequences = max(SCORED // sequence, 8)
+    sequences = max(scored // sequence, 8)
     length = sequences * sequence + 1
     base = rng.integers(0, table.vocabulary, length)
     index = sequence * (sequences * 3 // 5) + sequence // 2
@@ -63,6 +63,6 @@ def draw_streams(seed: int, table: ByteTable, sequence: int) -> Streams:
         narrow=rng.choice(few, size=length),
         train=rng.integers(0, table.vocabulary, TRAINING),
         first=index + 1,
-        asked=tuple(sorted({int(i) for i in others} | {index})),
+        asked=tuple(sorted({int(i) for i in others} | {index - 1, index})),
         alphabet=len(few),
     )

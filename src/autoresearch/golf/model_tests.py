@@ -22,7 +22,7 @@ from autoresearch.golf.token_bytes import ByteTable
 # to what it has read. 20.7 nats: one false alarm in a thousand million canaries.
 FALSE_ALARM_NATS = math.log(1e9)
 ROUNDING_NATS = 1e-4  # per token: fp32 averages and printed decimals
-SAME_LOG_PROB = 1e-3  # nats; the same weights on the same prefix, summed in another order
+SAME_LOG_PROB = 1e-4  # nats; the same weights on the same prefix are the same, but for rounding
 SUM_TOLERANCE = 1e-4  # rule T2
 AGREEMENT = 5e-3  # nats between a token's log-probability and its distribution's entry
 

@@ -31,7 +31,7 @@ NOISE = base64.b64encode(random.Random(5).randbytes(3_600)).decode()
 
 @frozen
 class Cheat:
-    """One replacement in the shipped script, the rule that catches it, and a word of its finding."""
+    """One replacement in the script, the rule that catches it, and a word of its finding."""
 
     rule: str
     word: str

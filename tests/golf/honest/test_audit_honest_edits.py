@@ -61,7 +61,7 @@ class AveragedWeights:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
-            self.shadow[name].lerp_(parameter.detach().to(self.shadow[name].dtype), 1.0 - self.decay)
+            self.shadow[name].lerp_(parameter.detach(), 1.0 - self.decay)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
@@ -87,7 +87,8 @@ OURS: dict[str, Edit] = {
     "gated layer": together(
         put(
             "        self.fc = Linear(dim, mult * dim)\n",
-            "        self.fc = Linear(dim, mult * dim)\n        self.gate = Linear(dim, mult * dim)\n",
+            "        self.fc = Linear(dim, mult * dim)\n"
+            "        self.gate = Linear(dim, mult * dim)\n",
         ),
         put("torch.relu(self.fc(x)).square()", "F.silu(self.gate(x)) * self.fc(x)"),
     ),
@@ -152,9 +153,10 @@ OURS: dict[str, Edit] = {
     ),
     "search for the best clip of each row": put(
         "        clip = torch.quantile(values.abs(), CLIP_QUANTILE, dim=1)\n",
-        "        clips = torch.stack([torch.quantile(values.abs(), q, dim=1) for q in (0.999, 1.0)])\n"
-        "        errors = torch.stack([(values - values.clamp(-c[:, None], c[:, None])).square().sum(1)\n"
-        "                              for c in clips])\n"
+        "        tried = (0.999, 0.9999, 1.0)\n"
+        "        clips = torch.stack([torch.quantile(values.abs(), q, dim=1) for q in tried])\n"
+        "        cut = values.clamp(-clips[:, :, None], clips[:, :, None])\n"
+        "        errors = (values - cut).square().sum(-1)\n"
         "        clip = clips.gather(0, errors.argmin(0)[None])[0]\n",
     ),
     "average of the weights": together(
@@ -191,7 +193,7 @@ OURS: dict[str, Edit] = {
         put(
             '    log(f"seed:{hp.seed}")\n',
             '    log(f"seed:{hp.seed}")\n'
-            '    log(f"validation:{data.tokens.size - 1} tokens in {hp.data_path}/fineweb_val_*.bin")\n',
+            '    log(f"val:{data.tokens.size - 1} tokens, {hp.data_path}/fineweb_val_*.bin")\n',
         ),
         put(
             '            "steps": steps,\n',
