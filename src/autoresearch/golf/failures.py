@@ -78,6 +78,7 @@ class FailureReader:
 
     failures: list[Failure] = field(factory=list)
     _opened: int = 0
+    _harmless: bool = False
     _frames: list[str] = field(factory=list)
     _length: int = 0
 
@@ -87,6 +88,8 @@ class FailureReader:
             self._opened, self._frames, self._length = line, [], 0
         elif self._opened:
             self._inside(text, line)
+        elif text.startswith("Exception ignored in"):
+            self._harmless = True  # said by the interpreter while it shuts down
         else:
             self._outside(text, line)
 
@@ -96,8 +99,9 @@ class FailureReader:
                 self._frames.append(text.strip())
                 self._length += len(text)
         elif _EXCEPTION.match(text) or _LOOSE_EXCEPTION.match(text):
-            frames, self._opened = "\n".join(self._frames), 0
-            self._add(text, line, frames)
+            self._opened, harmless, self._harmless = 0, self._harmless, False
+            if not harmless:
+                self._add(text, line, "\n".join(self._frames))
         elif line - self._opened > 400:
             self._opened = 0
 

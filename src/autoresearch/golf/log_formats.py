@@ -88,12 +88,13 @@ def _warned(warnings: tuple[Violation, ...]) -> str:
 
 def _complete(scanned: Scan) -> None:
     """Let a process that only evaluates inherit what the training process before it printed."""
+    scanned.last.facts = scanned.last.all_facts
     if len(scanned.runs) < 2 or scanned.last.last_step is not None:
         return
     if not scanned.last.candidates:
         return
     earlier, last = scanned.runs[-2], scanned.last
-    last.facts = {**earlier.facts, **last.facts}
+    last.facts = {**earlier.all_facts, **last.facts}
     last.sizes = [*earlier.sizes, *last.sizes]
     last.last_step, last.train_time_ms = earlier.last_step, earlier.train_time_ms
 

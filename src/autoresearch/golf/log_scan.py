@@ -40,6 +40,7 @@ class Run:
     sizes: list[Size] = field(factory=list)
     failures: FailureReader = field(factory=FailureReader)
     facts: dict[str, str] = field(factory=dict)
+    inherited: dict[str, str] = field(factory=dict)
     switched: dict[Stage, bool] = field(factory=dict)
     announced: list[tuple[int, Stage]] = field(factory=list)
     summary: tuple[int, float] | None = None
@@ -50,6 +51,11 @@ class Run:
     not_a_number: int | None = None
     appendix: int | None = None
     headers: set[str] = field(factory=set)
+
+    @property
+    def all_facts(self) -> dict[str, str]:
+        """What the run said, and where it said nothing, what stood in the log before it began."""
+        return {**self.inherited, **self.facts}
 
     @property
     def step_ms(self) -> float:
@@ -103,6 +109,8 @@ _FACTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("stop_step", re.compile(r"^stopping_early:.*?\bstep:\s*(\d{1,15})(?!\d)")),
     ("stop_ms", re.compile(r"^stopping_early:.*?\btrain_time:\s*(\d{1,15}(?:\.\d{1,9})?)ms")),
 )
+# Settings are said at the beginning; what a later stage says about its own part is not the run's.
+_FIRST = {"dataset", "val_path", "val_tokens", "model_params", "world_size", "cap", "seed"}
 # A fact's line holds one of these; most lines of a log hold none and are not looked at again.
 _FACT_HINTS = (
     "dataset", "val_files", "data_path", "val_loader", "val_tokens", "params", "world_size", "ws:",
@@ -137,7 +145,7 @@ def _enter_run(result: Scan, text: str, number: int) -> None:
     started = Run(start=number, headers={kind})
     before = result.preamble if current is None else current
     if current is None or kind == "first step":  # steps that begin again print no settings again
-        started.facts, started.switched = dict(before.facts), dict(before.switched)
+        started.inherited, started.switched = before.all_facts, dict(before.switched)
     result.runs.append(started)
 
 
@@ -218,7 +226,7 @@ def _read_facts(run: Run, text: str) -> None:
         return
     for name, pattern in _FACTS:
         found = pattern.search(text)
-        if found is not None and (name != "model_params" or name not in run.facts):
+        if found is not None and not (run.start and name in _FIRST and name in run.facts):
             run.facts[name] = found[1].replace(",", "")
 
 

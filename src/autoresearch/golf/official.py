@@ -121,7 +121,7 @@ def _missing_stage(run: Run, finals: Sequence[Candidate], last: Candidate) -> st
         if on and stage.rank > reached:
             return f"the configuration switches {stage.value} on, and no line states its score"
     for other in finals:
-        if other.stage.rank > last.stage.rank and not other.agrees_with(last):
+        if other.stage.rank > last.stage.rank:
             return (
                 f"{last.name} (line {last.line}) follows {other.name} (line {other.line}), which "
                 "is of a later stage: the log does not say which of them counts"

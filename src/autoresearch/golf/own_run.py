@@ -107,7 +107,7 @@ def cross_check(result: OwnResult, scanned: Scan) -> Findings:
     found += _canonical_pair(result, run)
     found += _sizes(result, run)
     for rule, name, key in _STATED:
-        stated, value = run.facts.get(key), getattr(result, name)
+        stated, value = run.all_facts.get(key), getattr(result, name)
         slack = 1 if name == "train_time_ms" else 0  # the log rounds to whole milliseconds
         if stated is not None and abs(float(stated) - value) > slack:
             found += _differs(rule, name, stated, value)

@@ -80,8 +80,8 @@ def over_limit(sizes: Sequence[Size]) -> Findings:
         return ()
     detail = f"artifact of {artifact.bytes:,} bytes ({artifact.label or 'unlabelled'})"
     detail += f", expected under {ARTIFACT_LIMIT:,}"
-    model, packed = _model_bytes(sizes, artifact.label), _code_is_packed(sizes)
-    if packed or model is None or model + _SMALLEST_SCRIPT >= ARTIFACT_LIMIT:
+    model = _model_bytes(sizes, artifact.label)
+    if model is None or model + _packed_bytes(sizes) >= ARTIFACT_LIMIT:
         return broken("D6", detail)
     return doubt("D6", detail + "; a packed script might bring it under")
 
@@ -108,10 +108,14 @@ def _model_bytes(sizes: Sequence[Size], label: str) -> int | None:
     return chosen[-1] if chosen else None
 
 
-def _code_is_packed(sizes: Sequence[Size]) -> bool:
-    return any(
-        s.what == "code" and re.search(r"(?<!un)(?:compress|pack)ed", s.label) for s in sizes
-    )
+def _packed_bytes(sizes: Sequence[Size]) -> int:
+    """Return the size of the packed script, or the least that it could be packed to."""
+    packed = [
+        s.bytes
+        for s in sizes
+        if s.what == "code" and re.search(r"(?<!un)(?:compress|pack)ed", s.label)
+    ]
+    return packed[-1] if packed else _SMALLEST_SCRIPT
 
 
 def _int(text: str) -> int:

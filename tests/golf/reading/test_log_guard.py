@@ -61,6 +61,14 @@ HONEST: dict[str, dict[str, object]] = {
     "a prefix of documents to adapt on": {
         "config": ("ttt_phased: total_docs:50000 prefix_docs:2000 suffix_docs:48000",),
     },
+    "a total with a script that is packed before it is submitted": {
+        "sizes": (
+            "Code size (uncompressed): 104963 bytes",
+            "Code size (compressed): 31260 bytes",
+            "Serialized model int6+lzma: 15950000 bytes",
+            "Total submission size int6+lzma: 16054963 bytes",
+        ),
+    },
     "a script that can still be packed": {
         "sizes": (
             "Code size: 104963 bytes",
@@ -103,6 +111,7 @@ FRAUDS: dict[str, tuple[str, dict[str, object]]] = {
         "D8",
         {"dataset": CASEOPS, "tokens": 9_662_464, "text_bytes": 30_500_000},
     ),
+    "the last twentieth cut off": ("D8", {"tokens": 58_920_550, "text_bytes": 143_526_344}),
     "half of an unknown vocabulary": (
         "D8",
         {"dataset": "fineweb10B_sp2048", "tokens": 26_000_000, "text_bytes": 75_540_000},
@@ -208,6 +217,12 @@ def test_a_suspicion_of_a_paid_prefix_only_warns(sketch: Sketch) -> None:
     assert reading.violations == ()
     assert [w.rule for w in reading.warnings] == ["D10"]
     assert "warning D10" in reading.note
+
+
+def test_an_extra_loss_in_training_explains_the_difference(sketch: Sketch) -> None:
+    """Training that predicts several tokens has a larger loss, and nobody is warned."""
+    log = sketch.with_(train_loss=2.9, config=("mtp_num_heads:2 mtp_params:1",))
+    assert read_log(log.text()).warnings == ()
 
 
 def test_an_overshoot_of_a_fifth_of_a_second_warns(sketch: Sketch) -> None:

@@ -63,6 +63,12 @@ def test_the_line_with_more_decimals_stands_for_its_twin(sketch: Sketch) -> None
     assert reading.eval_time_ms == 1401
 
 
+def test_another_name_for_the_same_number_is_not_a_twin(sketch: Sketch) -> None:
+    """The last line keeps its name where an earlier stage happens to have its number."""
+    finals = (SLIDING, ("ttt_sliding:done", 1.11))
+    assert read_log(sketch.with_(finals=finals).text()).score_name == "ttt_sliding:done"
+
+
 def test_an_old_name_for_a_later_score_shows_its_true_stage(sketch: Sketch) -> None:
     """The canonical name repeats the sliding score: same number, stage sliding."""
     reading = read_log(sketch.with_(finals=(ROUNDTRIP, SLIDING, CANONICAL)).text())
@@ -129,6 +135,21 @@ def test_a_crash_in_a_later_evaluation_leaves_no_score(sketch: Sketch) -> None:
     assert reading.crash_tail[-1].startswith("torch.distributed.elastic")
 
 
+def test_a_crash_in_an_extra_evaluation_after_the_last_stage_changes_nothing(
+    sketch: Sketch,
+) -> None:
+    """Nothing official comes after test-time training."""
+    reading = read_log(sketch.with_(finals=(SLIDING, TTT), after=SILENT_OOM).text())
+    assert (reading.status, reading.val_bpb) == ("terminated", 1.105)
+
+
+def test_training_at_test_time_before_the_finals_is_no_later_stage(sketch: Sketch) -> None:
+    """Only what is announced after the last final line is still to come."""
+    finals = (("DIAGNOSTIC post_ema", 1.2), "ttt:start epochs=6", ROUNDTRIP)
+    reading = read_log(sketch.with_(in_training=1.14, finals=finals).text())
+    assert (reading.status, reading.val_bpb) == ("completed", 1.13)
+
+
 def test_a_crash_inside_an_unannounced_evaluation_leaves_no_score(sketch: Sketch) -> None:
     """The code that a traceback went through tells that something was still to be scored."""
     reading = read_log(sketch.with_(finals=(ROUNDTRIP,), after=SILENT_OOM).text())
@@ -139,6 +160,12 @@ def test_a_crash_while_tidying_up_leaves_the_score_valid(sketch: Sketch) -> None
     """Closing the process group is not part of the score."""
     reading = read_log(sketch.with_(after=TEARDOWN).text())
     assert (reading.status, reading.val_bpb) == ("terminated", 1.2243657)
+
+
+def test_what_the_interpreter_ignores_is_no_failure(sketch: Sketch) -> None:
+    """A finalizer that raises while the process shuts down changes nothing."""
+    after = ("Exception ignored in: <function Loader.__del__ at 0x7f>", *TEARDOWN)
+    assert read_log(sketch.with_(after=after).text()).status == "completed"
 
 
 def test_a_roundtrip_stopped_before_its_sliding_window_is_no_score(sketch: Sketch) -> None:
@@ -159,6 +186,19 @@ def test_a_failure_before_a_complete_evaluation_does_not_matter(sketch: Sketch) 
     """A handled exception or a relaunch inside the log is over once the finals are printed."""
     reading = read_log("\n".join([*SILENT_OOM, *sketch.lines()]) + "\n")
     assert (reading.status, reading.val_bpb) == ("completed", 1.2243657)
+
+
+def test_a_handled_exception_inside_the_run_does_not_matter(sketch: Sketch) -> None:
+    """A traceback that was printed before the finals was survived."""
+    reading = read_log(sketch.with_(finals=(*SILENT_OOM, *sketch.finals)).text())
+    assert (reading.status, reading.val_bpb) == ("completed", 1.2243657)
+
+
+def test_a_handled_exception_during_training_is_no_crash(sketch: Sketch) -> None:
+    """Training went on after it, and the log ends without a sign of failure."""
+    lines = sketch.with_(finals=()).lines()
+    reading = read_log("\n".join([*lines[:12], *SILENT_OOM, *lines[12:]]) + "\n")
+    assert reading.status == "no_score"
 
 
 @pytest.mark.parametrize(
@@ -244,6 +284,28 @@ def test_a_process_that_only_evaluates_inherits_the_training_before_it(sketch: S
     reading = read_log(sketch.text() + "\n".join(evaluation) + "\n")
     assert (reading.val_bpb, reading.steps) == (1.2, 13780)
     assert (reading.val_tokens, reading.artifact_bytes) == (62021632, 15863489)
+
+
+def test_steps_that_begin_again_without_settings_keep_them(sketch: Sketch) -> None:
+    """A second phase of training is counted as a run, with the settings that were printed once."""
+    second = [row for row in sketch.lines() if row.startswith(("step:", "stopping", "final"))]
+    reading = read_log(sketch.with_(finals=()).text() + "\n".join(second) + "\n")
+    assert (reading.runs, reading.val_tokens, reading.model_params) == (2, 62021632, 17059912)
+    assert reading.val_bpb == 1.2243657
+
+
+def test_settings_are_those_of_the_beginning(sketch: Sketch) -> None:
+    """What a later stage says about its own part of the data is not the run's."""
+    finals = ("val_tokens: 8000000", ("final_int8_zlib_roundtrip_exact", 1.22436570))
+    reading = read_log(sketch.with_(finals=finals).text())
+    assert (reading.val_tokens, reading.violations) == (62021632, ())
+
+
+def test_settings_in_echoed_source_are_no_settings(sketch: Sketch) -> None:
+    """Code before the run begins does not name the data set."""
+    echoed = ("loader = Loader(data_path=args.data_path)", "val_tokens = 5", "seed: 3")
+    reading = read_log(sketch.with_(header=echoed).text())
+    assert (reading.dataset, reading.val_tokens) == ("fineweb10B_sp1024", 62021632)
 
 
 def test_a_summary_is_the_score_where_no_line_has_a_name(sketch: Sketch) -> None:
