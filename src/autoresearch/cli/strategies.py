@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import attrs
 import click
 
 from autoresearch.cli.output import print_json, print_table
@@ -17,6 +16,7 @@ from autoresearch.cli.project import (
     settings_at,
 )
 from autoresearch.plugins import Plugins
+from autoresearch.scaffold import KINDS, write_plugin
 
 
 @click.command()
@@ -35,7 +35,7 @@ def plugins(
     loaded = settings_at(project, config, sets)
     infos = Plugins.load(loaded.config, root_of(project), plugins).infos()
     if as_json:
-        print_json([attrs.asdict(item) for item in infos])
+        print_json([item.as_json() for item in infos])
         return
     columns = ("name", "version", "source", "state", "hooks", "summary")
     rows = [
@@ -45,7 +45,7 @@ def plugins(
             item.source,
             "active" if item.active else "available",
             ", ".join(item.hooks),
-            item.summary,
+            item.problem or item.summary,
         )
         for item in infos
     ]
@@ -68,13 +68,12 @@ def config(project: Path, config: Path | None, sets: tuple[str, ...], as_json: b
 @click.command("new-plugin")
 @click.argument("name")
 @click.option("--folder", type=click.Path(path_type=Path), default=None, help="Where to write it.")
+@click.option("--kind", type=click.Choice(list(KINDS)), default="policy", help="What it is.")
 @click.option("--package", is_flag=True, help="Write a package that can be published.")
-def new_plugin(name: str, folder: Path | None, package: bool) -> None:
+def new_plugin(name: str, folder: Path | None, kind: str, package: bool) -> None:
     """Write a working plugin NAME with its test; change it and run pytest."""
-    from autoresearch.scaffold import write_plugin
-
     target = folder or (Path() if package else Path("plugins"))
-    for path in write_plugin(name, target, package=package):
+    for path in write_plugin(name, target, package=package, kind=kind):
         click.echo(f"wrote {path}")
 
 

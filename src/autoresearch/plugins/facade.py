@@ -42,7 +42,7 @@ from autoresearch.plugins.gathering import (
 from autoresearch.plugins.info import PluginInfo
 from autoresearch.plugins.isolation import PATIENCE
 from autoresearch.plugins.registry import Registry
-from autoresearch.plugins.sources import from_object, refuse_duplicates
+from autoresearch.plugins.sources import from_file, from_object, refuse_duplicates
 
 if TYPE_CHECKING:
     from autoresearch.log import Recorded
@@ -82,8 +82,14 @@ class Plugins:
     def only(
         cls, *plugins: object, config: Config | None = None, patience: float = PATIENCE
     ) -> Plugins:
-        """Make these plugins active and no other, not even a built-in: for tests and replays."""
-        found = tuple(from_object(plugin) for plugin in plugins)
+        """Make these plugins active and no other, not even a built-in: for tests and replays.
+
+        A plugin is a module, a class, an instance, or the path of a file.
+        """
+        found = tuple(
+            from_file(plugin, plugin.parent) if isinstance(plugin, Path) else from_object(plugin)
+            for plugin in plugins
+        )
         refuse_duplicates(found)
         settings = config or Config(preset="plain")
         return cls(Registry.of(settings, found, found, frozenset(), {}, patience))

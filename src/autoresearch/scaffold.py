@@ -1,0 +1,118 @@
+"""Writes a new plugin that works and passes its test as it is."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from attrs import frozen
+
+from autoresearch.errors import PluginError
+from autoresearch.plugins.builtins import BUILT_INS
+from autoresearch.structure import suggest
+
+_NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
+
+
+@frozen
+class Kind:
+    """One kind of plugin: its template, its words for people, and its contract."""
+
+    template: str
+    words: str
+    contract: str
+
+
+KINDS = {
+    "policy": Kind("policy.py.txt", "decision policy", "DecisionPolicyContract"),
+    "generator": Kind("generator.py.txt", "idea generator", "IdeaGeneratorContract"),
+    "rule": Kind("rule.py.txt", "backtracking rule", "BacktrackingRuleContract"),
+}
+
+
+def write_plugin(
+    name: str, folder: Path, package: bool = False, kind: str = "policy"
+) -> tuple[Path, ...]:
+    """Write plugin ``name`` into ``folder`` with its test, and return the files.
+
+    A single file and its test lie side by side; a package gets a folder of its own with
+    ``pyproject.toml`` and the entry point. ``kind`` is policy, generator or rule. Raises
+    PluginError for a name that cannot be used and for a file that exists.
+    """
+    _check(name, kind)
+    files = _package(name, kind) if package else _single(name, kind)
+    paths = {folder / place: text for place, text in files.items()}
+    for path in paths:
+        if path.exists():
+            raise PluginError(f"{path} exists already; choose another name or remove it")
+    for path, text in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tuple(paths)
+
+
+def _check(name: str, kind: str) -> None:
+    if kind not in KINDS:
+        mend = suggest(kind, KINDS) or f"; kinds are {', '.join(KINDS)}"
+        raise PluginError(f"there is no kind of plugin {kind!r}{mend}")
+    if not _NAME.fullmatch(name):
+        raise PluginError(
+            f"a plugin cannot be called {name!r}; use small letters, digits, - and _: my_plugin"
+        )
+    if name in {item.name for item in BUILT_INS}:
+        raise PluginError(f"{name!r} is a plugin of autoresearch itself; choose another name")
+
+
+def _single(name: str, kind: str) -> dict[str, str]:
+    imports = "from pathlib import Path\n\nimport pytest\n" + _contract_import(kind)
+    plugin = f'Path(__file__).with_name("{name}.py")'
+    return {
+        f"{name}.py": _fill(KINDS[kind].template, name, kind),
+        f"test_{name.replace('-', '_')}.py": _test(name, kind, imports, plugin),
+    }
+
+
+def _package(name: str, kind: str) -> dict[str, str]:
+    module = _module(name)
+    imports = f"import pytest\n{_contract_import(kind)}\nimport {module}\n"
+    files = {
+        "pyproject.toml": _fill("pyproject.toml.txt", name, kind),
+        "README.md": _fill("README.md.txt", name, kind),
+        f"src/{module}/__init__.py": _fill(KINDS[kind].template, name, kind),
+        f"src/{module}/py.typed": "",
+        f"tests/test_{name.replace('-', '_')}.py": _test(name, kind, imports, module),
+    }
+    return {f"{_folder(name)}/{place}": text for place, text in files.items()}
+
+
+def _test(name: str, kind: str, imports: str, plugin: str) -> str:
+    return _fill("test.py.txt", name, kind, imports=imports, plugin=plugin)
+
+
+def _contract_import(kind: str) -> str:
+    return f"from autoresearch.testing import {KINDS[kind].contract}\n"
+
+
+def _fill(template: str, name: str, kind: str, **more: str) -> str:
+    text = resources.files("autoresearch").joinpath("templates", template).read_text()
+    words = re.split("[-_]", name)
+    return Template(text).substitute(
+        name=name,
+        dashed="-".join(words),
+        folder=_folder(name),
+        module=_module(name),
+        title="".join(word.capitalize() for word in words),
+        kind=KINDS[kind].words,
+        contract=KINDS[kind].contract,
+        **more,
+    )
+
+
+def _folder(name: str) -> str:
+    return "autoresearch-" + name.replace("_", "-")
+
+
+def _module(name: str) -> str:
+    return "autoresearch_" + name.replace("-", "_")
