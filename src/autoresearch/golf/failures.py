@@ -57,7 +57,7 @@ _STOPPED = re.compile(
     r"\bSignal \d+ \(SIG\w+\)|^(?:Killed|Terminated|Hangup|Aborted)(?: \(core dumped\))?\s*$|"
     r"^\S{1,200}: line \d+:\s+\d+ (?:Killed|Terminated|Hangup)|"
     r"^\^C\s*(?:$|Traceback)|^KeyboardInterrupt|"
-    r"\*\*\* JOB \d+ .*CANCELLED|oom-kill|Out of memory: Killed|[Pp]reempted|"
+    r"\*\*\* JOB \d+ .{0,200}CANCELLED|oom-kill|Out of memory: Killed|[Pp]reempted|"
     r"^Received SIG(?:TERM|INT|HUP)|caught SIG(?:TERM|INT|HUP)"
 )
 _CRASHED = re.compile(

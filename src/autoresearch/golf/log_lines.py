@@ -34,7 +34,7 @@ _PREFIX = re.compile(
     | std(?:out|err)\ [FP]
     | \(\w[\w.\- ]*pid=\d+(?:,[^)]{0,60})?\)
     | [\w.\-]{1,40}\ +\|(?=\ )
-    | \d{1,4}:(?=\ )
+    | \d{1,7}:(?=[A-Za-z\ ])
     | \[?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\]?(?:\ -|:)?(?=\ )
     )[ \t]?[-|]?[ \t]?""",
     re.VERBOSE,

@@ -149,6 +149,7 @@ def test_what_only_looks_like_a_score_is_none(what: str) -> None:
         "[rank0]:",
         "rank 0: ",
         "0: ",
+        "81:",
         "[1,0]<stdout>:",
         "2026-03-18 14:38:12,123 ",
         "[2026-03-18T14:38:12.123Z] ",
