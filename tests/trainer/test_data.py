@@ -121,3 +121,42 @@ def test_settings_come_from_literal_defaults() -> None:
     assert hp.keep_fp32_name_patterns == hp.control_tensor_name_patterns
     with pytest.raises(TypeError, match="unknown setting 'depth'"):
         train_gpt.Hyperparameters(depth=3)
+
+
+def test_unreadable_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that cannot be read keeps its default and leaves one line for main()."""
+    monkeypatch.setattr(train_gpt, "unreadable_settings", [])
+    monkeypatch.setenv("SEED", "many")
+    monkeypatch.setenv("TIE_EMBEDDINGS", "yes")
+    monkeypatch.setenv("MATRIX_LR", "0.02")
+    assert train_gpt.env_int("SEED", 1337) == 1337
+    assert train_gpt.env_bool("TIE_EMBEDDINGS", True) is True
+    assert train_gpt.env_float("MATRIX_LR", 0.04) == 0.02
+    assert train_gpt.unreadable_settings == [
+        "SEED='many' is not an integer: set it to an integer or unset it",
+        "TIE_EMBEDDINGS='yes' is not 0 or 1: set it to 0 or 1 or unset it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("WORLD_SIZE", "3", "WORLD_SIZE=3 does not divide 8: start 1, 2, 4 or 8 processes"),
+        ("WORLD_SIZE", "0", "WORLD_SIZE=0 does not divide 8"),
+        ("DEVICE", "tpu", "DEVICE='tpu' is unknown: use auto or cuda or cpu"),
+        ("CPU_DTYPE", "int4", "CPU_DTYPE='int4' is unknown: use auto or bf16 or fp32"),
+        ("COMPILE", "2", "COMPILE='2' is unknown: use auto or 0 or 1"),
+    ],
+)
+def test_a_machine_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, complaint: str
+) -> None:
+    """Ranks and choices outside the allowed ones are refused before any work."""
+    settings = {"device": "cpu", "cpu_dtype": "fp32"}
+    if name == "WORLD_SIZE":
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv(name, value)
+    else:
+        settings[name.lower()] = value
+    with pytest.raises(ValueError, match=complaint):
+        train_gpt.setup_runtime(train_gpt.Hyperparameters(**settings))
