@@ -46,7 +46,7 @@ def read(text: str, ground: Ground) -> Idea:
     words = {name: _text(answer, name, limit) for name, limit in _LENGTHS.items()}
     if words["direction"] in ground.history.dead_ends:
         _refuse(f"direction {words['direction']!r} is a dead end; choose another")
-    source, env = _code(answer, ground)
+    source, env = _code(answer, ground.source, ground.fixed)
     gain = _number(answer, "expected_gain", 0.0, ground.history)
     idea = Idea(
         **words,
@@ -61,6 +61,15 @@ def read(text: str, ground: Ground) -> Idea:
     )
     _must_be_new(idea, ground.history)
     return idea
+
+
+def read_change(text: str, source: str) -> str:
+    """Return the new script in an answer that has only ``edits`` or ``source``; AnswerError."""
+    answer = {**_parsed(text), "env": None}
+    changed, _ = _code(answer, source, frozenset())
+    if changed is None:
+        _refuse("it has no code; give edits or source")
+    return changed
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -130,18 +139,20 @@ def _number(answer: Mapping[str, Any], name: str, middle: float, history: Histor
     return number
 
 
-def _code(answer: Mapping[str, Any], ground: Ground) -> tuple[str | None, dict[str, str]]:
+def _code(
+    answer: Mapping[str, Any], source: str, fixed: frozenset[str]
+) -> tuple[str | None, dict[str, str]]:
     edits, whole, env = (answer.get(name) or None for name in ("edits", "source", "env"))
     given = [name for name, value in (("edits", edits), ("source", whole), ("env", env)) if value]
     if len(given) != 1:
         _refuse(f"it gives {' and '.join(given) or 'no change'}; give edits, source or env")
     if env:
-        return None, _environment(env, ground)
-    changed = _edited(edits, ground.source) if edits else whole
+        return None, _environment(env, source, fixed)
+    changed = _edited(edits, source) if edits else whole
     if not isinstance(changed, str):
         _refuse("source is not text; give the whole script")
     _must_compile(changed)
-    if changed == ground.source:
+    if changed == source:
         _refuse("the change leaves the script as it is; change something")
     return changed, {}
 
@@ -174,17 +185,17 @@ def _must_compile(source: str) -> None:
         _refuse(f"the changed script does not compile ({error}); mend the edit")
 
 
-def _environment(env: Any, ground: Ground) -> dict[str, str]:
+def _environment(env: Any, source: str, fixed: frozenset[str]) -> dict[str, str]:
     if not isinstance(env, list):
         _refuse("env is not a list; give a list of name and value")
     pairs = dict(_pair(item, "name", "value") for item in env)
-    known = {item.name: item for item in hyperparameters(ground.source)}
+    known = {item.name: item for item in hyperparameters(source)}
     for name, value in pairs.items():
         parameter = known.get(name)
         protected = any(fnmatchcase(name.upper(), rule) for rule in PROTECTED)
         if parameter is None or parameter.form != "environment" or protected:
             _refuse(f"the script reads no variable {name[:60]!r} that may change; use its names")
-        if name in ground.fixed:
+        if name in fixed:
             _refuse(f"{name} is set by the campaign; choose another variable")
         if parameter.type in ("int", "float", "bool") and not _is_number(value, parameter.type):
             _refuse(f"{name} is {value[:60]!r}; give one of type {parameter.type}")

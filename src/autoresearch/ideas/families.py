@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from attrs import frozen
 
+from autoresearch.ideas import scales
 from autoresearch.ideas.edits import Hyperparameter, short
 from autoresearch.ideas.literals import Value
-
-Number = int | float
+from autoresearch.ideas.scales import Number
 
 
 @frozen(kw_only=True)
@@ -32,67 +31,14 @@ class Family:
     steps: Callable[[Number], list[Number]]
 
 
-def _log(value: float) -> float:
-    return math.log(value) if value > 0 else -40.0
-
-
-def _distance_to_one(value: float) -> float:
-    return -math.log(1 - value) if value < 1 else 40.0
-
-
-def _same(value: float) -> float:
-    return value
-
-
-def _times(*factors: float) -> Callable[[Number], list[Number]]:
-    def steps(value: Number) -> list[Number]:
-        moved: list[Number] = []
-        for factor in factors:
-            moved += [value * factor, value / factor]
-        return moved
-
-    return steps
-
-
-def _plus(*amounts: int) -> Callable[[Number], list[Number]]:
-    def steps(value: Number) -> list[Number]:
-        return [value + sign * amount for amount in amounts for sign in (1, -1)]
-
-    return steps
-
-
-def _towards_one(value: Number) -> list[Number]:
-    moved: list[Number] = []
-    for factor in (2.0, 5.0, 1.4, 3.0):
-        moved += [1 - (1 - value) / factor, 1 - (1 - value) * factor]
-    return [item for item in moved if 0 < item < 1]
-
-
-def _from_zero(*starts: float) -> Callable[[Number], list[Number]]:
-    def steps(value: Number) -> list[Number]:
-        return [*starts] if value == 0 else [value * 2, value / 2, value * 4, value / 4, 0.0]
-
-    return steps
-
-
-def _width(value: Number) -> list[Number]:
-    grain = max(power for power in (1, 2, 4, 8, 16, 32, 64) if value % power == 0)
-    stride = max(grain, round(value / 8 / grain) * grain)
-    return [value + sign * many * stride for many in (1, 2, 3, 4) for sign in (1, -1)]
-
-
-def _fraction(value: Number) -> list[Number]:
-    return [item for item in _times(1.25, 1.6, 2.0)(value) if 0 < item < 1]
-
-
 LEARNING_RATE = Family(
     name="learning rate",
     weight=1.0,
     lean=-1,
     up="larger steps get further in a short run as long as they stay stable",
     down="smaller steps settle lower when the schedule is short, and round off less",
-    place=_log,
-    steps=_times(1.5, 2.0, 3.0, 1.2, 4.5),
+    place=scales.logarithm,
+    steps=scales.times(1.5, 2.0, 3.0, 1.2, 4.5),
 )
 MOMENTUM = Family(
     name="momentum",
@@ -100,8 +46,8 @@ MOMENTUM = Family(
     lean=1,
     up="a longer memory averages more gradient noise away",
     down="a shorter memory follows the loss more closely when there are few steps",
-    place=_distance_to_one,
-    steps=_towards_one,
+    place=scales.distance_to_one,
+    steps=scales.towards_one,
 )
 DEPTH = Family(
     name="depth",
@@ -109,8 +55,8 @@ DEPTH = Family(
     lean=1,
     up="another layer composes more; each step becomes slower",
     down="fewer layers make each step faster and the gradient path shorter",
-    place=_same,
-    steps=_plus(1, 2, 3),
+    place=scales.same,
+    steps=scales.plus(1, 2, 3),
 )
 WIDTH = Family(
     name="width",
@@ -118,8 +64,8 @@ WIDTH = Family(
     lean=1,
     up="more width stores more; the artifact and each step grow",
     down="less width buys speed and bytes that something else can use",
-    place=_log,
-    steps=_width,
+    place=scales.logarithm,
+    steps=scales.by_grain,
 )
 HEADS = Family(
     name="heads",
@@ -127,8 +73,8 @@ HEADS = Family(
     lean=-1,
     up="more heads look at more places at once",
     down="fewer heads have more dimensions each, or cost fewer parameters",
-    place=_log,
-    steps=_times(2.0, 4.0),
+    place=scales.logarithm,
+    steps=scales.times(2.0, 4.0),
 )
 EXPANSION = Family(
     name="expansion",
@@ -136,8 +82,8 @@ EXPANSION = Family(
     lean=1,
     up="the feed-forward part holds most of what a small model knows",
     down="a thinner feed-forward part leaves bytes and time for layers",
-    place=_log,
-    steps=_plus(1, 2, 3),
+    place=scales.logarithm,
+    steps=scales.plus(1, 2, 3),
 )
 SCHEDULE = Family(
     name="schedule",
@@ -145,8 +91,8 @@ SCHEDULE = Family(
     lean=1,
     up="a longer phase makes the transition gentler",
     down="a shorter phase leaves more steps at the full setting",
-    place=_log,
-    steps=_times(1.5, 2.5, 4.0, 1.2),
+    place=scales.logarithm,
+    steps=scales.times(1.5, 2.5, 4.0, 1.2),
 )
 FRACTION = Family(
     name="fraction",
@@ -154,8 +100,8 @@ FRACTION = Family(
     lean=1,
     up="a larger share may not have been tried",
     down="a smaller share may not have been tried",
-    place=_log,
-    steps=_fraction,
+    place=scales.logarithm,
+    steps=scales.fraction,
 )
 DECAY = Family(
     name="weight decay",
@@ -163,8 +109,8 @@ DECAY = Family(
     lean=1,
     up="smaller weights generalise and compress better",
     down="less decay lets a short run use its capacity",
-    place=_same,
-    steps=_from_zero(0.01, 0.04, 0.1, 0.003),
+    place=scales.same,
+    steps=scales.from_zero(0.01, 0.04, 0.1, 0.003),
 )
 DROPOUT = Family(
     name="dropout",
@@ -172,8 +118,8 @@ DROPOUT = Family(
     lean=-1,
     up="dropout holds back memorising",
     down="a model that sees every token once has nothing to memorise",
-    place=_same,
-    steps=_from_zero(0.05, 0.1, 0.02),
+    place=scales.same,
+    steps=scales.from_zero(0.05, 0.1, 0.02),
 )
 CLIPPING = Family(
     name="clipping",
@@ -181,8 +127,8 @@ CLIPPING = Family(
     lean=1,
     up="a looser bound lets rare large gradients through",
     down="a bound on the gradient's norm keeps rare batches from throwing the weights",
-    place=_same,
-    steps=_from_zero(1.0, 0.3, 3.0),
+    place=scales.same,
+    steps=scales.from_zero(1.0, 0.3, 3.0),
 )
 GAIN = Family(
     name="gain",
@@ -190,8 +136,8 @@ GAIN = Family(
     lean=1,
     up="sharper attention or larger outputs from the start",
     down="softer attention or smaller outputs from the start",
-    place=_log,
-    steps=_times(1.5, 2.5, 1.2, 4.0),
+    place=scales.logarithm,
+    steps=scales.times(1.5, 2.5, 1.2, 4.0),
 )
 INITIAL = Family(
     name="initial spread",
@@ -199,8 +145,8 @@ INITIAL = Family(
     lean=1,
     up="a wider start breaks symmetry sooner",
     down="a narrower start keeps the first updates in control",
-    place=_log,
-    steps=_times(2.0, 4.0, 1.4, 8.0),
+    place=scales.logarithm,
+    steps=scales.times(2.0, 4.0, 1.4, 8.0),
 )
 BASE = Family(
     name="position base",
@@ -208,8 +154,8 @@ BASE = Family(
     lean=1,
     up="slower rotations tell far positions apart",
     down="faster rotations fit a short context better",
-    place=_log,
-    steps=_times(3.0, 10.0, 1.7),
+    place=scales.logarithm,
+    steps=scales.times(3.0, 10.0, 1.7),
 )
 EPSILON = Family(
     name="epsilon",
@@ -217,8 +163,8 @@ EPSILON = Family(
     lean=1,
     up="a larger floor damps tiny second moments",
     down="a smaller floor damps less",
-    place=_log,
-    steps=_times(10.0, 100.0),
+    place=scales.logarithm,
+    steps=scales.times(10.0, 100.0),
 )
 COUNT = Family(
     name="count",
@@ -226,8 +172,8 @@ COUNT = Family(
     lean=1,
     up="more repetitions are more exact and cost time",
     down="fewer repetitions are faster and less exact",
-    place=_same,
-    steps=_plus(1, 2, 3),
+    place=scales.same,
+    steps=scales.plus(1, 2, 3),
 )
 BATCH = Family(
     name="batch",
@@ -235,8 +181,8 @@ BATCH = Family(
     lean=-1,
     up="a larger batch has quieter gradients",
     down="a smaller batch takes more steps over the same data",
-    place=_log,
-    steps=_times(2.0, 4.0),
+    place=scales.logarithm,
+    steps=scales.times(2.0, 4.0),
 )
 OTHER = Family(
     name="other",
@@ -244,8 +190,8 @@ OTHER = Family(
     lean=1,
     up="nothing is known about a larger value",
     down="nothing is known about a smaller value",
-    place=_log,
-    steps=_times(1.5, 2.0, 3.0),
+    place=scales.logarithm,
+    steps=scales.times(1.5, 2.0, 3.0),
 )
 SWITCH = Family(
     name="switch",
@@ -253,7 +199,7 @@ SWITCH = Family(
     lean=1,
     up="switching it on was never measured here",
     down="switching it off was never measured here",
-    place=_same,
+    place=scales.same,
     steps=lambda value: [1 - value],
 )
 

@@ -1,4 +1,4 @@
-"""Asks a language model behind any OpenAI-compatible server for the next experiment.
+"""Asks a language model for ideas and for their code, behind any OpenAI-compatible server.
 
 Needs the extra ``openai``. Chat completions with a JSON schema are used because that is what such
 servers enforce best; what comes back is checked as if there were no schema. Whatever goes wrong is
@@ -8,7 +8,8 @@ one PluginError, and the next generator answers instead.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from attrs import field, frozen
 
@@ -19,12 +20,13 @@ from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import answers, prompts
 from autoresearch.ideas.answers import AnswerError, Ground
-from autoresearch.model import Idea
+from autoresearch.model import Idea, Workspace
 from autoresearch.text import block, one_line
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
+T = TypeVar("T")
 _NAME = "openai"
 
 
@@ -47,7 +49,7 @@ class Settings:
 
 @frozen(kw_only=True)
 class Usage:
-    """Tokens that one proposal used, all attempts together, as the server counted them."""
+    """Tokens that one request used, all attempts together, as the server counted them."""
 
     model: str = ""
     tokens_in: int = 0
@@ -62,7 +64,7 @@ class _Reply:
 
 
 class Plugin:
-    """Proposes from the memory and the script; ``usage`` tells what the last proposal used."""
+    """Proposes, implements ideas in words and repairs crashes; ``usage`` is of the last answer."""
 
     def __init__(self) -> None:
         self._config, self._settings, self.usage = Config(), Settings(), Usage()
@@ -75,39 +77,51 @@ class Plugin:
     @hookimpl
     def propose_idea(self, history: History, source: str) -> Idea:
         """Return an idea that was checked; PluginError when none could be had."""
-        self.usage = Usage(model=self._settings.model)
         fixed = frozenset(self._config.env)
         ground = Ground(history=history, source=source, generator=_NAME, fixed=fixed)
-        shown = prompts.question(
-            history, source[: self._settings.max_source_chars], fixed, self._facts()
+        asked = prompts.question(history, self._shown(source), fixed, self._facts())
+        return self._ask(
+            (prompts.SYSTEM, asked), prompts.SCHEMA, lambda text: answers.read(text, ground)
         )
-        messages = [
-            {"role": "system", "content": prompts.SYSTEM},
-            {"role": "user", "content": shown},
-        ]
-        with _client(self._settings) as client:
-            return self._ask(client, messages, ground)
+
+    @hookimpl
+    def implement_idea(self, idea: Idea, workspace: Workspace) -> str:
+        """Return the script with an idea in words written into it, or with a crash repaired."""
+        source = workspace.read_script()
+        asked = prompts.task(idea, self._shown(source))
+        return self._ask(
+            (prompts.IMPLEMENT, asked),
+            prompts.CHANGE,
+            lambda text: answers.read_change(text, source),
+        )
+
+    def _shown(self, source: str) -> str:
+        return source[: self._settings.max_source_chars]
 
     def _facts(self) -> tuple[str, ...]:
         if self._config.preset != "golf" or not self._settings.known:
             return ()
         return tuple(item.sentence for item in known())
 
-    def _ask(self, client: OpenAI, messages: list[dict[str, str]], ground: Ground) -> Idea:
+    def _ask(self, told: tuple[str, str], schema: dict[str, Any], read: Callable[[str], T]) -> T:
         """Ask until an answer holds; a bad one goes back to the model with what was wrong."""
-        for left in reversed(range(max(1, self._settings.attempts))):
-            reply = _complete(client, messages, self._settings)
-            self._count(reply)
-            try:
-                return answers.read(reply.text, ground)
-            except AnswerError as error:
-                if left == 0:
-                    raise
-                messages = [
-                    *messages,
-                    {"role": "assistant", "content": block(reply.text, 20_000)},
-                    {"role": "user", "content": f"{error}. Answer again with one JSON object."},
-                ]
+        self.usage = Usage(model=self._settings.model)
+        messages = [
+            {"role": "system", "content": told[0]},
+            {"role": "user", "content": told[1]},
+        ]
+        with _client(self._settings) as client:
+            for left in reversed(range(max(1, self._settings.attempts))):
+                reply = _complete(
+                    client, _request(messages, schema, self._settings), self._settings
+                )
+                self._count(reply)
+                try:
+                    return read(reply.text)
+                except AnswerError as error:
+                    if left == 0:
+                        raise
+                    messages += _correction(reply.text, error)
         raise PluginError("no answer was asked for; set plugins.openai.attempts to 1 or more")
 
     def _count(self, reply: _Reply) -> None:
@@ -116,6 +130,13 @@ class Plugin:
             tokens_in=self.usage.tokens_in + reply.tokens_in,
             tokens_out=self.usage.tokens_out + reply.tokens_out,
         )
+
+
+def _correction(text: str, error: AnswerError) -> list[dict[str, str]]:
+    return [
+        {"role": "assistant", "content": block(text, 20_000)},
+        {"role": "user", "content": f"{error}. Answer again with one JSON object."},
+    ]
 
 
 def _client(settings: Settings) -> OpenAI:
@@ -139,11 +160,11 @@ def _client(settings: Settings) -> OpenAI:
     )
 
 
-def _complete(client: OpenAI, messages: list[dict[str, str]], settings: Settings) -> _Reply:
+def _complete(client: OpenAI, request: dict[str, Any], settings: Settings) -> _Reply:
     from openai import OpenAIError
 
     try:
-        answer: Any = client.chat.completions.create(**_request(messages, settings))
+        answer: Any = client.chat.completions.create(**request)
     except OpenAIError as error:
         _fail(error, settings)
     except ValueError as error:  # a body that claims to be JSON and is not
@@ -151,7 +172,9 @@ def _complete(client: OpenAI, messages: list[dict[str, str]], settings: Settings
     return _reply(answer)
 
 
-def _request(messages: list[dict[str, str]], settings: Settings) -> dict[str, Any]:
+def _request(
+    messages: list[dict[str, str]], schema: dict[str, Any], settings: Settings
+) -> dict[str, Any]:
     request: dict[str, Any] = {"model": settings.model, "messages": messages}
     # Only OpenAI's own newer models insist on the new name; the others know the old one.
     limit = "max_tokens" if settings.base_url else "max_completion_tokens"
@@ -159,7 +182,7 @@ def _request(messages: list[dict[str, str]], settings: Settings) -> dict[str, An
     if settings.temperature >= 0:
         request["temperature"] = settings.temperature
     if settings.schema:
-        shape = {"name": "experiment", "schema": prompts.SCHEMA, "strict": True}
+        shape = {"name": "experiment", "schema": schema, "strict": True}
         request["response_format"] = {"type": "json_schema", "json_schema": shape}
     return request
 
