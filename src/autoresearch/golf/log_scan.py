@@ -111,11 +111,6 @@ _FACTS: tuple[tuple[str, re.Pattern[str]], ...] = (
 )
 # Settings are said at the beginning; what a later stage says about its own part is not the run's.
 _FIRST = {"dataset", "val_path", "val_tokens", "model_params", "world_size", "cap", "seed"}
-# A fact's line holds one of these; most lines of a log hold none and are not looked at again.
-_FACT_HINTS = (
-    "dataset", "val_files", "data_path", "val_loader", "val_tokens", "params", "world_size", "ws:",
-    "wallclock", "seed", "total_docs", "mtp_num", "paid_", "stopping_early",
-)  # fmt: skip
 
 
 def scan(lines: Iterable[Line]) -> Scan:
@@ -222,12 +217,21 @@ def _keep(items: list[_Item], item: _Item) -> None:
 
 
 def _read_facts(run: Run, text: str) -> None:
-    if not any(hint in text for hint in _FACT_HINTS):
+    if not _may_state(text):
         return
     for name, pattern in _FACTS:
         found = pattern.search(text)
         if found is not None and not (run.start and name in _FIRST and name in run.facts):
             run.facts[name] = found[1].replace(",", "")
+
+
+def _may_state(text: str) -> bool:
+    # A fact's line holds one of these; nearly every line holds none and is not looked at again.
+    return (
+        "params" in text or "val_" in text or "data" in text or "world_size" in text
+        or "ws:" in text or "wallclock" in text or "seed" in text or "total_docs" in text
+        or "mtp_num" in text or "paid_" in text
+    )  # fmt: skip
 
 
 def _read_stage(run: Run, text: str, number: int) -> None:

@@ -6,12 +6,14 @@ python -m pytest tests/golf/reading/test_log_corpus.py -s -k table
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autoresearch.golf.log_formats import LogReading, read_log
+from autoresearch.golf.log_formats import LogReading
+from autoresearch.golf.log_formats import read_log as read_anew
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 STATUS = {
@@ -57,6 +59,12 @@ def _extras() -> list[tuple[Path, dict[str, Any]]]:
         known |= {"metric_name": score.get("name"), "metric_line": score.get("line")}
         found.append((file.parent / case["file"], {**case, **known}))
     return found
+
+
+@cache
+def read_log(path: Path) -> LogReading:
+    """Read each log once for all tests; a reading is frozen."""
+    return read_anew(path)
 
 
 CASES = _records() + _extras()
