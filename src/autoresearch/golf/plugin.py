@@ -68,6 +68,8 @@ class Plugin:
         self, experiment: Experiment, output: RunOutput, history: History
     ) -> Sequence[Violation] | None:
         """Run the dynamic checks over the newest run of an experiment."""
+        if not output.log_path.exists():
+            return None
         reading = read_result(output.log_path, output.exit_code)
         if reading.result is None:
             return None

@@ -13,6 +13,10 @@ from autoresearch.testing.fakes import KeepBetter
 from autoresearch.testing.story import Story, history
 
 
+class Fallback(KeepBetter):
+    """Answers where the policy under test passes, under a name of its own."""
+
+
 class DecisionPolicyContract(PluginContract):
     """Conformance of ``decide``, also of a wrapper that vetoes; give ``plugin``.
 
@@ -24,7 +28,7 @@ class DecisionPolicyContract(PluginContract):
     @pytest.fixture
     def companions(self) -> tuple[object, ...]:
         """A policy that answers when the one under test does not."""
-        return (KeepBetter(),)
+        return (Fallback(),)
 
     def test_survives_every_candidate(
         self, plugins: Plugins, failures: list[PluginFailure]

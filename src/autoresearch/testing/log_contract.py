@@ -117,7 +117,7 @@ class EventLogContract:
         """A second writer is refused by name until the first lets go; versions then go on."""
         with log.writer("a", actor="the loop") as writer:
             writer.append(note("1"))
-            with pytest.raises(StreamHeldError, match="'a'.*the loop"):
+            with pytest.raises(StreamHeldError, match=r"'a'.*the loop"):
                 log.writer("a")
         with log.writer("a") as writer:
             assert writer.append(note("2")).version == 2
