@@ -1,0 +1,54 @@
+"""The command line called as a person would, but inside this process, for speed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from autoresearch.cli import main
+from autoresearch.testing import make_project
+
+SCRIPT = """RATE = 0.5
+WIDTH = 4
+print(f"score: {1.0 + 0.01 * (WIDTH - 7) ** 2 + abs(RATE - 0.3):.6f}")
+"""
+
+
+@frozen
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A temporary git project whose training script prints a score at once."""
+    return make_project(tmp_path / "project", script=SCRIPT)
+
+
+@pytest.fixture
+def say(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """Run the command line in the project: ``say("status", "--json")``."""
+
+    def call(*words: str) -> Said:
+        monkeypatch.chdir(project)
+        monkeypatch.setattr(sys, "argv", ["autoresearch", *words])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Said(code, captured.out, captured.err)
+
+    return call
