@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from autoresearch import events
-from autoresearch.log import FileLog
-from autoresearch.projections.tables import open_store
+from autoresearch.log import FileLog, Schema, open_log
+from autoresearch.projections.columns import event_table
+from autoresearch.projections.people_more import SOURCES
+
+# Few tables make quick tests; what the log does with a table does not depend on how many there are.
+SCHEMA = Schema((event_table("change_applied"), event_table("note_added")), (SOURCES,))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,7 +35,7 @@ def said() -> list[str]:
 @pytest.fixture
 def reopen(root: Path, said: list[str]) -> Callable[[], FileLog]:
     """Opens the store as another process would."""
-    return lambda: open_store(root, notify=said.append)
+    return lambda: open_log(root, SCHEMA, said.append)
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 from autoresearch import events
-from autoresearch.log import FileLog
-from autoresearch.projections.tables import open_store
+from autoresearch.log import FileLog, Schema, open_log
+from autoresearch.projections.columns import event_table
 
+SCHEMA = Schema((event_table("note_added"),))
 WRITERS = 2
 
 
@@ -51,7 +52,7 @@ def start(root: Path, name: str, said: Path) -> int:
     if child:
         return child
     handle = os.open(said, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    log = open_store(root, notify=lambda line: None)
+    log = open_log(root, SCHEMA, lambda line: None)
     try:
         if name == "fold":
             fold(log, handle)

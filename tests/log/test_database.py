@@ -16,6 +16,7 @@ import pytest
 from autoresearch import events
 from autoresearch.errors import LogError
 from autoresearch.log import FileLog, Schema, open_log
+from autoresearch.projections.tables import open_store
 
 Open = Callable[[], FileLog]
 
@@ -56,6 +57,7 @@ def test_folding_twice_adds_nothing(filled: FileLog, reopen: Open) -> None:
 
 def test_a_plain_duckdb_sees_the_tables(filled: FileLog) -> None:
     """Any DuckDB process can open the file and ask the documented tables."""
+    assert open_store(filled.root).fold()
     code = """
 import duckdb, sys
 connection = duckdb.connect(sys.argv[1], read_only=True)
@@ -282,9 +284,11 @@ def test_new_tables_come_with_a_new_release(filled: FileLog) -> None:
     """A database made with other tables gets the current ones at the next fold."""
     bare = open_log(filled.root, Schema())
     assert bare.fold()
-    with duckdb.connect(filled.root / "events.duckdb", read_only=True) as plain:
-        with pytest.raises(duckdb.CatalogException):
-            plain.execute("FROM note_added")
+    with (
+        duckdb.connect(filled.root / "events.duckdb", read_only=True) as plain,
+        pytest.raises(duckdb.CatalogException),
+    ):
+        plain.execute("FROM note_added")
     assert filled.fold()
     assert len(rows(filled)) == 6
     assert filled.verify().ok

@@ -1,4 +1,4 @@
-"""A disk that takes no more: a clear error, nothing torn, and everything from before still there."""
+"""A disk that takes no more: a clear error, nothing torn, and all from before still there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.log import FileLog
+from autoresearch.errors import LogError
+from autoresearch.log import FileLog, SourceStore
 from autoresearch.projections.tables import open_store
 
 Open = Callable[[], FileLog]
@@ -111,9 +112,6 @@ def test_a_full_disk(small_disk: Path, batch: int) -> None:
 
 def test_a_source_that_does_not_fit(small_disk: Path) -> None:
     """A source is stored wholly or not at all."""
-    from autoresearch.errors import LogError
-    from autoresearch.log import SourceStore
-
     sources = SourceStore(small_disk)
     digest = sources.put("small")
     with pytest.raises(LogError, match=r"cannot store source .*No space left.*make room and retry"):

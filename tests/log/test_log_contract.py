@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.log import EventLog, MemoryLog
-from autoresearch.projections.tables import open_store
+from autoresearch.log import EventLog, MemoryLog, open_log
 from autoresearch.testing.log_contract import EventLogContract
 
 
@@ -20,4 +19,4 @@ class TestMemoryLog(EventLogContract):
 class TestFileLog(EventLogContract):
     @pytest.fixture
     def log(self, tmp_path: Path) -> EventLog:
-        return open_store(tmp_path / "store", notify=pytest.fail)
+        return open_log(tmp_path / "store", notify=pytest.fail)

@@ -186,6 +186,16 @@ def test_a_changed_manifest_is_an_error(store: FileLog, reopen: Open) -> None:
         list(store.read())
 
 
+def test_a_lost_manifest_is_not_replaced_silently(filled: FileLog, reopen: Open) -> None:
+    """Events that were read in one order never get another one behind a person's back."""
+    (filled.root / "manifest.jsonl").unlink()
+    with pytest.raises(LogError, match=r"manifest.jsonl is missing; restore it, or delete"):
+        reopen().head()
+    for name in ("fold.json", "events.duckdb"):
+        (filled.root / name).unlink()
+    assert reopen().head().position == 6
+
+
 def test_where_nothing_can_be_written_all_is_read(store: FileLog) -> None:
     """In a read-only folder new events have the positions that they will have."""
     with store.writer("a") as writer:

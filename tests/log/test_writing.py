@@ -12,7 +12,7 @@ import pytest
 
 from autoresearch import events
 from autoresearch.errors import LogError, StreamHeldError
-from autoresearch.log import FileLog
+from autoresearch.log import FileLog, open_log
 
 Open = Callable[[], FileLog]
 
@@ -225,7 +225,5 @@ with open_log(sys.argv[1]).writer("other") as writer:
 def test_a_store_must_be_a_folder(tmp_path: Path) -> None:
     """A store that cannot be made is one clear line."""
     (tmp_path / "file").write_text("")
-    from autoresearch.log import open_log
-
     with pytest.raises(LogError, match=r"cannot make the store .*choose a writable folder"):
         open_log(tmp_path / "file" / "store")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from autoresearch.errors import LogError
 from autoresearch.log.files import UNWRITABLE, locked, make_folder, open_for_append, write_all
+from autoresearch.log.folded import Folded, load_folded
 from autoresearch.log.journal import SUFFIX, journal_sizes, read_lines
 from autoresearch.log.lines import Line
 from autoresearch.log.manifest import could_be_torn_entry, unpack_entry
@@ -118,12 +119,23 @@ class Ordering:
                 file.seek(self._end)
                 data = file.read()
         except FileNotFoundError:
+            self._check_never_ordered()
             data = b""
         if len(data) < len(self._tail) or (not data and self._end):
             raise LogError(f"{self.manifest} became shorter; run `autoresearch verify`")
         *lines, self._tail = data.split(b"\n")
         for line in lines:
             self._take(line)
+
+    def _check_never_ordered(self) -> None:
+        # Without its manifest a store would silently get another order than the one that was read.
+        path = self.root / "fold.json"
+        folded = load_folded(path) if path.exists() else Folded()
+        if folded is None or folded.entries:
+            raise LogError(
+                f"{self.manifest} is missing; restore it, or delete events.duckdb and fold.json to "
+                "give all events a new order"
+            )
 
     def _take(self, line: bytes) -> None:
         order = self._sequencer.order
