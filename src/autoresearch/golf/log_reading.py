@@ -57,8 +57,8 @@ class LogReading:
             "artifact_label": self.artifact_label,
             "model_params": self.model_params,
             "steps": self.steps,
-            "train_time_ms": self.train_time_ms,
-            "eval_time_ms": self.eval_time_ms,
+            "train_time_ms": _short(self.train_time_ms),
+            "eval_time_ms": _short(self.eval_time_ms),
             "val_tokens": self.val_tokens,
             "implied_val_bytes": self.implied_val_bytes,
             "runs": self.runs,
@@ -75,3 +75,7 @@ def _candidate_json(candidate: Candidate) -> dict[str, Any]:
         "val_bpb": candidate.val_bpb,
         "val_loss": candidate.val_loss,
     }
+
+
+def _short(value: float | None) -> float | None:
+    return int(value) if value is not None and value == int(value) else value

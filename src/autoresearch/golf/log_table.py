@@ -9,11 +9,11 @@ _MOST_CANDIDATES = 40
 
 
 def format_reading(reading: LogReading) -> str:
-    """Return the reading as aligned lines that end in a newline."""
+    """Return the reading as aligned lines."""
     rows = [(name, value) for name, value in _facts(reading) if value]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {one_line(value, 1000)}" for name, value in rows]
-    return "\n".join([*lines, *_candidates(reading), *_findings(reading), *_tail(reading)]) + "\n"
+    return "\n".join([*lines, *_candidates(reading), *_findings(reading), *_tail(reading)])
 
 
 def _facts(reading: LogReading) -> list[tuple[str, str]]:
