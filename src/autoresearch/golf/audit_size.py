@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 
 from autoresearch.golf.audit_settings import Setting, read_settings
 from autoresearch.golf.audit_tree import Script
+from autoresearch.golf.plausibility import ARTIFACT_LIMIT
 from autoresearch.model import Violation
 
-ARTIFACT_LIMIT = 16_000_000  # decimal bytes, rule 1 of the challenge
+__all__ = ["ARTIFACT_LIMIT", "audit_compiles", "audit_size", "estimated_payload", "same_packing"]
+
 RESERVE = 20_000  # what two seeds of one script differ by, with room
 MAX_SOURCE_BYTES = 1_000_000  # source is counted as it is; a sixteenth of the limit is no script
 # Compressed over stored bytes of int8 artifacts: 0.92 after a full run on 8xH100 (15,815,847 of

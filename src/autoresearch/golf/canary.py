@@ -45,7 +45,7 @@ SMALL: Mapping[str, str] = {
     "ITERATIONS": "6",
     "WARMUP_STEPS": "0",
     "WARMDOWN_ITERS": "0",
-    "MATRIX_LR": "0.01",
+    "MATRIX_LR": "0.1",
     "SCALAR_LR": "0.002",
     "TIED_EMBED_LR": "0.0005",
     "EMBED_LR": "0.0005",

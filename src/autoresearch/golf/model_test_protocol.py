@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,16 +68,30 @@ class Asker:
         """Ask about one text; ``name`` names the folder that the script runs in.
 
         Without an ``artifact`` the script's untrained weights answer.
-
         Raises ``NoAnswerError`` with one line that says what went wrong.
         """
+        (self.folder / name).mkdir(parents=True, exist_ok=True)
+        text = self.folder / name / "tokens.bin"
+        write_shard(text, tokens.tolist())
+        answer = self.ask_file(name, text, distribution_at, artifact=artifact, timeout_s=timeout_s)
+        return read_answer(answer, tokens, len(distribution_at))
+
+    def ask_file(
+        self,
+        name: str,
+        text: Path,
+        distribution_at: Sequence[int] = (),
+        *,
+        artifact: Path | None = None,
+        timeout_s: float,
+    ) -> Path:
+        """Ask about a shard that lies somewhere already, and return the file of the answer."""
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        write_shard(folder / "tokens.bin", tokens.tolist())
         request = folder / "request.json"
-        request.write_text(
-            json.dumps(_request(folder, artifact, distribution_at)), encoding="utf-8"
-        )
+        output = folder / "answer.npz"
+        asked = _request(text, output, artifact, distribution_at)
+        request.write_text(json.dumps(asked), encoding="utf-8")
         done = run_script(
             self.script,
             env={**self.env, "MODEL_TEST": str(request)},
@@ -87,28 +101,39 @@ class Asker:
         )
         if not done.ok:
             raise NoAnswerError(f"the script did not answer a model test: {done.reason}")
-        return read_answer(folder / "answer.npz", tokens, len(distribution_at))
+        return output
 
 
 def _request(
-    folder: Path, artifact: Path | None, distribution_at: Sequence[int]
+    text: Path, output: Path, artifact: Path | None, distribution_at: Sequence[int]
 ) -> dict[str, object]:
     return {
         "schema": 1,
         "artifact": None if artifact is None else str(artifact.resolve()),
-        "tokens": str(folder / "tokens.bin"),
+        "tokens": str(text.resolve()),
         "distribution_at": [int(index) for index in distribution_at],
-        "output": str(folder / "answer.npz"),
+        "output": str(output),
     }
+
+
+def read_scalars(path: Path) -> tuple[float, float, float, float]:
+    """Loss, score, tokens and bytes of an answer, without reading what was said of each token."""
+    values = _load(path, _SCALARS)
+    loss, bpb, tokens, count = (float(_numbers(name, values[name])) for name in _SCALARS)
+    return loss, bpb, tokens, count
+
+
+def _load(path: Path, names: Iterable[str]) -> dict[str, NDArray[np.generic]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: np.asarray(stored[name]) for name in names}
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise NoAnswerError(f"{path.name} is not an answer: {error}") from None
 
 
 def read_answer(path: Path, tokens: NDArray[np.int64], asked: int) -> Answer:
     """Read and check an answer; pickled values are refused, because they could run code."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            values = {name: np.asarray(stored[name]) for name in (*_ARRAYS, *_SCALARS)}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise NoAnswerError(f"{path.name} is not an answer: {error}") from None
+    values = _load(path, (*_ARRAYS, *_SCALARS))
     for name, dimensions in _ARRAYS.items():
         if values[name].ndim != dimensions or not np.isfinite(_numbers(name, values[name])).all():
             raise NoAnswerError(f"the answer's {name} is not {dimensions}-dimensional numbers")
@@ -134,4 +159,5 @@ def _numbers(name: str, values: NDArray[np.generic]) -> NDArray[np.float64]:
         raise NoAnswerError(f"the answer's {name} is no number")
     flat = values.reshape(()) if name in _SCALARS else values
     # Minus infinity is an honest log-probability of an impossible token.
-    return np.where(np.isneginf(flat), -1e9, flat.astype(np.float64))
+    numbers = flat.astype(np.float64)
+    return np.where(np.isneginf(numbers), -1e9, numbers)

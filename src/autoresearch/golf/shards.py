@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import struct
 import sys
 from array import array
@@ -39,25 +40,28 @@ def shard_tokens(path: Path) -> int:
     return int(count)
 
 
-def read_shard(path: Path) -> array[int]:
-    """The token ids of a whole shard; raises ``DataError`` as ``shard_tokens`` does."""
-    count = shard_tokens(path)
-    tokens = array("H")
-    with path.open("rb") as file:
-        file.seek(HEADER_BYTES)
-        tokens.frombytes(file.read(TOKEN_BYTES * count))
-    if sys.byteorder == "big":
-        tokens.byteswap()
-    return tokens
-
-
 def write_shard(path: Path, tokens: Sequence[int]) -> None:
     """Write token ids (0 to 65,535) as one shard."""
     ids = array("H", tokens)
     if sys.byteorder == "big":
         ids.byteswap()
-    header = struct.pack("<3i", MAGIC, VERSION, len(tokens)).ljust(HEADER_BYTES, b"\0")
-    path.write_bytes(header + ids.tobytes())
+    path.write_bytes(_header(len(tokens)) + ids.tobytes())
+
+
+def join_shards(shards: Sequence[Path], path: Path) -> Path:
+    """Write several shards as one, for a reader that takes one file; returns its path."""
+    total = sum(shard_tokens(shard) for shard in shards)
+    with path.open("wb") as joined:
+        joined.write(_header(total))
+        for shard in shards:
+            with shard.open("rb") as file:
+                file.seek(HEADER_BYTES)
+                shutil.copyfileobj(file, joined, 1 << 20)
+    return path
+
+
+def _header(tokens: int) -> bytes:
+    return struct.pack("<3i", MAGIC, VERSION, tokens).ljust(HEADER_BYTES, b"\0")
 
 
 def validation_shards(data_dir: Path) -> tuple[Path, ...]:

@@ -1,0 +1,254 @@
+"""What a run left is measured from its files, scored again from its artifact, and locked."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+from attrs import evolve, frozen
+
+from autoresearch.errors import DataError
+from autoresearch.golf.locks import Lock, comparable, differences, evaluation_digest, lock_of
+from autoresearch.golf.measure import (
+    Measured,
+    compare_clocks,
+    compare_run,
+    longest_sequence,
+    measure_run,
+)
+from autoresearch.golf.model_test_protocol import NoAnswerError
+from autoresearch.golf.own_result import OwnResult
+from autoresearch.golf.reload import check_reload, reload_score
+from autoresearch.golf.script_process import run_script
+from autoresearch.golf.shards import join_shards, shard_tokens, write_shard
+from autoresearch.golf.whole_run import WholeScore, read_score
+
+pytest.importorskip("numpy")
+spm = pytest.importorskip("sentencepiece")
+
+MINI = Path(__file__).parent / "cheats" / "mini_trainer.py"
+SCRIPT = Path(__file__).parents[2] / "train_gpt.py"
+
+
+@frozen
+class Finished:
+    """A real run of the mini trainer, with everything that it read and wrote."""
+
+    script: Path
+    artifact: Path
+    data_dir: Path
+    tokenizer: Path
+    score: WholeScore
+
+    def files(self) -> dict[str, Path]:
+        """The arguments that name files."""
+        names = ("script", "artifact", "data_dir", "tokenizer")
+        return {name: getattr(self, name) for name in names}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The mini trainer, run on random words in two validation shards."""
+    folder = tmp_path_factory.mktemp("run")
+    rng = random.Random(2)
+    words = ["".join(rng.choices("abcdefghij", k=rng.randint(2, 6))) for _ in range(200)]
+    text = folder / "text.txt"
+    text.write_text("\n".join(" ".join(rng.choices(words, k=12)) for _ in range(400)))
+    spm.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(folder / "words"), vocab_size=300, model_type="bpe",
+        byte_fallback=True, add_dummy_prefix=False, minloglevel=2,
+    )  # fmt: skip
+    ids = spm.SentencePieceProcessor(model_file=str(folder / "words.model")).encode(
+        text.read_text().replace("\n", " ")
+    )
+    data = folder / "data"
+    data.mkdir()
+    write_shard(data / "fineweb_train_000000.bin", ids[3000:])
+    write_shard(data / "fineweb_val_000000.bin", ids[:1000])
+    write_shard(data / "fineweb_val_000001.bin", ids[1000:2000])
+    place = {"DATA_PATH": str(data), "TOKENIZER_PATH": str(folder / "words.model")}
+    done = run_script(
+        MINI, env=place, folder=folder / "here", python=sys.executable, timeout_s=60.0
+    )
+    score = read_score(done.output)
+    assert score is not None, done.reason
+    artifact = folder / "here" / "final_model.int8.ptz"
+    return Finished(MINI, artifact, data, folder / "words.model", score)
+
+
+@pytest.fixture
+def measured(finished: Finished) -> Measured:
+    """The facts of that run."""
+    return measure_run(**finished.files())
+
+
+@pytest.fixture
+def honest(measured: Measured, finished: Finished) -> OwnResult:
+    """The result line of a run that says what the files say."""
+    return OwnResult(
+        val_bpb=finished.score.val_bpb,
+        val_loss=finished.score.val_loss,
+        val_tokens=(measured.val_tokens - 1) // 64 * 64,
+        val_bytes=finished.score.val_bytes or 0,
+        artifact_bytes=measured.artifact_bytes,
+        code_bytes=measured.code_bytes,
+        model_bytes=measured.model_bytes,
+        model_params=300,
+        steps=100,
+        train_time_ms=400_000.0,
+        eval_time_ms=20_000.0,
+        seed=1337,
+        world_size=1,
+        val_digest=measured.val_digest,
+        tokenizer_digest=measured.tokenizer_digest,
+        code_digest=measured.code_digest,
+        artifact_digest=measured.artifact_digest,
+        script_stage="int8_zlib_roundtrip",
+        hardware="1x cpu",
+        dtype="float32",
+        versions={},
+        reload_val_bpb=None,
+        data_dir="data",
+        train_shards=1,
+    )
+
+
+def test_an_honest_result_agrees_with_its_files(measured: Measured, honest: OwnResult) -> None:
+    """Sizes, digests and tokens come out of the files as the script says them."""
+    assert measured.val_tokens == 2000
+    assert measured.artifact_bytes == measured.code_bytes + measured.model_bytes
+    assert compare_run(measured, honest) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules"),
+    [
+        ({"artifact_bytes": 1}, {"D6"}),
+        ({"model_bytes": 1}, {"D6"}),
+        ({"code_bytes": 1}, {"D6"}),
+        ({"val_tokens": 64}, {"D8"}),
+        ({"val_tokens": 4000}, {"D8"}),
+        ({"val_digest": "0" * 64}, {"D8"}),
+        ({"tokenizer_digest": "0" * 64}, {"D8"}),
+        ({"code_digest": "0" * 64}, {"D8"}),
+        ({"artifact_digest": "0" * 64}, {"D8"}),
+    ],
+)
+def test_each_disagreement_is_a_violation(
+    changes: dict[str, object], rules: set[str], measured: Measured, honest: OwnResult
+) -> None:
+    """A script that says something else than the files say is not believed."""
+    found = compare_run(measured, evolve(honest, **changes))
+    assert {v.rule for v in found if v.blocks} == rules
+
+
+def test_an_artifact_over_the_limit_is_a_violation(measured: Measured, honest: OwnResult) -> None:
+    """The limit is held against the files, and the limit itself is over it already."""
+    exact = measured.artifact_bytes
+    assert [v.rule for v in compare_run(measured, honest, limit=exact)] == ["D6"]
+    assert compare_run(measured, honest, limit=exact + 1) == ()
+
+
+def test_a_missing_or_damaged_file_cannot_be_measured(finished: Finished, tmp_path: Path) -> None:
+    """Nothing is guessed where a file is not there, or not what its header says."""
+    with pytest.raises(DataError, match="cannot be measured"):
+        measure_run(**{**finished.files(), "artifact": tmp_path / "absent"})
+    with pytest.raises(DataError, match="no fineweb_val"):
+        measure_run(**{**finished.files(), "data_dir": tmp_path})
+    (tmp_path / "fineweb_val_000000.bin").write_bytes(
+        (finished.data_dir / "fineweb_val_000000.bin").read_bytes()[:-100]
+    )
+    with pytest.raises(DataError, match="header promises"):
+        measure_run(**{**finished.files(), "data_dir": tmp_path})
+
+
+def test_shards_are_joined_without_loss(finished: Finished, tmp_path: Path) -> None:
+    """Two shards become one that has the tokens of both."""
+    shards = sorted(finished.data_dir.glob("fineweb_val_*.bin"))
+    joined = join_shards(shards, tmp_path / "joined.bin")
+    assert shard_tokens(joined) == 2000
+    assert joined.read_bytes()[1024:] == b"".join(s.read_bytes()[1024:] for s in shards)
+
+
+def test_how_much_may_be_left_out_comes_from_the_script() -> None:
+    """A tail shorter than the longest sequence is honest; the environment counts as well."""
+    source = SCRIPT.read_text(encoding="utf-8")
+    assert longest_sequence(source, {}) == 1024
+    assert longest_sequence(source, {"TRAIN_SEQ_LEN": "4096"}) == 4096
+
+
+def test_clocks_are_compared_with_the_launcher(honest: OwnResult) -> None:
+    """A script cannot have worked longer than it ran, nor rest for long where nobody counts."""
+    assert compare_clocks(honest, 500.0) == ()
+    assert [(v.rule, v.blocks) for v in compare_clocks(honest, 300.0)] == [("D3", True)]
+    assert [(v.rule, v.blocks) for v in compare_clocks(honest, 1100.0)] == [("D3", False)]
+    slow = evolve(honest, train_time_ms=640_000.0, eval_time_ms=610_000.0)
+    assert [v.rule for v in compare_clocks(slow, 1300.0)] == ["D3", "D5"]
+
+
+def test_the_artifact_alone_gives_the_score(finished: Finished) -> None:
+    """A new process with code and artifact only, and no training data, scores the same."""
+    reloaded = reload_score(**finished.files(), timeout_s=60.0)
+    assert reloaded.val_bpb == pytest.approx(finished.score.val_bpb, abs=1e-9)
+    assert reloaded.val_tokens == 1984
+    assert check_reload(finished.score.val_bpb, reloaded) == ()
+
+
+def test_a_score_that_is_not_the_artifacts_is_a_violation(finished: Finished) -> None:
+    """A printed score that the artifact does not give is D7, and so is no second scoring."""
+    reloaded = reload_score(**finished.files(), timeout_s=60.0)
+    assert [v.rule for v in check_reload(finished.score.val_bpb - 0.01, reloaded)] == ["D7"]
+    assert [v.rule for v in check_reload(finished.score.val_bpb, None)] == ["D7"]
+
+
+@pytest.mark.parametrize(
+    "needs",
+    [
+        "    np.fromfile(next(DATA.glob('fineweb_train_*.bin')))\n",
+        "    Path('ngrams.npz').read_bytes()\n",
+        "    import urllib.request; urllib.request.urlopen('http://example.org', timeout=5)\n",
+    ],
+    ids=["training data", "a file beside the artifact", "the network"],
+)
+def test_an_evaluation_that_needs_more_than_the_artifact_fails(
+    needs: str, finished: Finished, tmp_path: Path
+) -> None:
+    """Training data, a sidecar or a download are not there in the new process."""
+    source = finished.script.read_text(encoding="utf-8")
+    script = tmp_path / "needs.py"
+    anchor = "def evaluate(weights, tokens):\n"
+    assert anchor in source
+    script.write_text(source.replace(anchor, anchor + needs), encoding="utf-8")
+    with pytest.raises(NoAnswerError, match="did not answer"):
+        reload_score(**{**finished.files(), "script": script}, timeout_s=60.0)
+
+
+def test_a_lock_tells_what_two_scores_do_not_share(honest: OwnResult) -> None:
+    """Scores are comparable under one lock only, and a person is told what differs."""
+    source = SCRIPT.read_text(encoding="utf-8")
+    one = lock_of(source, honest)
+    assert comparable(one, lock_of(source.replace('"NUM_LAYERS", 9', '"NUM_LAYERS", 10'), honest))
+    elsewhere = lock_of(source, evolve(honest, hardware="8x H100", tokenizer_digest="0"))
+    assert not comparable(one, elsewhere)
+    assert differences(one, elsewhere) == ("tokenizer", "hardware")
+    assert one.digest != elsewhere.digest
+    assert isinstance(one, Lock)
+
+
+def test_the_evaluation_digest_sees_code_and_not_layout() -> None:
+    """Comments, blank lines and prose leave the digest alone; one operator does not."""
+    source = SCRIPT.read_text(encoding="utf-8")
+    digest = evaluation_digest(source)
+    assert len(digest) == 64
+    laid_out = source.replace(
+        "# --- evaluation: begin ---\n", "# --- evaluation: begin ---\n\n\n#\n"
+    )
+    assert evaluation_digest(laid_out) == digest
+    assert "math.log(2.0) * tokens / byte_count" in source
+    changed = source.replace(
+        "math.log(2.0) * tokens / byte_count", "math.log(2.0) * tokens // byte_count"
+    )
+    assert evaluation_digest(changed) != digest
+    assert evaluation_digest("def broken(:") == ""
