@@ -189,7 +189,8 @@ class RunRequest:
 class RunOutput:
     """What a finished run left: its status, its whole output in ``log_path``, its folder and price.
 
-    ``seconds`` is wall clock measured by the launcher; ``gpu_seconds`` counts every GPU.
+    ``seconds`` is wall clock measured by the launcher; ``gpu_seconds`` counts every GPU. The loop
+    adds which script ran (``script_path``) and with which overrides (``env``).
     """
 
     name: str
@@ -201,6 +202,8 @@ class RunOutput:
     gpu_seconds: float = 0.0
     cost_usd: float = 0.0
     detail: str = ""
+    script_path: Path | None = None
+    env: Mapping[str, str] = field(factory=dict, converter=_mapping)
 
 
 @runtime_checkable

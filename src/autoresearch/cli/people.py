@@ -48,7 +48,7 @@ def add(
         hypothesis=hypothesis or f"a person expects this to help: {description}",
         expected_gain=gain,
         patch=_read(patch),
-        env=dict(_pair(word) for word in env),
+        env=dict(pair(word) for word in env),
     )
     click.echo(f"queued idea {campaign.add_idea(queued)} for campaign {campaign.tag}")
 
@@ -62,7 +62,8 @@ def _read(patch: Path | None) -> str | None:
         raise WorkspaceError(f"cannot read {patch}: {error}; name a unified diff") from None
 
 
-def _pair(word: str) -> tuple[str, str]:
+def pair(word: str) -> tuple[str, str]:
+    """Split ``NAME=VALUE``."""
     name, equals, value = word.partition("=")
     if not equals or not name:
         raise WorkspaceError(f"--env {word!r} is not NAME=VALUE; write it like MATRIX_LR=0.02")

@@ -1,4 +1,4 @@
-"""The verbs about the truth of a score: metrics and audit."""
+"""The verbs about the truth of a score: metrics, audit, canary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import attrs
 import click
 
 from autoresearch.cli.output import print_json
+from autoresearch.cli.people import pair
 from autoresearch.cli.project import json_option, project_option, root_of, settings_at
+from autoresearch.config import Config
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.golf.audit import audit_source, format_findings
@@ -61,6 +63,59 @@ def _what(file: Path | None, project: Path, against: Path | None) -> tuple[Path,
     return root / script, done.stdout if done.returncode == 0 else None
 
 
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@project_option
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="SentencePiece model.")
+@click.option("--artifact", type=click.Path(path_type=Path), help="Compressed model to judge.")
+@click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Setting of the script.")
+@click.option("--seed", type=int, help="Repeat an earlier canary.")
+@click.option("--timeout", default=120.0, show_default=True, help="Seconds for everything.")
+@json_option
+def canary(
+    file: Path | None,
+    project: Path,
+    tokenizer: Path | None,
+    artifact: Path | None,
+    env: tuple[str, ...],
+    seed: int | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Run a script's own evaluation on random tokens: below their entropy nobody scores honestly.
+
+    FILE is the project's script by default. Exits with 1 when a test fails or nothing was proved.
+    """
+    from autoresearch.golf.canary import format_report, run_canary
+
+    root = root_of(project)
+    config = settings_at(project, None, ()).config
+    report = run_canary(
+        file or root / config.script,
+        tokenizer=tokenizer or _tokenizer(root, config),
+        env=dict(pair(word) for word in env),
+        artifact=artifact,
+        timeout_s=timeout,
+        seed=seed,
+    )
+    if as_json:
+        print_json({**attrs.asdict(report), "passed": report.passed})
+    else:
+        click.echo(format_report(report))
+    if not report.passed:
+        sys.exit(1)
+
+
+def _tokenizer(root: Path, config: Config) -> Path:
+    named = config.env.get("TOKENIZER_PATH")
+    if named:
+        return Path(named.replace("{project}", str(root)))
+    found = sorted((root / "data" / "tokenizers").glob("*.model"))
+    if not found:
+        raise WorkspaceError("no tokenizer under data/tokenizers; name one with --tokenizer")
+    return found[0]
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
@@ -68,4 +123,4 @@ def _text(path: Path) -> str:
         raise WorkspaceError(f"cannot read {path}: {error}; name a Python script") from None
 
 
-COMMANDS = (metrics, audit)
+COMMANDS = (metrics, audit, canary)

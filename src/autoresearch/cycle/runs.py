@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from attrs import evolve
+
 from autoresearch import events
 from autoresearch.cycle.kit import Kit, write_text
 from autoresearch.cycle.proposals import current
@@ -55,7 +57,7 @@ def finish_run(kit: Kit) -> RunOutput:
         event_id=f"{request.name}/started",
     )
     _link(kit, handle.log_path)
-    output = _watch(kit, request, handle)
+    output = _watch(kit, request, handle, workspace.script_path)
     _record_end(kit, request, output)
     return output
 
@@ -78,7 +80,8 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
         script_digest=experiment.source_digest,
     )
     request, workspace = _request(kit, asked)
-    output = _watch(kit, request, kit.plugins.launch_run(request, workspace))
+    handle = kit.plugins.launch_run(request, workspace)
+    output = _watch(kit, request, handle, workspace.script_path)
     _record_end(kit, request, output)
     return output
 
@@ -129,7 +132,7 @@ def _link(kit: Kit, log_path: Path) -> None:
         write_text(shown, f"the output of this run is in {log_path}\n")
 
 
-def _watch(kit: Kit, request: RunRequest, handle: RunHandle) -> RunOutput:
+def _watch(kit: Kit, request: RunRequest, handle: RunHandle, script_path: Path) -> RunOutput:
     tail = Tail(handle.log_path)
     next_look = kit.clock.now()
     stopping = False
@@ -146,7 +149,7 @@ def _watch(kit: Kit, request: RunRequest, handle: RunHandle) -> RunOutput:
                 kit.tell(f"experiment {request.experiment}: stopping the run, {one_line(reason)}")
                 handle.stop(reason)
         kit.clock.sleep(POLL_SECONDS)
-    return output
+    return evolve(output, script_path=script_path, env=request.env)
 
 
 def _record_observed(kit: Kit, request: RunRequest, tail: Tail) -> None:

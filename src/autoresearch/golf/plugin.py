@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-from autoresearch.config import Config
-from autoresearch.golf import plausibility
+from attrs import frozen
+
+from autoresearch.config import Config, setting
+from autoresearch.errors import AutoresearchError
+from autoresearch.golf.after_run import judge_run, measure, score_again
 from autoresearch.golf.audit import audit_change as audit
+from autoresearch.golf.audit import needs_model_tests
 from autoresearch.golf.log_formats import read_log
-from autoresearch.golf.own_result import OwnResult
 from autoresearch.golf.own_run import OwnReading, read_result
 from autoresearch.golf.preset import ARTIFACT_BYTES
 from autoresearch.golf.stages import CANONICAL
@@ -24,7 +28,17 @@ from autoresearch.model import (
     Workspace,
 )
 
+DEFAULT_TOKENIZER = "data/tokenizers/fineweb_1024_bpe.model"
 LOSSES = ("train_loss", "val_loss", "val_bpb")
+
+
+@frozen(kw_only=True)
+class Settings:
+    """The table ``[plugins.golf]``."""
+
+    score_again: bool = setting(
+        True, "score the artifact of a local run that would be kept once more, in a process of ours"
+    )
 
 
 class Plugin:
@@ -32,17 +46,35 @@ class Plugin:
 
     def __init__(self) -> None:
         self._config = Config()
+        self._settings = Settings()
 
     @hookimpl
     def configure(self, config: Config) -> None:
         """Remember the limits of the campaign."""
         self._config = config
+        self._settings = config.settings("golf", Settings)
 
     @hookimpl
     def audit_change(self, change: Change, workspace: Workspace) -> Sequence[Violation]:
-        """Run the static checks S1 to S10 over a change."""
-        limit = self._config.limits.artifact_bytes or ARTIFACT_BYTES
-        return audit(change, allowed=(workspace.script,), limit=limit)
+        """Run the static checks S1 to S10; a change of the evaluation faces the canary as well."""
+        found = audit(change, allowed=(workspace.script,), limit=self._limit)
+        if any(item.blocks for item in found) or not needs_model_tests(found):
+            return found
+        return (*found, *self._model_tests(workspace))
+
+    def _model_tests(self, workspace: Workspace) -> Iterator[Violation]:
+        from autoresearch.golf.canary import run_canary
+
+        env = {key: fill(text, workspace) for key, text in self._config.env.items()}
+        try:
+            tokenizer = Path(env.get("TOKENIZER_PATH", DEFAULT_TOKENIZER))
+            report = run_canary(workspace.script_path, tokenizer=workspace.project / tokenizer)
+        except (AutoresearchError, ImportError) as error:
+            detail = f"an evaluation change needs the canary, which could not run: {error}"
+            yield Violation(rule="T5", detail=detail)
+            return
+        for test in report.failures:
+            yield Violation(rule=test.rule, detail=f"{test.name}: {test.detail}")
 
     @hookimpl
     def extract_metrics(self, output: RunOutput) -> Mapping[str, float] | None:
@@ -67,29 +99,30 @@ class Plugin:
     def audit_run(
         self, experiment: Experiment, output: RunOutput, history: History
     ) -> Sequence[Violation] | None:
-        """Run the dynamic checks over the newest run of an experiment."""
+        """Run the dynamic checks D2 to D9; what would be kept is scored again from its artifact."""
         if not output.log_path.exists():
             return None
         reading = read_result(output.log_path, output.exit_code)
-        if reading.result is None:
+        result = reading.result
+        if result is None:
             return None
-        return (*reading.violations, *self._doubts(reading.result, experiment, history))
+        found = [*reading.violations, *judge_run(result, experiment, output, history)]
+        if self._config.launcher == "local":
+            found += measure(result, output, self._limit)
+            best = history.best_metric
+            improves = best is not None and history.better(result.val_bpb, best)
+            if self._settings.score_again and improves and not any(v.blocks for v in found):
+                found += score_again(result, output)
+        return tuple(found)
 
-    def _doubts(
-        self, result: OwnResult, experiment: Experiment, history: History
-    ) -> Iterator[Violation]:
-        if experiment.source_digest and result.code_digest != experiment.source_digest:
-            yield from plausibility.same_digests(
-                {"script": result.code_digest}, {"script": experiment.source_digest}
-            )
-        baseline = history.baseline
-        known = baseline.metrics if baseline and experiment.number else {}
-        if "val_tokens" in known:
-            yield from plausibility.validation_tokens(result.val_tokens, int(known["val_tokens"]))
-        expected = int(known.get("val_bytes", result.val_bytes))
-        yield from plausibility.conservation(
-            result.val_tokens, result.val_loss, result.val_bpb, expected
-        )
+    @property
+    def _limit(self) -> int:
+        return self._config.limits.artifact_bytes or ARTIFACT_BYTES
+
+
+def fill(text: str, workspace: Workspace) -> str:
+    """Replace ``{project}`` in a setting of the environment."""
+    return text.replace("{project}", str(workspace.project))
 
 
 def _prints_no_result(reading: OwnReading) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from attrs import frozen
 
-import autoresearch
 from autoresearch.errors import AutoresearchError
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.environment import clean_environment
@@ -146,7 +145,7 @@ def _environ_with_this_python_first() -> dict[str, str]:
 
 def _start_supervisor(folder: RunFolder) -> None:
     """Return once a supervisor is in charge; one that cannot be is found by the next poll."""
-    package = str(Path(autoresearch.__file__).parent.parent)
+    package = str(Path(__file__).parents[2])
     with folder.supervisor_log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "autoresearch.launchers.supervisor", str(folder.path)],
