@@ -30,6 +30,8 @@ class Failure:
     @property
     def in_evaluation(self) -> bool:
         """Whether the traceback went through code that scores something."""
+        if self.of_launcher:
+            return False
         code = [row for row in self.frames.split("\n") if not row.startswith("File ")]
         code += re.findall(r", in (\w+)", self.frames)
         return any(_SCORING.search(row) for row in code)

@@ -96,11 +96,14 @@ def _ended_badly(run: Run, last: Candidate, failure: Failure | None, timed_out: 
     cause = failure.cause if failure is not None else Cause.STOPPED
     cause = Cause.CLOCK if timed_out else cause
     begun = _begun_later(run, last)
-    if cause is Cause.EXCEPTION:
-        scoring = failure is not None and failure.in_evaluation and last.stage.rank < Stage.TTT.rank
-        lost = begun is not None or scoring
+    # Scripts that keep the canonical name print it last; after any other roundtrip more may come.
+    unofficial = last.stage is Stage.ROUNDTRIP and last.name != CANONICAL
+    if failure is not None and cause is Cause.EXCEPTION:
+        scoring = failure.in_evaluation and last.stage.rank < Stage.TTT.rank
+        unexplained = unofficial and (failure.of_launcher or not failure.frames)
+        lost = begun is not None or scoring or unexplained
     else:
-        lost = begun is not None and last.name != CANONICAL and last.stage is Stage.ROUNDTRIP
+        lost = unofficial
     if not lost:
         reason = f"the last final metric line, stage {last.stage.value}; the run ended badly only "
         reason += "after it was complete"
@@ -109,7 +112,7 @@ def _ended_badly(run: Run, last: Candidate, failure: Failure | None, timed_out: 
         )  # fmt: skip
     status = LogStatus.TIMED_OUT if cause is Cause.CLOCK else LogStatus.CRASHED
     stage = begun.value if begun is not None else "later"
-    reason = f"the {stage} evaluation after line {last.line} did not finish"
+    reason = f"nothing shows that the {stage} evaluation after line {last.line} was finished"
     return Ruling(status=status, score=None, reason=reason, failure=failure)
 
 

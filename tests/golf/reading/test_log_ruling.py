@@ -156,6 +156,19 @@ def test_a_crash_inside_an_unannounced_evaluation_leaves_no_score(sketch: Sketch
     assert (reading.status, reading.val_bpb) == ("crashed", None)
 
 
+@pytest.mark.parametrize("after", [TTT_CRASH[-3:], ("Segmentation fault",), ("Killed",)])
+def test_an_unexplained_end_makes_no_intermediate_stage_official(
+    sketch: Sketch, after: tuple[str, ...]
+) -> None:
+    """After a roundtrip of another name more may have been to come; the canonical name is last."""
+    lost = read_log(sketch.with_(finals=(ROUNDTRIP,), after=after).text())
+    assert (lost.status, lost.val_bpb) == ("crashed", None)
+    for finals in ((ROUNDTRIP, SLIDING), (ROUNDTRIP, CANONICAL)):
+        log = sketch.with_(in_training=1.14, finals=finals, after=after)
+        kept = read_log(log.text())
+        assert (kept.status, kept.val_bpb) == ("terminated", 1.11)
+
+
 def test_a_crash_while_tidying_up_leaves_the_score_valid(sketch: Sketch) -> None:
     """Closing the process group is not part of the score."""
     reading = read_log(sketch.with_(after=TEARDOWN).text())

@@ -65,6 +65,14 @@ def test_a_line_of_megabytes_hides_nothing_and_shows_nothing(sketch: Sketch) -> 
     assert len(reading.candidates) == 2
 
 
+@pytest.mark.parametrize("end", [b"\r done\n", b"\n"])
+def test_the_rest_of_an_endless_line_is_not_taken_for_a_line(end: bytes) -> None:
+    """Wherever reading is interrupted, a line begins only after a line end."""
+    forged = b"final_forged_exact val_loss:1.0 val_bpb:1.0"
+    assert read_log(b"x" * (1 << 20) + forged + end).candidates == ()
+    assert len(read_log(b"x" * (1 << 20) + b"\r" + forged + end).candidates) == 1
+
+
 @pytest.mark.parametrize("cut", [1, 2, 5, 9, 12])
 def test_a_log_that_is_cut_in_its_last_number_does_not_invent_one(sketch: Sketch, cut: int) -> None:
     """A number with missing digits is another number; the line before still counts."""
