@@ -1,0 +1,99 @@
+"""Mirrors every decided experiment as a run of an MLflow server; needs nothing but its address."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.request import Request, urlopen
+
+from attrs import frozen
+
+from autoresearch import Config, Experiment, History, Recorded, Verdict, hookimpl, setting
+
+_TAG = "autoresearch_run"  # a person may rename a run, so it is found by this
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Where the server is; MLFLOW_TRACKING_TOKEN is sent to it, as MLflow's own client does."""
+
+    tracking_uri: str = setting("", "such as http://localhost:5000; empty: mirror nothing")
+    experiment: str = setting("autoresearch", "name of the MLflow experiment that holds the runs")
+    seconds: float = setting(2.0, "time for one verdict; what is left over follows with the next")
+
+
+class Plugin:
+    """Asks the server what it lacks and sends that, so that nothing is doubled nor forgotten."""
+
+    @hookimpl
+    def configure(self, config: Config) -> None:
+        """Read ``[plugins.mlflow_mirror]``."""
+        self._settings = config.settings("mlflow_mirror", Settings)
+
+    @hookimpl
+    def event_recorded(self, event: Recorded, history: History) -> None:
+        """Bring the server up to date after a verdict, the newest experiment first."""
+        if event.type != "decided" or not self._settings.tracking_uri:
+            return
+        self._deadline = time.monotonic() + self._settings.seconds
+        name = self._settings.experiment
+        found = self._call("experiments/search", filter=f"name = '{name}'", max_results=1)
+        places = found.get("experiments") or [self._call("experiments/create", name=name)]
+        place = places[0]["experiment_id"]
+        runs = self._runs(place, history.campaign)
+        for experiment in reversed(history.decided):
+            # A run that is still open was cut off half way: it is sent once more.
+            run = runs.get(f"{history.campaign}/{experiment.number}", {"status": "RUNNING"})
+            if run["status"] == "RUNNING" and time.monotonic() < self._deadline:
+                self._mirror(place, run.get("run_id"), experiment, history)
+
+    def _runs(self, place: str, campaign: str) -> dict[str, Any]:
+        """Return what the server knows about each run of a campaign."""
+        asked = {"experiment_ids": [place], "filter": f"tags.{_TAG} LIKE '{campaign}/%'"}
+        runs, token = {}, ""
+        while token is not None:
+            page = self._call("runs/search", **asked, page_token=token)
+            for run in page.get("runs", []):
+                tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+                runs[tags[_TAG]] = run["info"]
+            token = page.get("next_page_token")
+        return runs
+
+    def _mirror(self, place: str, run: str | None, done: Experiment, history: History) -> None:
+        end = int(datetime.fromisoformat(done.ended_at).timestamp() * 1000)  # milliseconds
+        if run is None:
+            tags = _pairs({_TAG: f"{history.campaign}/{done.number}"})
+            begin = end - int(done.seconds * 1000)
+            made = self._call("runs/create", experiment_id=place, start_time=begin, tags=tags)
+            run = made["run"]["info"]["run_id"]
+        about = {"verdict": str(done.verdict), "direction": done.idea.direction}
+        about |= {"mlflow.runName": f"{history.campaign} {done.number}: {done.idea.description}"}
+        metrics = [_metric(key, value, 0, end) for key, value in sorted(done.metrics.items())]
+        for one in done.runs:
+            steps = sorted(one.observed.items())[-300:]  # the server takes 1,000 at once
+            metrics += [_metric(f"{history.metric} seen", at, step, end) for step, at in steps]
+        params = _pairs(done.idea.env)
+        self._call("runs/log-batch", run_id=run, metrics=metrics, tags=_pairs(about), params=params)
+        status = "FAILED" if done.verdict is Verdict.CRASH else "FINISHED"
+        self._call("runs/update", run_id=run, status=status, end_time=end)
+
+    def _call(self, path: str, **body: Any) -> Any:
+        address = f"{self._settings.tracking_uri.rstrip('/')}/api/2.0/mlflow/{path}"
+        token = os.environ.get("MLFLOW_TRACKING_TOKEN", "")
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        request = Request(address, json.dumps(body).encode(), headers)
+        with urlopen(request, timeout=max(0.1, self._deadline - time.monotonic())) as answer:
+            return json.load(answer)
+
+
+def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value[:5000]} for key, value in values.items()]
+
+
+def _metric(name: str, value: float, step: int, at: int) -> dict[str, Any]:
+    return {"key": re.sub(r"[^\w. :/-]", "_", name), "value": value, "step": step, "timestamp": at}

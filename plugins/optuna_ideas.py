@@ -1,0 +1,99 @@
+"""Lets Optuna's TPE sampler choose the script's numbers; needs ``pip install optuna``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from random import Random
+from typing import Any
+
+import optuna
+from attrs import frozen
+
+import autoresearch as ar
+
+Numbers = Mapping[str, Any]
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What is searched; three to six names are plenty for a few dozen experiments."""
+
+    search: Mapping[str, tuple[float, float]] = ar.setting(
+        {}, "hyperparameter to [lowest, highest]"
+    )
+
+
+class Plugin:
+    """Makes its study anew from the history every time, so nothing is stored beside the log."""
+
+    @ar.hookimpl
+    def configure(self, config: ar.Config) -> None:
+        """Read ``[plugins.optuna_ideas]``; there is no search without a range."""
+        self._env, self._settings = config.env, config.settings("optuna_ideas", Settings)
+        if not self._settings.search:
+            raise ar.AutoresearchError("search is empty; add ranges such as RATE = [0.01, 0.1]")
+
+    @ar.hookimpl
+    def propose_idea(self, history: ar.History, source: str, rng: Random) -> ar.Idea | None:
+        """Return the sampler's next point that is new; what a person queued goes first."""
+        now = dict(self._movable(history, source))
+        if history.queue or not now:
+            return None
+        space = {name: self._range(name, value) for name, value in now.items()}
+        seed = rng.randrange(2**32)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=5, multivariate=False)
+        study = optuna.create_study(
+            direction="minimize" if history.lower_is_better else "maximize", sampler=sampler
+        )
+        study.add_trials(list(_trials(history, now, space)))
+        for _ in range(20):
+            drawn = study.ask(space).params.items()
+            point = {name: type(now[name])(f"{value:.4g}") for name, value in drawn}
+            changed = ar.with_values(source, point)
+            idea, digest = _idea(history, now, point, changed), sha256(changed.encode()).hexdigest()
+            if changed != source and history.tried.isdisjoint({idea.id, digest}):
+                return idea
+        return None
+
+    def _movable(self, history: ar.History, source: str) -> Iterator[tuple[str, Any]]:
+        """Yield numbers of the search that no environment overrides and that are no dead end."""
+        head = {} if history.head is None else history.experiments[history.head].env
+        for item in ar.hyperparameters(source):
+            fixed = item.form == "environment" and item.name in {**self._env, **head}
+            named = item.name in self._settings.search and item.type in ("int", "float")
+            if named and not fixed and f"tune {item.name}" not in history.dead_ends:
+                yield item.name, item.value
+
+    def _range(self, name: str, value: float) -> Any:
+        low, high = self._settings.search[name]
+        if isinstance(value, int):
+            return optuna.distributions.IntDistribution(int(low), int(high), log=low >= 1)
+        return optuna.distributions.FloatDistribution(low, high, log=low > 0)
+
+
+def _trials(history: ar.History, now: Numbers, space: Numbers) -> Iterator[Any]:
+    """Yield head and what this plugin tried, in so far as it lies in the ranges of today."""
+    for item in history.decided:
+        score, ours = history.score(item), item.idea.generator == "optuna_ideas"
+        said = dict(text.split("=") for text in item.idea.evidence) if ours else {}
+        tried = {n: type(now[n])(said[n]) for n in now if n in said}
+        tried = dict(now) if item.number == history.head else tried
+        at = {n: v for n, v in tried.items() if space[n].low <= v <= space[n].high}
+        if at and score is not None and item.verdict in (ar.Verdict.KEEP, ar.Verdict.DISCARD):
+            ranges = {name: space[name] for name in at}
+            yield optuna.create_trial(params=at, distributions=ranges, value=score)
+
+
+def _idea(history: ar.History, now: Numbers, point: Numbers, source: str) -> ar.Idea:
+    changes = [name for name in point if point[name] != now[name]]
+    most = max(point, key=lambda name: abs(point[name] / now[name] - 1) if now[name] else 1.0)
+    return ar.Idea(
+        direction=f"tune {most}",
+        description=", ".join(f"{name} {now[name]} -> {point[name]}" for name in changes),
+        hypothesis="the density of good trials against that of bad ones is highest here (TPE)",
+        evidence=[f"{name}={value}" for name, value in point.items()],
+        cites=[history.best_number or 0],
+        source=source,
+    )
