@@ -1,0 +1,157 @@
+"""History: a fold of events that nobody can change, at the same price however long it is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoresearch import Verdict, events
+from autoresearch.folding import empty, fold, step
+from autoresearch.testing import MemoryLog, Story, history
+
+
+def test_best_and_head_are_the_kept_ones() -> None:
+    """Best is the best kept score, head the last kept commit, baseline experiment 0."""
+    past = history([1.10, 1.08, 1.09, 1.07])
+    assert (past.best_number, past.head) == (3, 3)
+    assert past.baseline is past.experiments[0]
+    assert past.best_metric == pytest.approx(1.07)
+    assert [item.number for item in past.kept] == [0, 1, 3]
+
+
+def test_quarantined_result_is_neither_best_nor_head_until_a_person_releases_it() -> None:
+    """The lowest number does not win by being the lowest."""
+    log = MemoryLog()
+    past = _quarantined(log)
+    assert past.best_number == 0
+    released = _resolve(log, past, released=True)
+    assert released.best_number == 1
+    assert released.experiments[1].verdict is Verdict.KEEP
+    assert released.head == 0
+    confirmed = _resolve(log, past, released=False)
+    assert confirmed.best_number == 0
+    assert confirmed.experiments[1].verdict is Verdict.DISCARD
+
+
+def _resolve(log: MemoryLog, past, *, released: bool):
+    event = events.QuarantineResolved(
+        experiment=1, released=released, reason="looked at it", person="me"
+    )
+    with log.writer("t", stream=f"t.inbox.{released}") as writer:
+        writer.append(event)
+    return step(past, list(log.read(campaign="t"))[-1])
+
+
+def _quarantined(log: MemoryLog):
+    facts = [
+        events.IdeaProposed(
+            experiment=n, idea=str(n), direction="d", description="x", hypothesis="h", generator="g"
+        )
+        for n in (0, 1)
+    ]
+    with log.writer("t") as writer:
+        for number, (idea, score, verdict) in enumerate(
+            zip(facts, (1.1, 0.1), ("keep", "quarantine"), strict=True)
+        ):
+            run = f"t-{number}-0"
+            writer.append(idea)
+            writer.append(
+                events.RunRequested(
+                    experiment=number,
+                    run=run,
+                    index=0,
+                    seed=1,
+                    launcher="local",
+                    command=("x",),
+                    timeout_seconds=1.0,
+                )
+            )
+            writer.append(
+                events.RunFinished(run=run, experiment=number, status="completed", exit_code=0)
+            )
+            writer.append(
+                events.MetricsExtracted(run=run, experiment=number, metrics={"score": score})
+            )
+            writer.append(
+                events.Decided(experiment=number, verdict=verdict, reason="r", policy="p")
+            )
+    return fold(empty("t"), log.read())
+
+
+def test_several_seeds_make_a_mean_and_the_largest_size() -> None:
+    """A rerun's score is the mean of its completed runs; the artifact's size is the worst."""
+    log = MemoryLog()
+    with log.writer("t") as writer:
+        writer.append(
+            events.IdeaProposed(
+                experiment=0,
+                idea="0",
+                direction="d",
+                description="x",
+                hypothesis="h",
+                generator="g",
+            )
+        )
+        for index, (score, size, status) in enumerate(
+            [(1.0, 10.0, "completed"), (1.2, 12.0, "completed"), (9.0, 99.0, "crashed")]
+        ):
+            run = f"t-0-{index}"
+            writer.append(
+                events.RunRequested(
+                    experiment=0,
+                    run=run,
+                    index=index,
+                    seed=index,
+                    launcher="local",
+                    command=("x",),
+                    timeout_seconds=1.0,
+                )
+            )
+            writer.append(events.RunFinished(run=run, experiment=0, status=status))
+            writer.append(
+                events.MetricsExtracted(
+                    run=run, experiment=0, metrics={"score": score, "artifact_bytes": size}
+                )
+            )
+    past = fold(empty("t"), log.read())
+    assert past.experiments[0].metrics["score"] == pytest.approx(1.1)
+    assert past.experiments[0].metrics["artifact_bytes"] == 12.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.one_of(st.none(), st.floats(0.5, 2.0)), max_size=12).map(lambda rest: [1.5, *rest])
+)
+def test_folding_in_pieces_is_folding_at_once(scores: list[float | None]) -> None:
+    """Wherever the log is cut, folding the rest on top gives the same History."""
+    story = Story()
+    for score in scores:
+        story.add(score)
+    records = list(story.log.read())
+    whole = fold(empty("test"), records)
+    for cut in range(0, len(records), 7):
+        assert fold(fold(empty("test"), records[:cut]), records[cut:]) == whole
+
+
+def test_events_of_other_campaigns_only_move_the_position() -> None:
+    """Two campaigns share a log and do not see each other."""
+    log = MemoryLog()
+    with log.writer("a") as writer:
+        writer.append(events.NoteAdded(text="mine", author="me"))
+    with log.writer("b") as writer:
+        writer.append(events.NoteAdded(text="theirs", author="them"))
+    past = fold(empty("a"), log.read())
+    assert [note.text for note in past.notes] == ["mine"]
+    assert past.position == 2
+
+
+def test_history_cannot_be_changed() -> None:
+    """A strategy that tries to write into what it is given gets an error."""
+    past = history([1.10])
+    with pytest.raises(AttributeError):
+        past.best_number = 7  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        past.experiments[0] = None  # type: ignore[index]
+    with pytest.raises((TypeError, AttributeError)):
+        past.experiments[0].metrics["score"] = 0.0  # type: ignore[index]

@@ -1,0 +1,132 @@
+"""The lab: experiments happen in a clone that cannot push; the user's repository stays itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from autoresearch import Idea
+from autoresearch.errors import WorkspaceError
+from autoresearch.git import Git
+from autoresearch.testing import git, make_project
+from autoresearch.workspace import Lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """A lab of a small project, ready."""
+    project = make_project(tmp_path / "project")
+    made = Lab(project=project, tag="t1", script="train.py")
+    (project / ".autoresearch").mkdir()
+    made.create(git(project, "rev-parse", "HEAD"))
+    return made
+
+
+def wider(lab: Lab, number: int, width: int) -> str:
+    """Commit a change of the script as an experiment."""
+    base = git(lab.project, "rev-parse", "HEAD")
+    workspace = lab.worktree(number, base)
+    source = workspace.read_script().replace("WIDTH = 4", f"WIDTH = {width}")
+    lab.apply(Idea(direction="w", description="w", hypothesis="h", source=source), workspace)
+    return lab.commit(number, workspace, f"Experiment {number}")
+
+
+def test_lab_has_no_remote(lab: Lab) -> None:
+    """Pushing is impossible: there is nowhere to push to."""
+    assert lab.clone.run("remote") == ""
+    assert lab.clone.attempt("push").returncode != 0
+
+
+def test_tried_commit_arrives_in_the_users_repository(lab: Lab) -> None:
+    """Branch and per-experiment ref can be used where the user stands."""
+    commit = wider(lab, 1, 6)
+    assert git(lab.project, "rev-parse", "refs/autoresearch/t1/1") == commit
+    assert git(lab.project, "rev-parse", "autoresearch/t1") == commit
+    assert "WIDTH = 6" in git(lab.project, "show", "autoresearch/t1:train.py")
+
+
+def test_discard_moves_the_branch_back_and_keeps_the_commit(lab: Lab) -> None:
+    """After moving back, the commit is still reachable under its ref."""
+    base = git(lab.project, "rev-parse", "HEAD")
+    commit = wider(lab, 1, 1)
+    lab.move_branch(base)
+    assert git(lab.project, "rev-parse", "autoresearch/t1") == base
+    assert git(lab.project, "rev-parse", "refs/autoresearch/t1/1") == commit
+
+
+def test_checked_out_branch_is_left_alone(lab: Lab) -> None:
+    """A user who stands on the branch does not find their checkout changed under their hands."""
+    git(lab.project, "checkout", "-q", "autoresearch/t1")
+    before = git(lab.project, "rev-parse", "HEAD")
+    commit = wider(lab, 1, 6)
+    assert git(lab.project, "rev-parse", "HEAD") == before
+    assert git(lab.project, "status", "--porcelain", "--untracked-files=no") == ""
+    assert git(lab.project, "rev-parse", "refs/autoresearch/t1/1") == commit
+
+
+def test_creating_again_changes_nothing(lab: Lab) -> None:
+    """create is safe to repeat, with commits in the lab."""
+    commit = wider(lab, 1, 6)
+    lab.create(git(lab.project, "rev-parse", "main"))
+    assert lab.clone.commit_of(f"refs/heads/{lab.branch}") == commit
+
+
+def test_worktree_is_clean_every_time(lab: Lab) -> None:
+    """What an interrupted attempt left behind is gone."""
+    base = git(lab.project, "rev-parse", "HEAD")
+    workspace = lab.worktree(1, base)
+    workspace.script_path.write_text("broken")
+    (workspace.path / "stray.txt").write_text("x")
+    again = lab.worktree(1, base)
+    assert "WIDTH = 4" in again.read_script()
+    assert not (again.path / "stray.txt").exists()
+
+
+def test_line_ends_stay_as_they_are(tmp_path: Path) -> None:
+    """A script with carriage returns is run and digested byte for byte."""
+    project = make_project(tmp_path / "p", script="RATE = 1\r\nprint('score: 1')\r\n")
+    lab = Lab(project=project, tag="t1", script="train.py")
+    (project / ".autoresearch").mkdir()
+    lab.create(git(project, "rev-parse", "HEAD"))
+    assert lab.script_at(git(project, "rev-parse", "HEAD")).count("\r\n") == 2
+    assert lab.worktree(1, git(project, "rev-parse", "HEAD")).read_script().count("\r\n") == 2
+
+
+def test_patch_that_does_not_apply_is_told(lab: Lab) -> None:
+    """The reason is git's own, in one line."""
+    workspace = lab.worktree(1, git(lab.project, "rev-parse", "HEAD"))
+    patch = "--- a/train.py\n+++ b/train.py\n@@ -1,1 +1,1 @@\n-not there\n+x\n"
+    with pytest.raises(WorkspaceError, match="does not apply"):
+        lab.apply(Idea(direction="d", description="d", hypothesis="h", patch=patch), workspace)
+
+
+def test_git_environment_of_the_caller_is_ignored(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIT_DIR and the like, as a git hook would set them, do not reach our git."""
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere/index")
+    assert Git(lab.project).commit_of("HEAD") is not None
+
+
+def test_shallow_and_detached_repositories_work(tmp_path: Path) -> None:
+    """A shallow clone with a detached head, as CI makes it, can hold a campaign."""
+    origin = make_project(tmp_path / "origin")
+    (origin / "x").write_text("x")
+    git(origin, "add", "x")
+    git(origin, "commit", "-qm", "second")
+    shallow = tmp_path / "shallow"
+    subprocess.run(
+        ["git", "clone", "-q", "--depth=1", f"file://{origin}", str(shallow)],
+        check=True,
+        env=os.environ,
+    )
+    git(shallow, "checkout", "-q", "--detach")
+    lab = Lab(project=shallow, tag="t1", script="train.py")
+    (shallow / ".autoresearch").mkdir()
+    lab.create(git(shallow, "rev-parse", "HEAD"))
+    commit = wider(lab, 1, 6)
+    assert git(shallow, "rev-parse", "refs/autoresearch/t1/1") == commit
