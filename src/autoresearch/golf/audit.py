@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+from autoresearch.golf.audit_doubts import audit_doubts
 from autoresearch.golf.audit_imports import audit_imports
 from autoresearch.golf.audit_literals import audit_literals
-from autoresearch.golf.audit_loss import audit_loss
 from autoresearch.golf.audit_prints import audit_flags, audit_prints
 from autoresearch.golf.audit_region import audit_region
 from autoresearch.golf.audit_settings import audit_settings
@@ -138,7 +138,7 @@ def _findings(
     yield from audit_prints(script, before)
     yield from audit_flags(script)
     if before is not None:
-        yield from audit_loss(script, before)
+        yield from audit_doubts(script, before)
 
 
 def _added(found: list[Violation], known: Sequence[Violation]) -> list[Violation]:

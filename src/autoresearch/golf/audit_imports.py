@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 
@@ -33,6 +34,9 @@ LOADED_CODE = words(
     "types.FunctionType runpy.run_path runpy.run_module code.InteractiveInterpreter "
     "importlib.util.spec_from_file_location importlib.machinery.SourceFileLoader"
 )
+FILE_READERS = ("open", "io.open", "torch.load", "numpy.load", "numpy.fromfile", "numpy.memmap")
+# What a run may read by a fixed name besides shards and tokenizer: itself and what it wrote.
+_OWN_FILES = re.compile(r"(^|/)(final_model[^/]*|logs/[^/]*|train_gpt\.py)$|^/proc/|^/sys/")
 HIDING = ("sys.modules", "os.__dict__", "builtins.__dict__", "__builtins__", "subprocess.__dict__")
 SENSITIVE = words("os sys subprocess builtins importlib shutil socket urllib")
 # The starter prints the driver's table, and our own script scores its artifact in a new process.
@@ -100,8 +104,19 @@ def _call(script: Script, node: ast.Call) -> Iterator[Violation]:
         yield _found(node, f"downloads: {shown(node)}")
     elif name.startswith("ctypes.") and not _cuda_library(script, node):
         yield _found(node, f"calls machine code outside of the libraries: {shown(node)}")
+    elif name in FILE_READERS:
+        yield from _file(script, node)
     elif name.startswith(("torch.utils.cpp_extension.", "multiprocessing.")):
         yield _found(node, f"starts a compiler or workers: {shown(node)}", "warning")
+
+
+def _file(script: Script, node: ast.Call) -> Iterator[Violation]:
+    path = script.text(node.args[0]) if node.args else None
+    mode = script.text(node.args[1]) if len(node.args) > 1 else "r"
+    writes = isinstance(mode, str) and mode[:1] in ("w", "a", "x")
+    if isinstance(path, str) and not writes and not _OWN_FILES.search(path):
+        what = f"reads {path!r}: a run has shards, tokenizer and its own output only"
+        yield _found(node, what, "warning")
 
 
 def _dynamic_import(script: Script, node: ast.Call) -> Iterator[Violation]:

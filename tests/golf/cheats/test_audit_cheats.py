@@ -24,7 +24,7 @@ SCRIPT = Path(__file__).parents[3] / "train_gpt.py"
 MAIN = "def main() -> int:\n"
 RESULT = "        log(result_line("
 SCORING = "    score, eval_ms = save_and_score("
-LOADING = '    data = load_validation(hp, runtime, shard_files(hp.data_path, "val"))\n'
+TRAINER = "    trainer = Trainer(hp, runtime, train_files)\n"
 IMPORTS = "import numpy as np\n"
 NOISE = base64.b64encode(random.Random(5).randbytes(3_600)).decode()
 
@@ -172,14 +172,17 @@ CHEATS: dict[str, Cheat] = {
     "cropped validation": Cheat(
         "S4",
         "cut",
-        LOADING,
-        LOADING + "    data = Validation(data.tokens[:65537], *vars(data).values())\n",
+        *before(
+            TRAINER, "    data = Validation(data.tokens[:65537], *list(vars(data).values())[1:])\n"
+        ),
     ),
     "cropped list of shards": Cheat(
         "S4",
         "cut",
-        'load_validation(hp, runtime, shard_files(hp.data_path, "val"))\n    trainer',
-        'load_validation(hp, runtime, shard_files(hp.data_path, "val")[:1])\n    trainer',
+        *before(
+            TRAINER,
+            '    data = load_validation(hp, runtime, shard_files(hp.data_path, "val")[:1])\n',
+        ),
     ),
     "byte miscount": Cheat(
         "S5", "byte_tables", 'len(text.encode("utf-8"))', 'len(piece.encode("utf-8"))'
@@ -206,6 +209,11 @@ CHEATS: dict[str, Cheat] = {
     ),
     "loss replaced": Cheat(
         "S5", "library function", *before(MAIN, "F.cross_entropy = print\n\n\n")
+    ),
+    "honest when it is watched": Cheat(
+        "S5",
+        "looks for its judge",
+        *before(SCORING, '    trainer.model.honest = "MODEL_TEST" in os.environ\n'),
     ),
     "marks taken away": Cheat(
         "S5", "marks", "# --- evaluation: end ---", "# the evaluation ends here"
@@ -335,6 +343,40 @@ def test_a_loss_with_a_discount_asks_for_the_model_tests(pristine: str) -> None:
     findings = audit_source(edited(pristine, old, new), pristine=pristine)
     assert [(v.rule, v.severity) for v in findings] == [("S5", "warning")]
     assert needs_model_tests(findings)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("is_causal=True", "is_causal=False", "causal"),
+        (
+            "        x0, skips = x, []\n",
+            "        x = x + x.roll(-1, dims=1)\n        x0, skips = x, []\n",
+            "brought forward",
+        ),
+        (
+            "        logits = self.logits(input_ids)",
+            "        input_ids = input_ids + target_ids\n        logits = self.logits(input_ids)",
+            "the loss",
+        ),
+    ],
+    ids=["attention to all", "shift from the future", "targets as inputs"],
+)
+def test_a_model_that_may_look_ahead_asks_for_the_model_tests(
+    old: str, new: str, word: str, pristine: str
+) -> None:
+    """What only a test on the model can judge is a warning, and says so."""
+    findings = audit_source(edited(pristine, old, new), pristine=pristine)
+    assert needs_model_tests(findings)
+    assert any(word in v.detail for v in findings)
+    assert not any(v.blocks for v in findings)
+
+
+def test_a_file_of_unknown_origin_is_named(pristine: str) -> None:
+    """Weights that come from elsewhere are a warning; the second scoring will not find them."""
+    changed = edited(pristine, *before(SCORING, '    torch.load("/models/teacher.pt")\n'))
+    findings = audit_source(changed, pristine=pristine)
+    assert [(v.rule, v.severity) for v in findings] == [("S3", "warning")]
 
 
 def test_a_flag_switched_while_training_is_named(pristine: str) -> None:

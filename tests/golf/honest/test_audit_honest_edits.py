@@ -120,17 +120,21 @@ OURS: dict[str, Edit] = {
             "        x0, skips = x, []\n",
         ),
     ),
-    "partial rotation": put(
-        "        q = rotate(F.rms_norm(q, (self.head_dim,), eps=self.eps), cos, sin)\n",
-        "        q = F.rms_norm(q, (self.head_dim,), eps=self.eps)\n"
+    "queries without the turn in half of their dimensions": put(
+        "        q = q * self.q_gain",
         "        half = self.head_dim // 2\n"
-        "        turned = rotate(q[..., :half], cos[:, : half // 2], sin[:, : half // 2])\n"
-        "        q = torch.cat((turned, q[..., half:]), dim=-1)\n",
+        "        still = self.c_q(x).view(batch, length, self.heads, self.head_dim).transpose(1, 2)\n"
+        "        q = torch.cat((q[..., :half], still[..., half:]), dim=-1)\n"
+        "        q = q * self.q_gain",
     ),
-    "weight decay in Muon": put(
-        "            torch._foreach_add_(\n",
-        '            torch._foreach_mul_(params, 1.0 - group["lr"] * 0.02)\n'
-        "            torch._foreach_add_(\n",
+    "weight decay": put('"weight_decay": 0.0', '"weight_decay": 0.01'),
+    "decay of the matrices": put(
+        "class Muon(torch.optim.Optimizer):\n",
+        "def decay(parameters: list[nn.Parameter], rate: float) -> None:\n"
+        "    with torch.no_grad():\n"
+        "        for parameter in parameters:\n"
+        "            parameter.mul_(1.0 - rate)\n\n\n"
+        "class Muon(torch.optim.Optimizer):\n",
     ),
     "AdamW for the vectors": put(
         "torch.optim.Adam(vectors, lr=hp.scalar_lr, **adam)",
