@@ -12,10 +12,14 @@ from typing import Any
 
 import duckdb
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autoresearch import events
 from autoresearch.errors import LogError
 from autoresearch.log import FileLog, Schema, open_log
+from autoresearch.log.bulk import load_journals
+from autoresearch.log.table import create_tables, unlike_their_hash
 from autoresearch.projections.tables import open_store
 
 Open = Callable[[], FileLog]
@@ -215,6 +219,8 @@ def kill_during_a_fold(root: Path) -> None:
 import os, signal, sys
 import duckdb
 from autoresearch.log.database import Database
+from autoresearch.log.bulk import load_journals
+from autoresearch.log.table import create_tables, unlike_their_hash
 from autoresearch.projections.tables import open_store
 log = open_store(sys.argv[1])
 plain = Database._described
@@ -267,6 +273,49 @@ def test_deleting_the_database_loses_nothing(filled: FileLog, reopen: Open) -> N
     assert (report.events, report.sources, report.head) == (6, 1, filled.head())
     assert rows(filled, query) == before
     assert filled.verify().ok
+
+
+def loaded_in_bulk(log: FileLog) -> list[Any] | None:
+    """Return the rows that the fast way of loading makes, or None where it gives up."""
+    with duckdb.connect() as connection:
+        create_tables(connection)
+        if not load_journals(connection, log.ordering, log.ordering.sequence()):
+            return None
+        if unlike_their_hash(connection):
+            return None
+        moment = "strftime(recorded_at, '%Y-%m-%dT%H:%M:%S.%fZ') AS recorded_at"
+        query = f"SELECT * REPLACE ({moment}) FROM events ORDER BY position"
+        return connection.execute(query).fetchall()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), max_size=12))
+def test_loading_in_bulk_gives_the_same_rows(
+    tmp_path_factory: pytest.TempPathFactory, words: list[str]
+) -> None:
+    """Whatever the texts, DuckDB cuts the lines as the reader does."""
+    log = open_log(tmp_path_factory.mktemp("bulk"))
+    with log.writer("a") as first, log.writer("b é", actor="bob ☃") as second:
+        for text in words:
+            first.append(note(text), event_id=f"row {text.encode().hex()[:150]}")
+            second.append_many([note(text), note(f'x,"schema_version":9,"payload":{text}')])
+            log.head()
+    with open_log(log.root).writer("a") as writer:
+        writer.append(note("not yet ordered by the log that loads"))
+        found = loaded_in_bulk(log)
+    assert found == list(log.database.rows(log.ordering.sequence(), 0))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b"first 2", b"FIRST 2"), (b'"actor":"loop"', b'"actor":"l\\"p"'), (b"first", b"fi\xffst")],
+)
+def test_loading_in_bulk_gives_up_on_damage(filled: FileLog, old: bytes, new: bytes) -> None:
+    """A changed line is never loaded: the slow way then names it."""
+    filled.head()
+    (path,) = (filled.root / "journal").glob("a@*")
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    assert loaded_in_bulk(filled) is None
 
 
 def test_a_damaged_journal_stops_a_rebuild(filled: FileLog, reopen: Open) -> None:

@@ -16,6 +16,7 @@ import duckdb
 from attrs import evolve
 
 from autoresearch.errors import LogError
+from autoresearch.log.bulk import WORTH, load_journals
 from autoresearch.log.files import FileLock, sync_folder
 from autoresearch.log.folded import Folded, load_folded
 from autoresearch.log.order import Order
@@ -68,28 +69,36 @@ class Database:
     def build(self, order: Order) -> Folded:
         """Make the file anew from the journals and put it in place; the caller holds the lock."""
         fresh = self.path.with_name("events.duckdb.new")
-        _remove(fresh)
-        _remove(fresh.with_name("events.duckdb.new.wal"))
         try:
-            with duckdb.connect(fresh) as connection:
-                create_tables(connection)
-                self._add(connection, order, Folded())
-                create_keys(connection)
-                create_schema(connection, self.schema)
-                made = self._described(connection, order)
-                if wrong := unlike_their_hash(connection):
-                    raise LogError(f"stored events {wrong[:9]} differ from their lines; run again")
+            made = self._build(fresh, order, bulk=order.position >= WORTH)
+            _sync(fresh)
         except BaseException:
             _remove(fresh)
             raise
         made = evolve(made, size=fresh.stat().st_size)
-        _sync(fresh)
         made.begun().save(self.state)
         _remove(self.wal)
         fresh.replace(self.path)
         sync_folder(self.path.parent)
         made.save(self.state)
         return made
+
+    def _build(self, fresh: Path, order: Order, *, bulk: bool) -> Folded:
+        _remove(fresh)
+        _remove(fresh.with_name(f"{fresh.name}.wal"))
+        with duckdb.connect(fresh) as connection:
+            create_tables(connection)
+            loaded = not bulk or load_journals(connection, self.ordering, order)
+            if loaded:
+                self._add(connection, order, Folded())
+                loaded = not unlike_their_hash(connection)
+            if loaded:
+                create_keys(connection)
+                create_schema(connection, self.schema)
+                return self._described(connection, order)
+        if not bulk:
+            raise LogError(f"{fresh} does not keep what is stored in it; check the disk")
+        return self._build(fresh, order, bulk=False)  # which names the line that is damaged
 
     def rows(self, order: Order, after: int) -> Iterator[Row]:
         """Yield the rows of the table ``events`` behind a position."""

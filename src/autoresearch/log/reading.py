@@ -11,7 +11,7 @@ from autoresearch.log.folded import load_folded
 from autoresearch.log.order import Order
 from autoresearch.log.table import COLUMNS, add_rows, last_row, memory_connection, record_row, value
 
-_PATIENCE = 1.0  # seconds that a fold elsewhere may take before we read without the file
+_PATIENCE = 0.3  # seconds that a fold elsewhere may take before we read without the file
 
 
 def connect(database: Database, at: int | None = None) -> duckdb.DuckDBPyConnection:
