@@ -1,0 +1,161 @@
+"""The challenge's plugin: what a campaign of the golf preset believes of its runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from autoresearch import Experiment, History, Idea, RunOutput, RunStatus
+from autoresearch.config import Config, LimitsConfig
+from autoresearch.golf.plugin import Plugin
+
+TOKENS, LOSS = 640, 2.5
+BYTES = 1600
+SCRIPT = 'import os\ntrain_seq_len = int(os.environ.get("TRAIN_SEQ_LEN", 64))\n'
+
+
+def sha(data: bytes) -> str:
+    """The sha256 of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """A finished local run with all its files; keyword arguments bend its result line."""
+    shard = struct.pack("<256i", 20240520, 1, TOKENS + 1, *[0] * 253) + b"\1\0" * (TOKENS + 1)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "fineweb_val_000000.bin").write_bytes(shard)
+    (tmp_path / "bpe.model").write_bytes(b"tokenizer")
+    (tmp_path / "train_gpt.py").write_text(SCRIPT)
+    (tmp_path / "final_model.int8.ptz").write_bytes(b"model" * 100)
+    honest = {
+        "schema": 1,
+        "val_bpb": TOKENS * LOSS / (math.log(2) * BYTES),
+        "val_loss": LOSS,
+        "val_tokens": TOKENS,
+        "val_bytes": BYTES,
+        "artifact_bytes": len(SCRIPT) + 500,
+        "code_bytes": len(SCRIPT),
+        "model_bytes": 500,
+        "model_params": 10,
+        "steps": 5,
+        "train_time_ms": 1000.0,
+        "eval_time_ms": 500.0,
+        "seed": 1337,
+        "world_size": 1,
+        "val_digest": sha(shard),
+        "tokenizer_digest": sha(b"tokenizer"),
+        "code_digest": sha(SCRIPT.encode()),
+        "artifact_digest": sha(b"model" * 100),
+        "script_stage": "int8_zlib_roundtrip",
+        "hardware": "cpu",
+        "dtype": "float32",
+        "versions": {"python": "3.11"},
+        "reload_val_bpb": None,
+        "data_dir": "data",
+        "train_shards": 1,
+    }
+
+    def make(**bent: object) -> RunOutput:
+        stated = {**honest, **bent}
+        line = json.dumps(stated, sort_keys=True, separators=(",", ":"))
+        loss, bpb = stated["val_loss"], stated["val_bpb"]
+        pair = (
+            f"final_int8_zlib_roundtrip val_loss:{loss:.4f} val_bpb:{bpb:.4f} eval_time:500ms\n"
+            f"final_int8_zlib_roundtrip_exact val_loss:{loss:.8f} val_bpb:{bpb:.8f}\n"
+        )
+        log = tmp_path / "run.log"
+        log.write_text(f"step:5/5 train_loss:2.6\n{pair}autoresearch_result {line}\n")
+        return RunOutput(
+            name="t-0-0",
+            status=RunStatus.COMPLETED,
+            log_path=log,
+            folder=tmp_path,
+            exit_code=0,
+            seconds=3.0,
+            script_path=tmp_path / "train_gpt.py",
+            env={
+                "DATA_PATH": str(tmp_path / "data"),
+                "TOKENIZER_PATH": str(tmp_path / "bpe.model"),
+                "TRAIN_SEQ_LEN": "64",
+            },
+        )
+
+    return make
+
+
+def plugin(**settings: object) -> Plugin:
+    """The plugin as a local campaign of the challenge configures it."""
+    made = Plugin()
+    limits = LimitsConfig(artifact_bytes=16_000_000)
+    made.configure(Config(launcher="local", limits=limits, plugins={"golf": settings}))
+    return made
+
+
+def rules(output: RunOutput, number: int = 0) -> list[str]:
+    """The rules that a run breaks."""
+    idea = Idea(direction="d", description="d", hypothesis="h")
+    experiment = Experiment(number=number, idea=idea, source_digest=sha(SCRIPT.encode()))
+    found = plugin().audit_run(experiment, output, History()) or ()
+    return sorted({item.rule for item in found if item.blocks})
+
+
+def test_honest_run_passes_and_gives_its_numbers(run) -> None:
+    """The canonical line is read, and nothing about the run is doubted."""
+    assert rules(run()) == []
+    metrics = plugin().extract_metrics(run())
+    assert metrics is not None
+    assert metrics["val_bpb"] == pytest.approx(1.4427, abs=1e-4)
+    assert metrics["artifact_bytes"] == len(SCRIPT) + 500
+
+
+@pytest.mark.parametrize(
+    ("bent", "rule"),
+    [
+        ({"artifact_bytes": 400}, "D6"),
+        ({"model_bytes": 400, "artifact_bytes": len(SCRIPT) + 400}, "D6"),
+        ({"val_tokens": 320}, "D8"),
+        ({"val_digest": "0" * 64}, "D8"),
+        ({"tokenizer_digest": "0" * 64}, "D8"),
+        ({"code_digest": "0" * 64}, "D8"),
+        ({"val_bpb": 1.0}, "D9"),
+        ({"reload_val_bpb": 1.9}, "D7"),
+        ({"train_time_ms": 9_000_000.0}, "D3"),
+        ({"eval_time_ms": 700_000.0}, "D5"),
+    ],
+)
+def test_result_line_that_disagrees_with_the_files_is_a_violation(run, bent, rule: str) -> None:
+    """Whatever the script says, its files, the clock and arithmetic are asked."""
+    assert rule in rules(run(**bent))
+
+
+def test_missing_artifact_is_a_violation(run) -> None:
+    """A run that left nothing to measure is not believed."""
+    output = run()
+    (output.folder / "final_model.int8.ptz").unlink()
+    assert "D6" in rules(output)
+
+
+@pytest.mark.parametrize("status", [s for s in RunStatus if s is not RunStatus.COMPLETED])
+def test_run_that_did_not_complete_has_no_score(run, status: RunStatus) -> None:
+    """A result line before a crash or a kill does not count."""
+    assert plugin().extract_metrics(evolve(run(), status=status)) is None
+
+
+def test_echoed_result_line_does_not_count(run) -> None:
+    """A result line that is not the last line of the output is no score."""
+    output = run()
+    output.log_path.write_text(output.log_path.read_text() + "and something after it\n")
+    assert not plugin().extract_metrics(output)
+
+
+def test_nan_loss_stops_the_run() -> None:
+    """There is nothing to wait for once the loss is no number."""
+    assert plugin().should_stop_run({"train_loss": math.nan}) == "train_loss is nan"
+    assert plugin().should_stop_run({"train_loss": 2.0, "step_avg": math.inf}) is None
