@@ -66,20 +66,29 @@ RUNS = View(
     ),
     query="""
         WITH started AS (
-            SELECT campaign, run, arg_max(reference, position) AS reference
+            SELECT campaign, run, arg_max_null(reference, position) AS reference
             FROM run_started GROUP BY campaign, run
         ), finished AS (
-            SELECT * FROM run_finished
-            QUALIFY row_number() OVER (PARTITION BY campaign, run ORDER BY position DESC) = 1
+            SELECT campaign, run, arg_max_null(status, position) AS status,
+                arg_max_null(seconds, position) AS seconds,
+                arg_max_null(exit_code, position) AS exit_code,
+                arg_max_null(detail, position) AS detail, arg_max_null(log_bytes, position)
+                AS log_bytes, arg_max_null(log_digest, position) AS log_digest,
+                max(recorded_at) AS recorded_at
+            FROM run_finished GROUP BY campaign, run
         ), extracted AS (
-            SELECT campaign, run, arg_max(metrics, position) AS metrics
-            FROM metrics_extracted GROUP BY campaign, run
+            SELECT m.campaign, m.run,
+                arg_max_null(m.metrics[c.metric_name], m.position) AS metric,
+                arg_max_null(m.metrics['val_bpb'], m.position) AS val_bpb,
+                arg_max_null(m.metrics[coalesce(c.size_name, 'artifact_bytes')], m.position)
+                    AS artifact_bytes
+            FROM metrics_extracted m LEFT JOIN campaigns c ON c.campaign = m.campaign
+            GROUP BY m.campaign, m.run
         )
         SELECT q.campaign, q.experiment, q.run, q."index", q.seed, q.launcher, q.position,
             coalesce(f.status, CASE WHEN s.run IS NULL THEN 'requested' ELSE 'running' END)
                 AS status,
-            e.metrics[c.metric_name] AS metric, e.metrics['val_bpb'] AS val_bpb,
-            e.metrics[coalesce(c.size_name, 'artifact_bytes')] AS artifact_bytes,
+            e.metric, e.val_bpb, e.artifact_bytes,
             f.seconds, f.exit_code, q.recorded_at AS requested_at, f.recorded_at AS finished_at,
             s.reference, nullif(f.detail, '') AS detail,
             nullif(q.script_digest, '') AS script_digest, nullif(f.log_digest, '') AS log_digest,
@@ -88,7 +97,6 @@ RUNS = View(
         LEFT JOIN started s USING (campaign, run)
         LEFT JOIN finished f USING (campaign, run)
         LEFT JOIN extracted e USING (campaign, run)
-        LEFT JOIN campaigns c ON c.campaign = q.campaign
     """,
 )
 
@@ -159,18 +167,18 @@ EXPERIMENTS = View(
             SELECT campaign, experiment, max(position) AS position
             FROM idea_dropped WHERE experiment IS NOT NULL GROUP BY campaign, experiment
         ), made AS (
-            SELECT campaign, experiment, arg_max(commit, position) AS commit,
-                arg_max(parent, position) AS parent_commit, max(position) AS position
+            SELECT campaign, experiment, arg_max_null(commit, position) AS commit,
+                arg_max_null(parent, position) AS parent_commit, max(position) AS position
             FROM commit_made GROUP BY campaign, experiment
         ), applied AS (
-            SELECT campaign, experiment, arg_max(source_digest, position) AS source_digest
+            SELECT campaign, experiment, arg_max_null(source_digest, position) AS source_digest
             FROM change_applied GROUP BY campaign, experiment
         ), verdicts AS (
-            SELECT campaign, experiment, arg_max(verdict, position) AS verdict,
-                arg_max(reason, position) AS reason, arg_max(policy, position) AS policy,
-                arg_max(metric, position) AS metric, arg_max(delta, position) AS delta,
-                arg_max(confidence, position) AS confidence,
-                arg_max(artifact_bytes, position) AS artifact_bytes, max(decided_at) AS ended_at
+            SELECT campaign, experiment, arg_max_null(verdict, position) AS verdict,
+                arg_max_null(reason, position) AS reason, arg_max_null(policy, position) AS policy,
+                arg_max_null(metric, position) AS metric, arg_max_null(delta, position) AS delta,
+                arg_max_null(confidence, position) AS confidence,
+                arg_max_null(artifact_bytes, position) AS artifact_bytes, max(decided_at) AS ended_at
             FROM decisions GROUP BY campaign, experiment
         ), scores AS (
             SELECT campaign, experiment, count(*) AS runs, sum(seconds) AS seconds,
@@ -179,7 +187,7 @@ EXPERIMENTS = View(
                 max(artifact_bytes) FILTER (status = 'completed') AS artifact_bytes
             FROM runs GROUP BY campaign, experiment
         ), analysed AS (
-            SELECT campaign, experiment, arg_max(lesson, position) AS lesson
+            SELECT campaign, experiment, arg_max_null(lesson, position) AS lesson
             FROM analysis_recorded GROUP BY campaign, experiment
         )
         SELECT p.campaign, p.experiment, m.commit, nullif(m.parent_commit, '') AS parent_commit,
