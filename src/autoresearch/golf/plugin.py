@@ -105,7 +105,10 @@ class Plugin:
         reading = read_result(output.log_path, output.exit_code)
         result = reading.result
         if result is None:
-            return None
+            foreign = _prints_no_result(reading)
+            return (
+                read_log(output.log_path, exit_code=output.exit_code).violations if foreign else ()
+            )
         found = [*reading.violations, *judge_run(result, experiment, output, history)]
         if self._config.launcher == "local":
             found += measure(result, output, self._limit)
