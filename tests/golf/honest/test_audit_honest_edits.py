@@ -123,11 +123,11 @@ OURS: dict[str, Edit] = {
     "queries without the turn in half of their dimensions": put(
         "        q = q * self.q_gain",
         "        half = self.head_dim // 2\n"
-        "        still = self.c_q(x).view(batch, length, self.heads, self.head_dim).transpose(1, 2)\n"
+        "        shape = (batch, length, self.heads, self.head_dim)\n"
+        "        still = self.c_q(x).view(shape).transpose(1, 2)\n"
         "        q = torch.cat((q[..., :half], still[..., half:]), dim=-1)\n"
         "        q = q * self.q_gain",
     ),
-    "weight decay": put('"weight_decay": 0.0', '"weight_decay": 0.01'),
     "decay of the matrices": put(
         "class Muon(torch.optim.Optimizer):\n",
         "def decay(parameters: list[nn.Parameter], rate: float) -> None:\n"
