@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from autoresearch import events
-from autoresearch.config import Config, MetricConfig
+from autoresearch.config import Config, LimitsConfig, MetricConfig
 from autoresearch.errors import ConfigError
 from autoresearch.history import History
 from autoresearch.ideas import moves, script, trials
@@ -176,6 +176,24 @@ def test_shapes_fit_what_the_campaign_sets() -> None:
         values.add(trials.parse(idea.description)["NUM_HEADS"][1])
         told.tell(events.IdeaDropped(idea=idea.id, reason="a test wants another"))
     assert values == {1, 2}
+
+
+@pytest.mark.parametrize(("limit", "grows"), [(0, True), (2_000_000, True), (1_010_000, False)])
+def test_what_would_not_fit_is_not_proposed(limit: int, grows: bool) -> None:
+    """An artifact close to its limit leaves no room for another layer; a smaller model fits."""
+    base = experiment(1.1, metrics={"artifact_bytes": 1_000_000})
+    told, plugin = story([base]), script.Plugin()
+    limits = LimitsConfig(artifact_bytes=limit)
+    plugin.configure(Config(preset="plain", metric=MetricConfig(sd=0.001), limits=limits))
+    layers = set()
+    for number in range(40):
+        idea = plugin.propose_idea(told.history, SOURCE, Random(number))
+        if idea is None:
+            break
+        layers.add(trials.parse(idea.description).get("NUM_LAYERS", (4, 4))[1])
+        told.tell(events.IdeaDropped(idea=idea.id, reason="a test wants another"))
+    assert (max(layers) > 4) is grows
+    assert min(layers) < 4
 
 
 def test_a_win_is_followed_the_same_way() -> None:

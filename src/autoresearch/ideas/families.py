@@ -78,7 +78,7 @@ HEADS = Family(
 )
 EXPANSION = Family(
     name="expansion",
-    weight=0.6,
+    weight=0.8,
     lean=1,
     up="the feed-forward part holds most of what a small model knows",
     down="a thinner feed-forward part leaves bytes and time for layers",

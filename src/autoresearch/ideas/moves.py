@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from random import Random
@@ -38,6 +39,7 @@ class Table:
 
     ``fixed`` holds the values that the environment sets: they take part in the checks of shape.
     ``scale`` and ``near`` are in units of the metric: a good gain, and a loss that is close to 0.
+    ``room`` is the share by which the artifact may still grow.
     """
 
     parameters: tuple[Hyperparameter, ...]
@@ -45,17 +47,40 @@ class Table:
     scale: float
     near: float
     fixed: Mapping[str, float] = field(factory=dict)
+    room: float = math.inf
 
     def named(self) -> dict[str, Hyperparameter]:
         """Return the movable hyperparameters by name."""
         return {item.name: item for item in self.parameters}
 
     def feasible(self, move: Move) -> bool:
-        """Return whether heads still divide the width and each other; unknown names do not bind."""
-        return shapes_agree({**self._values(), **self.fixed, **_numbers(move.values)})
+        """Return whether attention can be built and the artifact still fits, as far as is known."""
+        shapes = {**self._values(), **self.fixed, **_numbers(move.values)}
+        return shapes_agree(shapes) and growth(self.named(), move.values) <= self.room
 
     def _values(self) -> dict[str, float]:
         return _numbers({item.name: item.value for item in self.parameters})
+
+
+def growth(present: Mapping[str, Hyperparameter], values: Mapping[str, Value]) -> float:
+    """Return the share by which new values let a transformer grow; negative when it shrinks.
+
+    Its weights go with the layers and with the square of the width; the feed-forward part, about
+    half of them at the usual expansion, goes with the expansion.
+    """
+    factor = 1.0
+    for name, value in values.items():
+        kind, share = (
+            families.family(present[name]),
+            float(value) / (float(present[name].value) or 1.0),
+        )
+        if kind is families.DEPTH:
+            factor *= share
+        elif kind is families.WIDTH:
+            factor *= share**2
+        elif kind is families.EXPANSION:
+            factor *= (1 + share) / 2
+    return factor - 1
 
 
 def _numbers(values: Mapping[str, Value]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from random import Random
@@ -80,6 +81,7 @@ class Plugin:
             scale=scale,
             near=max(2 * self._config.metric.sd, 0.3 * scale),
             fixed=_fixed(self._config),
+            room=_room(self._config, history),
         )
 
     def _movable(self, history: History, source: str) -> Iterator[Hyperparameter]:
@@ -117,6 +119,13 @@ class Plugin:
         yield from sorted(jittered, key=lambda move: -move.worth)
         yield from bold
         yield from sorted(moves.pairs(table), key=lambda move: -move.worth)
+
+
+def _room(config: Config, history: History) -> float:
+    """Return the share by which the best artifact may grow under the limit."""
+    limit = config.limits.artifact_bytes
+    size = history.best.metrics.get(history.size) if history.best else None
+    return limit / size - 1 if limit > 0 and size else math.inf
 
 
 def _fixed(config: Config) -> dict[str, float]:
