@@ -10,7 +10,8 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 
 from autoresearch.golf.audit_tree import Script, line_of, shown
 from autoresearch.model import Violation
@@ -43,7 +44,7 @@ def _doubt(line: int, what: str) -> Violation:
 
 
 def _added(
-    now: Iterator[tuple[str, int]], before: Iterator[tuple[str, int]]
+    now: Iterable[tuple[str, int]], before: Iterable[tuple[str, int]]
 ) -> Iterator[tuple[str, int]]:
     left = Counter(text for text, _ in before)
     for text, line in now:
@@ -53,7 +54,12 @@ def _added(
             yield text, line
 
 
-def _losses(script: Script) -> Iterator[tuple[str, int]]:
+@lru_cache(maxsize=8)
+def _losses(script: Script) -> tuple[tuple[str, int], ...]:
+    return tuple(_loss_statements(script))
+
+
+def _loss_statements(script: Script) -> Iterator[tuple[str, int]]:
     """Statements of the functions that compute a loss, as far as they see a target or give it."""
     for node in script.walk():
         if not isinstance(node, ast.FunctionDef) or not any(map(_is_loss, ast.walk(node))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -31,7 +32,7 @@ class _Scope:
 
 def audit_forgery(script: Script, pristine: Script) -> Iterator[Violation]:
     """Yield each value of a score line that is bound, changed or passed in a new way."""
-    before = {scope.name: scope for scope in _scopes(pristine)}
+    before = {scope.name: scope for scope in _known_scopes(pristine)}
     trusted = _functions(script)
     for scope in _scopes(script):
         known = before.get(scope.name)
@@ -52,6 +53,11 @@ def audit_forgery(script: Script, pristine: Script) -> Iterator[Violation]:
 def _found(node: ast.AST, what: str) -> Violation:
     detail = what if isinstance(node, ast.FunctionDef | ast.Module) else f"{what}: {shown(node)}"
     return Violation(rule="S9", detail=detail, line=line_of(node))
+
+
+@lru_cache(maxsize=8)
+def _known_scopes(script: Script) -> tuple[_Scope, ...]:
+    return tuple(_scopes(script))
 
 
 def _scopes(script: Script) -> Iterator[_Scope]:

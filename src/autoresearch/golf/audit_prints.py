@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 
 from autoresearch.golf.audit_forgery import SCORE, audit_forgery
 from autoresearch.golf.audit_tree import Script, line_of, shown
@@ -47,6 +48,7 @@ def _s9(line: int, detail: str) -> Violation:
     return Violation(rule="S9", detail=detail, line=line)
 
 
+@lru_cache(maxsize=32)
 def _statements(script: Script, text: str) -> dict[str, int]:
     """The smallest statements that contain a text, as code, with their lines."""
     found: dict[str, int] = {}

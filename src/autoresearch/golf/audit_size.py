@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from autoresearch.golf.audit_settings import Setting, read_settings
 from autoresearch.golf.audit_tree import Script
@@ -100,6 +101,7 @@ def same_packing(script: Script, pristine: Script) -> bool:
     return _building(script) == _building(pristine)
 
 
+@lru_cache(maxsize=8)
 def _building(script: Script) -> dict[str, str]:
     return {
         node.name: ast.unparse(node)
