@@ -1,4 +1,4 @@
-"""Shows the ideas queue as queue.md, and lets a note veto a direction: ``veto: learning rate``."""
+"""Tries a person's ideas first, shows them in queue.md, and obeys notes such as ``veto: width``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,24 @@ _HEAD = "| rank | id | expected gain | direction | idea | by | what will happen 
 def register_projections(config: Config) -> Sequence[Projection]:
     """Offer ``queue.md``."""
     return [QueueMd(config.metric.sd)]
+
+
+@hookimpl(tryfirst=True)
+def propose_idea(history: History) -> Idea | None:
+    """Return the queued idea of the highest expected gain, before any other generator is asked."""
+    for item in history.ranked_queue:
+        if item.id not in history.tried and not vetoes(history, item.direction):
+            return Idea(
+                direction=item.direction,
+                description=item.description,
+                hypothesis=item.hypothesis,
+                generator=item.generator,
+                cites=[] if history.best_number is None else [history.best_number],
+                patch=item.patch,
+                env=item.env,
+                expected_gain=item.expected_gain,
+            )
+    return None
 
 
 @hookimpl
@@ -65,13 +83,13 @@ class QueueMd:
         veto = vetoes(history, item.direction)
         if veto:
             return f"dropped: {veto}"
-        dead = history.dead_ends.get(item.direction)
-        if dead is not None:
-            return f"runs, though its direction is a dead end: {dead.reason}"
+        if item.direction in history.dead_ends:
+            reason = history.dead_ends[item.direction].reason
+            return f"runs, though its direction is a dead end: {reason}"
         if item.patch is None and not item.env:
             return "runs if a plugin can write its code"
         if item.expected_gain is not None and item.expected_gain < 2 * self.sd:
-            return "runs, but a gain this small cannot be told from noise in one run"
+            return "runs, but one run cannot tell a gain this small from noise"
         return "runs"
 
 

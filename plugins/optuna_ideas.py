@@ -94,6 +94,6 @@ def _idea(history: ar.History, now: Numbers, point: Numbers, source: str) -> ar.
         description=", ".join(f"{name} {now[name]} -> {point[name]}" for name in changes),
         hypothesis="the density of good trials against that of bad ones is highest here (TPE)",
         evidence=[f"{name}={value}" for name, value in point.items()],
-        cites=[history.best_number or 0],
+        cites=[] if history.best_number is None else [history.best_number],
         source=source,
     )

@@ -1,0 +1,96 @@
+"""A small gain must not make the script longer."""
+
+import pytest
+
+from autoresearch import Config, Verdict
+from autoresearch.config import MetricConfig
+from autoresearch.plugins import Plugins
+from autoresearch.testing import (
+    DecisionPolicyContract,
+    KeepBetter,
+    candidate,
+    experiment,
+    history,
+)
+
+SCRIPT = 'A = 1\nprint(f"score: {1 - 0.0001 * A}")\n'
+LONGER = """
+from autoresearch import Idea, hookimpl
+
+@hookimpl
+def propose_idea(history, source):
+    new = "A = 1\\nA += 1" if history.next_number == 1 else "A = 3"
+    more = source.replace("A = 1", new)
+    words = dict(direction="a", description=f"change {history.next_number}", hypothesis="it helps")
+    return Idea(source=more, **words)
+"""
+
+
+class TestContract(DecisionPolicyContract):
+    @pytest.fixture
+    def plugin(self, single_file):
+        return single_file("simplicity_veto")
+
+
+@pytest.fixture
+def judge(single_file):
+    """Judges a score against a best of 1.0, after a change of so many lines."""
+
+    def decide(score: float, added: int, removed: int, better: str = "lower", **settings):
+        config = Config(
+            preset="plain",
+            metric=MetricConfig(sd=0.001, better=better),
+            plugins={"simplicity_veto": settings},
+        )
+        plugins = Plugins.only(KeepBetter(), single_file("simplicity_veto"), config=config)
+        made = experiment(score, added_lines=added, removed_lines=removed)
+        past = history([1.0], better=better)
+        return plugins.decide(candidate(score, past, experiment=made), past)
+
+    return decide
+
+
+@pytest.mark.parametrize(("better", "score"), [("lower", 0.9985), ("higher", 1.0015)])
+def test_a_small_gain_with_more_lines_is_discarded(judge, better, score):
+    """Fifteen ten-thousandths are not worth three lines, whichever way the metric points."""
+    decision = judge(score, 4, 1, better)
+    assert decision.verdict is Verdict.DISCARD
+    assert decision.policy == "simplicity_veto"
+    assert decision.reason.startswith(
+        "too little for its length: a gain of 0.001500 is under 0.002000, and the script grows "
+        "by 3 lines; better than"
+    )
+
+
+@pytest.mark.parametrize(("added", "removed"), [(1, 1), (2, 9), (0, 0)])
+def test_a_small_gain_may_keep_or_cut_the_length(judge, added, removed):
+    """A changed number, a deletion and an override of the environment cost nothing."""
+    assert judge(0.9985, added, removed).verdict is Verdict.KEEP
+
+
+def test_a_large_gain_may_cost_lines(judge):
+    """Over the threshold the length does not matter."""
+    assert judge(0.99, 400, 0).verdict is Verdict.KEEP
+
+
+def test_a_discard_stays_as_it_was(judge):
+    """What the policies refuse keeps their reason and their name."""
+    decision = judge(1.1, 4, 0)
+    assert decision.policy == "keep_better"
+    assert "not better" in decision.reason
+
+
+def test_the_threshold_and_the_allowance_can_be_set(judge):
+    """A person says in metric units what a line is worth."""
+    assert judge(0.9985, 4, 1, small_gain=0.001).verdict is Verdict.KEEP
+    assert judge(0.9985, 4, 1, free_lines=3).verdict is Verdict.KEEP
+    assert judge(0.99, 4, 1, small_gain=0.1).verdict is Verdict.DISCARD
+
+
+def test_a_campaign_prefers_the_shorter_of_two_changes(campaign):
+    """In a campaign the longer script is discarded, and a change of one number is kept."""
+    running = campaign("simplicity_veto", SCRIPT, "[metric]\nsd = 0.001\n", ideas=LONGER)
+    running.run(experiments=3, wait=False)
+    first, second = running.history.experiments[1:]
+    assert (first.added_lines, first.removed_lines, first.verdict) == (1, 0, Verdict.DISCARD)
+    assert (second.added_lines, second.removed_lines, second.verdict) == (1, 1, Verdict.KEEP)
