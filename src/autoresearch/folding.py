@@ -266,6 +266,11 @@ def _merged(runs: tuple[Run, ...], metric: str, size: str) -> dict[str, float]:
     return merged
 
 
+@_on(events.RunLocked)
+def _locked(history: History, event: events.RunLocked, _: str) -> History:
+    return _change(history, event.experiment, locks=event.locks)
+
+
 @_on(events.FixAttempted)
 def _fixed(history: History, event: events.FixAttempted, _: str) -> History:
     return _change(history, event.experiment, fixes=event.attempt)

@@ -131,6 +131,17 @@ def extract_metrics(output: RunOutput) -> Mapping[str, float] | None:
     """
 
 
+@hookspec
+def lock_run(output: RunOutput) -> Mapping[str, str] | None:
+    """Say what the score of a completed run was measured with.
+
+    Called after the metrics were extracted. Digests of the evaluation code, the tokenizer and the
+    validation data, the name of the hardware: a score is compared with the best one only under the
+    same locks. A different ``hardware`` is said in the decision, any other difference makes the
+    verdict ``quarantine``. Collecting and merged; ``None`` locks nothing.
+    """
+
+
 @hookspec(firstresult=True)
 def should_stop_run(
     request: RunRequest, observed: Mapping[str, float], history: History
@@ -217,6 +228,7 @@ HOOKS = (
     "audit_change",
     "launch_run",
     "extract_metrics",
+    "lock_run",
     "should_stop_run",
     "audit_run",
     "analyze_run",

@@ -307,3 +307,32 @@ def test_score_that_is_not_finite_is_no_score(campaign: Go) -> None:
     made = campaign(2, plugins=(ScriptedIdeas([nan]),))
     assert made.history.experiments[1].metrics == {}
     assert made.history.experiments[1].verdict is Verdict.CRASH
+
+
+class _Locks:
+    """Answers with the next locks for each run."""
+
+    def __init__(self, *answers: dict[str, str]) -> None:
+        self._answers = list(answers)
+
+    @hookimpl
+    def lock_run(self) -> dict[str, str]:
+        return self._answers.pop(0)
+
+
+def test_score_under_another_lock_is_not_compared(campaign: Go) -> None:
+    """A better score on other data is quarantined, not kept."""
+    locks = _Locks({"validation": "aaa"}, {"validation": "bbb"})
+    made = campaign(2, plugins=(ScriptedIdeas([set_constant("WIDTH", 6)]), locks))
+    assert made.history.experiments[1].verdict is Verdict.QUARANTINE
+    assert made.history.best_number == 0
+
+
+def test_other_hardware_is_said_in_the_decision(campaign: Go) -> None:
+    """A result from another machine counts, and the reason tells of it."""
+    locks = _Locks({"hardware": "8x H100"}, {"hardware": "cpu"})
+    made = campaign(2, plugins=(ScriptedIdeas([set_constant("WIDTH", 6)]), locks))
+    decision = made.history.experiments[1].decision
+    assert decision is not None
+    assert decision.verdict is Verdict.KEEP
+    assert "on other hardware than experiment 0: cpu, not 8x H100" in decision.reason

@@ -71,6 +71,7 @@ CALLS: dict[str, Callable[[Plugins, Path], object]] = {
         run_request(folder, launcher="dry"), workspace(folder)
     ).poll(),
     "extract_metrics": lambda plugins, folder: plugins.extract_metrics(run_output(folder)),
+    "lock_run": lambda plugins, folder: plugins.lock_run(run_output(folder)),
     "should_stop_run": lambda plugins, folder: plugins.should_stop_run(
         run_request(folder), {"loss": 1e9}, PAST
     ),

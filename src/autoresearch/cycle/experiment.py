@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attrs import evolve
+
 from autoresearch import events
 from autoresearch.cycle import changes, proposals, runs
 from autoresearch.cycle.kit import Kit
+from autoresearch.cycle.locks import broken_locks, other_hardware
 from autoresearch.cycle.proposals import current
 from autoresearch.model import (
     Analysis,
@@ -119,7 +122,11 @@ def _audit(kit: Kit, output: RunOutput) -> None:
     if output.status is not RunStatus.COMPLETED:
         return
     experiment = current(kit)
-    for index, item in enumerate(kit.plugins.audit_run(experiment, output, kit.history)):
+    found = (
+        *broken_locks(experiment, kit.history),
+        *kit.plugins.audit_run(experiment, output, kit.history),
+    )
+    for index, item in enumerate(found):
         if item.blocks:
             kit.recorder.record(
                 events.AuditFailed(
@@ -182,6 +189,7 @@ def _decide(kit: Kit, output: RunOutput) -> Decision:
         violations=experiment.violations,
     )
     decision = kit.plugins.decide(candidate, history)
+    decision = evolve(decision, reason=decision.reason + other_hardware(experiment, history))
     blocking = [item for item in experiment.violations if item.blocks]
     if blocking and decision.verdict in (Verdict.KEEP, Verdict.RERUN):
         reason = f"{blocking[0].rule}: {blocking[0].detail}"

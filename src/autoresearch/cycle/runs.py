@@ -199,6 +199,12 @@ def _record_end(kit: Kit, request: RunRequest, output: RunOutput) -> None:
         ),
         event_id=f"{request.name}/metrics",
     )
+    locks = kit.plugins.lock_run(output) if output.status is RunStatus.COMPLETED else {}
+    if locks:
+        kit.recorder.record(
+            events.RunLocked(run=request.name, experiment=request.experiment, locks=dict(locks)),
+            event_id=f"{request.name}/locks",
+        )
 
 
 def _measure(path: Path) -> tuple[int, str]:

@@ -22,6 +22,7 @@ from autoresearch.events.outcomes import (
     PredictionScored,
     QuarantineResolved,
     RunFinished,
+    RunLocked,
     RunRequested,
     RunStarted,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "QuarantineResolved",
     "ReasoningRecorded",
     "RunFinished",
+    "RunLocked",
     "RunRequested",
     "RunStarted",
     "event",

@@ -67,6 +67,15 @@ class MetricsExtracted(Event):
     metrics: Mapping[str, float] = doc("name to value", factory=dict)
 
 
+@event("run_locked")
+class RunLocked(Event):
+    """What the score of a run was measured with; only scores under one lock are compared."""
+
+    run: str = run_name()
+    experiment: int = experiment_number()
+    locks: Mapping[str, str] = doc("name to digest, or to the name of the hardware", factory=dict)
+
+
 @event("fix_attempted")
 class FixAttempted(Event):
     """A trivial crash was mended and the experiment is tried again."""

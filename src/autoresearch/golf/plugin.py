@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from autoresearch.config import Config, setting
 from autoresearch.errors import AutoresearchError
 from autoresearch.golf.after_run import judge_run, measure, score_again
 from autoresearch.golf.audit import audit_change as audit
 from autoresearch.golf.audit import needs_model_tests
+from autoresearch.golf.locks import lock_of
 from autoresearch.golf.log_formats import read_log
 from autoresearch.golf.own_run import OwnReading, read_result
 from autoresearch.golf.preset import ARTIFACT_BYTES
@@ -88,6 +89,17 @@ class Plugin:
         if reading.result is not None:
             return reading.result.metrics()
         return _canonical_pair(output) if _prints_no_result(reading) else None
+
+    @hookimpl
+    def lock_run(self, output: RunOutput) -> Mapping[str, str] | None:
+        """Lock evaluation code, tokenizer, validation data and hardware."""
+        if output.script_path is None or not output.log_path.exists():
+            return None
+        result = read_result(output.log_path, output.exit_code).result
+        if result is None:
+            return None
+        source = output.script_path.read_text(encoding="utf-8", errors="replace")
+        return asdict(lock_of(source, result))
 
     @hookimpl
     def should_stop_run(self, observed: Mapping[str, float]) -> str | None:

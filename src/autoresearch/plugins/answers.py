@@ -103,6 +103,15 @@ def metrics(answer: object, _: str) -> Mapping[str, Any]:
     return answer
 
 
+def locks(answer: object, _: str) -> Mapping[str, str]:
+    """Check that locks are a mapping from names to texts."""
+    if not isinstance(answer, Mapping):
+        raise NonsenseError(f"{_shown(answer)} is not a mapping of names to texts")
+    _strings("a lock's name", answer)
+    _strings("a lock", answer.values())
+    return answer
+
+
 def number(value: object) -> float:
     """Check one metric's value: a finite real number."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):

@@ -36,6 +36,7 @@ from autoresearch.plugins.failures import PluginFailure
 from autoresearch.plugins.gathering import (
     add_commands,
     gather_projections,
+    merge,
     merge_metrics,
     unaudited,
 )
@@ -175,6 +176,14 @@ class Plugins:
         """
         found = self._calls.collect("extract_metrics", answers.metrics, {"output": output})
         return merge_metrics(found, self._calls)
+
+    def lock_run(self, output: RunOutput) -> Mapping[str, str]:
+        """Return what a score was measured with, by name.
+
+        Raises PluginError when two plugins give one name different values.
+        """
+        found = self._calls.collect("lock_run", answers.locks, {"output": output})
+        return merge(found, "lock")
 
     def should_stop_run(
         self, request: RunRequest, observed: Mapping[str, float], history: History

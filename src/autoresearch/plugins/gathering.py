@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from attrs import frozen
@@ -20,6 +20,8 @@ from autoresearch.projections import Projection
 
 if TYPE_CHECKING:
     import pluggy
+
+T = TypeVar("T")
 
 # Written by the loop itself, or read by it.
 _TAKEN = ("results.tsv", "notes.md", "run.log", "events.duckdb")
@@ -38,13 +40,22 @@ def merge_metrics(
 
     Raises PluginError when two plugins give one name different values.
     """
-    merged: dict[str, float] = {}
+    numbers = [(plugin, _numbers(plugin, metrics, calls)) for plugin, metrics in found]
+    return merge(numbers, "metric")
+
+
+def merge(found: Sequence[tuple[str, Mapping[str, T]]], what: str) -> dict[str, T]:
+    """Put the mappings of several plugins together.
+
+    Raises PluginError when two plugins give one name different values.
+    """
+    merged: dict[str, T] = {}
     giver: dict[str, str] = {}
-    for plugin, metrics in found:
-        for name, value in _numbers(plugin, metrics, calls).items():
+    for plugin, values in found:
+        for name, value in values.items():
             if merged.setdefault(name, value) != value:
                 raise PluginError(
-                    f"two values for metric {name!r}: {merged[name]!r} from {giver[name]} and "
+                    f"two values for {what} {name!r}: {merged[name]!r} from {giver[name]} and "
                     f"{value!r} from {plugin}; let one of them read it, or block one with no:NAME"
                 )
             giver.setdefault(name, plugin)
