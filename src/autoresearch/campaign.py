@@ -95,7 +95,10 @@ class Campaign:
             target = until
             if experiments is not None:
                 target = len(history.decided) + experiments
-            return self._drive(kit, target, wait, accept_plugin_changes)
+            try:
+                return self._drive(kit, target, wait, accept_plugin_changes)
+            finally:
+                active.close()
 
     def _drive(self, kit: Kit, target: int | None, wait: bool, accepted: bool) -> str:
         started = kit.history.started

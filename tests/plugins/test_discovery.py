@@ -133,6 +133,14 @@ def test_the_command_line_has_the_last_word(load):
     assert "evidence" not in load("no:evidence", active=("evidence",)).active
 
 
+def test_one_word_blocks_a_folder(load, write):
+    """no:plugins/*.py leaves files that are there to be copied, and one of them can be named."""
+    write("a", DECIDE.format(reason="a"))
+    write("b", DECIDE.format(reason="b"))
+    assert not {"a", "b"} & load(active=("no:plugins/*.py",)).active.keys()
+    assert said(load("a", active=("no:plugins/*.py",))) == "a"
+
+
 def test_a_program_brings_plugins_as_objects(load):
     """A class or an instance from a notebook is active under its own name."""
     plugins = load(KeepBetter)
