@@ -53,7 +53,7 @@ def test_names_tell_the_family(name: str, value: bool | int | float, family: str
 @pytest.mark.parametrize(
     ("name", "value", "first"),
     [
-        ("MATRIX_LR", 0.04, {0.06, 0.02667}),
+        ("MATRIX_LR", 0.04, {0.06, 0.0267}),
         ("MUON_MOMENTUM", 0.95, {0.975, 0.9}),
         ("NUM_LAYERS", 9, {10, 8}),
         ("MODEL_DIM", 512, {576, 448}),

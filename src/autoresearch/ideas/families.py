@@ -78,7 +78,7 @@ HEADS = Family(
 )
 EXPANSION = Family(
     name="expansion",
-    weight=0.8,
+    weight=0.95,
     lean=1,
     up="the feed-forward part holds most of what a small model knows",
     down="a thinner feed-forward part leaves bytes and time for layers",
@@ -289,4 +289,5 @@ def values(parameter: Hyperparameter) -> tuple[Value, ...]:
 def _rounded(value: Number, parameter: Hyperparameter) -> Number:
     if parameter.type == "int":
         return max(1, round(value))
-    return float(short(float(f"{value:.4g}")))
+    digits = 5 if 0.5 < value < 1 else 3  # close to one the distance to one is what counts
+    return float(short(float(f"{value:.{digits}g}")))

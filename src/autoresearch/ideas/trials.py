@@ -115,7 +115,7 @@ def expected_gain(
         return prior
     newest = steps[0]
     slope = newest.gain / (newest.end - newest.start or 1.0)
-    limit = max(newest.gain, 0.5 * scale)
+    limit = 0.5 * max(newest.gain, scale)  # so that a bolder step promises no more than the same
     return max(-limit, min(limit, 0.5 * slope * (end - start))) + 0.2 * prior
 
 

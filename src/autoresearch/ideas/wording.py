@@ -64,12 +64,11 @@ def _outcome(number: int, history: History) -> str:
 
 
 def _evidence(cites: tuple[int, ...], history: History) -> tuple[str, ...]:
+    """Return the cited results, and the newest lesson among them."""
     known = [number for number in cites if number < len(history.experiments)]
     told = [_outcome(number, history) for number in known]
-    lessons = {item.experiment: item.text for item in history.lessons}
-    told += [
-        f"lesson of experiment {number}: {lessons[number]}" for number in known if number in lessons
-    ]
+    lessons = [item for item in history.lessons if item.experiment in known]
+    told += [f"lesson of experiment {item.experiment}: {item.text}" for item in lessons[-1:]]
     return tuple(told)
 
 
