@@ -9,6 +9,7 @@ import pytest
 
 from autoresearch.errors import DataError
 from autoresearch.golf.canary import CanaryReport, format_report, run_canary
+from autoresearch.golf.canary_audit import audit_measuring
 from autoresearch.golf.model_tests import Outcome, random_stream
 
 np = pytest.importorskip("numpy")
@@ -227,6 +228,26 @@ def test_the_script_sees_no_credentials_and_no_network(
         encoding="utf-8",
     )
     assert "[] http://127.0.0.1:9" in run_canary(script, tokenizer=tokenizer).notes[0]
+
+
+def test_the_canary_as_an_audit(tokenizer: Path, tmp_path: Path) -> None:
+    """A failed test is a violation under its own rule, and an honest source has no finding."""
+    source = MINI.read_text(encoding="utf-8")
+    assert audit_measuring(source, tokenizer=tokenizer, env=QUICK) == ()
+    leak = source.replace(SCORE, SCORE + "        nats[i] *= 0.9\n")
+    found = audit_measuring(leak, tokenizer=tokenizer, env=QUICK)
+    assert {"T2", "T5"} <= {v.rule for v in found if v.blocks}
+
+
+@pytest.mark.parametrize(("typed", "blocks"), [(True, True), (False, False)])
+def test_an_evaluation_change_that_cannot_be_tested_is_stopped(
+    typed: bool, blocks: bool, tokenizer: Path
+) -> None:
+    """Untested measuring sticks are not believed; a mere doubt stays a warning."""
+    source = "raise RuntimeError('CUDA is required')\n"
+    found = audit_measuring(source, tokenizer=tokenizer, typed=typed)
+    assert [(v.rule, v.blocks) for v in found] == [("T5", blocks)]
+    assert "CUDA is required" in found[0].detail
 
 
 def test_the_same_seed_repeats_a_canary(tokenizer: Path) -> None:

@@ -169,7 +169,8 @@ def not_possible(rule: str, name: str, why: str) -> TestResult:
 
 def _result(rule: str, name: str, good: bool, detail: str, **numbers: float) -> TestResult:
     outcome = Outcome.PASSED if good else Outcome.FAILED
-    return TestResult(rule=rule, name=name, outcome=outcome, detail=detail, numbers=numbers)
+    finite = {key: float(value) for key, value in numbers.items() if math.isfinite(value)}
+    return TestResult(rule=rule, name=name, outcome=outcome, detail=detail, numbers=finite)
 
 
 def _before(answer: Answer, first: int) -> dict[int, float]:
