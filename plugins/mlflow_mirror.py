@@ -24,7 +24,7 @@ class Settings:
 
     tracking_uri: str = setting("", "such as http://localhost:5000; empty: mirror nothing")
     experiment: str = setting("autoresearch", "name of the MLflow experiment that holds the runs")
-    seconds: float = setting(2.0, "time for one verdict; what is left over follows with the next")
+    seconds: float = setting(3.0, "time for one verdict; what is left over follows with the next")
 
 
 class Plugin:
@@ -37,8 +37,8 @@ class Plugin:
 
     @hookimpl
     def event_recorded(self, event: Recorded, history: History) -> None:
-        """Bring the server up to date after a verdict, the newest experiment first."""
-        if event.type != "decided" or not self._settings.tracking_uri:
+        """Bring the server up to date after a verdict or a stop, the newest experiment first."""
+        if event.type not in ("decided", "campaign_stopped") or not self._settings.tracking_uri:
             return
         self._deadline = time.monotonic() + self._settings.seconds
         name = self._settings.experiment

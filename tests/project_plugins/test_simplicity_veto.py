@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoresearch import Config, Verdict
+from autoresearch import Config, Verdict, events
 from autoresearch.config import MetricConfig
 from autoresearch.plugins import Plugins
 from autoresearch.testing import (
@@ -11,6 +11,8 @@ from autoresearch.testing import (
     candidate,
     experiment,
     history,
+    steps,
+    story,
 )
 
 SCRIPT = 'A = 1\nprint(f"score: {1 - 0.0001 * A}")\n'
@@ -85,6 +87,36 @@ def test_the_threshold_and_the_allowance_can_be_set(judge):
     assert judge(0.9985, 4, 1, small_gain=0.001).verdict is Verdict.KEEP
     assert judge(0.9985, 4, 1, free_lines=3).verdict is Verdict.KEEP
     assert judge(0.99, 4, 1, small_gain=0.1).verdict is Verdict.DISCARD
+
+
+def applied(text: str, added: int, removed: int) -> events.ChangeApplied:
+    """Return the fact that a change was written into the script of experiment 1."""
+    return events.ChangeApplied(
+        experiment=1,
+        source_digest=steps.digest(text),
+        parent_digest=steps.digest("before"),
+        added_lines=added,
+        removed_lines=removed,
+    )
+
+
+def test_lines_are_those_of_the_change_and_its_fixes():
+    """History counts a change once, even when a crash of the loop made it be told twice."""
+    told, made = story([1.0]), experiment(0.9)
+    for fact in steps.proposal(told.history, made):
+        told.tell(fact)
+    told.tell(applied("change", 5, 2))
+    told.tell(applied("change", 5, 2))
+    change = told.history.experiments[1]
+    told.tell(events.AuditPassed(experiment=1))
+    told.tell(
+        events.CommitMade(experiment=1, commit="c" * 40, parent="p" * 40, ref="refs/autoresearch/1")
+    )
+    told.tell(applied("fixed", 1, 1))
+    told.tell(applied("fixed", 1, 1))
+    fixed = told.history.experiments[1]
+    assert (change.added_lines, change.removed_lines) == (5, 2)
+    assert (fixed.added_lines, fixed.removed_lines) == (6, 3)
 
 
 def test_a_campaign_prefers_the_shorter_of_two_changes(campaign):
