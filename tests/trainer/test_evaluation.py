@@ -85,7 +85,7 @@ def test_ranks_score_every_sequence_once(hp: train_gpt.Hyperparameters) -> None:
     data = load(hp)
     total = data.scored // hp.train_seq_len
     for world_size in (1, 2, 4, 8):
-        seen = []
+        seen: list[int] = []
         for rank in range(world_size):
             batches = train_gpt.token_batches(hp, make_runtime(rank, world_size), data)
             for start, count, inputs, targets in batches:

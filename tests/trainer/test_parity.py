@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_default_parameters_have_the_challenges_names_and_shapes() -> None:
 
 
 @pytest.mark.parametrize("case", ["tied", "untied_clipped"])
-def test_training_losses_follow_the_recorded_ones(case: str, tmp_path: train_gpt.Path) -> None:
+def test_training_losses_follow_the_recorded_ones(case: str, tmp_path: Path) -> None:
     """The same seed gives the challenge's loss at each of twelve steps, after a warm-up."""
     recorded = json.loads((PARITY / "training_losses.json").read_text())[case]
     tokens = training_tokens()
