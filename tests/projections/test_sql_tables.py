@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from autoresearch import events
-from autoresearch.log import EventLog, MemoryLog, Writer
+from autoresearch.log import EventLog, EventTable, MemoryLog, View, Writer
 from autoresearch.projections.columns import event_table
 from autoresearch.projections.sql_page import sql_page
 from autoresearch.projections.tables import open_store, people_schema
@@ -212,24 +214,34 @@ def test_typed_columns(log: MemoryLog) -> None:
     assert kinds["env"] == "MAP(VARCHAR, VARCHAR)"
 
 
+@pytest.fixture(scope="module")
+def empty() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to the tables of a log without events."""
+    with MemoryLog(people_schema()).connect() as connection:
+        yield connection
+
+
 @pytest.mark.parametrize("table", [*people_schema().tables, *people_schema().views])
-def test_every_column_is_what_the_page_says(log: MemoryLog, table: Any) -> None:
+def test_every_column_is_what_the_page_says(
+    empty: duckdb.DuckDBPyConnection, table: EventTable | View
+) -> None:
     """Names and types in the database are the documented ones, and every column has a meaning."""
-    described = ask(log, f'SELECT column_name, column_type FROM (DESCRIBE "{table.name}")')
+    query = f'SELECT column_name, column_type FROM (DESCRIBE "{table.name}")'
+    described = empty.execute(query).fetchall()
     assert described == [(column.name, column.kind) for column in table.columns]
     assert all(column.doc for column in table.columns)
     assert table.doc.endswith(".")
 
 
-def test_the_page_is_the_code(log: MemoryLog) -> None:
+def test_the_page_is_the_code() -> None:
     """docs/sql.md is generated; when this fails: python -m autoresearch.projections.sql_page."""
     assert (DOCS / "sql.md").read_text() == sql_page()
 
 
-def test_the_page_asks_questions_that_work(log: MemoryLog) -> None:
+def test_the_page_asks_questions_that_work(empty: duckdb.DuckDBPyConnection) -> None:
     """The example queries of the page run."""
     block = sql_page().split("```sql\n")[1].split("```")[0]
     questions = [question for question in block.split(";") if question.strip()]
     assert len(questions) == 3
     for question in questions:
-        assert ask(log, question) == []
+        assert empty.execute(question).fetchall() == []
