@@ -155,6 +155,18 @@ def test_two_plugins_of_one_name_are_refused(load, write):
         load()
 
 
+def test_an_installed_namesake_changes_nothing(load, distribution):
+    """A distribution with a built-in's name steps back until somebody asks for that name."""
+    distribution("greedy", "from autoresearch import *\n" + DECIDE.format(reason="theirs"))
+    plugins = load()
+    assert said(plugins).endswith("is the baseline")
+    told = [item for item in plugins.infos() if item.name == "greedy"]
+    assert [item.active for item in told] == [True, False]
+    assert told[1].problem == "its name is taken by built-in; rename one of them"
+    with pytest.raises(PluginError, match="'greedy': built-in and distribution greedy; rename"):
+        load("greedy")
+
+
 def test_one_file_named_twice_is_one_plugin(load, write):
     """--plugin plugins/mine.py names the file that is there anyway."""
     path = write("mine", DECIDE.format(reason="mine"))

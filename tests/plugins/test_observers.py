@@ -1,5 +1,6 @@
 """An observer that raises, hangs or prints changes nothing for anybody else."""
 
+import _thread
 import sqlite3
 import sys
 import threading
@@ -131,6 +132,24 @@ def test_streams_are_given_back(only):
     plugins, _ = only(RecordingObserver())
     before = (sys.stdout, sys.stderr)
     plugins.event_recorded(EVENTS[0], TOLD.history)
+    assert (sys.stdout, sys.stderr) == before
+
+
+def test_streams_are_given_back_when_a_person_interrupts(only):
+    """Control-C while an observer works leaves the terminal as it was."""
+
+    class Interrupted(Hangs):
+        @hookimpl
+        def event_recorded(self):
+            _thread.interrupt_main()
+            self.release.wait(30)
+
+    slow = Interrupted()
+    plugins, _ = only(slow)
+    before = (sys.stdout, sys.stderr)
+    with pytest.raises(KeyboardInterrupt):
+        plugins.event_recorded(EVENTS[0], TOLD.history)
+    slow.release.set()
     assert (sys.stdout, sys.stderr) == before
 
 

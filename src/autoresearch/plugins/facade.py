@@ -43,7 +43,7 @@ from autoresearch.plugins.gathering import (
 from autoresearch.plugins.info import PluginInfo
 from autoresearch.plugins.isolation import PATIENCE
 from autoresearch.plugins.registry import Registry
-from autoresearch.plugins.sources import from_file, from_object, refuse_duplicates
+from autoresearch.plugins.sources import from_file, from_object, settle_names
 
 if TYPE_CHECKING:
     from autoresearch.log import Recorded
@@ -91,7 +91,7 @@ class Plugins:
             from_file(plugin, plugin.parent) if isinstance(plugin, Path) else from_object(plugin)
             for plugin in plugins
         )
-        refuse_duplicates(found)
+        settle_names(found, ())
         settings = config or Config(preset="plain")
         return cls(Registry.of(settings, found, found, frozenset(), {}, patience))
 

@@ -44,17 +44,19 @@ class Observer:
         Raises what the work raised, or HungError when it takes too long.
         """
         job = _Job(work)
-        thread = self._started()
-        muffled = _Muffled(thread)
-        self._jobs.put(job)
-        if not job.done.wait(self._patience):
-            # What it prints when it wakes up is nobody's business either: it stays muffled.
-            self.off = True
+        muffled = _Muffled(self._started())
+        try:
+            self._jobs.put(job)
+            self.off = not job.done.wait(self._patience)
+        finally:
+            # A hung one stays muffled: what it prints when it wakes up is nobody's business.
+            if not self.off:
+                muffled.restore()
+        if self.off:
             raise HungError(
                 f"took over {self._patience:g} seconds; it is switched off for the rest of this "
                 "process"
             )
-        muffled.restore()
         if job.error is not None:
             raise job.error
 

@@ -91,22 +91,17 @@ class Registry:
 
     def infos(self) -> tuple[PluginInfo, ...]:
         """Describe the active plugins in the order of registration, then the others."""
-        active = {item.name for item in self.loaded}
+        active = {id(item.found) for item in self.loaded}
         described = [self._info(item, active=True) for item in self.loaded]
-        return (*described, *(self._other(item) for item in self.found if item.name not in active))
+        return (*described, *(self._other(item) for item in self.found if id(item) not in active))
 
     def _other(self, found: Found) -> PluginInfo:
+        if found.shadow:
+            return _unusable(found, f"its name is taken by {found.shadow}; rename one of them")
         try:
             return self._info(load(found), active=False)
         except AutoresearchError as error:
-            return PluginInfo(
-                name=found.name,
-                version=found.version,
-                source=found.source,
-                digest="",
-                active=False,
-                problem=self.missing.get(found.name, str(error)),
-            )
+            return _unusable(found, self.missing.get(found.name, str(error)))
 
     def _info(self, item: Loaded, *, active: bool) -> PluginInfo:
         return PluginInfo(
@@ -119,6 +114,17 @@ class Registry:
             hooks=item.hooks,
             settings=settings_of(item.name, item.shape, self.config),
         )
+
+
+def _unusable(found: Found, problem: str) -> PluginInfo:
+    return PluginInfo(
+        name=found.name,
+        version=found.version,
+        source=found.source,
+        digest="",
+        active=False,
+        problem=problem,
+    )
 
 
 def _load_all(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autoresearch.config import Config
 from autoresearch.errors import ConfigError, PluginError
-from autoresearch.plugins.sources import Found, find, from_file, from_object, refuse_duplicates
+from autoresearch.plugins.sources import Found, find, from_file, from_object, settle_names
 from autoresearch.structure import suggest
 
 LOAD = "AUTORESEARCH_LOAD_PLUGINS"
@@ -43,8 +43,7 @@ def find_all(
     known = {item.path.resolve() for item in found if item.path}
     paths = dict.fromkeys(_path(wish, project) for wish in asked if _is_file(wish))
     files = tuple(from_file(path, project) for path in paths if path.resolve() not in known)
-    refuse_duplicates([*found, *files, *given])
-    return (*found, *files, *given)
+    return settle_names([*found, *files, *given], named(config, asked))
 
 
 def choose(found: Sequence[Found], config: Config, asked: Sequence[str]) -> tuple[Found, ...]:
@@ -54,8 +53,8 @@ def choose(found: Sequence[Found], config: Config, asked: Sequence[str]) -> tupl
     The last word about a name counts; ``no:plugins/*.py`` blocks every plugin whose source fits.
     Raises PluginError for a name that nobody has.
     """
-    by_name = {item.name: item for item in found}
-    on = {item.name: item.default for item in found}
+    by_name = {item.name: item for item in found if not item.shadow}
+    on = {item.name: item.default for item in by_name.values()}
     for wish in (*config.active, *asked):
         for name in _meant(wish, found):
             on[_known(name, by_name)] = not wish.startswith(BLOCK)
@@ -64,9 +63,10 @@ def choose(found: Sequence[Found], config: Config, asked: Sequence[str]) -> tupl
     return tuple(by_name[name] for name in order if on[name])
 
 
-def named(config: Config, asked: Sequence[str]) -> frozenset[str]:
+def named(config: Config, asked: Iterable[str]) -> frozenset[str]:
     """Return the names that somebody asked for, so that their absence is an error."""
-    return frozenset(_name(wish) for wish in (*config.active, *asked))
+    wishes_ = (wish for wish in (*config.active, *asked) if not wish.startswith(BLOCK))
+    return frozenset(_name(wish) for wish in wishes_)
 
 
 def check_tables(config: Config, found: Iterable[Found]) -> None:

@@ -8,13 +8,13 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from autoresearch.config import Config
 from autoresearch.errors import PluginError
@@ -29,6 +29,7 @@ class Found:
     """A plugin that can be loaded; ``source`` says for people where it is.
 
     ``digest`` computes the sha256 of its source; ``default`` makes it active without being named.
+    ``shadow`` is the source of the plugin that has its name, so that it cannot take part.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Found:
     load: Callable[[], object] = field(eq=False)
     digest: Callable[[], str] = field(eq=False)
     path: Path | None = None
+    shadow: str = ""
     needs: str = ""
 
 
@@ -49,19 +51,29 @@ def find(config: Config, project: Path) -> tuple[Found, ...]:
     return tuple(found)
 
 
-def refuse_duplicates(found: Iterable[Found]) -> None:
-    """Refuse two plugins of one name.
+def settle_names(found: Iterable[Found], asked: Collection[str]) -> tuple[Found, ...]:
+    """Give each name to one plugin.
 
-    Raises PluginError that names both sources.
+    A distribution that nobody asked for by name steps back, since installing it must change
+    nothing. Raises PluginError that names both sources otherwise.
     """
-    seen: dict[str, Found] = {}
+    owner: dict[str, Found] = {}
+    settled = []
     for item in found:
-        if item.name in seen:
-            raise PluginError(
-                f"two plugins are called {item.name!r}: {seen[item.name].source} and "
-                f"{item.source}; rename one of them"
-            )
-        seen[item.name] = item
+        first = owner.setdefault(item.name, item)
+        if first is not item:
+            item = _stepped_back(item, first, asked)
+        settled.append(item)
+    return tuple(settled)
+
+
+def _stepped_back(item: Found, first: Found, asked: Collection[str]) -> Found:
+    if item.default or item.name in asked:
+        raise PluginError(
+            f"two plugins are called {item.name!r}: {first.source} and {item.source}; "
+            "rename one of them"
+        )
+    return evolve(item, shadow=first.source)
 
 
 def from_file(path: Path, project: Path) -> Found:
