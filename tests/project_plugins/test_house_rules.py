@@ -1,6 +1,7 @@
 """What every file of plugins/ has to observe, so that anybody can copy it into a project."""
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 import autoresearch
 from autoresearch import Config
 from autoresearch.plugins import Plugins
+
+# One of the services that apprise imports still uses a module that Python 3.13 removes.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "plugins").glob("*.py"))
@@ -95,6 +99,18 @@ def test_every_setting_is_described(path):
     section = page.partition(f"## `{path.stem}`")[2].partition("\n## ")[0]
     for setting in infos[path.stem].settings:
         assert f"`{setting.name}`" in section
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_settings_of_the_how_to_are_valid(path):
+    """The example of each section starts the plugin as it stands."""
+    page = (ROOT / "docs" / "plugins-howto.md").read_text()
+    section = page.partition(f"## `{path.stem}`")[2].partition("\n## ")[0]
+    tables = [tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", section, re.DOTALL)]
+    for table in tables:
+        config = Config(preset="plain", active=("no:plugins/*.py",), **table)
+        assert path.stem in Plugins.load(config, ROOT, (path.stem,), {}).active
+    assert tables or path.stem == "human_queue"
 
 
 def quiet() -> Config:

@@ -106,6 +106,13 @@ def test_pairs_only_believed_edits(propose, made):
     assert propose(story([1.0, 1.0005, made, 1.9]).history) is None
 
 
+def test_gives_up_when_pairs_are_a_dead_end(propose):
+    """Neither pairs as such nor changes of a dead direction are tried again."""
+    told = story([1.0, 1.0005, 1.001, 1.0015], directions=["a", "b", "c", "d"])
+    assert propose(told.declare_dead("b").history).cites == (2, 3)
+    assert propose(told.declare_dead("near misses together").history) is None
+
+
 def test_says_nothing_without_a_measure_of_noise(propose):
     """Nobody knows what is near when neither the noise nor a limit is set."""
     told = story([1.0, 1.0005, 1.001, 1.0015]).history
