@@ -23,11 +23,14 @@ class SnapshotStore:
         self.folder = ordering.root / "snapshots"
 
     def save(self, name: str, head: Head, state: bytes) -> None:
-        """Keep a state that was computed from all events up to ``head``; raises OSError."""
+        """Keep a state that was computed from all events up to ``head``, where that is possible."""
         checked_name(name, "snapshot")
-        make_folder(self.folder)
         digest = sha256(str(head).encode() + state).hexdigest()
-        replace_file(self._path(name), f"{digest} {head}\n".encode() + state)
+        try:
+            make_folder(self.folder)
+            replace_file(self._path(name), f"{digest} {head}\n".encode() + state)
+        except OSError as error:
+            self._ordering.notify(f"the snapshot {name} was not kept: {error.strerror}")
 
     def load(self, name: str) -> tuple[Head, bytes] | None:
         """Return the newest state with its head, or None when there is none of this log."""

@@ -178,7 +178,8 @@ EXPERIMENTS = View(
                 arg_max_null(reason, position) AS reason, arg_max_null(policy, position) AS policy,
                 arg_max_null(metric, position) AS metric, arg_max_null(delta, position) AS delta,
                 arg_max_null(confidence, position) AS confidence,
-                arg_max_null(artifact_bytes, position) AS artifact_bytes, max(decided_at) AS ended_at
+                arg_max_null(artifact_bytes, position) AS artifact_bytes,
+                max(decided_at) AS ended_at
             FROM decisions GROUP BY campaign, experiment
         ), scores AS (
             SELECT campaign, experiment, count(*) AS runs, sum(seconds) AS seconds,
