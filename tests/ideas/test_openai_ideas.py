@@ -251,6 +251,17 @@ def test_odd_bodies_are_one_clear_error(httpserver: HTTPServer, name: str) -> No
         plugin(httpserver.url_for("/v1")).propose_idea(PAST, SOURCE)
 
 
+def test_a_truncated_answer_is_paid_for(httpserver: HTTPServer) -> None:
+    """Tokens of an answer that cannot be used are counted all the same."""
+    used = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+    body = {**completion(GOOD, "length"), "usage": used}
+    httpserver.expect_request("/v1/chat/completions").respond_with_json(body)
+    made = plugin(httpserver.url_for("/v1"))
+    with pytest.raises(PluginError, match="ended early"):
+        made.propose_idea(PAST, SOURCE)
+    assert (made.usage.tokens_in, made.usage.tokens_out) == (11, 7)
+
+
 @pytest.mark.parametrize("kind", ["application/json", "text/html"])
 def test_a_body_that_is_no_json_is_one_clear_error(httpserver: HTTPServer, kind: str) -> None:
     """A proxy's error page with status 200 is no answer."""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from attrs import field, frozen
+from attrs import frozen
 
 from autoresearch.config import Config, setting
 from autoresearch.errors import PluginError
@@ -54,13 +54,6 @@ class Usage:
     model: str = ""
     tokens_in: int = 0
     tokens_out: int = 0
-
-
-@frozen(kw_only=True)
-class _Reply:
-    text: str
-    tokens_in: int = field(default=0)
-    tokens_out: int = field(default=0)
 
 
 class Plugin:
@@ -110,25 +103,27 @@ class Plugin:
             {"role": "system", "content": told[0]},
             {"role": "user", "content": told[1]},
         ]
+        attempts = 0
         with _client(self._settings) as client:
-            for left in reversed(range(max(1, self._settings.attempts))):
-                reply = _complete(
-                    client, _request(messages, schema, self._settings), self._settings
-                )
-                self._count(reply)
+            while True:
+                attempts += 1
+                request = _request(messages, schema, self._settings)
+                answer = _complete(client, request, self._settings)
+                self._count(answer)
+                text = _text(answer)
                 try:
-                    return read(reply.text)
+                    return read(text)
                 except AnswerError as error:
-                    if left == 0:
+                    if attempts >= self._settings.attempts:
                         raise
-                    messages += _correction(reply.text, error)
-        raise PluginError("no answer was asked for; set plugins.openai.attempts to 1 or more")
+                    messages += _correction(text, error)
 
-    def _count(self, reply: _Reply) -> None:
+    def _count(self, answer: Any) -> None:
+        used = getattr(answer, "usage", None)
         self.usage = Usage(
             model=self._settings.model,
-            tokens_in=self.usage.tokens_in + reply.tokens_in,
-            tokens_out=self.usage.tokens_out + reply.tokens_out,
+            tokens_in=self.usage.tokens_in + _tokens(used, "prompt_tokens"),
+            tokens_out=self.usage.tokens_out + _tokens(used, "completion_tokens"),
         )
 
 
@@ -160,16 +155,15 @@ def _client(settings: Settings) -> OpenAI:
     )
 
 
-def _complete(client: OpenAI, request: dict[str, Any], settings: Settings) -> _Reply:
+def _complete(client: OpenAI, request: dict[str, Any], settings: Settings) -> Any:
     from openai import OpenAIError
 
     try:
-        answer: Any = client.chat.completions.create(**request)
+        return client.chat.completions.create(**request)
     except OpenAIError as error:
         _fail(error, settings)
     except ValueError as error:  # a body that claims to be JSON and is not
         _fail(error, settings)
-    return _reply(answer)
 
 
 def _request(
@@ -197,7 +191,7 @@ def _fail(error: Exception, settings: Settings) -> NoReturn:
     ) from None
 
 
-def _reply(answer: Any) -> _Reply:
+def _text(answer: Any) -> str:
     """Return the text of a completion; its shape is whatever the server chose to send."""
     choices = getattr(answer, "choices", None)
     if not isinstance(choices, list) or not choices:
@@ -213,10 +207,9 @@ def _reply(answer: Any) -> _Reply:
         )
     if not isinstance(content, str) or not content.strip():
         raise AnswerError("the model's answer was not used: it is empty; ask again")
-    return _Reply(text=content, **_tokens(getattr(answer, "usage", None)))
+    return content
 
 
-def _tokens(usage: Any) -> dict[str, int]:
-    read = {"tokens_in": "prompt_tokens", "tokens_out": "completion_tokens"}
-    counts = {name: getattr(usage, theirs, 0) for name, theirs in read.items()}
-    return {name: count for name, count in counts.items() if type(count) is int and count >= 0}
+def _tokens(usage: Any, name: str) -> int:
+    count = getattr(usage, name, 0)
+    return count if type(count) is int and count >= 0 else 0
