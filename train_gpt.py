@@ -91,10 +91,8 @@ def env_bool(name: str, default: bool) -> bool:
 
 
 # The challenge's default for both pattern settings: substrings of the names of control tensors.
-CONTROL_NAMES = (
-    "attn_scale,attn_scales,mlp_scale,mlp_scales,resid_mix,resid_mixes,"  #
-    "q_gain,skip_weight,skip_weights"
-)
+CONTROL_NAMES = "attn_scale,attn_scales,mlp_scale,mlp_scales,resid_mix,resid_mixes"
+CONTROL_NAMES += ",q_gain,skip_weight,skip_weights"
 
 
 class Hyperparameters:
@@ -274,8 +272,8 @@ class TrainLoader:
         self.local_tokens = hp.train_batch_tokens // (runtime.world_size * runtime.grad_accum_steps)
         if self.local_tokens < self.seq_len or self.local_tokens % self.seq_len:
             raise RunError(
-                f"a micro-step has {self.local_tokens} tokens (TRAIN_BATCH_TOKENS over "
-                f"{runtime.world_size} ranks and {runtime.grad_accum_steps} accumulation steps), "
+                f"TRAIN_BATCH_TOKENS={hp.train_batch_tokens} over {runtime.world_size} ranks x "
+                f"{runtime.grad_accum_steps} steps is {self.local_tokens} tokens, "
                 f"expected a multiple of TRAIN_SEQ_LEN={self.seq_len}: change one of the three"
             )
 
@@ -298,12 +296,12 @@ class TrainLoader:
 
 
 def rotary_table(
-    x: Tensor, head_dim: int, base: float, counted_in: torch.dtype
+    x: Tensor, head_dim: int, base: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """cos and sin of position x frequency, (length, head_dim / 2), for the activations x."""
+    """cos and sin of position x frequency, counted in dtype, (length, head_dim / 2) like x."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=x.device) / head_dim
-    positions = torch.arange(x.shape[1], device=x.device).to(counted_in)
-    angles = torch.outer(positions, (1.0 / base**exponents).to(counted_in))
+    positions = torch.arange(x.shape[1], device=x.device).to(dtype)
+    angles = torch.outer(positions, (1.0 / base**exponents).to(dtype))
     return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
 
 
@@ -339,16 +337,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Causal grouped-query attention with normalised queries and keys and a gain per head."""
 
-    def __init__(
-        self, dim: int, heads: int, kv_heads: int, qk_gain_init: float, eps: float
-    ) -> None:
+    def __init__(self, dim: int, heads: int, kv_heads: int, gain: float, eps: float) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim, self.eps = heads, kv_heads, dim // heads, eps
         self.c_q = Linear(dim, dim)
         self.c_k = Linear(dim, kv_heads * self.head_dim)
         self.c_v = Linear(dim, kv_heads * self.head_dim)
         self.proj = Linear(dim, dim, zero_init=True)
-        self.q_gain = nn.Parameter(torch.full((heads,), qk_gain_init))
+        self.q_gain = nn.Parameter(torch.full((heads,), gain))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         batch, length, dim = x.shape
@@ -358,8 +354,8 @@ class Attention(nn.Module):
         q = rotate(F.rms_norm(q, (self.head_dim,), eps=self.eps), cos, sin)
         k = rotate(F.rms_norm(k, (self.head_dim,), eps=self.eps), cos, sin)
         q = q * self.q_gain.to(q.dtype)[:, None, None]
-        y = attend(q, k, v).transpose(1, 2).reshape(batch, length, dim)
-        return self.proj(y)  # type: ignore[no-any-return]
+        y: Tensor = self.proj(attend(q, k, v).transpose(1, 2).reshape(batch, length, dim))
+        return y
 
 
 class MLP(nn.Module):
@@ -378,13 +374,9 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Mix the state with the first layer's input, then attend, then transform."""
 
-    def __init__(
-        self, dim: int, heads: int, kv_heads: int, mlp_mult: int, qk_gain_init: float, eps: float
-    ) -> None:
+    def __init__(self, dim: int, attn: Attention, mlp: MLP, eps: float) -> None:
         super().__init__()
-        self.dim, self.eps = dim, eps
-        self.attn = Attention(dim, heads, kv_heads, qk_gain_init, eps)
-        self.mlp = MLP(dim, mlp_mult)
+        self.dim, self.eps, self.attn, self.mlp = dim, eps, attn, mlp
         self.attn_scale = nn.Parameter(torch.ones(dim))
         self.mlp_scale = nn.Parameter(torch.ones(dim))
         self.resid_mix = nn.Parameter(torch.stack((torch.ones(dim), torch.zeros(dim))))
@@ -422,14 +414,12 @@ class GPT(nn.Module):
         self.dim, self.head_dim, self.eps = model_dim, model_dim // num_heads, rms_norm_eps
         self.softcap, self.rope_base, self.rope_dtype = logit_softcap, rope_base, rope_dtype
         self.tok_emb = nn.Embedding(vocab_size, model_dim)
-        self.num_encoders = num_layers // 2
-        self.num_decoders = num_layers - self.num_encoders
-        num_skips = min(self.num_encoders, self.num_decoders)
-        self.skip_weights = nn.Parameter(torch.ones(num_skips, model_dim))
-        self.blocks = nn.ModuleList(
-            Block(model_dim, num_heads, num_kv_heads, mlp_mult, qk_gain_init, rms_norm_eps)
-            for _ in range(num_layers)
-        )
+        self.num_encoders = num_layers // 2  # never more than the decoders: each skip has a taker
+        self.skip_weights = nn.Parameter(torch.ones(self.num_encoders, model_dim))
+        self.blocks = nn.ModuleList()
+        for _ in range(num_layers):
+            attn = Attention(model_dim, num_heads, num_kv_heads, qk_gain_init, rms_norm_eps)
+            self.blocks.append(Block(model_dim, attn, MLP(model_dim, mlp_mult), rms_norm_eps))
         self.lm_head = None if tie_embeddings else Linear(model_dim, vocab_size, zero_init=True)
         if tie_embeddings:
             nn.init.normal_(self.tok_emb.weight, mean=0.0, std=tied_embed_init_std)
@@ -865,10 +855,8 @@ def write_whole(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     os.replace(unfinished, path)
     folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    os.fsync(folder)
+    os.close(folder)
 
 
 def remove_stale_outputs() -> None:
@@ -1072,7 +1060,7 @@ def save_and_score(
     log: Log,
 ) -> tuple[Score, float]:
     """Write the artifact, read it back into the model and score that; lines 23 to 30 of the log."""
-    source_bytes = len(Path(__file__).read_bytes())
+    source_bytes = Path(__file__).stat().st_size
     if runtime.is_master:
         allocated, reserved = peak_memory_mib(runtime)
         log(f"peak memory allocated: {allocated} MiB reserved: {reserved} MiB")
@@ -1414,13 +1402,10 @@ def log_settings(
 ) -> int:
     """Lines 8 to 17 of the log and one of our own; returns the number of parameters."""
     model_params = sum(p.numel() for p in trainer.parameters)
-    tied = trainer.model.lm_head is None
-    name, pattern = (
-        Path(hp.data_path).resolve().name,
-        os.path.join(hp.data_path, "fineweb_val_*.bin"),
-    )
+    tied, data_dir = trainer.model.lm_head is None, Path(hp.data_path).resolve().name
+    pattern = os.path.join(hp.data_path, "fineweb_val_*.bin")
     log(f"val_bpb:enabled tokenizer_kind=sentencepiece tokenizer_path={hp.tokenizer_path}")
-    log(f"train_loader:dataset:{name} train_shards:{len(trainer.files)}")
+    log(f"train_loader:dataset:{data_dir} train_shards:{len(trainer.files)}")
     log(f"val_loader:shards pattern={pattern} tokens:{data.scored}")
     log(f"model_params:{model_params}")
     log(f"world_size:{runtime.world_size} grad_accum_steps:{runtime.grad_accum_steps}")
