@@ -26,6 +26,7 @@ def propose_baseline(kit: Kit) -> None:
             description=f"baseline: {kit.lab.script} as it is",
             hypothesis="the unchanged script gives the score that every change is measured against",
             generator="protocol",
+            risk="none: nothing is changed",
             source_digest=digest(text),
         ),
     )
