@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
 from random import Random
 
 from attrs import field, frozen
@@ -119,7 +119,7 @@ def singles(table: Table) -> Iterator[Move]:
             old, new = float(parameter.value), float(value)
             gain = trials.expected_gain(kind, old, new, seen, table.scale)
             if gain > 0:  # values come in pairs, one to each side, and the nearest is the safest
-                gain *= 0.8 ** (index // 2) * families.importance(parameter)
+                gain *= 0.65 ** (index // 2) * families.importance(parameter)
             yield Move(
                 direction=direction_of(parameter.name),
                 values={parameter.name: value},
@@ -131,10 +131,11 @@ def singles(table: Table) -> Iterator[Move]:
 
 
 def _follow_up(table: Table, seen: tuple[Trial, ...], gain: float) -> float:
-    """A fresh win is followed at once while the script still is as the win left it."""
+    """A fresh win is followed at once; with each further win in a row others get their turn."""
     if not seen or not table.known or seen[0] is not table.known[-1] or gain <= 0:
         return 0.0
-    return table.scale if (seen[0].gain or 0.0) > 0 else 0.0
+    wins = list(itertools.takewhile(lambda trial: (trial.gain or 0.0) > 0, seen))
+    return table.scale * 0.5 ** (len(wins) - 1) if wins else 0.0
 
 
 def near_miss_pairs(table: Table) -> Iterator[Move]:
@@ -145,7 +146,7 @@ def near_miss_pairs(table: Table) -> Iterator[Move]:
         for trial in trials.near_misses(table.known, table.near)
         if trial.single in named and named[trial.single].value == trial.changes[trial.single][0]
     ]
-    for first, second in combinations(close[:8], 2):
+    for first, second in itertools.combinations(close[:8], 2):
         if first.single == second.single:
             continue
         values = {
@@ -164,7 +165,7 @@ def near_miss_pairs(table: Table) -> Iterator[Move]:
 
 def pairs(table: Table) -> Iterator[Move]:
     """Yield every pair of first steps: what is left when all single moves are spent."""
-    for first, second in combinations(table.parameters, 2):
+    for first, second in itertools.combinations(table.parameters, 2):
         for one in families.values(first)[:3]:
             for other in families.values(second)[:3]:
                 weight = families.family(first).weight * families.family(second).weight
