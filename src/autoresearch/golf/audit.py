@@ -41,27 +41,40 @@ def audit_source(
     broken = tuple(audit_compiles(source))
     if broken:
         return broken
-    script = parse_script(source)
-    before = _parsed(pristine)
-    found = list(_findings(script, before, evaluation_change, env or {}, limit))
-    if before is not None:
-        found = _added(found, _inherent(before, evaluation_change))
+    try:
+        found = _audited(source, pristine, evaluation_change, env or {}, limit)
+    except RecursionError:
+        return (Violation(rule="S2", detail="nested too deeply to be audited", line=1),)
     return tuple(sorted(found, key=lambda v: (v.line or 0, v.rule, v.detail)))
 
 
+def _audited(
+    source: str, pristine: str | None, typed: bool, env: Mapping[str, str], limit: int
+) -> list[Violation]:
+    script = parse_script(source)
+    before = _parsed(pristine)
+    found = list(_findings(script, before, typed, env, limit))
+    return found if before is None else _added(found, _inherent(before, typed))
+
+
 def audit_change(
-    change: Change, *, allowed: Sequence[str], limit: int = ARTIFACT_LIMIT
+    change: Change,
+    *,
+    allowed: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    limit: int = ARTIFACT_LIMIT,
 ) -> tuple[Violation, ...]:
     """Audit a change: S1 over its files, the rest over the script after it against before it.
 
-    ``allowed`` are the files that an experiment may touch, relative to the repository.
+    ``allowed`` are the files that an experiment may touch, relative to the repository; ``env`` are
+    the settings that a person gave the whole campaign, which decide about the size.
     """
     scope = tuple(audit_files(change.files, allowed))
     found = audit_source(
         change.after,
         pristine=change.before or change.pristine or None,
         evaluation_change=change.idea.kind is IdeaKind.EVALUATION,
-        env=change.idea.env,
+        env={**(env or {}), **change.idea.env},
         limit=limit,
     )
     return scope + found + tuple(audit_environment(change.idea.env))

@@ -17,7 +17,7 @@ _READERS = re.compile(r"(^|\.|_)(getenv|get|setdefault|env|env_\w+|get_env\w*)$"
 _SPARING = re.compile(
     r"^(SKIP_(FINAL_)?(EVAL|VAL)|NO_(EVAL|VAL)|(MAX|NUM|LIMIT|CROP)_?(VAL|EVAL)_?(TOKENS|DOCS|SHARDS|"
     r"SEQS|BATCHES|STEPS)?|(VAL|EVAL)_(TOKENS|TOKEN_LIMIT|LIMIT|MAX\w*|FRACTION|SUBSET|CROP|DOCS|"
-    r"NUM_TOKENS|NUM_DOCS|NUM_BATCHES|STEPS|ITERS|ONLY_FIRST))$"
+    r"NUM_TOKENS|NUM_DOCS|NUM_BATCHES|ITERS|ONLY_FIRST))$"
 )
 _OFF = {"", "0", "0.0", "false", "none", "no", "-1", "1.0"}  # a fraction of 1.0 spares nothing
 _SEEDING = re.compile(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attrs import asdict, frozen
@@ -23,6 +23,7 @@ from autoresearch.hookspecs import hookimpl
 from autoresearch.model import (
     Change,
     Experiment,
+    IdeaKind,
     RunOutput,
     RunStatus,
     Violation,
@@ -58,24 +59,12 @@ class Plugin:
     @hookimpl
     def audit_change(self, change: Change, workspace: Workspace) -> Sequence[Violation]:
         """Run the static checks S1 to S10; a change of the evaluation faces the canary as well."""
-        found = audit(change, allowed=(workspace.script,), limit=self._limit)
+        env = {key: fill(text, workspace) for key, text in self._config.env.items()}
+        found = audit(change, allowed=(workspace.script,), env=env, limit=self._limit)
         if any(item.blocks for item in found) or not needs_model_tests(found):
             return found
-        return (*found, *self._model_tests(workspace))
-
-    def _model_tests(self, workspace: Workspace) -> Iterator[Violation]:
-        from autoresearch.golf.canary import run_canary
-
-        env = {key: fill(text, workspace) for key, text in self._config.env.items()}
-        try:
-            tokenizer = Path(env.get("TOKENIZER_PATH", DEFAULT_TOKENIZER))
-            report = run_canary(workspace.script_path, tokenizer=workspace.project / tokenizer)
-        except (AutoresearchError, ImportError) as error:
-            detail = f"an evaluation change needs the canary, which could not run: {error}"
-            yield Violation(rule="T5", detail=detail)
-            return
-        for test in report.failures:
-            yield Violation(rule=test.rule, detail=f"{test.name}: {test.detail}")
+        tokenizer = workspace.project / env.get("TOKENIZER_PATH", DEFAULT_TOKENIZER)
+        return (*found, *_model_tests(change, tokenizer))
 
     @hookimpl
     def extract_metrics(self, output: RunOutput) -> Mapping[str, float] | None:
@@ -133,6 +122,19 @@ class Plugin:
     @property
     def _limit(self) -> int:
         return self._config.limits.artifact_bytes or ARTIFACT_BYTES
+
+
+def _model_tests(change: Change, tokenizer: Path) -> Sequence[Violation]:
+    """Run the canary; where it cannot run an evaluation change is stopped, a mere doubt is not."""
+    typed = change.idea.kind is IdeaKind.EVALUATION
+    try:
+        from autoresearch.golf.canary_audit import audit_measuring
+
+        return audit_measuring(change.after, tokenizer=tokenizer, typed=typed)
+    except (AutoresearchError, ImportError) as error:
+        detail = f"the canary could not run: {error}"
+        severity = "violation" if typed else "warning"
+        return (Violation(rule="T5", detail=detail, severity=severity),)
 
 
 def fill(text: str, workspace: Workspace) -> str:

@@ -462,3 +462,20 @@ def test_findings_are_printed_with_rule_line_and_reason() -> None:
     text = format_findings([finding], "mine.py")
     assert text.splitlines()[0] == "mine.py:7: S3 violation: imports socket"
     assert text.splitlines()[1] == "mine.py: must not run: 1 violations, 0 warnings"
+
+
+def test_a_script_too_deep_to_read_is_refused() -> None:
+    """What cannot be audited does not run, and the audit does not fall over it."""
+    deep = "x = " + "+".join(["1"] * 4000) + "\nprint(f'val_bpb:{x}')\n"
+    assert [(v.rule, v.blocks) for v in audit_source(deep)] == [("S2", True)]
+
+
+def test_the_settings_of_the_campaign_decide_about_the_size(pristine: str) -> None:
+    """A small campaign may use many layers, whatever the script's defaults would weigh."""
+    after = edited(pristine, 'env_int("NUM_LAYERS", 9)', 'env_int("NUM_LAYERS", 24)')
+    idea = Idea(direction="d", description="d", hypothesis="h")
+    change = Change(idea=idea, before=pristine, after=after, files=("train_gpt.py",))
+    large = audit_change(change, allowed=("train_gpt.py",))
+    small = audit_change(change, allowed=("train_gpt.py",), env={"MODEL_DIM": "64"})
+    assert [v.rule for v in large if v.blocks] == ["S2"]
+    assert small == ()
