@@ -167,6 +167,52 @@ def test_an_audit_that_breaks_stops_the_change(ground):
     assert made.history.experiments[1].idea.description == "RATE = 0.4"
 
 
+def test_a_launcher_that_fails_once_is_tried_again(ground):
+    """A cloud that was away for a moment costs a run, not the night."""
+
+    class Shaky:
+        calls = 0
+
+        @hookimpl(tryfirst=True)
+        def launch_run(self):
+            self.calls += 1
+            if self.calls == 2:
+                raise ConnectionError("the cloud is away")
+
+    class Silent(FakeLauncher):
+        @hookimpl
+        def launch_run(self, request):
+            return None if shaky.calls == 2 else super().launch_run(request)
+
+    shaky = Shaky()
+    plugins = [ScriptedIdeas(IDEAS), Silent([1.10, 1.08]), shaky]
+    made = autoresearch.start(ground, tag="test", plugins=plugins)
+    made.run(2, plugins=plugins, wait=False)
+    assert [item.verdict for item in made.history.experiments] == ["keep", "keep"]
+    statuses = [run.status for run in made.history.experiments[1].runs]
+    assert statuses == ["infra_failed", "completed"]
+
+
+def test_a_projection_that_breaks_does_not_stop_the_loop(ground):
+    """Its file says what happened; results.tsv is written as ever."""
+
+    class Page:
+        file_name = "page.md"
+
+        def render(self, history):
+            raise KeyError("best")
+
+    class Offers:
+        @hookimpl
+        def register_projections(self):
+            return [Page()]
+
+    made = campaign(ground, 2, Offers())
+    assert len(made.history.decided) == 2
+    assert (ground / "page.md").read_text().startswith("page.md could not be made by plugin offers")
+    assert (ground / "results.tsv").read_text().count("\n") == 3
+
+
 def test_other_plugins_are_refused(ground):
     """Going on with a plugin more is refused with the difference, unless it is accepted."""
     plugins = [ScriptedIdeas(IDEAS), FakeLauncher([1.1, 1.0, 0.9])]

@@ -7,7 +7,7 @@ from attrs import evolve
 
 from autoresearch import Backtrack, Decision, History, Idea, hookimpl
 from autoresearch.errors import PluginError
-from autoresearch.model import Verdict
+from autoresearch.model import RunStatus, Verdict
 from autoresearch.plugins import Plugins
 from autoresearch.testing import (
     FakeLauncher,
@@ -243,9 +243,12 @@ def test_nobody_launches(only, tmp_path):
         plugins.launch_run(asked, workspace(tmp_path))
 
 
-def test_a_launcher_that_raises_is_the_reason(only, tmp_path):
-    """A cloud that is away is told as what it is."""
+def test_a_launcher_that_raises_leaves_a_failed_run(only, tmp_path):
+    """A cloud that is away is the machine's fault: the loop can try again, or go on."""
     plugins, failures = only(Raises(), PlainAnalysis())
-    with pytest.raises(PluginError, match="launcher raises: ConnectionError: the cloud is away"):
-        plugins.launch_run(run_request(tmp_path), workspace(tmp_path))
+    handle = plugins.launch_run(run_request(tmp_path), workspace(tmp_path))
+    output = handle.poll()
+    assert output.status is RunStatus.INFRA_FAILED
+    assert output.detail == "launcher raises: ConnectionError: the cloud is away"
+    assert output.log_path.read_text() == f"{output.detail}\n"
     assert len(failures) == 1

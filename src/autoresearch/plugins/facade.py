@@ -42,6 +42,7 @@ from autoresearch.plugins.gathering import (
 )
 from autoresearch.plugins.info import PluginInfo
 from autoresearch.plugins.isolation import PATIENCE
+from autoresearch.plugins.launching import not_launched
 from autoresearch.plugins.registry import Registry
 from autoresearch.plugins.sources import from_file, from_object, settle_names
 
@@ -157,16 +158,17 @@ class Plugins:
     # --- the run ------------------------------------------------------------------------
 
     def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle:
-        """Start or find a run.
+        """Start or find a run; a launcher that fails leaves a run that is ``infra_failed``.
 
-        Raises PluginError when no launcher answers to ``request.launcher``, with the reasons of
-        those that failed.
+        Raises PluginError when no launcher answers to ``request.launcher``.
         """
         given = {"request": request, "workspace": workspace}
         with self._registry.failures.heard() as failures:
             handle = self._calls.first("launch_run", answers.handle, given)
+        if handle is None and failures:
+            return not_launched(request, failures)
         if handle is None:
-            raise PluginError(self._no_launcher(request.launcher, failures))
+            raise PluginError(self._no_launcher(request.launcher))
         return handle
 
     def extract_metrics(self, output: RunOutput) -> Mapping[str, float]:
@@ -246,11 +248,7 @@ class Plugins:
         found = self._calls.collect(hook, answers.violations, given, unaudited)
         return tuple(item for _, many in found for item in many)
 
-    def _no_launcher(self, wanted: str, failures: Sequence[PluginFailure]) -> str:
-        if failures:
-            return "; ".join(f"launcher {item.plugin}: {item.error}" for item in failures) + (
-                "; mend it or choose another launcher"
-            )
+    def _no_launcher(self, wanted: str) -> str:
         if wanted in self._registry.missing:
             return self._registry.missing[wanted]
         names = [impl.plugin_name for impl in self._calls.implementations("launch_run")]

@@ -14,9 +14,9 @@ from attrs import evolve, frozen
 from autoresearch.plugins.answers import NonsenseError
 from autoresearch.text import block, one_line
 
-# These are called for every event or every few seconds; a plugin that always fails in one of them
-# would fill the log, and its plugin_failed events would call it again.
-_REPEATED = ("should_stop_run", "event_recorded", "notify")
+# These are called for every event, every few seconds, or at every look. A plugin that always fails
+# in one of them would fill the log, and its plugin_failed events would call it again.
+_REPEATED = ("should_stop_run", "event_recorded", "notify", "register_projections")
 
 # What a plugin may throw at the loop; KeyboardInterrupt is a person's and passes through.
 CAUGHT = (Exception, SystemExit)

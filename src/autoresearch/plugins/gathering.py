@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,26 +75,22 @@ def _numbers(plugin: str, metrics: Mapping[str, Any], calls: Calls) -> dict[str,
 
 @frozen
 class PluginProjection:
-    """A plugin's projection under the plugin's name."""
+    """A plugin's projection; when it cannot be made, its file says so and the loop goes on."""
 
     plugin: str
     inner: Projection
     file_name: str
+    calls: Calls
 
     def render(self, history: History) -> str:
-        """Return the file's text; PluginError that names the plugin when it cannot be made."""
+        """Return the file's text, or one line that names the plugin and its error."""
         try:
             text = self.inner.render(history)
+            if not isinstance(text, str):
+                raise NonsenseError(f"{type(text).__name__} is not the text of {self.file_name}")
         except CAUGHT as error:
-            raise PluginError(
-                f"plugin {self.plugin} cannot write {self.file_name}: "
-                f"{type(error).__name__}: {error}; mend it, or use --plugin no:{self.plugin}"
-            ) from error
-        if not isinstance(text, str):
-            raise PluginError(
-                f"plugin {self.plugin} rendered {self.file_name} as {type(text).__name__}; "
-                "return text"
-            )
+            failure = self.calls.failed(self.plugin, "register_projections", error)
+            return f"{self.file_name} could not be made by plugin {self.plugin}: {failure.error}\n"
         return text
 
 
@@ -102,7 +99,8 @@ def gather_projections(calls: Calls, config: Config) -> tuple[Projection, ...]:
 
     Raises PluginError when two of them, or one and the loop, claim the same file.
     """
-    found = calls.collect("register_projections", _projections, {"config": config})
+    check = partial(_projections, calls=calls)
+    found = calls.collect("register_projections", check, {"config": config})
     owner = dict.fromkeys(_TAKEN, "autoresearch")
     for plugin, projections in found:
         for item in projections:
@@ -115,19 +113,19 @@ def gather_projections(calls: Calls, config: Config) -> tuple[Projection, ...]:
     return tuple(item for _, projections in found for item in projections)
 
 
-def _projections(answer: object, plugin: str) -> tuple[PluginProjection, ...]:
+def _projections(answer: object, plugin: str, calls: Calls) -> tuple[PluginProjection, ...]:
     if not isinstance(answer, Sequence) or isinstance(answer, str):
         raise NonsenseError(f"{type(answer).__name__} is not a sequence of projections")
-    return tuple(_projection(item, plugin) for item in answer)
+    return tuple(_projection(item, plugin, calls) for item in answer)
 
 
-def _projection(item: object, plugin: str) -> PluginProjection:
+def _projection(item: object, plugin: str, calls: Calls) -> PluginProjection:
     if not isinstance(item, Projection):
         raise NonsenseError(f"{type(item).__name__} is no Projection; give file_name and render")
     name = item.file_name
     if not isinstance(name, str) or not name or PurePath(name).name != name:
         raise NonsenseError(f"{name!r} is not the name of a file; leave folders out")
-    return PluginProjection(plugin, item, name)
+    return PluginProjection(plugin, item, name, calls)
 
 
 def add_commands(calls: Calls, cli: click.Group) -> None:
