@@ -1021,7 +1021,7 @@ def token_batches(
 
 @torch.inference_mode()
 def evaluate(
-    model: Callable[..., Tensor],
+    model: nn.Module,
     hp: Hyperparameters,
     runtime: Runtime,
     data: Validation,
@@ -1029,6 +1029,7 @@ def evaluate(
 ) -> Score:
     """Score the model on the validation text; `collect` is shown the loss of every single token."""
     totals = torch.zeros(3, dtype=torch.float64, device=runtime.device)  # nats, tokens, bytes
+    model.eval()
     for start, count, inputs, targets in token_batches(hp, runtime, data):
         with runtime.autocast():
             nats = model(inputs, targets, reduction="none")
@@ -1039,6 +1040,7 @@ def evaluate(
         totals[2] += data.base_bytes[targets].sum() + spaces.sum()
         if collect is not None:
             collect(start * hp.train_seq_len, inputs, nats)
+    model.train()
     if distributed():
         dist.all_reduce(totals)
     nats_sum, tokens, byte_count = totals.tolist()
@@ -1053,7 +1055,7 @@ def evaluate(
 
 def save_and_score(
     model: GPT,
-    compiled: Callable[..., Tensor],
+    compiled: nn.Module,
     hp: Hyperparameters,
     runtime: Runtime,
     data: Validation,
@@ -1235,10 +1237,12 @@ def answer_model_test(hp: Hyperparameters, runtime: Runtime, request_path: Path)
 # --- Training ----------------------------------------------------------------------------------
 
 
-def compile_model(model: GPT, runtime: Runtime) -> Callable[..., Tensor]:
+def compile_model(model: GPT, runtime: Runtime) -> nn.Module:
+    """The model itself, or one static graph of it that shares its weights."""
     if not runtime.compile:
         return model
-    return torch.compile(model, dynamic=False, fullgraph=True)
+    compiled: Any = torch.compile(model, dynamic=False, fullgraph=True)
+    return compiled  # type: ignore[no-any-return]
 
 
 class TrainingClock:
@@ -1294,7 +1298,7 @@ class Trainer:
         self.optimizers = build_optimizers(self.model, hp)
         self.muon = next(o for o in self.optimizers if isinstance(o, Muon))
         if runtime.compile:
-            self.muon.orthogonalize = torch.compile(orthogonalize, dynamic=False, fullgraph=True)
+            self.muon.orthogonalize = torch.compile(orthogonalize, dynamic=False)
         self.loader = TrainLoader(files, hp, runtime)
         self.merged = self.merged_micro_steps()
 
