@@ -25,10 +25,40 @@ def test_metrics_are_merged(only, tmp_path):
 
 
 def test_two_values_for_one_name_are_an_error(only, tmp_path):
-    """The error names both plugins and both values; nobody wins."""
-    plugins, _ = only(FixedMetrics({"score": 1.0}), More({"score": 1.5}))
-    with pytest.raises(PluginError, match=r"'score': 1\.5 from more and 1\.0 from fixed_metrics"):
-        plugins.extract_metrics(run_output(tmp_path))
+    """The failure names both plugins and both values; nobody wins, not even a third."""
+
+    class Third(FixedMetrics):
+        """Agrees with the first."""
+
+    plugins, failures = only(
+        FixedMetrics({"score": 1.0, "size": 5}), More({"score": 1.5}), Third({"score": 1.0})
+    )
+    assert plugins.extract_metrics(run_output(tmp_path)) == {"size": 5.0}
+    assert [failure.error for failure in failures] == [
+        "answer refused: two values for 'score': 1.0 from third and 1.5 from more; neither is used"
+    ]
+
+
+def test_locks_are_merged_and_clash_alike(only, tmp_path):
+    """What two plugins tell differently locks nothing, and is told."""
+
+    class Locks:
+        def __init__(self, **locks):
+            self.locks = locks
+
+        @hookimpl
+        def lock_run(self):
+            return self.locks
+
+    class Others(Locks):
+        """Another plugin."""
+
+    plugins, failures = only(Locks(data="a", code="x"), Others(data="b", hardware="H100"))
+    assert plugins.lock_run(run_output(tmp_path)) == {"code": "x", "hardware": "H100"}
+    assert "two values for 'data': 'b' from others and 'a' from locks" in failures[0].error
+    plugins, failures = only(Locks(data=1))
+    assert plugins.lock_run(run_output(tmp_path)) == {}
+    assert failures[0].error == "answer refused: a lock holds 1; give text"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "1.0", True, [1.0]])

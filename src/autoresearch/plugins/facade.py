@@ -172,20 +172,14 @@ class Plugins:
         return handle
 
     def extract_metrics(self, output: RunOutput) -> Mapping[str, float]:
-        """Return all metrics of a run.
-
-        Raises PluginError when two plugins give one name different values.
-        """
+        """Return all metrics of a run, less those for which two plugins give different values."""
         found = self._calls.collect("extract_metrics", answers.metrics, {"output": output})
         return merge_metrics(found, self._calls)
 
     def lock_run(self, output: RunOutput) -> Mapping[str, str]:
-        """Return what a score was measured with, by name.
-
-        Raises PluginError when two plugins give one name different values.
-        """
+        """Return what a score was measured with, less what two plugins tell differently."""
         found = self._calls.collect("lock_run", answers.locks, {"output": output})
-        return merge(found, "lock")
+        return merge(found, "lock_run", self._calls)
 
     def should_stop_run(
         self, request: RunRequest, observed: Mapping[str, float], history: History

@@ -37,30 +37,29 @@ def unaudited(failure: PluginFailure) -> tuple[Violation, ...]:
 def merge_metrics(
     found: Sequence[tuple[str, Mapping[str, Any]]], calls: Calls
 ) -> Mapping[str, float]:
-    """Put the metrics of several plugins together; a value that is no number is left out.
-
-    Raises PluginError when two plugins give one name different values.
-    """
+    """Put the metrics of several plugins together; a value that is no number is left out."""
     numbers = [(plugin, _numbers(plugin, metrics, calls)) for plugin, metrics in found]
-    return merge(numbers, "metric")
+    return merge(numbers, "extract_metrics", calls)
 
 
-def merge(found: Sequence[tuple[str, Mapping[str, T]]], what: str) -> dict[str, T]:
+def merge(found: Sequence[tuple[str, Mapping[str, T]]], hook: str, calls: Calls) -> Mapping[str, T]:
     """Put the mappings of several plugins together.
 
-    Raises PluginError when two plugins give one name different values.
+    A name to which two plugins give different values is left out and the clash is reported:
+    nobody wins, and a script that prints two scores can neither choose one nor stop the loop.
     """
     merged: dict[str, T] = {}
     giver: dict[str, str] = {}
+    clashes: set[str] = set()
     for plugin, values in found:
         for name, value in values.items():
+            first = giver.setdefault(name, plugin)
             if merged.setdefault(name, value) != value:
-                raise PluginError(
-                    f"two values for {what} {name!r}: {merged[name]!r} from {giver[name]} and "
-                    f"{value!r} from {plugin}; let one of them read it, or block one with no:NAME"
-                )
-            giver.setdefault(name, plugin)
-    return merged
+                clashes.add(name)
+                both = f"{merged[name]!r} from {first} and {value!r} from {plugin}"
+                problem = NonsenseError(f"two values for {name!r}: {both}; neither is used")
+                calls.failed(plugin, hook, problem)
+    return {name: value for name, value in merged.items() if name not in clashes}
 
 
 def _numbers(plugin: str, metrics: Mapping[str, Any], calls: Calls) -> dict[str, float]:
