@@ -1331,7 +1331,7 @@ class Trainer:
             inputs, targets = self.loader.next_batch(self.merged)
             with self.runtime.autocast():
                 loss = self.compiled(inputs, targets) / passes
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.detach()
         if distributed():
             average_gradients(self.parameters, self.runtime.world_size)
