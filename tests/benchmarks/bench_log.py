@@ -1,11 +1,12 @@
 """Durable actions per second, side by side: the limit of the disk, this log, and what people use.
 
     python -m pip install -e '.[bench]'
-    python tests/benchmarks/bench_log.py [--trials 500] [--rounds 3] [--folder DIR]
+    python tests/benchmarks/bench_log.py [--trials 500] [--slice 20] [--folder DIR]
 
 One trial is five durable actions: start, two parameters, one metric, finish. Every store runs with
-its own default settings (SQLite in WAL mode with synchronous=FULL), in alternating rounds on the
-same disk; the table shows medians over the rounds. Tools that are not installed are left out.
+its own default settings (sqlite3 in WAL mode with synchronous=FULL) on the same disk. The stores
+take turns, a slice of trials each, so that whatever else the machine does hits all of them alike;
+the table shows the medians over the slices. Tools that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import importlib.util
 import logging
 import os
-import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -204,50 +204,76 @@ def _lines() -> list[bytes]:
         return path.read_bytes().splitlines(keepends=True)
 
 
-def work(store: str, folder: Path, worker: int, trials: int) -> None:
-    """Run as one process of a round: get ready, wait for the start, print the seconds."""
+def work(store: str, folder: Path, worker: int) -> None:
+    """Run as one writer: do as many trials as each line of the input says, and answer."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     trial = STORES[store][0](folder, worker)
-    trial(10**6 + worker)  # the first trial opens connections and makes tables
-    print("ready", flush=True)
-    sys.stdin.readline()
-    start = time.perf_counter()
-    for number in range(trials):
-        trial(number + worker * trials)
-    print(time.perf_counter() - start, flush=True)
+    trial(worker)  # the first trial opens connections and makes tables
+    print("done", flush=True)
+    number = worker + 1_000_000 * (worker + 1)
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            number += 1
+            trial(number)
+        print("done", flush=True)
 
 
-def measure(store: str, workers: int, trials: int, folder: Path) -> float:
-    """Return the actions per second of some workers together."""
-    processes: list[subprocess.Popen[str]] = []
-    for worker in range(workers):
-        program = [sys.executable, __file__, "--work", store, str(folder), str(worker)]
-        process = subprocess.Popen(
-            [*program, str(trials // workers)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        _expect(process, "ready")  # one after the other: the first makes the tables
-    start = time.perf_counter()
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    codes = [process.wait(timeout=1200) for process in processes]
-    seconds = time.perf_counter() - start
-    if any(codes):
-        raise SystemExit(f"{store} failed with {workers} writers")
-    return trials // workers * workers * ACTIONS / seconds
+class Writers:
+    """The writers of one store, waiting for their turn."""
+
+    def __init__(self, store: str, count: int, parent: Path) -> None:
+        self.count = count
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        self.processes: list[subprocess.Popen[str]] = []
+        for worker in range(count):
+            program = [sys.executable, __file__, "--work", store, str(folder), str(worker)]
+            process = subprocess.Popen(
+                program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            self.processes.append(process)
+            _expect_done(process)  # one after the other: the first makes the tables
+
+    def rate(self, trials: int) -> float:
+        """Do a slice of trials, shared among the writers, and return actions per second."""
+        start = time.perf_counter()
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{trials // self.count}\n")
+            process.stdin.flush()
+        for process in self.processes:
+            _expect_done(process)
+        return trials // self.count * self.count * ACTIONS / (time.perf_counter() - start)
+
+    def close(self) -> None:
+        """End the writers."""
+        for process in self.processes:
+            process.communicate(timeout=60)
 
 
-def _expect(process: subprocess.Popen[str], word: str) -> None:
+def _expect_done(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
-    while (line := process.stdout.readline()) != f"{word}\n":
+    while (line := process.stdout.readline()) != "done\n":
         if not line:
-            raise SystemExit(f"a worker ended before it was {word}")
+            raise SystemExit(f"a writer failed: {process.args}")
+
+
+def measure(count: int, trials: int, piece: int, folder: Path) -> dict[str, list[float]]:
+    """Return the rates of all slices of every store that is installed."""
+    found = {name: Writers(name, count, folder) for name in STORES if _is_here(name)}
+    rates: dict[str, list[float]] = {name: [] for name in found}
+    for number in range(trials // piece):
+        for name, writers in found.items():
+            rates[name].append(writers.rate(piece))
+        print(f"{count} writers, slice {number + 1}", end="\r", file=sys.stderr, flush=True)
+    for writers in found.values():
+        writers.close()
+    return rates
+
+
+def _is_here(store: str) -> bool:
+    module = STORES[store][1]
+    return module is None or importlib.util.find_spec(module) is not None
 
 
 def table(results: dict[tuple[str, int], list[float]], counts: list[int]) -> str:
@@ -270,29 +296,20 @@ def main() -> None:
     """Measure every store that is installed and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slice", type=int, default=20)
     parser.add_argument("--writers", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     options = parser.parse_args()
     results: dict[tuple[str, int], list[float]] = {}
-    for number in range(options.rounds):
-        for writers in options.writers:
-            for store, (_, module) in STORES.items():
-                if module and importlib.util.find_spec(module) is None:
-                    continue
-                folder = Path(tempfile.mkdtemp(prefix="bench-log-", dir=options.folder))
-                try:
-                    rate = measure(store, writers, options.trials, folder)
-                finally:
-                    shutil.rmtree(folder)
-                results.setdefault((store, writers), []).append(rate)
-                done = f"round {number + 1}, {writers} writers, {store}: {rate:,.0f} actions/s"
-                print(done, file=sys.stderr, flush=True)
+    for count in options.writers:
+        with tempfile.TemporaryDirectory(prefix="bench-log-", dir=options.folder) as folder:
+            found = measure(count, options.trials, options.slice, Path(folder))
+        results.update({(store, count): rates for store, rates in found.items()})
     print(table(results, options.writers))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
-        work(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
+        work(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
     else:
         main()

@@ -1,0 +1,73 @@
+"""Writes tests/fixtures/log_v1: a store with every event type in version 1.
+
+Run ``python tests/log/make_fixture.py`` before the first release only. Afterwards the fixture is
+what people have on their disks: it is never written again, and must be read for ever. A type that
+is added later comes into a fixture of its own, in the same way.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import attrs
+
+from autoresearch.events import EVENT_TYPES, Event
+from autoresearch.log import open_log
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "log_v1"
+AT = "2026-03-18T02:00:00.000000Z"
+PLAIN = {str: 'text with é, ☃ and "quotes"\n', int: 7, float: 0.00064, bool: True}
+
+
+def example(hint: Any, *, absent: bool) -> Any:
+    """Return a value of a field's type: rich, or as absent as the type allows."""
+    if get_origin(hint) in (Union, UnionType):
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        return None if absent else example(kinds[0], absent=False)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        return () if absent else (example(arguments[0], absent=False),) * 2
+    if origin is not None and issubclass(origin, Mapping):
+        kind = arguments[1]
+        inner = {"nested": [1, None, True, 1e-7]} if kind is Any else example(kind, absent=False)
+        return {} if absent else {"key": inner, "another key": inner}
+    return PLAIN[hint]
+
+
+def examples(shape: type[Event]) -> list[Event]:
+    """Return an event with everything and one with as little as possible."""
+    hints, kind = get_type_hints(shape), shape
+    names = [item.name for item in attrs.fields(kind)]  # type: ignore[arg-type]
+    return [
+        shape(**{name: example(hints[name], absent=absent) for name in names})
+        for absent in (False, True)
+    ]
+
+
+def main() -> None:
+    """Write the fixture anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder)
+        log = open_log(store)
+        with log.writer("v1", actor="the past") as writer:
+            for name in sorted(EVENT_TYPES):
+                for number, event in enumerate(examples(EVENT_TYPES[name])):
+                    writer.append(event, event_id=f"{name}-{number}", at=AT)
+        (path,) = (store / "journal").iterdir()
+        (store / "manifest.jsonl").unlink()
+        path.rename(path.with_name("v1@fixture-1.jsonl"))
+        open_log(store).head()
+        shutil.rmtree(store / "locks")
+        shutil.rmtree(FIXTURE, ignore_errors=True)
+        shutil.copytree(store, FIXTURE)
+    print(f"{len(EVENT_TYPES)} types in {FIXTURE}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What was written by the first release is read by every later one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from autoresearch.codec import UnknownEvent, canonical, encode
+from autoresearch.events import EVENT_TYPES
+from autoresearch.log import FileLog
+from autoresearch.projections.tables import open_store
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "log_v1"
+HEAD = FIXTURE / "manifest.jsonl"
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> FileLog:
+    """A store that the first release left."""
+    root = tmp_path_factory.mktemp("past") / "store"
+    shutil.copytree(FIXTURE, root)
+    return open_store(root, notify=pytest.fail)
+
+
+def test_every_type_is_there(past: FileLog) -> None:
+    """The fixture has each event type twice: with everything, and with as little as possible."""
+    found = [record.type for record in past.read()]
+    assert sorted(found) == sorted([*EVENT_TYPES, *EVENT_TYPES]), (
+        "a new type needs a fixture: see tests/log/make_fixture.py"
+    )
+
+
+def test_every_event_still_means_the_same(past: FileLog) -> None:
+    """Each old payload becomes an event of today that says all that the payload said."""
+    for record in past.read():
+        assert not isinstance(record.event, UnknownEvent), record.type
+        if record.schema_version == EVENT_TYPES[record.type].schema_version:
+            old, new = json.loads(record.payload), json.loads(encode(record.event))
+            kept = {key: new[key] for key in old}
+            assert canonical(kept) == record.payload
+
+
+def test_old_bytes_have_their_old_hashes(past: FileLog) -> None:
+    """Positions, hashes and the head are those that the first release wrote."""
+    last = HEAD.read_text().splitlines()[-1]
+    head = past.head()
+    assert head.hash == json.loads(last)["hash"]
+    assert head.position == 2 * len(EVENT_TYPES)
+    assert past.verify().ok
+
+
+def test_old_events_have_their_tables(past: FileLog) -> None:
+    """Every old event is a row of the table of its type."""
+    with past.connect() as connection:
+        for name in EVENT_TYPES:
+            found = connection.execute(f'SELECT count(*) FROM "{name}"').fetchall()
+            assert found == [(2,)], name
