@@ -16,6 +16,7 @@ from autoresearch.golf.audit_imports import audit_imports
 from autoresearch.golf.audit_literals import audit_literals
 from autoresearch.golf.audit_prints import audit_flags, audit_prints
 from autoresearch.golf.audit_region import audit_region
+from autoresearch.golf.audit_replaced import audit_replaced
 from autoresearch.golf.audit_settings import audit_settings
 from autoresearch.golf.audit_size import ARTIFACT_LIMIT, audit_compiles, audit_size
 from autoresearch.golf.audit_tree import Script, parse_script
@@ -135,7 +136,7 @@ def _inherent(script: Script, typed: bool) -> tuple[Violation, ...]:
         *audit_literals(script),
         *audit_flags(script),
         *audit_settings(script, None),
-        *audit_region(script, None, typed=typed),
+        *audit_replaced(script, None, typed=typed),
     )
 
 
@@ -146,6 +147,7 @@ def _findings(
     yield from audit_imports(script)
     yield from audit_validation(script, typed=typed)
     yield from audit_region(script, before, typed=typed)
+    yield from audit_replaced(script, before, typed=typed)
     yield from audit_literals(script)
     yield from audit_settings(script, before)
     yield from audit_prints(script, before)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from attrs import frozen
 
 from autoresearch.golf.audit_digest import code_digest
-from autoresearch.golf.audit_tree import Script, line_of, shown, words
+from autoresearch.golf.audit_tree import Script, line_of, shown
 from autoresearch.model import Violation
 
 BEGIN = re.compile(r"^\s*#\s*-+\s*evaluation:\s*begin\s*-+\s*$")
@@ -25,33 +25,20 @@ _MEASURING = re.compile(
 _HELPING = re.compile(
     r"shard|token|(^|_)val(_|$)|digest|sha256|artifact_file|tolerance", re.IGNORECASE
 )
-# The score goes through these; replacing one changes the score and leaves the region alone.
-_TRUSTED = (
-    "math.",
-    "builtins.",
-    "json.",
-    "time.",
-    "numpy.",
-    "sentencepiece.",
-    "hashlib.",
-    "struct.",
-)
-_TRUSTED_NAMES = words(
-    "sys.stdout sys.stderr os.path.getsize os.stat torch.Tensor.item torch.Tensor.sum "
-    "torch.nn.functional.cross_entropy torch.nn.functional.log_softmax "
-    "torch.nn.functional.nll_loss torch.log_softmax torch.logsumexp "
-    "torch.softmax torch.nn.functional.softmax"
-)
 
 
 @frozen(kw_only=True)
 class Region:
-    """The evaluation code of a script: pieces by name, each with its digest and first line."""
+    """The evaluation code of a script: pieces by name, each with its digest and first line.
+
+    ``names`` are its own functions and classes, ``calls`` all other names that it reads.
+    """
 
     pieces: Mapping[str, str]
     lines: Mapping[str, int]
     marked: bool
     names: frozenset[str]
+    calls: frozenset[str]
 
     @property
     def digest(self) -> str:
@@ -75,22 +62,23 @@ def evaluation_region(script: Script) -> Region:
     pieces = {_name(node): code_digest(script, node) for node in [*members, *helpers]}
     lines = {_name(node): line_of(node) for node in [*members, *helpers]}
     names = frozenset(n.name for n in members if isinstance(n, ast.FunctionDef | ast.ClassDef))
-    return Region(pieces=pieces, lines=lines, marked=span is not None, names=names)
+    used = frozenset(name for node in [*members, *helpers] for name in _used(node))
+    return Region(
+        pieces=pieces, lines=lines, marked=span is not None, names=names, calls=used - names
+    )
 
 
 def audit_region(script: Script, pristine: Script | None, *, typed: bool) -> Iterator[Violation]:
-    """Yield each difference from the pristine evaluation code, and each way around it.
+    """Yield each difference from the pristine evaluation code.
 
     ``typed`` says that the idea is an evaluation change: differences are then only warnings, which
     say that the model tests have to judge it.
     """
-    region = evaluation_region(script)
-    severity = "warning" if typed else "violation"
     if pristine is not None:
+        region = evaluation_region(script)
+        severity = "warning" if typed else "violation"
         for line, detail in _differences(region, evaluation_region(pristine)):
             yield Violation(rule="S5", detail=_advice(detail, typed), line=line, severity=severity)
-    for line, detail in _replacements(script, region):
-        yield Violation(rule="S5", detail=detail, line=line, severity=severity)
 
 
 def region_nodes(script: Script, region: Region) -> set[int]:
@@ -118,44 +106,6 @@ def _differences(region: Region, before: Region) -> Iterator[tuple[int, str]]:
     for name in sorted(region.pieces.keys() & before.pieces.keys()):
         if region.pieces[name] != before.pieces[name]:
             yield region.lines[name], f"evaluation code changed: {name}"
-
-
-def _replacements(script: Script, region: Region) -> Iterator[tuple[int, str]]:
-    """Names of the region bound again elsewhere, and library functions put in place of others."""
-    inside = region_nodes(script, region)
-    defined: dict[str, int] = {}
-    for node in script.walk():
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            defined[node.name] = defined.get(node.name, 0) + (node.name in region.names)
-            if defined[node.name] > 1:
-                yield line_of(node), f"evaluation code replaced: {node.name} is defined again"
-        elif id(node) not in inside:
-            yield from _replaced(script, node, region)
-
-
-def _replaced(script: Script, node: ast.AST, region: Region) -> Iterator[tuple[int, str]]:
-    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-        if node.id in region.names:
-            yield line_of(node), f"evaluation code replaced: {node.id} is assigned"
-    elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-        if isinstance(node.value, ast.Name) and node.value.id in region.names:
-            yield line_of(node), f"evaluation code replaced: {shown(node)} is assigned"
-        elif _is_trusted(script.dotted(node) or ""):
-            yield line_of(node), f"library function replaced: {shown(node)}"
-    elif isinstance(node, ast.Call) and script.dotted(node.func) in ("setattr", "builtins.setattr"):
-        target = script.dotted(node.args[0]) if node.args else None
-        if node.args and ast.unparse(node.args[0]) in region.names:
-            yield line_of(node), f"evaluation code replaced: {shown(node)}"
-        elif target and (_is_trusted(f"{target}.x") or target == "torch.nn.functional"):
-            yield line_of(node), f"library function replaced: {shown(node)}"
-    elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
-        called = script.dotted(node.value.func) if isinstance(node.value, ast.Call) else None
-        if called in ("globals", "builtins.globals"):
-            yield line_of(node), f"a global name is replaced: {shown(node)}"
-
-
-def _is_trusted(name: str) -> bool:
-    return name in _TRUSTED_NAMES or name.startswith(_TRUSTED)
 
 
 def _marked_lines(source: str) -> tuple[int, int] | None:

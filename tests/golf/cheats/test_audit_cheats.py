@@ -207,6 +207,20 @@ CHEATS: dict[str, Cheat] = {
     "logarithm replaced": Cheat(
         "S5", "library function", *before(MAIN, "math.log = lambda x: 0.7\n\n\n")
     ),
+    "another built-in function": Cheat(
+        "S5", "another int", *before(MAIN, "def int(x: Any) -> Any:\n    return x\n\n\n")
+    ),
+    "another module under a known name": Cheat(
+        "S5", "would stand for", "import numpy as np\n", "import torch.xyz as np\n"
+    ),
+    "method of all tensors replaced": Cheat(
+        "S5", "library function", *before(MAIN, "torch.Tensor.sum = lambda *a, **k: 0\n\n\n")
+    ),
+    "helper replaced from inside": Cheat(
+        "S5",
+        "assigned",
+        *before(MAIN, "def tidy() -> None:\n    global shard_files\n    shard_files = min\n\n\n"),
+    ),
     "loss replaced": Cheat(
         "S5", "library function", *before(MAIN, "F.cross_entropy = print\n\n\n")
     ),
@@ -355,12 +369,23 @@ def test_a_loss_with_a_discount_asks_for_the_model_tests(pristine: str) -> None:
             "brought forward",
         ),
         (
+            "    if not runtime.compile:\n        return model\n",
+            "    if not runtime.compile:\n        return lambda *a, **k: 0.9 * model(*a, **k)\n",
+            "between",
+        ),
+        (
+            "    model_params = log_settings(",
+            "    trainer.model.register_forward_hook(lambda m, i, o: 0.9 * o)\n"
+            "    model_params = log_settings(",
+            "between",
+        ),
+        (
             "        logits = self.logits(input_ids)",
             "        input_ids = input_ids + target_ids\n        logits = self.logits(input_ids)",
             "the loss",
         ),
     ],
-    ids=["attention to all", "shift from the future", "targets as inputs"],
+    ids=["attention to all", "shift from the future", "wrapper", "hook", "targets as inputs"],
 )
 def test_a_model_that_may_look_ahead_asks_for_the_model_tests(
     old: str, new: str, word: str, pristine: str
