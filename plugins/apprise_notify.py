@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from threading import Thread
 
@@ -10,9 +9,6 @@ import apprise
 from attrs import frozen
 
 from autoresearch import AutoresearchError, Config, Notice, hookimpl, setting
-
-# Its warnings repeat what a failure says anyway, and would land between the lines of the loop.
-logging.getLogger("apprise").addHandler(logging.NullHandler())
 
 
 @frozen(kw_only=True)

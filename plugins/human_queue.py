@@ -22,7 +22,7 @@ def register_projections(config: Config) -> Sequence[Projection]:
 def propose_idea(history: History) -> Idea | None:
     """Return the queued idea of the highest expected gain, before any other generator is asked."""
     for item in history.ranked_queue:
-        if item.id not in history.tried and not vetoes(history, item.direction):
+        if not vetoes(history, item.direction):
             return Idea(
                 direction=item.direction,
                 description=item.description,

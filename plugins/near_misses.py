@@ -36,7 +36,8 @@ class Plugin:
         """Return the pair that lost least, never one after the other nor before a person's."""
         last = history.decided[-self._settings.after :]
         moving = len(last) < self._settings.after or any(e.verdict is Verdict.KEEP for e in last)
-        if moving or history.queue or _DIRECTION in {last[-1].idea.direction, *history.dead_ends}:
+        waiting = set(history.queue).difference(history.tried)
+        if moving or waiting or _DIRECTION in {last[-1].idea.direction, *history.dead_ends}:
             return None
         losses = [(_loss(item, history), item.number) for item in history.decided]
         near = sorted(item for item in losses if item[0] <= self._within)[:4]

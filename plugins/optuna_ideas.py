@@ -39,7 +39,7 @@ class Plugin:
     def propose_idea(self, history: ar.History, source: str, rng: Random) -> ar.Idea | None:
         """Return the sampler's next point that is new; what a person queued goes first."""
         now = dict(self._movable(history, source))
-        if history.queue or not now:
+        if set(history.queue).difference(history.tried) or not now:
             return None
         space = {name: self._range(name, value) for name, value in now.items()}
         seed = rng.randrange(2**32)

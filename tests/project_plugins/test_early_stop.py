@@ -1,6 +1,7 @@
 """A run that cannot win any more is stopped, and a run that may still win is not."""
 
 import pytest
+from attrs import evolve
 
 from autoresearch import Config, RunStatus, events
 from autoresearch.config import MetricConfig
@@ -59,11 +60,12 @@ def watched(*curves: dict[int, float], better: str = "lower") -> Story:
 def stop(single_file, tmp_path):
     """Asks whether the run that is under way should stop."""
 
-    def ask(told: Story, observed=None, **settings) -> str | None:
+    def ask(told: Story, observed=None, name="", **settings) -> str | None:
         config = Config(preset="plain", plugins={"early_stop": settings})
         plugins = Plugins.only(single_file("early_stop"), config=config)
+        plugins.on_failure = lambda failure: pytest.fail(str(failure))
         number = len(told.history.experiments) - 1
-        request = run_request(tmp_path, name=f"test-{number}-0", experiment=number)
+        request = run_request(tmp_path, name=name or f"test-{number}-0", experiment=number)
         return plugins.should_stop_run(request, observed or {}, told.history)
 
     return ask
@@ -97,6 +99,17 @@ def test_stops_what_is_far_behind_at_the_same_step(stop, better):
 def test_lets_a_run_go_on_that_may_win(stop, run):
     """Only the newest common step counts, and a few per cent say nothing yet."""
     assert stop(watched({1: 2.0, 2: 1.0}, run)) is None
+
+
+def test_another_seed_is_not_judged_by_the_first_run(stop):
+    """A second run of an experiment is compared by what was seen of itself."""
+    told = watched({1: 2.0, 2: 1.0}, {1: 2.0, 2: 9.0})
+    (first,) = told.history.experiments[1].runs
+    second = evolve(first, name="test-1-1", index=1, observed={1: 2.0})
+    item = evolve(told.history.experiments[1], runs=(evolve(first, name="test-1-x"), second))
+    told.history = evolve(told.history, experiments=told.history.experiments.set(1, item))
+    assert stop(told, name="test-1-1") is None
+    assert stop(told, name="test-1-x") is not None
 
 
 def test_the_baseline_always_runs_to_its_end(stop):

@@ -138,6 +138,13 @@ def test_the_best_idea_that_nobody_vetoed_comes_first(plugins):
     assert plugins.propose_idea(told.history, "", Random(1)) is None
 
 
+def test_what_a_person_asks_for_again_runs_again(plugins):
+    """An idea that was tried and queued once more is proposed like any other."""
+    told = story([1.1]).add(1.2, idea=idea("deeper", env={"WIDTH": "5"})).queue("deeper")
+    again = plugins.propose_idea(told.history, "", Random(1))
+    assert again.id in told.history.tried
+
+
 def test_a_person_goes_before_the_files_of_the_project(single_file):
     """Whoever else was registered nearer to the user, the queue is asked before them."""
     other = ScriptedIdeas([idea("something else")])

@@ -102,7 +102,9 @@ def test_a_repetition_adds_nothing(show, server):
     """After a resume every experiment is found again, over several pages of answers."""
     told = story([1.1, 1.05, 1.2, 1.3, 1.0])
     show(told)
+    server.calls.clear()
     show(told)
+    assert {path for path, _ in server.calls} == {"experiments/search", "runs/search"}
     told.add(0.9)
     show(told)
     assert sorted(numbers(server)) == [f"test/{number}" for number in range(6)]

@@ -1,6 +1,9 @@
 """Two discards that were lost in the noise are tried together."""
 
+from random import Random
+
 import pytest
+from attrs import evolve
 
 from autoresearch import Config, History, Verdict
 from autoresearch.config import MetricConfig
@@ -52,7 +55,9 @@ def propose(single_file):
             metric=MetricConfig(sd=sd, better="lower" if past.lower_is_better else "higher"),
             plugins={"near_misses": settings},
         )
-        return Plugins.only(single_file("near_misses"), config=config).propose_idea(past, "", None)
+        plugins = Plugins.only(single_file("near_misses"), config=config)
+        plugins.on_failure = lambda failure: pytest.fail(str(failure))
+        return plugins.propose_idea(past, "", Random(1))
 
     return ask
 
@@ -92,6 +97,14 @@ def test_a_person_goes_first(propose):
     assert propose(told.history) is None
 
 
+def test_an_idea_that_was_tried_silences_nobody(propose):
+    """What somebody queued a second time may lie there for ever, and pairs are tried meanwhile."""
+    told = story([1.0, 1.0005, 1.001])
+    told.add(1.5, idea=idea("deeper", env={"WIDTH": "5"})).queue("deeper")
+    assert set(told.history.queue) <= set(told.history.tried)
+    assert propose(told.history) is not None
+
+
 @pytest.mark.parametrize(
     "made",
     [
@@ -104,6 +117,13 @@ def test_a_person_goes_first(propose):
 def test_pairs_only_believed_edits(propose, made):
     """With one sound near miss beside it there is no pair."""
     assert propose(story([1.0, 1.0005, made, 1.9]).history) is None
+
+
+def test_a_mended_crash_is_no_near_miss(propose):
+    """Its last commit holds the fix alone, so there is no one edit to carry over."""
+    past = story([1.0, 1.0005, 1.001, 1.0015]).history
+    mended = evolve(past.experiments[1], fixes=1)
+    assert propose(evolve(past, experiments=past.experiments.set(1, mended))).cites == (2, 3)
 
 
 def test_gives_up_when_pairs_are_a_dead_end(propose):

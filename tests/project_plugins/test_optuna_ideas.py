@@ -37,7 +37,9 @@ def load(single_file):
 
     def make(search=SEARCH, **options):
         config = Config(preset="plain", plugins={"optuna_ideas": {"search": search}}, **options)
-        return Plugins.only(single_file("optuna_ideas"), config=config)
+        plugins = Plugins.only(single_file("optuna_ideas"), config=config)
+        plugins.on_failure = lambda failure: pytest.fail(str(failure))
+        return plugins
 
     return make
 
@@ -132,11 +134,13 @@ def test_a_person_goes_first(load):
 def test_ignores_results_that_are_not_believed(load):
     """A quarantined score, however good, does not lead the search."""
     idea = load().propose_idea(story([1.0]).history, SCRIPT, Random(1))
-    without = story([1.0]).add(experiment(None, idea=idea)).history
-    quarantined = story([1.0]).add(experiment(0.001, verdict="quarantine", idea=idea)).history
-    first, second = (
-        load().propose_idea(told, SCRIPT, Random(2)) for told in (without, quarantined)
-    )
+    crashed, quarantined = experiment(None), experiment(0.001, verdict="quarantine")
+    told = [story([1.0]).add(evolve(made, idea=idea)) for made in (crashed, quarantined)]
+    for past in told:
+        for number in range(8):
+            tried = load().propose_idea(past.history, SCRIPT, Random(number))
+            past.add(experiment(1.1 + number / 10, idea=tried))
+    first, second = (load().propose_idea(past.history, SCRIPT, Random(2)) for past in told)
     assert first == second
 
 
