@@ -22,6 +22,7 @@ from autoresearch.model import (
     Backtrack,
     Candidate,
     Change,
+    Cost,
     Decision,
     Experiment,
     Idea,
@@ -193,6 +194,16 @@ def backtrack(history: History) -> Backtrack | None:
 
 
 @hookspec
+def report_costs() -> Sequence[Cost] | None:
+    """Say what was spent since the last call: tokens and money of a language model.
+
+    Called after every hook in which a plugin may have asked a model: ``propose_idea``,
+    ``review_idea``, ``implement_idea``, ``analyze_run``. Collecting; ``None`` spent nothing. The
+    sum counts against ``limits.usd`` together with the money of the runs.
+    """
+
+
+@hookspec
 def event_recorded(event: Recorded, history: History) -> None:
     """Observe a fact after it is durable.
 
@@ -234,6 +245,7 @@ HOOKS = (
     "analyze_run",
     "decide",
     "backtrack",
+    "report_costs",
     "event_recorded",
     "notify",
 )

@@ -331,6 +331,17 @@ class Lesson:
 
 
 @frozen(kw_only=True)
+class Cost:
+    """What a plugin spent outside of runs, mostly on a language model; ``usd`` is US dollars."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float = 0.0
+    seconds: float = 0.0
+    source: str = ""
+
+
+@frozen(kw_only=True)
 class Notice:
     """What a person wants to hear; ``kind`` is new_best, stuck, budget_gone or needs_human."""
 

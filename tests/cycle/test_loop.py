@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import autoresearch
-from autoresearch import Backtrack, Campaign, Decision, Idea, Verdict, hookimpl
+from autoresearch import Backtrack, Campaign, Cost, Decision, Idea, RunOutput, Verdict, hookimpl
 from autoresearch.cycle.kit import digest
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.testing import RecordingObserver, ScriptedIdeas, git, set_constant
@@ -336,3 +336,48 @@ def test_other_hardware_is_said_in_the_decision(campaign: Go) -> None:
     assert decision is not None
     assert decision.verdict is Verdict.KEEP
     assert "on other hardware than experiment 0: cpu, not 8x H100" in decision.reason
+
+
+class _Spender:
+    """Spends a dollar on every idea."""
+
+    @hookimpl
+    def report_costs(self) -> list[Cost]:
+        return [Cost(tokens_in=100, tokens_out=10, usd=1.0)]
+
+
+def test_tokens_and_runs_share_one_budget(project: Path) -> None:
+    """What a language model costs is recorded under its plugin and counts against limits.usd."""
+    made = autoresearch.start(
+        project, tag="t1", overrides={"limits.usd": 2.5}, plugins=(_Spender(),)
+    )
+    assert "usd" in made.run(plugins=(_Spender(),))
+    assert made.history.spent.usd >= 2.5
+    assert made.history.spent.tokens > 0
+    with made.connect() as connection:
+        kinds = connection.execute("select distinct kind from costs order by 1").fetchall()
+    assert kinds == [("run",), ("tokens",)]
+
+
+def test_baseline_over_the_limit_is_discarded_and_the_loop_goes_on(project: Path) -> None:
+    """A baseline with a score that does not fit is no baseline to keep, but no reason to stop."""
+    (project / "train.py").write_text(
+        "WIDTH = 4\nprint(f'artifact_bytes: {WIDTH * 100}')\nprint(f'score: {1 / WIDTH:.4f}')\n"
+    )
+    git(project, "commit", "-qam", "sizes")
+    smaller = ScriptedIdeas([set_constant("WIDTH", 3)])
+    made = autoresearch.start(
+        project, tag="t1", overrides={"limits.artifact_bytes": 350}, plugins=(smaller, _Sized())
+    )
+    made.run(2, plugins=(smaller, _Sized()), wait=False)
+    verdicts = [item.verdict for item in made.history.experiments]
+    assert verdicts == [Verdict.DISCARD, Verdict.KEEP]
+
+
+class _Sized:
+    """Reads the size that the script prints."""
+
+    @hookimpl
+    def extract_metrics(self, output: RunOutput) -> dict[str, float]:
+        text = output.log_path.read_text()
+        return {"artifact_bytes": float(text.split("artifact_bytes: ")[1].split()[0])}

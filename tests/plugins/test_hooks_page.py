@@ -85,6 +85,7 @@ CALLS: dict[str, Callable[[Plugins, Path], object]] = {
     "backtrack": lambda plugins, _: plugins.backtrack(
         history([1.1, experiment(1.3, verdict="keep"), 1.4, 1.4, 1.4])
     ),
+    "report_costs": lambda plugins, _: plugins.report_costs(),
     "event_recorded": _observe,
     "notify": lambda plugins, folder: _notice(plugins, folder),
 }

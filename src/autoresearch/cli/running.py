@@ -21,6 +21,7 @@ from autoresearch.cli.project import (
 )
 from autoresearch.cli.summary import print_summary
 from autoresearch.errors import WorkspaceError
+from autoresearch.model import Verdict
 from autoresearch.opening import open_campaign, start, tags
 
 
@@ -102,7 +103,7 @@ def run(
     teller.tell(f"stopped: {reason}")
     print_summary(campaign)
     baseline = campaign.history.baseline
-    if baseline is not None and campaign.history.head is None and baseline.decision is not None:
+    if baseline is not None and baseline.verdict is Verdict.CRASH:
         raise WorkspaceError(f"{reason}; mend {campaign.config.script}, commit, and init anew")
 
 

@@ -58,6 +58,7 @@ def mend(kit: Kit, idea: Idea) -> bool:
     workspace = kit.lab.worktree(experiment.number, experiment.commit)
     before = workspace.read_script()
     after = kit.plugins.implement_idea(idea, workspace)
+    kit.record_costs()
     if after is None or after == before or syntax_problem(kit.lab.script, after):
         return False
     made = evolve(idea, source=after)
@@ -82,6 +83,7 @@ def _with_code(kit: Kit, idea: Idea, workspace: Workspace) -> Idea:
     if idea.has_code:
         return idea
     source = kit.plugins.implement_idea(idea, workspace)
+    kit.record_costs()
     if source is None:
         raise WorkspaceError("no plugin could turn the idea into code; queue it with a patch")
     return evolve(idea, source=source)

@@ -144,6 +144,7 @@ def _analyse(kit: Kit, output: RunOutput) -> Analysis:
     experiment = current(kit)
     if experiment.analysis is None:
         made = kit.plugins.analyze_run(experiment, kit.history)
+        kit.record_costs()
         kit.recorder.record(
             events.AnalysisRecorded(
                 experiment=experiment.number,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from autoresearch import events
 from autoresearch.config import Config
 from autoresearch.cycle.recorder import Recorder
 from autoresearch.errors import WorkspaceError
@@ -68,6 +69,22 @@ class Kit:
     def script_at(self, commit: str) -> str:
         """Return the text of the script in a commit of the lab."""
         return self.lab.script_at(commit)
+
+    def record_costs(self) -> None:
+        """Record what plugins spent on language models since the last time."""
+        current = self.history.current
+        for cost in self.plugins.report_costs():
+            self.recorder.record(
+                events.CostIncurred(
+                    kind="tokens",
+                    source=cost.source,
+                    experiment=current.number if current else None,
+                    seconds=0.0,
+                    tokens_in=cost.tokens_in,
+                    tokens_out=cost.tokens_out,
+                    usd=cost.usd,
+                )
+            )
 
     def project_files(self) -> tuple[Path, ...]:
         """Write every projection, in the campaign's folder and where the user works."""

@@ -164,7 +164,7 @@ class Loop:
     def _reason_to_stop(self) -> str | None:
         history = self.kit.history
         baseline = history.baseline
-        if baseline is not None and baseline.verdict not in (None, Verdict.RERUN, Verdict.KEEP):
+        if baseline is not None and baseline.verdict in (Verdict.CRASH, Verdict.QUARANTINE):
             assert baseline.decision is not None
             return f"the baseline gave no score to build on: {baseline.decision.reason}"
         if history.current is not None:

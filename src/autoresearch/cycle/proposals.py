@@ -53,6 +53,7 @@ def propose(kit: Kit) -> bool:
     source = kit.script_at(kit.head_commit())
     seed = f"{history.campaign}/{history.next_number}/{len(history.rejected)}"
     idea = kit.plugins.propose_idea(history, source, Random(seed))
+    kit.record_costs()
     if idea is None:
         return False
     number = history.next_number
@@ -83,6 +84,7 @@ def propose(kit: Kit) -> bool:
 
 def _hear_objections(kit: Kit, idea: Idea, number: int) -> None:
     objections = kit.plugins.review_idea(idea, kit.history)
+    kit.record_costs()
     for objection in objections:
         kit.recorder.record(
             events.IdeaObjected(

@@ -20,7 +20,7 @@ from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import answers, prompts
 from autoresearch.ideas.answers import AnswerError, Ground
-from autoresearch.model import Idea, Workspace
+from autoresearch.model import Cost, Idea, Workspace
 from autoresearch.text import block, one_line
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Settings:
     max_source_chars: int = setting(80_000, "characters of the script that are shown")
     known: bool = setting(True, "also show what is known of the challenge, where it is the preset")
     schema: bool = setting(True, "ask the server to enforce the JSON schema")
+    usd_per_million_in: float = setting(0.0, "price of a million tokens read, US dollars")
+    usd_per_million_out: float = setting(0.0, "price of a million tokens written, US dollars")
 
 
 @frozen(kw_only=True)
@@ -55,12 +57,21 @@ class Usage:
     tokens_in: int = 0
     tokens_out: int = 0
 
+    def plus(self, tokens_in: int, tokens_out: int) -> Usage:
+        """Return the sum with the tokens of one more answer."""
+        return Usage(
+            model=self.model,
+            tokens_in=self.tokens_in + tokens_in,
+            tokens_out=self.tokens_out + tokens_out,
+        )
+
 
 class Plugin:
     """Proposes, implements ideas in words and repairs crashes; ``usage`` is of the last answer."""
 
     def __init__(self) -> None:
         self._config, self._settings, self.usage = Config(), Settings(), Usage()
+        self._unreported = Usage()
 
     @hookimpl
     def configure(self, config: Config) -> None:
@@ -120,11 +131,20 @@ class Plugin:
 
     def _count(self, answer: Any) -> None:
         used = getattr(answer, "usage", None)
-        self.usage = Usage(
-            model=self._settings.model,
-            tokens_in=self.usage.tokens_in + _tokens(used, "prompt_tokens"),
-            tokens_out=self.usage.tokens_out + _tokens(used, "completion_tokens"),
-        )
+        read, written = _tokens(used, "prompt_tokens"), _tokens(used, "completion_tokens")
+        self.usage = self.usage.plus(read, written)
+        self._unreported = self._unreported.plus(read, written)
+
+    @hookimpl
+    def report_costs(self) -> list[Cost]:
+        """Report the tokens of all answers since the last call, the useless ones included."""
+        spent, self._unreported = self._unreported, Usage()
+        if not spent.tokens_in and not spent.tokens_out:
+            return []
+        settings = self._settings
+        usd = spent.tokens_in * settings.usd_per_million_in / 1e6
+        usd += spent.tokens_out * settings.usd_per_million_out / 1e6
+        return [Cost(tokens_in=spent.tokens_in, tokens_out=spent.tokens_out, usd=usd)]
 
 
 def _correction(text: str, error: AnswerError) -> list[dict[str, str]]:

@@ -102,13 +102,12 @@ class Database:
 
     def rows(self, order: Order, after: int) -> Iterator[Row]:
         """Yield the rows of the table ``events`` behind a position."""
-        for index in order.between(after, order.position):
-            entry = order.entries[index]
-            position, start = entry.first, entry.start
-            for line in self.ordering.lines(order, index):
+        for span in order.spans(after, order.position):
+            start = span.start
+            for position, line in enumerate(self.ordering.lines(span), span.first):
                 if position > after:
-                    yield line_row(line, position, entry.journal, start)
-                position, start = position + 1, start + line.size
+                    yield line_row(line, position, span.journal, start)
+                start += line.size
 
     def rejected(self, order: Order, entries: int) -> Iterator[Row]:
         """Yield the rows of the table ``rejected_events`` from a manifest line on."""
@@ -116,7 +115,7 @@ class Database:
             entry = order.entries[index]
             if entry.reason not in (None, DUPLICATE):
                 start = entry.start
-                for line in self.ordering.lines(order, index):
+                for line in self.ordering.lines(order.span(index)):
                     yield entry.reason, *line_row(line, 0, entry.journal, start)[1:]
                     start += line.size
 

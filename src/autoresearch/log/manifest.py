@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
-
-from attrs import frozen
+from sys import intern
+from typing import NamedTuple
 
 from autoresearch.codec import canonical
 
@@ -24,8 +24,7 @@ _START = '{"entry":{"count":'
 LONGEST = 4096  # lines in one entry: a reader that starts inside one reads it from its beginning
 
 
-@frozen(kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """Bytes ``start`` to ``end`` of a journal, their ``count`` lines from position ``first`` on.
 
     ``given`` counts the lines whose event id was chosen by the caller, ``head`` is the hash of
@@ -80,18 +79,21 @@ def unpack_entry(text: str, previous: str) -> tuple[Entry, str]:
     )
     if sha256((previous + body).encode()).hexdigest() != stated:
         raise ValueError(f"does not match its hash (journal {journal}, position {first})")
-    return Entry(
-        journal=journal,
-        start=int(start),
-        end=int(end),
-        count=int(count),
-        first=int(first),
-        given=int(given),
-        head=head,
-        stream=stream,
-        version=int(version),
-        reason=None if reason == "null" else reason[1:-1],
-    ), stated
+    return (
+        Entry(
+            journal=intern(journal),  # few names, many entries
+            start=int(start),
+            end=int(end),
+            count=int(count),
+            first=int(first),
+            given=int(given),
+            head=head,
+            stream=intern(stream),
+            version=int(version),
+            reason=None if reason == "null" else reason[1:-1],
+        ),
+        stated,
+    )
 
 
 def could_be_torn_entry(tail: bytes) -> bool:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from autoresearch.log.manifest import Entry
 from autoresearch.log.records import GENESIS, Head
 
 
-@frozen
-class Place:
+class Place(NamedTuple):
     """How far a journal is in the order: bytes covered, and the hash of the last line covered."""
 
     end: int = 0
     head: str = GENESIS
+
+
+@frozen
+class Span:
+    """Bytes of a journal whose lines have consecutive positions, with the hashes around them."""
+
+    journal: str
+    start: int
+    end: int
+    first: int
+    count: int
+    before: str
+    head: str
 
 
 @define
@@ -81,13 +94,35 @@ class Order:
         index = bisect_right(spans, version, key=lambda span: span[0]) - 1
         return spans[index][2] if index >= 0 and version <= spans[index][1] else None
 
-    def between(self, after: int, until: int) -> Iterator[int]:
-        """Yield the indices of the entries that hold positions ``after`` < p <= ``until``."""
+    def span(self, index: int) -> Span:
+        """Return the bytes of one entry."""
+        entry, before = self.entries[index], self.before[index]
+        return Span(
+            entry.journal, entry.start, entry.end, entry.first, entry.count, before, entry.head
+        )
+
+    def spans(self, after: int, until: int) -> Iterator[Span]:
+        """Yield the bytes that hold positions ``after`` < p <= ``until``, and some around them.
+
+        Entries that follow each other in one journal are one span: a log whose events were placed
+        one by one is read like one whose events were placed together.
+        """
+        last: Span | None = None
         for index in range(bisect_right(self._lasts, after), len(self.entries)):
-            if self.entries[index].first > until:
-                return
-            if self.entries[index].reason is None:
-                yield index
+            entry = self.entries[index]
+            if entry.first > until:
+                break
+            if entry.reason is not None:
+                continue
+            if last and (last.journal, last.end) == (entry.journal, entry.start):
+                count = last.count + entry.count
+                last = evolve(last, end=entry.end, count=count, head=entry.head)
+                continue
+            if last:
+                yield last
+            last = self.span(index)
+        if last:
+            yield last
 
     def hash_at(self, position: int) -> list[str]:
         """Return the hashes under which the order ended at a position, if it ever did."""

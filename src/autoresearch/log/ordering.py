@@ -19,7 +19,7 @@ from autoresearch.log.folded import Folded, load_folded
 from autoresearch.log.journal import SUFFIX, journal_sizes, read_lines
 from autoresearch.log.lines import Line
 from autoresearch.log.manifest import could_be_torn_entry, unpack_entry
-from autoresearch.log.order import Order
+from autoresearch.log.order import Order, Span
 from autoresearch.log.records import GENESIS, Recorded
 from autoresearch.log.sequence import Sequencer
 
@@ -74,22 +74,21 @@ class Ordering:
         self, order: Order, after: int, until: int, campaign: str | None = None
     ) -> Iterator[Recorded]:
         """Yield the events of an order with ``after`` < position <= ``until``."""
-        for index in order.between(after, until):
-            position = order.entries[index].first
-            for line in self.lines(order, index):
-                if after < position <= until and campaign in (None, line.campaign):
+        for span in order.spans(after, until):
+            for position, line in enumerate(self.lines(span), span.first):
+                if position > until:
+                    break
+                if position > after and campaign in (None, line.campaign):
                     yield recorded(line, position)
-                position += 1
 
-    def lines(self, order: Order, index: int) -> Iterator[Line]:
-        """Yield the lines of one entry; raises LogError when they are not what the order says."""
-        entry = order.entries[index]
-        path = self.journal_path(entry.journal)
-        count, head = 0, order.before[index]
-        for line in read_lines(path, entry.start, entry.end, head):
+    def lines(self, span: Span) -> Iterator[Line]:
+        """Yield the lines of a span; raises LogError when they are not what the order says."""
+        path = self.journal_path(span.journal)
+        count, head = 0, span.before
+        for line in read_lines(path, span.start, span.end, head):
             count, head = count + 1, line.hash
             yield line
-        if (count, head) != (entry.count, entry.head):
+        if (count, head) != (span.count, span.head):
             raise LogError(f"{path} is not what manifest.jsonl says; run `autoresearch verify`")
 
     def find(self, event_id: str) -> Recorded | None:

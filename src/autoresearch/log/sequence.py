@@ -139,8 +139,8 @@ class Sequencer:
         return self._near[1][version]
 
     def _lines(self, index: int) -> Iterator[Line]:
-        entry, before = self.order.entries[index], self.order.before[index]
-        return read_lines(self._path(entry.journal), entry.start, entry.end, before)
+        span = self.order.span(index)
+        return read_lines(self._path(span.journal), span.start, span.end, span.before)
 
     def _read_given(self) -> None:
         for index in range(self._given_read, len(self.order.entries)):

@@ -18,6 +18,7 @@ from autoresearch.model import (
     Analysis,
     Backtrack,
     Candidate,
+    Cost,
     Decision,
     Idea,
     Objection,
@@ -117,6 +118,18 @@ def number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise NonsenseError(f"{_shown(value)} is not a finite number; leave an absent metric out")
     return float(value)
+
+
+def costs(answer: object, plugin: str) -> tuple[Cost, ...]:
+    """Check costs: finite, not negative."""
+    if not isinstance(answer, Sequence):
+        raise NonsenseError(f"{_shown(answer)} is not a sequence of costs")
+    given = tuple(_instance(item, Cost) for item in answer)
+    for item in given:
+        amounts = (item.tokens_in, item.tokens_out, item.usd, item.seconds)
+        if min(number(amount) for amount in amounts) < 0:
+            raise NonsenseError(f"{_shown(item)} is negative; money does not come back")
+    return tuple(_signed(item, "source", plugin) for item in given)
 
 
 def reason(answer: object, _: str) -> str:

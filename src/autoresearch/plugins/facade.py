@@ -20,6 +20,7 @@ from autoresearch.model import (
     Backtrack,
     Candidate,
     Change,
+    Cost,
     Decision,
     Experiment,
     Idea,
@@ -229,6 +230,11 @@ class Plugins:
         return self._calls.first("backtrack", check, {"history": history})
 
     # --- watching -----------------------------------------------------------------------
+
+    def report_costs(self) -> tuple[Cost, ...]:
+        """Return what plugins spent since the last call, each under its plugin's name."""
+        found = self._calls.collect("report_costs", answers.costs, {})
+        return tuple(cost for _, costs in found for cost in costs)
 
     def event_recorded(self, event: Recorded, history: History) -> None:
         """Show a durable event to every observer; none can disturb."""

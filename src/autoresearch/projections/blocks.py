@@ -36,8 +36,7 @@ def analysis_block(analysis: Analysis, verdict: str) -> str:
 
 
 def shown_status(experiment: Experiment) -> str:
-    """Return keep, discard or crash: the three words that results.tsv knows for an experiment."""
+    """Return keep, discard or crash, the words that results.tsv knows, or rerun on the way."""
     verdict = experiment.verdict
-    if verdict is None:
-        return "discard"
-    return {"keep": "keep", "crash": "crash"}.get(verdict.value, "discard")
+    shown = verdict.value if verdict is not None else ""
+    return shown if shown in ("keep", "crash", "rerun") else "discard"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from autoresearch.config import Config
 from autoresearch.errors import PluginError
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.plugins import PluginFailure, Plugins
@@ -108,6 +109,23 @@ class LauncherContract(PluginContract):
         assert counts == ["x"], f"asked three times, the script ran {counts}"
         assert output == later, f"two handles of one run gave {output} and {later}"
 
+    def test_finds_a_run_after_a_restart(
+        self, plugin: object, config: Config, launch: Launch, patience: float, tmp_path: Path
+    ) -> None:
+        """A new process attaches to a run that goes on, and reads one that is over."""
+        handle, asked = launch(f"open('count', 'a').write('x')\n{_SLEEPER}")
+        _wait_for(handle.log_path, "asleep", patience)
+        found = Plugins.only(plugin, config=config).launch_run(asked, _place(tmp_path))
+        going_on = found.poll()
+        found.stop("the test wants it")
+        ended = finished(found, patience)
+        handle.poll()
+        later = Plugins.only(plugin, config=config).launch_run(asked, _place(tmp_path))
+        counts = [path.read_text() for path in tmp_path.rglob("count")]
+        assert counts == ["x"], f"after a restart the script had run {counts}"
+        assert going_on is None, f"a run that sleeps was said to be {going_on}"
+        assert finished(later, patience) == ended, "a run that was over came out differently"
+
     def test_polls_without_waiting(self, launch: Launch, patience: float) -> None:
         """``poll`` says at once that a run still goes on."""
         handle, _ = launch(_SLEEPER)
@@ -140,6 +158,15 @@ def finished(handle: RunHandle, patience: float) -> RunOutput:
         time.sleep(0.02)
     handle.stop("the test waits no longer")
     pytest.fail(f"run {handle.reference} was not over after {patience:g} seconds")
+
+
+def _wait_for(path: Path, word: str, patience: float) -> None:
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if path.exists() and word in path.read_text(errors="replace"):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"{path.name} had no {word!r} after {patience:g} seconds")
 
 
 def _place(folder: Path) -> Workspace:

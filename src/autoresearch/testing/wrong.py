@@ -33,7 +33,7 @@ class Wrong:
 
 
 def _table(
-    contract: type[Any], right: type[Any], **broken: Callable[[], object]
+    contract: type[Any], right: Callable[[], object], **broken: Callable[[], object]
 ) -> tuple[Wrong, ...]:
     wrong = (Wrong(contract, f"test_{name}", make) for name, make in broken.items())
     return (Wrong(contract, "", right), *wrong)
@@ -73,13 +73,14 @@ WRONG: tuple[Wrong, ...] = (
     ),
     *_table(
         LauncherContract,
-        wrong_launchers.Launcher,
+        lambda: wrong_launchers.Launcher,
         leaves_other_launchers_alone=wrong_launchers.TakesAll,
         runs_to_the_end=wrong_launchers.HidesErrors,
         reports_a_crash=wrong_launchers.CallsCrashesTimeouts,
         gives_the_environment=wrong_launchers.ForgetsTheSeed,
         gives_no_credentials=wrong_launchers.Leaks,
         starts_a_name_once=wrong_launchers.StartsTwice,
+        finds_a_run_after_a_restart=lambda: wrong_launchers.Forgets,
         polls_without_waiting=wrong_launchers.PollsSlowly,
         stops_a_run=wrong_launchers.CallsStopsCrashes,
         ends_a_run_at_its_deadline=wrong_launchers.IgnoresDeadlines,

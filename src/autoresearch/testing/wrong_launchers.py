@@ -1,10 +1,11 @@
-"""Wrong launchers; the first is right, though too simple to survive its own process."""
+"""Wrong launchers; the first is right: what it knows of a run stands in the run's folder."""
 
 # ruff: noqa: ARG002 - the signatures are those of the right plugins
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -14,21 +15,23 @@ from attrs import define, evolve
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus
 
+# The shell outlives the launcher and writes down how the command ended.
+_SHELL = '"$@"; code=$?; echo $code > code.new; mv code.new code'
+
 
 @define
 class Process:
-    """A child of this process."""
+    """A process group with its deadline; ``child`` is None after a restart."""
 
     request: RunRequest
-    child: subprocess.Popen[bytes]
+    pid: int
     deadline: float
-    ended: RunStatus | None = None
-    output: RunOutput | None = None
+    child: subprocess.Popen[bytes] | None = None
 
     @property
     def reference(self) -> str:
         """The process id."""
-        return f"pid {self.child.pid}"
+        return f"pid {self.pid}"
 
     @property
     def log_path(self) -> Path:
@@ -37,19 +40,26 @@ class Process:
 
     def poll(self) -> RunOutput | None:
         """Return the output once it is over."""
-        if self.output is None and self.child.poll() is None and time.monotonic() > self.deadline:
+        if not self.kept("code") and not self.kept("ended") and time.monotonic() > self.deadline:
             self.end(RunStatus.TIMED_OUT)
-        if self.output is None and self.child.poll() is not None:
-            self.output = self.describe()
-        return self.output
+        if not self.kept("code") and not self.kept("ended"):
+            return None
+        if self.child is not None:
+            self.child.wait()
+        return self.describe()
+
+    def kept(self, name: str) -> str:
+        """Return what stands in a file of the run's folder, "" when it is not there."""
+        path = self.request.folder / name
+        return path.read_text().strip() if path.exists() else ""
 
     def describe(self) -> RunOutput:
         """Say how it ended."""
-        code = self.child.returncode
+        code = int(self.kept("code") or -signal.SIGKILL)
         status = RunStatus.CRASHED if code else RunStatus.COMPLETED
         return RunOutput(
             name=self.request.name,
-            status=self.ended or status,
+            status=self.kept("ended") or status,
             log_path=self.log_path,
             folder=self.request.folder,
             exit_code=code,
@@ -61,19 +71,14 @@ class Process:
 
     def end(self, status: RunStatus) -> None:
         """Kill it."""
-        self.ended = status
-        self.child.kill()
-        self.child.wait()
+        (self.request.folder / "ended").write_text(status.value)
+        os.killpg(self.pid, signal.SIGKILL)
 
 
 class Launcher:
-    """A right launcher, as long as this process lives."""
+    """A right launcher: a name is started once, whoever asks."""
 
-    name = "launcher"
     process: type[Process] = Process
-
-    def __init__(self) -> None:
-        self.runs: dict[str, Process] = {}
 
     def mine(self, request: RunRequest) -> bool:
         """Return whether a request is for this launcher."""
@@ -83,29 +88,54 @@ class Launcher:
         """Return what the script sees."""
         return {"PATH": os.defpath, "SEED": str(request.seed), **request.env}
 
+    def errors(self) -> int:
+        """Return where stderr goes."""
+        return subprocess.STDOUT
+
     def start(self, request: RunRequest) -> Process:
-        """Start the command."""
+        """Start the command and write down its process id."""
         with (request.folder / "run.log").open("wb") as log:
             child = subprocess.Popen(
-                request.command,
+                ["/bin/sh", "-c", _SHELL, "sh", *request.command],
                 cwd=request.folder,
                 env=self.environment(request),
                 stdout=log,
                 stderr=self.errors(),
+                start_new_session=True,
             )
-        return self.process(request, child, time.monotonic() + request.timeout_seconds)
+        (request.folder / "pid").write_text(str(child.pid))
+        return self.process(request, child.pid, time.monotonic() + request.timeout_seconds, child)
 
-    def errors(self) -> int:
-        """Return where stderr goes."""
-        return subprocess.STDOUT
+    def find(self, request: RunRequest) -> Process | None:
+        """Return the run of this name if there is one."""
+        path = request.folder / "pid"
+        if not path.exists():
+            return None
+        return self.process(request, int(path.read_text()), float("inf"))
 
     @hookimpl
     def launch_run(self, request: RunRequest) -> RunHandle | None:
         """Start a run, or find it."""
         if not self.mine(request):
             return None
-        if request.name not in self.runs:
-            self.runs[request.name] = self.start(request)
+        return self.find(request) or self.start(request)
+
+
+class Forgets(Launcher):
+    """Knows only the runs that it started itself."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Process] = {}
+
+    def find(self, request: RunRequest) -> Process | None:
+        """Return the run of this name if this instance started it."""
+        return self.runs.get(request.name)
+
+    def start(self, request: RunRequest) -> Process:
+        """Start the command and remember it."""
+        for name in ("code", "ended"):
+            (request.folder / name).unlink(missing_ok=True)
+        self.runs[request.name] = super().start(request)
         return self.runs[request.name]
 
 
@@ -155,12 +185,19 @@ class Leaks(Launcher):
 
 
 class StartsTwice(Launcher):
-    """Forgets what it started."""
+    """Starts a run again when it is asked again, but not after a restart."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
 
     @hookimpl
     def launch_run(self, request: RunRequest) -> RunHandle | None:
         """Start a run."""
-        return self.start(request) if self.mine(request) else None
+        if not self.mine(request):
+            return None
+        known = request.name in self.asked
+        self.asked.add(request.name)
+        return self.start(request) if known else self.find(request) or self.start(request)
 
 
 class PollsSlowly(Launcher):
