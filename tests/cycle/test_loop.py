@@ -68,7 +68,7 @@ def test_improvement_is_kept_and_regression_is_reset(campaign: Go, project: Path
 
 
 def test_users_checkout_stays_as_it_was(campaign: Go, project: Path) -> None:
-    """Branch, index, worktrees, stash, configuration and hooks are untouched, and nothing pushes."""
+    """Branch, index, worktrees, stash, configuration and hooks are untouched; nothing pushes."""
     before = _everything(project)
     campaign(3, plugins=(ScriptedIdeas([set_constant("WIDTH", 6), set_constant("WIDTH", 1)]),))
     assert _everything(project) == before
