@@ -3,7 +3,7 @@
 import importlib.util
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +14,7 @@ from autoresearch.testing import git, make_project
 
 FOLDER = Path(__file__).parents[2] / "plugins"
 SETTINGS = 'preset = "plain"\nscript = "train.py"\n'
+FAKE = "from autoresearch.testing import FakeLauncher\n\nplugin = FakeLauncher({scores})\n"
 
 
 @pytest.fixture
@@ -37,10 +38,18 @@ def single_file() -> Iterator[Callable[[str], ModuleType]]:
 
 @pytest.fixture
 def campaign(tmp_path: Path) -> Callable[..., Campaign]:
-    """Starts a campaign in a new project with one plugin of the folder and further files."""
+    """Starts a campaign in a new project with one plugin of the folder and further files.
 
-    def begin(name: str, script: str, settings: str = "", **generators: str) -> Campaign:
-        files = {f"plugins/{key}.py": text for key, text in generators.items()}
+    With ``scores`` no process is started: they are what the baseline and the experiments give.
+    """
+
+    def begin(
+        name: str, script: str, settings: str = "", scores: Sequence[float] = (), **others: str
+    ) -> Campaign:
+        files = {f"plugins/{key}.py": text for key, text in others.items()}
+        if scores:
+            files["plugins/fake.py"] = FAKE.format(scores=list(scores))
+            settings = f'launcher = "fake"\n{settings}'
         project = make_project(tmp_path / "project", script, SETTINGS + settings, files)
         (project / "plugins").mkdir(exist_ok=True)
         shutil.copy(FOLDER / f"{name}.py", project / "plugins")

@@ -161,8 +161,8 @@ def test_an_empty_queue_is_shown_as_one(plugins):
 
 def test_a_campaign_obeys_the_veto_and_shows_the_queue(campaign):
     """What a person vetoed never runs, and queue.md stands beside results.tsv."""
-    script = 'import os\nWIDTH = 4\nprint("score:", float(os.environ.get("RATE", "1.0")))\n'
-    running = campaign("human_queue", script, 'active = ["no:script_ideas"]\n', wider=WIDER)
+    settings, scores = 'active = ["no:script_ideas"]\n', [1.0, 0.5, 0.4]
+    running = campaign("human_queue", "WIDTH = 4\n", settings, scores, wider=WIDER)
     running.add_note("veto: width")
     wanted = {"hypothesis": "less is better", "expected_gain": 0.5}
     for rate in ("0.5", "0.4"):

@@ -10,8 +10,6 @@ from autoresearch import Config, events
 from autoresearch.plugins import PluginFailure, Plugins
 from autoresearch.testing import ObserverContract, Story, idea, story
 
-SCRIPT = 'WIDTH = 4\nprint("step:1/2 score:2.5")\nprint("score: 1.5")\n'
-
 
 @pytest.fixture
 def server(monkeypatch):
@@ -167,7 +165,10 @@ def test_what_was_seen_during_a_run_is_a_curve(show, server):
 def test_a_campaign_is_mirrored_while_it_runs(campaign, server):
     """A real campaign leaves the baseline and its experiment on the server."""
     running = campaign(
-        "mlflow_mirror", SCRIPT, f'[plugins.mlflow_mirror]\ntracking_uri = "{server.uri}"\n'
+        "mlflow_mirror",
+        "WIDTH = 4\n",
+        f'[plugins.mlflow_mirror]\ntracking_uri = "{server.uri}"\n',
+        scores=[1.5],
     )
     running.run(experiments=2, wait=False)
     assert numbers(server) == ["toy/0", "toy/1"]

@@ -13,7 +13,7 @@ from autoresearch.testing import IdeaGeneratorContract, experiment, git, idea, s
 NOISY = Config(preset="plain", metric=MetricConfig(sd=0.02))
 SCRIPT = """A = 1
 B = 1
-print(f"score: {1 + 0.0005 * (A - 1) + 0.0005 * (B - 1) - 0.05 * (A - 1) * (B - 1):.6f}")
+print(A, B)
 """
 ONE_BY_ONE = """
 from autoresearch import Idea, hookimpl
@@ -162,7 +162,8 @@ def test_carries_an_edit_to_another_head(single_file, after, head, carried):
 
 def test_a_campaign_keeps_what_only_helps_together(campaign):
     """Two edits, each a little worse, are merged into one commit that is kept and cites both."""
-    running = campaign("near_misses", SCRIPT, EAGER, ideas=ONE_BY_ONE)
+    scores = [1.0, 1.0005, 1.0005, 0.95]
+    running = campaign("near_misses", SCRIPT, EAGER, scores, ideas=ONE_BY_ONE)
     running.run(experiments=4, wait=False)
     last = running.history.experiments[3]
     assert last.reasoning.cites == (1, 2)

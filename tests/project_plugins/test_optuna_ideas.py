@@ -168,7 +168,7 @@ def test_without_optuna_only_naming_it_fails(tmp_path, monkeypatch):
 def test_a_campaign_tries_its_ideas(campaign):
     """In a campaign its points become experiments that the log can give back to it."""
     table = "[plugins.optuna_ideas.search]\nWIDTH = [2, 12]\nRATE = [0.1, 1.0]\n"
-    running = campaign("optuna_ideas", SCRIPT, table)
+    running = campaign("optuna_ideas", SCRIPT, table, [1.0, 1.1, 1.2])
     running.run(experiments=3, wait=False)
     tried = running.history.experiments[1:]
     assert [item.idea.generator for item in tried] == ["optuna_ideas"] * 2

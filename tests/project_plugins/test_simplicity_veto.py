@@ -15,7 +15,7 @@ from autoresearch.testing import (
     story,
 )
 
-SCRIPT = 'A = 1\nprint(f"score: {1 - 0.0001 * A}")\n'
+SCORES = [1.0, 0.9999, 0.9998]
 LONGER = """
 from autoresearch import Idea, hookimpl
 
@@ -121,7 +121,7 @@ def test_lines_are_those_of_the_change_and_its_fixes():
 
 def test_a_campaign_prefers_the_shorter_of_two_changes(campaign):
     """In a campaign the longer script is discarded, and a change of one number is kept."""
-    running = campaign("simplicity_veto", SCRIPT, "[metric]\nsd = 0.001\n", ideas=LONGER)
+    running = campaign("simplicity_veto", "A = 1\n", "[metric]\nsd = 0.001\n", SCORES, ideas=LONGER)
     running.run(experiments=3, wait=False)
     first, second = running.history.experiments[1:]
     assert (first.added_lines, first.removed_lines, first.verdict) == (1, 0, Verdict.DISCARD)
