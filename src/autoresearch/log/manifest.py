@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from hashlib import sha256
 from sys import intern
-from typing import NamedTuple
+
+from attrs import frozen
 
 from autoresearch.codec import canonical
 
@@ -24,7 +25,8 @@ _START = '{"entry":{"count":'
 LONGEST = 4096  # lines in one entry: a reader that starts inside one reads it from its beginning
 
 
-class Entry(NamedTuple):
+@frozen(kw_only=True)
+class Entry:
     """Bytes ``start`` to ``end`` of a journal, their ``count`` lines from position ``first`` on.
 
     ``given`` counts the lines whose event id was chosen by the caller, ``head`` is the hash of

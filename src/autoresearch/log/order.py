@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from attrs import define, evolve, field, frozen
 
@@ -12,7 +11,8 @@ from autoresearch.log.manifest import Entry
 from autoresearch.log.records import GENESIS, Head
 
 
-class Place(NamedTuple):
+@frozen
+class Place:
     """How far a journal is in the order: bytes covered, and the hash of the last line covered."""
 
     end: int = 0
