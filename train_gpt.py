@@ -158,7 +158,7 @@ class Hyperparameters:
     device = env_str("DEVICE", "auto")  # auto, cuda, cpu
     compile = env_str("COMPILE", "auto")  # auto (on for CUDA), 0, 1
     cpu_dtype = env_str("CPU_DTYPE", "auto")  # auto (the faster one, measured), bf16, fp32
-    cpu_batch_tokens = env_int("CPU_BATCH_TOKENS", 8192)  # micro-steps are merged up to this
+    cpu_batch_tokens = env_int("CPU_BATCH_TOKENS", 2048)  # micro-steps are merged up to this
     reload_check = env_bool("RELOAD_CHECK", True)  # score the artifact again in a fresh process
 
     def __init__(self, **changes: Any) -> None:
