@@ -45,7 +45,7 @@ class Process:
         if not self.kept("code") and not self.kept("ended"):
             return None
         if self.child is not None:
-            self.child.wait()
+            self.child.poll()
         return self.describe()
 
     def kept(self, name: str) -> str:
@@ -73,6 +73,8 @@ class Process:
         """Kill it."""
         (self.request.folder / "ended").write_text(status.value)
         os.killpg(self.pid, signal.SIGKILL)
+        if self.child is not None:
+            self.child.wait()
 
 
 class Launcher:
@@ -132,7 +134,9 @@ class Forgets(Launcher):
         return self.runs.get(request.name)
 
     def start(self, request: RunRequest) -> Process:
-        """Start the command and remember it."""
+        """Put away what is there, start the command and remember it."""
+        if (request.folder / "pid").exists():
+            os.killpg(int((request.folder / "pid").read_text()), signal.SIGKILL)
         for name in ("code", "ended"):
             (request.folder / name).unlink(missing_ok=True)
         self.runs[request.name] = super().start(request)
