@@ -150,7 +150,7 @@ def _findings(
     yield from audit_replaced(script, before, typed=typed)
     yield from audit_literals(script)
     yield from audit_settings(script, before)
-    yield from audit_prints(script, before)
+    yield from audit_prints(script, before, typed=typed)
     yield from audit_flags(script)
     if before is not None:
         yield from audit_doubts(script, before)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
+from autoresearch.golf.audit_region import evaluation_region, region_nodes
 from autoresearch.golf.audit_tree import Script, line_of, shown
 from autoresearch.model import Violation
 
@@ -64,10 +65,13 @@ def _losses(script: Script) -> tuple[tuple[str, int], ...]:
 
 def _loss_statements(script: Script) -> Iterator[tuple[str, int]]:
     """Statements of the functions that compute a loss, as far as they see a target or give it."""
+    inside = region_nodes(script, evaluation_region(script))
     for node in script.walk():
-        if not isinstance(node, ast.FunctionDef) or not any(map(_is_loss, ast.walk(node))):
+        if not isinstance(node, ast.FunctionDef) or id(node) in inside:
             continue
-        targets = {argument.arg for argument in node.args.args[2:]}
+        if not any(map(_is_loss, ast.walk(node))):
+            continue
+        targets = {argument.arg for argument in node.args.args[2:3]}  # after self and the inputs
         for part in ast.walk(node):
             if isinstance(part, ast.Return) or (_is_simple(part) and _sees(part, targets)):
                 yield ast.unparse(part), line_of(part)

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from functools import lru_cache
 
+from attrs import evolve
+
 from autoresearch.golf.audit_forgery import SCORE, audit_forgery
 from autoresearch.golf.audit_tree import Script, line_of, shown
 from autoresearch.model import Violation
@@ -14,8 +16,14 @@ from autoresearch.model import Violation
 TOLD = ("model_params:", "val_bpb:", *SCORE)
 
 
-def audit_prints(script: Script, pristine: Script | None) -> Iterator[Violation]:
-    """Yield score lines that are gone, written anew, or fed from elsewhere than the evaluation."""
+def audit_prints(
+    script: Script, pristine: Script | None, *, typed: bool = False
+) -> Iterator[Violation]:
+    """Yield score lines that are gone, written anew, or fed from elsewhere than the evaluation.
+
+    ``typed`` says that the idea is an evaluation change, which may write them another way; gone
+    they may not be.
+    """
     if pristine is None:
         if not _statements(script, "val_bpb"):
             yield _s9(1, "prints no val_bpb: a run without a score tells nothing")
@@ -23,8 +31,8 @@ def audit_prints(script: Script, pristine: Script | None) -> Iterator[Violation]
     for text in TOLD:
         if _statements(pristine, text) and not _statements(script, text):
             yield _s9(1, f"the line {text!r} is printed no more")
-    yield from _forged_lines(script, pristine)
-    yield from audit_forgery(script, pristine)
+    for finding in (*_forged_lines(script, pristine), *audit_forgery(script, pristine)):
+        yield evolve(finding, severity="warning") if typed else finding
 
 
 def audit_flags(script: Script) -> Iterator[Violation]:

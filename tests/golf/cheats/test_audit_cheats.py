@@ -504,3 +504,13 @@ def test_the_settings_of_the_campaign_decide_about_the_size(pristine: str) -> No
     small = audit_change(change, allowed=("train_gpt.py",), env={"MODEL_DIM": "64"})
     assert [v.rule for v in large if v.blocks] == ["S2"]
     assert small == ()
+
+
+def test_an_evaluation_change_may_write_its_line_another_way_but_not_drop_it(pristine: str) -> None:
+    """A typed idea is warned about a new score line and blocked where there is none."""
+    forged = edited(pristine, *before(RESULT, "        score = Score(1.0, 0.5, 1, 1)\n"))
+    typed = audit_source(forged, pristine=pristine, evaluation_change=True)
+    assert [(v.rule, v.blocks) for v in typed] == [("S9", False)]
+    silent = pristine.replace("autoresearch_result ", "result ")
+    found = audit_source(silent, pristine=pristine, evaluation_change=True)
+    assert "S9" in {v.rule for v in found if v.blocks}
