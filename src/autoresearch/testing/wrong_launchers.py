@@ -189,19 +189,14 @@ class Leaks(Launcher):
 
 
 class StartsTwice(Launcher):
-    """Starts a run again when it is asked again, but not after a restart."""
+    """Starts a run again when it is asked for one that came to its end."""
 
-    def __init__(self) -> None:
-        self.asked: set[str] = set()
-
-    @hookimpl
-    def launch_run(self, request: RunRequest) -> RunHandle | None:
-        """Start a run."""
-        if not self.mine(request):
-            return None
-        known = request.name in self.asked
-        self.asked.add(request.name)
-        return self.start(request) if known else self.find(request) or self.start(request)
+    def find(self, request: RunRequest) -> Process | None:
+        """Return the run of this name unless it has an exit code."""
+        if not (request.folder / "code").exists():
+            return super().find(request)
+        (request.folder / "code").unlink()
+        return None
 
 
 class PollsSlowly(Launcher):
