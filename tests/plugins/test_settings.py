@@ -50,6 +50,15 @@ def test_a_wrong_table_is_refused(load, write, table, problem):
         load(plugins={"mine": table})
 
 
+def test_a_slip_in_an_idle_table_is_a_slip(load):
+    """The table of a built-in is checked although the built-in takes no part."""
+    with pytest.raises(
+        ConfigError, match=r"plugins\.evidence\.furher_seeds; did you mean 'further"
+    ):
+        load(plugins={"evidence": {"furher_seeds": 3}})
+    assert "evidence" not in load(plugins={"evidence": {"further_seeds": 3}}).active
+
+
 def test_settings_for_a_plugin_without_any_are_refused(load, write):
     """A table that nobody could read is a mistake."""
     write("mine", "@hookimpl\ndef notify(notice): ...")

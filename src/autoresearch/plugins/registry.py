@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pluggy
@@ -17,7 +18,7 @@ from autoresearch.plugins.failures import CAUGHT, Failures
 from autoresearch.plugins.info import PluginInfo, settings_of
 from autoresearch.plugins.loading import Loaded, MissingPartError, load, way_round
 from autoresearch.plugins.observers import Observers
-from autoresearch.plugins.sources import Found
+from autoresearch.plugins.sources import BUILT_IN, Found
 from autoresearch.plugins.trace import Trace
 
 
@@ -47,6 +48,7 @@ class Registry:
         found = selection.find_all(config, project, asked, given)
         selection.check_tables(config, found)
         chosen = selection.choose(found, config, asked)
+        _check_idle_tables(config, [item for item in found if item not in chosen])
         return cls.of(config, found, chosen, selection.named(config, asked), environ, patience)
 
     @classmethod
@@ -142,13 +144,28 @@ def _load_all(
     return tuple(loaded), missing
 
 
-def _register(manager: pluggy.PluginManager, item: Loaded, config: Config) -> None:
+def _check_idle_tables(config: Config, idle: Iterable[Found]) -> None:
+    """Check the tables of built-ins that take no part: a slip in one is a slip all the same.
+
+    The code of others is not run for it, since installing something must change nothing.
+    """
+    for found in idle:
+        if found.source == BUILT_IN and config.plugins.get(found.name):
+            with suppress(MissingPartError):
+                _check_settings(load(found), config)
+
+
+def _check_settings(item: Loaded, config: Config) -> None:
     if item.shape is not None:
         config.settings(item.name, item.shape)
     elif config.plugins.get(item.name):
         raise ConfigError(
             f"plugin {item.name} takes no settings, but plugins.{item.name} has some; remove them"
         )
+
+
+def _register(manager: pluggy.PluginManager, item: Loaded, config: Config) -> None:
+    _check_settings(item, config)
     try:
         manager.register(item.plugin, item.name)
     except (ValueError, pluggy.PluginValidationError) as error:

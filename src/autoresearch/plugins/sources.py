@@ -21,6 +21,7 @@ from autoresearch.errors import PluginError
 from autoresearch.plugins.builtins import BUILT_INS, BuiltIn
 
 GROUP = "autoresearch"
+BUILT_IN = "built-in"
 _TESTS = re.compile(r"test_.*|.*_test|conftest|_.*")
 
 
@@ -114,7 +115,7 @@ def _text_of(home: ModuleType | type) -> str:
 def _built_in(item: BuiltIn, config: Config) -> Found:
     return Found(
         name=item.name,
-        source="built-in",
+        source=BUILT_IN,
         version=metadata.version("autoresearch"),
         default=item.starts_active(config),
         load=lambda: importlib.import_module(item.module),
