@@ -34,8 +34,9 @@ from autoresearch.log.table import (
     last_row,
     line_row,
     unlike_their_hash,
-    value,
 )
+
+_BLOCK = "65536"  # bytes; with DuckDB's 262144 the tables of a short log are mostly empty blocks
 
 
 class DamagedError(Exception):
@@ -59,7 +60,7 @@ class Database:
             if not lock.acquire(wait=False):
                 return False
             return self._fold(self.ordering.sequence())
-        except (OSError, duckdb.Error) as error:
+        except (OSError, LogError, duckdb.Error) as error:
             if not isinstance(error, FileNotFoundError):
                 self.ordering.notify(f"events.duckdb is not up to date: {first_line(error)}")
             return False
@@ -86,11 +87,11 @@ class Database:
     def _build(self, fresh: Path, order: Order, *, bulk: bool) -> Folded:
         _remove(fresh)
         _remove(fresh.with_name(f"{fresh.name}.wal"))
-        with duckdb.connect(fresh) as connection:
+        with duckdb.connect(fresh, config={"default_block_size": _BLOCK}) as connection:
             create_tables(connection)
             loaded = not bulk or load_journals(connection, self.ordering, order)
             if loaded:
-                self._add(connection, order, Folded())
+                self._add(connection, order, Folded(), last_row(connection)[1])
                 loaded = not unlike_their_hash(connection)
             if loaded:
                 create_keys(connection)
@@ -176,13 +177,13 @@ class Database:
             raise
         try:
             with connection:
-                self._check_inside(connection, state, order)
+                last = self._check_inside(connection, state, order)
                 state.begun().save(self.state)
                 connection.begin()
-                last = last_row(connection)[1]
-                self._add(connection, order, state)
+                self._add(connection, order, state, last)
                 fill_tables(connection, self.schema, last)
-                create_schema(connection, self.schema)
+                if state.schema != self.schema.digest:
+                    create_schema(connection, self.schema)
                 connection.commit()
                 connection.execute("CHECKPOINT")
                 made = self._described(connection, order)
@@ -195,7 +196,8 @@ class Database:
 
     def _check_inside(
         self, connection: duckdb.DuckDBPyConnection, state: Folded, order: Order
-    ) -> None:
+    ) -> int:
+        """Return the last position that is already in the file."""
         count, last, digest = last_row(connection)
         expected = state.hash
         if state.writing and last > state.position:
@@ -206,25 +208,34 @@ class Database:
                 f"it has {count} events, the last at position {last}, "
                 f"but the last fold left {state.position}"
             )
+        return last
 
-    def _add(self, connection: duckdb.DuckDBPyConnection, order: Order, state: Folded) -> None:
-        add_rows(connection, "events", self.rows(order, last_row(connection)[1]))
-        known = set(connection.execute("SELECT journal, start FROM rejected_events").fetchall())
-        rejected = (item for item in self.rejected(order, state.entries) if item[-2:] not in known)
-        add_rows(connection, "rejected_events", rejected)
-        digests = connection.execute("SELECT digest FROM source_texts").fetchall()
-        add_rows(connection, "source_texts", self.texts({digest for (digest,) in digests}))
+    def _add(
+        self, connection: duckdb.DuckDBPyConnection, order: Order, state: Folded, last: int
+    ) -> None:
+        """Insert what is not there yet; an interrupted fold may have inserted all of it."""
+        add_rows(connection, "events", self.rows(order, last))
+        if rejected := list(self.rejected(order, state.entries)):
+            found = connection.execute("SELECT journal, start FROM rejected_events").fetchall()
+            add_rows(connection, "rejected_events", (r for r in rejected if r[-2:] not in found))
+        if state.writing or state.sources != sum(1 for _ in self.sources):
+            digests = connection.execute("SELECT digest FROM source_texts").fetchall()
+            add_rows(connection, "source_texts", self.texts({digest for (digest,) in digests}))
 
     def _described(self, connection: duckdb.DuckDBPyConnection, order: Order) -> Folded:
         count, last, digest = last_row(connection)
         if (count, last) != (order.position, order.position):
             raise LogError(f"{self.path} has {count} of {order.position} events; run rebuild")
+        counts = (
+            "SELECT (SELECT count(*) FROM rejected_events), (SELECT count(*) FROM source_texts)"
+        )
+        ((rejected, sources),) = connection.execute(counts).fetchall()
         return Folded(
             position=last,
             hash=digest,
             entries=len(order.entries),
-            rejected=value(connection, "SELECT count(*) FROM rejected_events"),
-            sources=value(connection, "SELECT count(*) FROM source_texts"),
+            rejected=rejected,
+            sources=sources,
             schema=self.schema.digest,
         )
 

@@ -121,8 +121,8 @@ def value(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
 
 def last_row(connection: duckdb.DuckDBPyConnection) -> tuple[int, int, str]:
     """Return the number of events, the last position and the hash there."""
-    count = value(connection, "SELECT count(*) FROM events")
-    last = value(connection, "SELECT coalesce(max(position), 0) FROM events")
+    query = "SELECT count(*), coalesce(max(position), 0) FROM events"
+    ((count, last),) = connection.execute(query).fetchall()
     digest = value(connection, f"SELECT hash FROM events WHERE position = {last}")
     return count, last, digest or GENESIS
 
