@@ -147,8 +147,14 @@ def _written_environment(script: Script) -> Iterator[Violation]:
             name = script.text(node.slice)
             if script.dotted(node.value) == "os.environ" and _governs(name):
                 yield _s8(line_of(node), f"sets {name!r} itself: it belongs to the runner")
-        elif isinstance(node, ast.Call) and script.dotted(node.func) in ("os.putenv",):
-            yield _s8(line_of(node), f"sets the environment itself: {shown(node)}")
+        elif isinstance(node, ast.Call) and script.dotted(node.func) in _ENVIRONMENT_CALLS:
+            texts = [script.text(n) for n in ast.walk(node) if isinstance(n, ast.Constant)]
+            names = [*texts, *(k.arg for k in node.keywords)]
+            if any(_governs(name) for name in names):
+                yield _s8(line_of(node), f"sets what belongs to the runner: {shown(node)}")
+
+
+_ENVIRONMENT_CALLS = ("os.putenv", "os.environ.update", "os.environ.setdefault")
 
 
 def _governs(name: object) -> bool:

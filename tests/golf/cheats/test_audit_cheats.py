@@ -292,6 +292,11 @@ CHEATS: dict[str, Cheat] = {
         "belongs to the runner",
         *before(MAIN, 'os.environ["MAX_WALLCLOCK_SECONDS"] = "900"\n'),
     ),
+    "time taken through an update": Cheat(
+        "S8",
+        "belongs to the runner",
+        *before(MAIN, 'os.environ.update(MAX_WALLCLOCK_SECONDS="900")\n'),
+    ),
     "validation spared": Cheat(
         "S8",
         "validation is whole",
