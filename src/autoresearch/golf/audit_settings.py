@@ -177,7 +177,7 @@ def _seed_search(script: Script) -> Iterator[Violation]:
     Seeding inside a loop alone is honest: one generator for each layer, or a new stream each step.
     """
     functions = {n.name: n for n in script.walk() if isinstance(n, ast.FunctionDef)}
-    builders = {n.name for n in script.walk() if _is_model(n)} | {
+    builders = {n.name for n in script.walk() if isinstance(n, ast.ClassDef) and _is_model(n)} | {
         name for name in functions if _STARTING.match(name)
     }
     if not any(isinstance(n, ast.Call) and _is_seeding(n) for n in script.walk()):
@@ -190,8 +190,8 @@ def _seed_search(script: Script) -> Iterator[Violation]:
                 yield _s7(loop, f"tries seeds in a loop: {shown(seeds[0])}")
 
 
-def _is_model(node: ast.AST) -> bool:
-    return isinstance(node, ast.ClassDef) and any("Module" in ast.unparse(b) for b in node.bases)
+def _is_model(node: ast.ClassDef) -> bool:
+    return any("Module" in ast.unparse(base) for base in node.bases)
 
 
 def _is_seeding(call: ast.Call) -> bool:
