@@ -121,15 +121,13 @@ def _bindings(scope: _Scope) -> Iterator[tuple[ast.AST, ast.AST | None]]:
     for node in _own_nodes(scope.node):
         if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if {n.id for t in targets for n in ast.walk(t) if _is_name(n)} & scope.names:
+            if {
+                n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)
+            } & scope.names:
                 changed = isinstance(node, ast.AugAssign)
                 yield node, None if changed else _stored(targets[0], node.value)
         elif isinstance(node, ast.Call) and _changes(node) in scope.names:
             yield node, node
-
-
-def _is_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name)
 
 
 def _stored(target: ast.expr, value: ast.expr | None) -> ast.AST | None:

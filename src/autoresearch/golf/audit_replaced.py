@@ -98,9 +98,9 @@ def _shadowed(script: Script, region: Region) -> Iterator[tuple[int, str]]:
             names = [alias.asname or alias.name for alias in node.names]
         for name in sorted(used & set(names)):
             yield line_of(node), f"the evaluation would use another {name}"
-    for node in script.walk():
-        for name in sorted(used & set(node.names)) if isinstance(node, ast.Global) else ():
-            yield line_of(node), f"the evaluation would use another {name}"
+    for part in script.walk():
+        for name in sorted(used & set(part.names)) if isinstance(part, ast.Global) else ():
+            yield line_of(part), f"the evaluation would use another {name}"
 
 
 def _is_stored(node: ast.Name) -> bool:
