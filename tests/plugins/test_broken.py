@@ -14,6 +14,7 @@ from autoresearch.testing import KeepBetter
         ("import nothing_of_this_name\n", "ModuleNotFoundError: No module named"),
         ("1 / 0\n", "ZeroDivisionError: division by zero"),
         ("raise SystemExit('bye')\n", "SystemExit: bye"),
+        ("raise AutoresearchError('not here')\n", "AutoresearchError: not here"),
     ],
 )
 def test_a_broken_file_is_one_line_with_a_way_round(load, write, text, problem):
@@ -87,6 +88,13 @@ def test_a_slip_is_found_before_any_hook_is_called(load, write, text, problem):
         load()
     assert problem in str(caught.value)
     assert str(caught.value).startswith("plugin 'mine' (plugins/mine.py)")
+
+
+def test_a_file_that_is_no_python_is_named(load, tmp_path):
+    """A path without .py cannot be a plugin."""
+    (tmp_path / "mine.txt").write_text("autoresearch")
+    with pytest.raises(PluginError, match=r"mine\.txt is not a Python file; name it NAME\.py"):
+        load("./mine.txt")
 
 
 def test_one_object_twice_is_refused():

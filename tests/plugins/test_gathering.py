@@ -119,6 +119,38 @@ def test_a_projection_that_fails_says_so_in_its_file(only):
     assert [(item.plugin, item.hook) for item in failures] == [("a", "register_projections")]
 
 
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (View(), "View is not a sequence of projections"),
+        ([object()], "object is no Projection; give file_name and render"),
+    ],
+)
+def test_what_is_no_projection_is_refused(only, answer, error):
+    """A plugin offers a list of things with a file name and a text."""
+
+    class Offers:
+        @hookimpl
+        def register_projections(self):
+            return answer
+
+    plugins, failures = only(Offers())
+    assert plugins.projections(Config()) == ()
+    assert failures[0].error == f"answer refused: {error}"
+
+
+def test_a_projection_renders_text(only):
+    """Bytes are not the text of a file."""
+
+    class Bytes(View):
+        def render(self, history):
+            return b"best"
+
+    plugins, failures = only(offering("A", Bytes("a.txt")))
+    assert "bytes is not the text of a.txt" in plugins.projections(Config())[0].render(history())
+    assert len(failures) == 1
+
+
 def test_two_projections_of_one_file_are_refused(only):
     """Both plugins are named; so is the loop, whose own files are taken."""
     plugins, _ = only(offering("A", View()), offering("B", View()))

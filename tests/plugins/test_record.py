@@ -48,3 +48,29 @@ def test_an_edit_at_once_is_the_code_that_runs(load, write):
     load()
     path.write_text(path.read_text().replace("1.0", "1.1"))
     assert load().active["mine"].startswith("1.1 ")
+
+
+def test_a_package_is_known_by_all_its_files(load, tmp_path, monkeypatch):
+    """A change in a neighbour of the plugin's module changes the digest of the distribution."""
+    package, info = tmp_path / "site" / "extpack", tmp_path / "site" / "extpack-1.0.dist-info"
+    package.mkdir(parents=True)
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extpack\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[autoresearch]\nextpack = extpack:MINE\n")
+    code = "from autoresearch.testing import KeepBetter\nfrom . import words\nMINE = KeepBetter\n"
+    (package / "__init__.py").write_text(code)
+    (package / "words.py").write_text("WORD = 'one'\n")
+    monkeypatch.syspath_prepend(package.parent)
+    first = load("extpack").active["extpack"]
+    (package / "words.py").write_text("WORD = 'two'\n")
+    second = load("extpack").active["extpack"]
+    assert first.startswith("1.0 ")
+    assert first != second
+
+
+def test_a_plugin_typed_at_a_prompt_has_a_digest_too(load):
+    """A class whose text nobody has is known by its name."""
+    scope: dict[str, object] = {}
+    exec("from autoresearch.testing import KeepBetter\nclass Typed(KeepBetter): ...", scope)
+    name = hashlib.sha256(b"Typed").hexdigest()[:12]
+    assert load(scope["Typed"]).active["typed"] == f"0 {name}"

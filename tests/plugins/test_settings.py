@@ -52,9 +52,7 @@ def test_a_wrong_table_is_refused(load, write, table, problem):
 
 def test_a_slip_in_an_idle_table_is_a_slip(load):
     """The table of a built-in is checked although the built-in takes no part."""
-    with pytest.raises(
-        ConfigError, match=r"plugins\.evidence\.furher_seeds; did you mean 'further"
-    ):
+    with pytest.raises(ConfigError, match=r"evidence\.furher_seeds; did you mean 'further_seeds"):
         load(plugins={"evidence": {"furher_seeds": 3}})
     assert "evidence" not in load(plugins={"evidence": {"further_seeds": 3}}).active
 
@@ -79,6 +77,32 @@ def test_a_bug_in_configure_names_the_way_round(load, write):
     write("mine", "@hookimpl\ndef configure(config):\n    config.nothing")
     with pytest.raises(Exception, match=r"mine cannot be configured: AttributeError.*no:mine"):
         load()
+
+
+def test_defaults_of_every_kind_are_told(load, write):
+    """A default may be missing, made by a function, or follow from another setting."""
+    text = """
+    from pathlib import Path
+    from attrs import Factory, field
+
+    @frozen
+    class Settings:
+        folder: str
+        words: tuple[str, ...] = field(factory=tuple)
+        place: str = field(default=Factory(lambda self: self.folder + "/x", takes_self=True))
+
+    @hookimpl
+    def notify(notice): ...
+    """
+    write("mine", text)
+    told = next(
+        item for item in load(plugins={"mine": {"folder": "a"}}).infos() if item.name == "mine"
+    )
+    assert [(item.default, item.value) for item in told.settings] == [
+        (None, "a"),
+        ((), ()),
+        ("a/x", "a/x"),
+    ]
 
 
 def test_everything_about_a_plugin_is_json(load, write):

@@ -12,7 +12,7 @@ import attrs
 from attrs import frozen
 
 from autoresearch import hookspecs
-from autoresearch.errors import AutoresearchError, PluginError
+from autoresearch.errors import PluginError
 from autoresearch.plugins.failures import CAUGHT
 from autoresearch.plugins.sources import Found
 from autoresearch.structure import suggest
@@ -56,8 +56,6 @@ def load(found: Found) -> Loaded:
     try:
         digest = found.digest()
         module = found.load()
-    except AutoresearchError:
-        raise
     except CAUGHT as error:
         raise _broken(found, error) from error
     plugin = _plugin_in(found, module)
