@@ -78,7 +78,7 @@ def run_canary(
     tokens: int = SCORED,
     seed: int | None = None,
 ) -> CanaryReport:
-    """Judge the evaluation of a script; takes about 30 seconds with a small network on two cores.
+    """Judge the evaluation of a script; takes about 15 seconds of one core without an artifact.
 
     ``env`` are settings of the script, laid over the canary's own. With an ``artifact`` that is
     judged, and ``env`` has to hold the shape variables of the run that made it where they differ
@@ -128,13 +128,20 @@ def _settings(
     base = {**QUIET, **(SMALL if artifact is None else {})}
     base |= {"VOCAB_SIZE": str(table.vocabulary), "TOKENIZER_PATH": str(tokenizer.resolve())}
     settings = {**base, **env}
-    if "TRAIN_SEQ_LEN" not in settings:
-        known = read_settings(parse_script(source)).get("TRAIN_SEQ_LEN")
-        number = known.number if known is not None else None
-        settings["TRAIN_SEQ_LEN"] = str(int(number or DEFAULT_SEQUENCE))
+    settings.setdefault("TRAIN_SEQ_LEN", str(_default_sequence(source)))
+    if not settings["TRAIN_SEQ_LEN"].isdigit() or int(settings["TRAIN_SEQ_LEN"]) == 0:
+        raise DataError(f"TRAIN_SEQ_LEN={settings['TRAIN_SEQ_LEN']!r} is no length: use a number")
     # Two sequences at once for each of the starter's eight accumulation steps.
     settings.setdefault("VAL_BATCH_SIZE", str(8 * 2 * int(settings["TRAIN_SEQ_LEN"])))
     return settings
+
+
+def _default_sequence(source: str) -> int:
+    try:
+        known = read_settings(parse_script(source)).get("TRAIN_SEQ_LEN")
+    except (SyntaxError, ValueError):
+        return DEFAULT_SEQUENCE  # the run will say what is wrong with the source
+    return int((known.number if known is not None else None) or DEFAULT_SEQUENCE)
 
 
 @frozen(eq=False, kw_only=True)

@@ -39,8 +39,10 @@ class ByteTable:
 
 def byte_table(tokenizer: Path) -> ByteTable:
     """Read the table from a SentencePiece model; raises ``DataError`` where it is none."""
-    import sentencepiece
-
+    try:
+        import sentencepiece
+    except ImportError:
+        raise DataError("sentencepiece is missing: pip install 'autoresearch[train]'") from None
     try:
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
     except (RuntimeError, OSError, TypeError):
