@@ -104,6 +104,30 @@ def test_a_foreign_process_with_the_file_open_delays_nobody(
     assert filled.verify().ok
 
 
+def test_a_file_that_somebody_is_changing_is_not_taken_away(
+    filled: FileLog, said: list[str]
+) -> None:
+    """While another process writes into the file it is left alone; afterwards it is made anew."""
+    code = """
+import duckdb, sys
+connection = duckdb.connect(sys.argv[1])
+connection.execute("CREATE TABLE mine AS SELECT range AS x FROM range(100000)")
+print("open", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code, str(filled.root / "events.duckdb")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        assert not filled.fold()
+        assert len(rows(filled)) == 6
+        assert said == []
+        process.communicate(timeout=30)
+    assert filled.fold()
+    assert said[-1] == "events.duckdb was rebuilt with 6 events"
+    assert filled.verify().ok
+
+
 def test_our_own_open_connection_delays_nobody(filled: FileLog) -> None:
     """A connection in the same process may stay open; newer ones see more."""
     old = filled.connect()

@@ -6,7 +6,6 @@ the file by any other way would silently give them up.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,6 +16,13 @@ from attrs import evolve
 
 from autoresearch.errors import LogError
 from autoresearch.log.bulk import WORTH, load_journals
+from autoresearch.log.damage import (
+    DamagedError,
+    first_line,
+    is_damage,
+    is_held,
+    is_held_for_writing,
+)
 from autoresearch.log.files import FileLock, sync_folder
 from autoresearch.log.folded import Folded, load_folded
 from autoresearch.log.order import Order
@@ -37,10 +43,6 @@ from autoresearch.log.table import (
 )
 
 _BLOCK = "65536"  # bytes; with DuckDB's 262144 the tables of a short log are mostly empty blocks
-
-
-class DamagedError(Exception):
-    """events.duckdb is not what the last fold left; the text says why."""
 
 
 class Database:
@@ -140,6 +142,8 @@ class Database:
                 return True
             return self._fold_into(state, order)
         except DamagedError as damage:
+            if is_held_for_writing(self.path):
+                return False  # not to be moved from under whoever is changing it
             self.set_aside(str(damage))
             made = self.build(order)
             self.ordering.notify(f"events.duckdb was rebuilt with {made.position} events")
@@ -251,28 +255,6 @@ class Database:
             self.wal.replace(kept.with_name(kept.name + ".wal"))
         _remove(self.state)
         self.ordering.notify(f"events.duckdb is not what it was{where}: {reason}")
-
-
-def is_held(error: duckdb.Error) -> bool:
-    """Return whether DuckDB refused because somebody has the file open."""
-    text = str(error)
-    return "Could not set lock" in text or "different configuration" in text
-
-
-def is_damage(error: duckdb.Error) -> bool:
-    """Return whether the file is to blame, not a full disk and not a mistake of ours."""
-    full = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES)
-    if any(os.strerror(code) in str(error) for code in full):
-        return False
-    bad = (duckdb.IOException, duckdb.SerializationException, duckdb.InternalException)
-    return isinstance(
-        error, (*bad, duckdb.FatalException, duckdb.ConstraintException)
-    ) or "orrupt" in str(error)
-
-
-def first_line(error: Exception) -> str:
-    """Return what is wrong in one line."""
-    return str(error).strip().split("\n")[0]
 
 
 def _size(path: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from autoresearch.errors import LogError
-from autoresearch.log.database import first_line
+from autoresearch.log.damage import first_line
 from autoresearch.log.files import sync_folder
 from autoresearch.log.protocol import EventLog
 from autoresearch.log.records import Head

@@ -6,7 +6,8 @@ import time
 
 import duckdb
 
-from autoresearch.log.database import Database, first_line, is_held
+from autoresearch.log.damage import first_line, is_held
+from autoresearch.log.database import Database
 from autoresearch.log.folded import load_folded
 from autoresearch.log.order import Order
 from autoresearch.log.table import COLUMNS, add_rows, last_row, memory_connection, record_row, value

@@ -7,7 +7,8 @@ from typing import Any
 
 import duckdb
 
-from autoresearch.log.database import Database, first_line, is_held
+from autoresearch.log.damage import first_line, is_held
+from autoresearch.log.database import Database
 from autoresearch.log.folded import load_folded
 from autoresearch.log.order import Order
 from autoresearch.log.report import SHOWN, VerifyReport
