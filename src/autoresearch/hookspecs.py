@@ -118,7 +118,8 @@ def launch_run(request: RunRequest, workspace: Workspace) -> RunHandle | None:
     Called after ``run_requested`` is durable, and again after a crash of the loop: a launcher must
     start a request name once only and otherwise return a handle to that run. The script writes
     into ``request.folder``; its output goes to the handle's ``log_path``. First result; ``None``
-    means that ``request.launcher`` is not this plugin's.
+    means that ``request.launcher`` is not this plugin's. A launcher that raises leaves a run that
+    is ``infra_failed``, so it raises only while nothing was started.
     """
 
 
@@ -126,9 +127,9 @@ def launch_run(request: RunRequest, workspace: Workspace) -> RunHandle | None:
 def extract_metrics(output: RunOutput) -> Mapping[str, float] | None:
     """Read named numbers from a finished run.
 
-    Called once a run is over, whatever its status. Collecting and merged: two plugins that give
-    different values for one name are an error, not a winner. An absent metric is left out of the
-    mapping: never 0, never NaN. ``None`` found none.
+    Called once a run is over, whatever its status. Collecting and merged: where two plugins give
+    different values for one name it is a failure that names both, and neither is used. An absent
+    metric is left out of the mapping: never 0, never NaN. ``None`` found none.
     """
 
 
