@@ -565,7 +565,7 @@ def gradient(parameter: nn.Parameter) -> Tensor:
 
 def share_updates(params: list[nn.Parameter], own: dict[int, Tensor]) -> dict[int, Tensor]:
     """Everybody's updates from one sum over a flat buffer in which each rank fills its own."""
-    flat = torch.cat([torch.zeros_like(p).flatten() for p in params]).bfloat16()
+    flat = params[0].new_zeros(sum(p.numel() for p in params), dtype=torch.bfloat16)
     for i, view in enumerate(views_like(flat, params)):
         if i in own:
             view.copy_(own[i])
