@@ -4,7 +4,7 @@ from autoresearch.campaign import Campaign
 from autoresearch.config import Config, setting
 from autoresearch.errors import AutoresearchError
 from autoresearch.golf.log_formats import read_log
-from autoresearch.golf.log_reading import LogReading
+from autoresearch.golf.reading.reading import LogReading
 from autoresearch.history import History, QueuedIdea
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas.edits import Hyperparameter, hyperparameters, with_value, with_values

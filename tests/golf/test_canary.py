@@ -9,8 +9,8 @@ import pytest
 
 from autoresearch.errors import DataError
 from autoresearch.golf.canary import CanaryReport, format_report, run_canary
-from autoresearch.golf.canary_audit import audit_measuring
-from autoresearch.golf.model_tests import Outcome, random_stream
+from autoresearch.golf.trials.checks import Outcome, random_stream
+from autoresearch.golf.trials.doubts import audit_measuring
 
 np = pytest.importorskip("numpy")
 spm = pytest.importorskip("sentencepiece")

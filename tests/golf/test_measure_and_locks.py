@@ -18,12 +18,12 @@ from autoresearch.golf.measure import (
     longest_sequence,
     measure_run,
 )
-from autoresearch.golf.model_test_protocol import NoAnswerError
-from autoresearch.golf.own_result import OwnResult
-from autoresearch.golf.reload import check_reload, reload_score
-from autoresearch.golf.script_process import run_script
+from autoresearch.golf.reading.own_result import OwnResult
 from autoresearch.golf.shards import join_shards, shard_tokens, write_shard
-from autoresearch.golf.whole_run import WholeScore, read_score
+from autoresearch.golf.trials.process import run_script
+from autoresearch.golf.trials.protocol import NoAnswerError
+from autoresearch.golf.trials.reload import check_reload, reload_score
+from autoresearch.golf.trials.whole_run import WholeScore, read_score
 
 pytest.importorskip("numpy")
 spm = pytest.importorskip("sentencepiece")

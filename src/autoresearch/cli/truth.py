@@ -16,7 +16,7 @@ from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.golf.audit import audit_source, format_findings
 from autoresearch.golf.log_formats import read_log
-from autoresearch.golf.log_table import format_reading
+from autoresearch.golf.reading.table import format_reading
 
 
 @click.command()

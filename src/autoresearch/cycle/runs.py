@@ -68,6 +68,18 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
     What a crash of the loop kept from being recorded of it is recorded now.
     """
     run = experiment.runs[-1]
+    if run.status is RunStatus.INFRA_FAILED:
+        # Asked again, a launcher that could not start it would start it now, under a name that
+        # the log says is over.
+        folder = kit.lab.folder / "runs" / run.name
+        return RunOutput(
+            name=run.name,
+            status=run.status,
+            log_path=folder / "run.log",
+            folder=folder,
+            seconds=run.seconds,
+            detail="the machine failed before the loop was interrupted",
+        )
     asked = events.RunRequested(
         experiment=experiment.number,
         run=run.name,

@@ -8,8 +8,8 @@ from pathlib import Path
 from autoresearch.errors import AutoresearchError
 from autoresearch.golf import plausibility
 from autoresearch.golf.measure import compare_clocks, compare_run, measure_run
-from autoresearch.golf.own_result import OwnResult
 from autoresearch.golf.plausibility import broken, doubt
+from autoresearch.golf.reading.own_result import OwnResult
 from autoresearch.history import History
 from autoresearch.model import Experiment, RunOutput, Violation
 
@@ -53,7 +53,7 @@ def measure(result: OwnResult, output: RunOutput, limit: int) -> Iterator[Violat
 
 def score_again(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
     """Yield D7 where the artifact alone does not give the score, in a process of our own."""
-    from autoresearch.golf.reload import check_reload, reload_score
+    from autoresearch.golf.trials.reload import check_reload, reload_score
 
     places = _places(output)
     if places is None:

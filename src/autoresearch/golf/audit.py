@@ -11,16 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import PurePosixPath
 
-from autoresearch.golf.audit_doubts import audit_doubts
-from autoresearch.golf.audit_imports import audit_imports
-from autoresearch.golf.audit_literals import audit_literals
-from autoresearch.golf.audit_prints import audit_flags, audit_prints
-from autoresearch.golf.audit_region import audit_region
-from autoresearch.golf.audit_replaced import audit_replaced
-from autoresearch.golf.audit_settings import audit_settings
-from autoresearch.golf.audit_size import ARTIFACT_LIMIT, audit_compiles, audit_size
-from autoresearch.golf.audit_tree import Script, parse_script
-from autoresearch.golf.audit_validation import audit_validation
+from autoresearch.golf.audits.doubts import audit_doubts
+from autoresearch.golf.audits.imports import audit_imports
+from autoresearch.golf.audits.literals import audit_literals
+from autoresearch.golf.audits.prints import audit_flags, audit_prints
+from autoresearch.golf.audits.region import audit_region
+from autoresearch.golf.audits.replaced import audit_replaced
+from autoresearch.golf.audits.settings import audit_settings
+from autoresearch.golf.audits.size import ARTIFACT_LIMIT, audit_compiles, audit_size
+from autoresearch.golf.audits.tree import Script, parse_script
+from autoresearch.golf.audits.validation import audit_validation
 from autoresearch.model import Change, IdeaKind, Violation
 from autoresearch.text import one_line
 

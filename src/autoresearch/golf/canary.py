@@ -16,17 +16,17 @@ from pathlib import Path
 from attrs import field, frozen
 
 from autoresearch.errors import DataError
-from autoresearch.golf import model_tests as tests
-from autoresearch.golf.audit_settings import read_settings
-from autoresearch.golf.audit_tree import parse_script
-from autoresearch.golf.canary_report import CanaryReport, format_report
-from autoresearch.golf.canary_streams import SCORED, Streams, draw_streams
-from autoresearch.golf.model_test_protocol import Answer, Asker, NoAnswerError
-from autoresearch.golf.model_tests import TestResult
-from autoresearch.golf.script_process import run_script
+from autoresearch.golf.audits.settings import read_settings
+from autoresearch.golf.audits.tree import parse_script
 from autoresearch.golf.shards import write_shard
-from autoresearch.golf.token_bytes import ByteTable, byte_table
-from autoresearch.golf.whole_run import WholeScore, read_score
+from autoresearch.golf.trials import checks as tests
+from autoresearch.golf.trials.checks import TestResult
+from autoresearch.golf.trials.process import run_script
+from autoresearch.golf.trials.protocol import Answer, Asker, NoAnswerError
+from autoresearch.golf.trials.report import CanaryReport, format_report
+from autoresearch.golf.trials.streams import SCORED, Streams, draw_streams
+from autoresearch.golf.trials.token_bytes import ByteTable, byte_table
+from autoresearch.golf.trials.whole_run import WholeScore, read_score
 
 __all__ = ["CanaryReport", "format_report", "run_canary"]
 

@@ -6,9 +6,9 @@ import hashlib
 
 from attrs import asdict, frozen
 
-from autoresearch.golf.audit_region import evaluation_region
-from autoresearch.golf.audit_tree import parse_script
-from autoresearch.golf.own_result import OwnResult
+from autoresearch.golf.audits.region import evaluation_region
+from autoresearch.golf.audits.tree import parse_script
+from autoresearch.golf.reading.own_result import OwnResult
 
 
 @frozen(kw_only=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from attrs import evolve
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.golf.candidates import Candidate
-from autoresearch.golf.log_guard import dataset_of, judge, unverifiable
-from autoresearch.golf.log_lines import Source, open_source, read_lines
-from autoresearch.golf.log_reading import ABSENT, LogReading
-from autoresearch.golf.log_scan import Run, Scan, scan
-from autoresearch.golf.log_table import format_reading
-from autoresearch.golf.official import LogStatus, Ruling, rule
-from autoresearch.golf.own_result import MARK
-from autoresearch.golf.own_run import ResultWatch, cross_check
 from autoresearch.golf.plausibility import Findings, implied_bytes
-from autoresearch.golf.sizes import artifact_of
+from autoresearch.golf.reading.candidates import Candidate
+from autoresearch.golf.reading.guard import dataset_of, judge, unverifiable
+from autoresearch.golf.reading.lines import Source, open_source, read_lines
+from autoresearch.golf.reading.official import LogStatus, Ruling, rule
+from autoresearch.golf.reading.own_result import MARK
+from autoresearch.golf.reading.own_run import ResultWatch, cross_check
+from autoresearch.golf.reading.reading import ABSENT, LogReading
+from autoresearch.golf.reading.scan import Run, Scan, scan
+from autoresearch.golf.reading.sizes import artifact_of
+from autoresearch.golf.reading.table import format_reading
 from autoresearch.model import Violation
 from autoresearch.text import one_line
 

@@ -14,10 +14,10 @@ from attrs import frozen
 
 from autoresearch.errors import DataError
 from autoresearch.golf import plausibility
-from autoresearch.golf.audit_settings import read_settings
-from autoresearch.golf.audit_tree import parse_script
-from autoresearch.golf.own_result import OwnResult
+from autoresearch.golf.audits.settings import read_settings
+from autoresearch.golf.audits.tree import parse_script
 from autoresearch.golf.plausibility import ARTIFACT_LIMIT, Findings, broken, doubt
+from autoresearch.golf.reading.own_result import OwnResult
 from autoresearch.golf.shards import digest_files, shard_tokens, validation_shards
 
 # Importing, compiling, the warm-up that is rolled back, packing and the second scoring are in

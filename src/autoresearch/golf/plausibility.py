@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from autoresearch.golf.splits import PUBLISHED_BYTES, TOLERANCE
+from autoresearch.golf.reading.splits import PUBLISHED_BYTES, TOLERANCE
 from autoresearch.model import Violation
 
 Findings = tuple[Violation, ...]

@@ -15,9 +15,9 @@ from autoresearch.golf.audit import audit_change as audit
 from autoresearch.golf.audit import needs_model_tests
 from autoresearch.golf.locks import lock_of
 from autoresearch.golf.log_formats import read_log
-from autoresearch.golf.own_run import OwnReading, read_result
 from autoresearch.golf.preset import ARTIFACT_BYTES
-from autoresearch.golf.stages import CANONICAL
+from autoresearch.golf.reading.own_run import OwnReading, read_result
+from autoresearch.golf.reading.stages import CANONICAL
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import (
@@ -128,7 +128,7 @@ def _model_tests(change: Change, tokenizer: Path) -> Sequence[Violation]:
     """Run the canary; where it cannot run an evaluation change is stopped, a mere doubt is not."""
     typed = change.idea.kind is IdeaKind.EVALUATION
     try:
-        from autoresearch.golf.canary_audit import audit_measuring
+        from autoresearch.golf.trials.doubts import audit_measuring
 
         return audit_measuring(change.after, tokenizer=tokenizer, typed=typed)
     except (AutoresearchError, ImportError) as error:

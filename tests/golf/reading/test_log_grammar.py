@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autoresearch.golf.candidates import parse_candidate
 from autoresearch.golf.log_formats import read_log
-from autoresearch.golf.sizes import artifact_of, parse_size
-from autoresearch.golf.stages import Stage, announced_stage, stage_of
+from autoresearch.golf.reading.candidates import parse_candidate
+from autoresearch.golf.reading.sizes import artifact_of, parse_size
+from autoresearch.golf.reading.stages import Stage, announced_stage, stage_of
 
 if TYPE_CHECKING:
     from conftest import Sketch

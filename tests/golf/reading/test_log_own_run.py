@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from autoresearch.golf.log_formats import read_log
-from autoresearch.golf.own_run import read_result
+from autoresearch.golf.reading.own_run import read_result
 
 if TYPE_CHECKING:
     from conftest import Sketch

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from attrs import evolve, frozen
 
-from autoresearch.golf.stages import Stage, stage_of
+from autoresearch.golf.reading.stages import Stage, stage_of
 
 NUMBER = r"(?:[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf(?:inity)?)\b)"
 

@@ -11,10 +11,10 @@ from attrs import frozen
 
 from autoresearch.errors import DataError
 from autoresearch.golf import plausibility
-from autoresearch.golf.model_test_protocol import Asker, read_scalars
 from autoresearch.golf.plausibility import Findings
-from autoresearch.golf.script_process import network_off
 from autoresearch.golf.shards import join_shards, validation_shards
+from autoresearch.golf.trials.process import network_off
+from autoresearch.golf.trials.protocol import Asker, read_scalars
 
 
 @frozen(kw_only=True)

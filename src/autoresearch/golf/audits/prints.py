@@ -8,8 +8,8 @@ from functools import lru_cache
 
 from attrs import evolve
 
-from autoresearch.golf.audit_forgery import SCORE, audit_forgery
-from autoresearch.golf.audit_tree import Script, line_of, shown
+from autoresearch.golf.audits.forgery import SCORE, audit_forgery
+from autoresearch.golf.audits.tree import Script, line_of, shown
 from autoresearch.model import Violation
 
 # Text without which a log has no score, or no size, or no proof of the whole validation split.

@@ -10,8 +10,8 @@ from functools import lru_cache
 
 from attrs import frozen
 
-from autoresearch.golf.audit_digest import code_digest
-from autoresearch.golf.audit_tree import Script, line_of, shown
+from autoresearch.golf.audits.digest import code_digest
+from autoresearch.golf.audits.tree import Script, line_of, shown
 from autoresearch.model import Violation
 
 BEGIN = re.compile(r"^\s*#\s*-+\s*evaluation:\s*begin\s*-+\s*$")

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from autoresearch.golf.audit_settings import Setting, read_settings
-from autoresearch.golf.audit_tree import Script
+from autoresearch.golf.audits.settings import Setting, read_settings
+from autoresearch.golf.audits.tree import Script
 from autoresearch.golf.plausibility import ARTIFACT_LIMIT
 from autoresearch.model import Violation
 

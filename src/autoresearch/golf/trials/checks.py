@@ -14,8 +14,8 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from autoresearch.golf.model_test_protocol import Answer
-from autoresearch.golf.token_bytes import ByteTable
+from autoresearch.golf.trials.protocol import Answer
+from autoresearch.golf.trials.token_bytes import ByteTable
 
 # An honest predictor q of n independent uniform tokens has E[prod q / (1/V)] <= 1, so by Markov's
 # inequality the sum of its gains exceeds a nats with probability at most exp(-a), however it adapts

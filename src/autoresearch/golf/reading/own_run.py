@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 from attrs import define, field, frozen
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.golf.candidates import Candidate
-from autoresearch.golf.log_lines import Line, Source, bare, open_source, read_lines
-from autoresearch.golf.log_scan import Run, Scan, scan
-from autoresearch.golf.own_result import MARK, OwnResult, parse_result
 from autoresearch.golf.plausibility import Findings, broken, conservation, reload
-from autoresearch.golf.stages import CANONICAL
+from autoresearch.golf.reading.candidates import Candidate
+from autoresearch.golf.reading.lines import Line, Source, bare, open_source, read_lines
+from autoresearch.golf.reading.own_result import MARK, OwnResult, parse_result
+from autoresearch.golf.reading.scan import Run, Scan, scan
+from autoresearch.golf.reading.stages import CANONICAL
 from autoresearch.model import Violation
 from autoresearch.text import one_line
 

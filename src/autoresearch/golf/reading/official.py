@@ -11,10 +11,10 @@ from enum import StrEnum
 
 from attrs import evolve, frozen
 
-from autoresearch.golf.candidates import Candidate
-from autoresearch.golf.failures import Cause, Failure, root_cause
-from autoresearch.golf.log_scan import Run, Scan
-from autoresearch.golf.stages import CANONICAL, Stage
+from autoresearch.golf.reading.candidates import Candidate
+from autoresearch.golf.reading.failures import Cause, Failure, root_cause
+from autoresearch.golf.reading.scan import Run, Scan
+from autoresearch.golf.reading.stages import CANONICAL, Stage
 
 
 class LogStatus(StrEnum):

@@ -6,7 +6,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from autoresearch.golf.token_bytes import ByteTable
+from autoresearch.golf.trials.token_bytes import ByteTable
 
 Tokens = NDArray[np.int64]
 SCORED = 16_384  # the allowance of T5 is then 0.002 bits a token

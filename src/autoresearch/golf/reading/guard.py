@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from autoresearch.golf.candidates import Candidate, Validation
-from autoresearch.golf.log_scan import Run
 from autoresearch.golf.plausibility import (
     REJECT_MS,
     WARN_MS,
@@ -23,8 +21,10 @@ from autoresearch.golf.plausibility import (
     stage_gaps,
     training_clock,
 )
-from autoresearch.golf.sizes import hidden_payload, over_limit
-from autoresearch.golf.splits import (
+from autoresearch.golf.reading.candidates import Candidate, Validation
+from autoresearch.golf.reading.scan import Run
+from autoresearch.golf.reading.sizes import hidden_payload, over_limit
+from autoresearch.golf.reading.splits import (
     PUBLISHED_BYTES,
     PUBLISHED_DOCUMENTS,
     SPLITS,
@@ -33,7 +33,7 @@ from autoresearch.golf.splits import (
     is_published,
     named_split,
 )
-from autoresearch.golf.stages import Stage
+from autoresearch.golf.reading.stages import Stage
 
 FEW = 0.98
 """Relative: a split with fewer tokens than this of its known count was cut short."""

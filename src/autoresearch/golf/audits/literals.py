@@ -8,7 +8,7 @@ import re
 import tokenize
 from collections.abc import Iterator
 
-from autoresearch.golf.audit_tree import Script, line_of
+from autoresearch.golf.audits.tree import Script, line_of
 from autoresearch.model import Violation
 
 MAX_LITERAL_BYTES = 4_096  # the limit of the challenge's reviewers for one constant

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
-from autoresearch.golf.audit_region import evaluation_region, region_nodes
-from autoresearch.golf.audit_tree import Script, line_of, shown
+from autoresearch.golf.audits.region import evaluation_region, region_nodes
+from autoresearch.golf.audits.tree import Script, line_of, shown
 from autoresearch.model import Violation
 
 _WRAPPING = re.compile(r"^(__call__|__getattr__|__torch_function__)$|compile|load_weights|wrap")

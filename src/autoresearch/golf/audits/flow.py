@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable
 
-from autoresearch.golf.audit_labels import (
+from autoresearch.golf.audits.labels import (
     CLEAN,
     COUNTING,
     COUNTS,
@@ -23,7 +23,7 @@ from autoresearch.golf.audit_labels import (
     Watcher,
     names_validation,
 )
-from autoresearch.golf.audit_tree import Script
+from autoresearch.golf.audits.tree import Script
 
 _RETURN = "<return>"
 _DEPTH = 10

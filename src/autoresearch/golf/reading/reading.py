@@ -6,8 +6,8 @@ from typing import Any
 
 from attrs import frozen
 
-from autoresearch.golf.candidates import Candidate, Validation
-from autoresearch.golf.official import LogStatus
+from autoresearch.golf.reading.candidates import Candidate, Validation
+from autoresearch.golf.reading.official import LogStatus
 from autoresearch.model import Violation
 
 ABSENT = "not in this log"

@@ -9,7 +9,7 @@ import token as kinds
 import tokenize
 from collections.abc import Iterator
 
-from autoresearch.golf.audit_tree import Script, line_of
+from autoresearch.golf.audits.tree import Script, line_of
 
 _SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, kinds.ENDMARKER}
 

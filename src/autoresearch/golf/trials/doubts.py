@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autoresearch.golf.canary import run_canary
-from autoresearch.golf.canary_report import CanaryReport
+from autoresearch.golf.trials.report import CanaryReport
 from autoresearch.model import Violation
 
 

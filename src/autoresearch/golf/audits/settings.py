@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from attrs import frozen
 
-from autoresearch.golf.audit_tree import Script, line_of, shown
+from autoresearch.golf.audits.tree import Script, line_of, shown
 from autoresearch.model import Violation
 
 MAX_WALLCLOCK_SECONDS = 600.0  # rule 2 of the challenge

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from attrs import define, field
 
-from autoresearch.golf.candidates import (
+from autoresearch.golf.reading.candidates import (
     Candidate,
     TrainLine,
     Validation,
@@ -18,10 +18,10 @@ from autoresearch.golf.candidates import (
     parse_summary,
     parse_training,
 )
-from autoresearch.golf.failures import FailureReader
-from autoresearch.golf.log_lines import Line, bare
-from autoresearch.golf.sizes import Size, parse_size
-from autoresearch.golf.stages import Stage, announced_stage, enabled_stage
+from autoresearch.golf.reading.failures import FailureReader
+from autoresearch.golf.reading.lines import Line, bare
+from autoresearch.golf.reading.sizes import Size, parse_size
+from autoresearch.golf.reading.stages import Stage, announced_stage, enabled_stage
 
 TAIL_LINES = 20
 _MOST = 10_000  # of candidates, sizes and validations; of more, the older half is forgotten

@@ -21,8 +21,8 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.golf.script_process import run_script
 from autoresearch.golf.shards import write_shard
+from autoresearch.golf.trials.process import run_script
 
 _ARRAYS = {"log_probs": 1, "positions": 1, "distributions": 2, "distribution_positions": 1}
 _SCALARS = ("val_loss", "val_bpb", "val_tokens", "val_bytes")

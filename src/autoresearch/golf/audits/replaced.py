@@ -6,8 +6,8 @@ import ast
 import builtins
 from collections.abc import Iterator
 
-from autoresearch.golf.audit_region import Region, evaluation_region, region_nodes
-from autoresearch.golf.audit_tree import Script, line_of, shown, words
+from autoresearch.golf.audits.region import Region, evaluation_region, region_nodes
+from autoresearch.golf.audits.tree import Script, line_of, shown, words
 from autoresearch.model import Violation
 
 # The score goes through these; replacing one changes the score and leaves the region alone.

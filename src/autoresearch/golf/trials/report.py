@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from autoresearch.golf.model_tests import Outcome, TestResult
+from autoresearch.golf.trials.checks import Outcome, TestResult
 from autoresearch.text import one_line
 
 

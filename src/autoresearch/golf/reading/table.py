@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoresearch.golf.log_reading import ABSENT, LogReading
+from autoresearch.golf.reading.reading import ABSENT, LogReading
 from autoresearch.text import one_line
 
 _MOST_CANDIDATES = 40

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-from autoresearch.golf.audit_tree import Script, line_of, shown, words
+from autoresearch.golf.audits.tree import Script, line_of, shown, words
 from autoresearch.model import Violation
 
 NETWORK = words(

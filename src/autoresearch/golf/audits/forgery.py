@@ -8,8 +8,8 @@ from functools import lru_cache
 
 from attrs import frozen
 
-from autoresearch.golf.audit_region import evaluation_region, region_nodes
-from autoresearch.golf.audit_tree import Script, line_of, shown, words
+from autoresearch.golf.audits.region import evaluation_region, region_nodes
+from autoresearch.golf.audits.tree import Script, line_of, shown, words
 from autoresearch.model import Violation
 
 SCORE = ("autoresearch_result", "final_int8_zlib_roundtrip_exact")

@@ -6,10 +6,10 @@ import ast
 import re
 from collections.abc import Iterator
 
-from autoresearch.golf.audit_flow import Flow
-from autoresearch.golf.audit_labels import DATA, METRIC, PATH, Labels
-from autoresearch.golf.audit_region import evaluation_region
-from autoresearch.golf.audit_tree import Script, line_of, shown
+from autoresearch.golf.audits.flow import Flow
+from autoresearch.golf.audits.labels import DATA, METRIC, PATH, Labels
+from autoresearch.golf.audits.region import evaluation_region
+from autoresearch.golf.audits.tree import Script, line_of, shown
 from autoresearch.model import Violation
 
 _CALIBRATING = re.compile(

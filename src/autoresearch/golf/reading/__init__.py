@@ -1,0 +1,1 @@
+"""Reading logs: lines, candidates, stages, sizes, and which of them is the score."""
