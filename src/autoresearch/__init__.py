@@ -31,7 +31,7 @@ from autoresearch.model import (
     Violation,
     Workspace,
 )
-from autoresearch.opening import open_campaign, start
+from autoresearch.opening import connect, open_campaign, start
 from autoresearch.projections import Projection
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "Verdict",
     "Violation",
     "Workspace",
+    "connect",
     "hookimpl",
     "hyperparameters",
     "open_campaign",

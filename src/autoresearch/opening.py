@@ -7,6 +7,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from autoresearch import events, setup
 from autoresearch.campaign import Campaign
 from autoresearch.config import Config, unstructure
@@ -107,6 +109,18 @@ def open_campaign(project: Path | str = ".", tag: str | None = None) -> Campaign
             f"there is no campaign {chosen!r}; known: {known}; start one with init"
         )
     return Campaign(root, chosen, log, _recorded_config(log, chosen))
+
+
+def connect(project: Path | str = ".", at: int | None = None) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection over the histories of all campaigns of a project, to read only.
+
+    It sees everything acknowledged so far, or up to position ``at``; also while campaigns run.
+    Raises WorkspaceError when the project has no campaign yet.
+    """
+    root = top_level(Path(project).resolve())
+    if not (root / ".autoresearch").is_dir():
+        raise WorkspaceError(f"{root} has no campaign yet; start one with autoresearch init")
+    return store_of(root).connect(at=at)
 
 
 def _by_activity(log: FileLog) -> list[str]:

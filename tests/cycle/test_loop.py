@@ -381,3 +381,14 @@ class _Sized:
     def extract_metrics(self, output: RunOutput) -> dict[str, float]:
         text = output.log_path.read_text()
         return {"artifact_bytes": float(text.split("artifact_bytes: ")[1].split()[0])}
+
+
+def test_every_campaign_of_a_project_is_in_one_connection(campaign: Go, project: Path) -> None:
+    """autoresearch.connect sees all campaigns, and earlier positions when asked."""
+    campaign(1)
+    autoresearch.start(project, tag="t2")
+    with autoresearch.connect(project) as connection:
+        tags = connection.execute("select distinct campaign from events order by 1").fetchall()
+    assert tags == [("t1",), ("t2",)]
+    with autoresearch.connect(project, at=1) as connection:
+        assert connection.execute("select count(*) from events").fetchone() == (1,)
