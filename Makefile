@@ -29,11 +29,11 @@ docs: .venv/.test
 	$(PYTHON) -m venv .venv
 
 .venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "setting up .venv for the demo"
+	@echo "setting up .venv for the demo; this takes a minute or two, once"
 	$(PIP) -e '.[train,data,report]'
 	@touch $@
 
 .venv/.test: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "setting up .venv for the tests"
+	@echo "setting up .venv for the tests; this takes a minute or two, once"
 	$(PIP) -e '.[dev]'
 	@touch $@ .venv/.demo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -392,3 +393,37 @@ def test_every_campaign_of_a_project_is_in_one_connection(campaign: Go, project:
     assert tags == [("t1",), ("t2",)]
     with autoresearch.connect(project, at=1) as connection:
         assert connection.execute("select count(*) from events").fetchone() == (1,)
+
+
+class _Patience:
+    """A clock that runs without waiting, and lets a person act when time has passed."""
+
+    def __init__(self, act: Callable[[], None], after: float) -> None:
+        self._time = 0.0
+        self._act = act
+        self._after = after
+
+    def now(self) -> float:
+        return self._time
+
+    def sleep(self, seconds: float) -> None:
+        self._time += seconds
+        if self._time >= self._after:
+            self._after = float("inf")
+            self._act()
+        if self._time > 1e6:
+            raise TimeoutError("waited for ever")
+        time.sleep(0.001)
+
+
+def test_loop_without_ideas_waits_and_goes_on_when_one_comes(project: Path) -> None:
+    """Without ideas it asks ever less often, and takes a person's idea at once."""
+    made = autoresearch.start(project, tag="t1", plugins=("no:script_ideas",))
+
+    def queue_one() -> None:
+        made.add_idea(Idea(direction="w", description="w7", hypothesis="h", env={"ANY": "1"}))
+
+    clock = _Patience(queue_one, after=3_000.0)
+    made.run(2, plugins=("no:script_ideas",), clock=clock)
+    assert made.history.experiments[1].idea.description == "w7"
+    assert types(made).count("memory_reviewed") < 20

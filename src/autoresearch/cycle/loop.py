@@ -13,6 +13,7 @@ from autoresearch.text import one_line
 
 DROPS_IN_A_ROW = 25
 WAIT_SECONDS = 5.0
+LONGEST_WAIT_SECONDS = 300.0
 
 
 @define
@@ -26,7 +27,7 @@ class Loop:
     target: int | None = None
     wait: bool = True
     _drops: int = field(default=0, init=False)
-    _told_stuck: bool = field(default=False, init=False)
+    _waits: int = field(default=0, init=False)
 
     def run(self) -> str:
         """Run, and return the reason for stopping."""
@@ -59,7 +60,7 @@ class Loop:
         if kit.history.current is None:
             self._drops += 1
             return self._begin()
-        self._told_stuck = False
+        self._waits = 0
         return True
 
     def _after(self, number: int) -> None:
@@ -191,9 +192,13 @@ class Loop:
         return None
 
     def _wait(self) -> None:
+        """Wait longer each time, since every attempt is in the log, but not when an idea comes."""
         kit = self.kit
-        if not self._told_stuck:
-            self._told_stuck = True
+        if self._waits == 0:
             kit.tell("no generator has an idea; add one with autoresearch idea add")
             self._notify("stuck", "no generator has an idea")
-        kit.clock.sleep(WAIT_SECONDS)
+        until = kit.clock.now() + min(WAIT_SECONDS * 2**self._waits, LONGEST_WAIT_SECONDS)
+        self._waits = min(self._waits + 1, 20)
+        queue = kit.history.queue
+        while kit.clock.now() < until and kit.recorder.refresh().queue == queue:
+            kit.clock.sleep(WAIT_SECONDS / 5)

@@ -101,14 +101,15 @@ class FileWriter:
             receipts.append(receipt)
             lines.append(line)
             head = receipt.hash
+        end = self._journal.end
         try:
             self._journal.append(b"".join(lines), head)
-        except BaseException as error:
-            self._take_back()
+            self._version = receipts[-1].version
+        except BaseException as error:  # an interrupt may come at any of these steps too
+            self._take_back(end, receipts[0].previous_hash, receipts[0].version - 1)
             if isinstance(error, OSError):
                 raise LogError(self._refusal(error)) from None
             raise
-        self._version += len(receipts)
         return receipts
 
     def _line(
@@ -146,14 +147,16 @@ class FileWriter:
         kept = f"; {self._unusable}" if self._unusable else "; nothing was recorded"
         return f"cannot append to {self._journal.path}: {error.strerror}{kept}; make room and retry"
 
-    def _take_back(self) -> None:
+    def _take_back(self, end: int, head: str, version: int) -> None:
         """Cut the bytes of a failed append, unless a reader has already given them a place."""
+        self._version = version
         name = self._journal.path.name.removesuffix(SUFFIX)
         try:
             with self._ordering.still() as order:
                 placed = order.place(name).end
-                self._journal.cut(max(self._journal.end, placed))
-            if placed > self._journal.end:
+                self._journal.cut(max(end, placed))
+            self._journal.end, self._journal.head = end, head
+            if placed > end:
                 self._unusable = "was overtaken by a reader during a failed append"
         except (OSError, LogError):
             self._unusable = "could not take back a failed append"

@@ -1,0 +1,13 @@
+"""Settings of the documentation, built with ``make docs``."""
+
+from importlib import metadata
+
+project = "autoresearch"
+author = "The autoresearch founders"
+copyright = "2026, The autoresearch founders"
+release = metadata.version("autoresearch")
+extensions = ["myst_parser"]
+html_theme = "furo"
+html_title = "autoresearch"
+exclude_patterns = ["_build", "changelog.d"]
+myst_heading_anchors = 3
