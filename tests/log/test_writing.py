@@ -227,3 +227,38 @@ def test_a_store_must_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LogError, match=r"cannot make the store .*choose a writable folder"):
         open_log(tmp_path / "file" / "store")
+
+
+def test_an_interrupt_leaves_the_writer_whole(store: FileLog, reopen: Open) -> None:
+    """Ctrl-C at any step of an append costs at most the event that was not acknowledged."""
+    code = """
+import signal, sys
+from autoresearch import events
+from autoresearch.log import open_log
+armed, interrupted = False, 0
+def ring(*_):
+    global armed
+    if armed:
+        armed = False
+        raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, ring)
+with open_log(sys.argv[1]).writer("a") as writer:
+    for n in range(400):
+        try:
+            armed = True
+            signal.setitimer(signal.ITIMER_REAL, (n % 40 + 1) / 40 * 0.0006)
+            writer.append(events.NoteAdded(text=str(n), author="a"))
+            armed = False
+            print(n)
+        except KeyboardInterrupt:
+            interrupted += 1
+print("interrupted", interrupted)
+"""
+    *acknowledged, last = in_another_process(code, store.root).splitlines()
+    assert int(last.split()[1]) > 20
+    found = texts(reopen())
+    assert set(acknowledged) <= set(found)
+    assert len(set(found)) == len(found)
+    with reopen().connect() as connection:
+        assert connection.execute("SELECT count(*) FROM rejected_events").fetchall() == [(0,)]
+    assert reopen().verify().ok

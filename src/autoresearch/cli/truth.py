@@ -112,7 +112,9 @@ def _tokenizer(root: Path, config: Config) -> Path:
         return Path(named.replace("{project}", str(root)))
     found = sorted((root / "data" / "tokenizers").glob("*.model"))
     if not found:
-        raise WorkspaceError("no tokenizer under data/tokenizers; name one with --tokenizer, or get the data first")
+        raise WorkspaceError(
+            "no tokenizer under data/tokenizers; name one with --tokenizer, or get the data first"
+        )
     return found[0]
 
 
