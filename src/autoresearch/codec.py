@@ -118,10 +118,21 @@ class _Walk:
     def mapping(self, value: Mapping[str, Any]) -> dict[str, Any]:
         made: dict[str, Any] = {}
         for key, item in value.items():
-            try:
-                made[self._key(key)] = self.value(item)
-            except _RefusedError as refused:
-                raise _RefusedError(f".{key}{refused}") from None
+            kind = type(item)
+            # Most fields are plain already: this loop stands in every append.
+            if type(key) is not str or not key.isascii():
+                self._check_key(key)
+            if not (
+                (kind is str and item.isascii())
+                or item is None
+                or kind is bool
+                or (kind is int and -_LARGEST <= item <= _LARGEST)
+            ):
+                try:
+                    item = self.value(item)
+                except _RefusedError as refused:
+                    raise _RefusedError(f".{key}{refused}") from None
+            made[key] = item
         return made
 
     def _array(self, value: tuple[Any, ...] | list[Any]) -> list[Any]:
@@ -146,11 +157,11 @@ class _Walk:
             raise _RefusedError(f" is {value}, over 2**53 - 1; record it as text")
         return value
 
-    def _key(self, key: Any) -> str:
+    def _check_key(self, key: Any) -> None:
         if not isinstance(key, str):
-            raise _RefusedError(f" is a key of type {type(key).__name__}; use text as keys")
-        self.odd |= not key.isascii()
-        return _text(key)
+            raise _RefusedError(f" has a key of type {type(key).__name__}; use text as keys")
+        _text(key)
+        self.odd = True
 
     def _other(self, value: Any) -> Any:
         if isinstance(value, Enum):
