@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -372,6 +373,29 @@ def test_new_sources_are_folded(filled: FileLog) -> None:
     digest = filled.sources.put("x = 1\ny = 2\n")
     found = rows(filled, f"SELECT bytes, lines, text FROM sources WHERE digest = '{digest}'")
     assert found == [(12, 2, "x = 1\ny = 2\n")]
+    assert filled.verify().ok
+
+
+def test_sources_and_conflicts_are_seen_before_they_are_folded(
+    filled: FileLog, reopen: Open, tmp_path: Path
+) -> None:
+    """While somebody has the file open, new sources and rejected events are in SQL all the same."""
+    other = tmp_path / "other"
+    shutil.copytree(filled.root, other)
+    with filled.writer("a") as mine, open_log(other).writer("a") as theirs:
+        mine.append(note("here"))
+        filled.head()
+        theirs.append(note("there"))
+    with held_outside(filled, read_only=True):
+        digest = filled.sources.put("new = 1\n")
+        (path,) = (other / "journal").glob("a@*")
+        shutil.copy(path, filled.root / "journal" / "a@elsewhere-1.jsonl")
+        query = "SELECT payload->>'text' FROM rejected_events"
+        assert rows(reopen(), query) == [("there",)]
+        query = f"SELECT text FROM sources WHERE digest = '{digest}'"
+        assert rows(reopen(), query) == [("new = 1\n",)]
+    assert filled.fold()
+    assert rows(filled, "SELECT payload->>'text' FROM rejected_events") == [("there",)]
     assert filled.verify().ok
 
 

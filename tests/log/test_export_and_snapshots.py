@@ -96,6 +96,7 @@ def test_a_snapshot_of_another_log_is_not_used(
     data = path.read_bytes()
     path.write_bytes(data.replace(b"state", b"lies!"))
     assert snapshots.load("h") is None
+    assert [found.file for found in filled.verify().findings] == [f"snapshots/{path.name}"]
     path.write_bytes(b"rubbish")
     assert snapshots.load("h") is None
     path.write_bytes(data)

@@ -8,9 +8,17 @@ import duckdb
 
 from autoresearch.log.damage import first_line, is_held
 from autoresearch.log.database import Database
-from autoresearch.log.folded import load_folded
+from autoresearch.log.folded import Folded, load_folded
 from autoresearch.log.order import Order
-from autoresearch.log.table import COLUMNS, add_rows, last_row, memory_connection, record_row, value
+from autoresearch.log.table import (
+    COLUMNS,
+    Row,
+    add_rows,
+    last_row,
+    memory_connection,
+    record_row,
+    value,
+)
 
 _PATIENCE = 0.3  # seconds that a fold elsewhere may take before we read without the file
 
@@ -76,12 +84,16 @@ def _is_ours(database: Database, connection: duckdb.DuckDBPyConnection, order: O
 def _lay_over(
     database: Database, connection: duckdb.DuckDBPyConnection, order: Order, until: int
 ) -> None:
-    """Hide the tables behind temporary views that add the unfolded events or end at a position.
+    """Hide tables behind temporary views that add what is not folded, or end at a position.
 
     The persistent views name their tables without a schema, so they read the temporary ones.
     """
     name = value(connection, "SELECT current_database()")
     last = last_row(connection)[1]
+    _add_to(connection, name, "rejected_events", _new_rejected(database, connection, order))
+    digests = connection.execute("SELECT digest FROM source_texts").fetchall()
+    texts = list(database.texts({digest for (digest,) in digests}))
+    _add_to(connection, name, "source_texts", texts)
     if last == until:
         return
     connection.execute("CREATE TEMP TABLE _unfolded AS FROM events LIMIT 0")
@@ -97,3 +109,24 @@ def _lay_over(
             f'CREATE TEMP VIEW "{table.name}" AS FROM "{name}".main."{table.name}" '
             f"WHERE position <= {until} UNION ALL {table.select('_unfolded')}"
         )
+
+
+def _new_rejected(
+    database: Database, connection: duckdb.DuckDBPyConnection, order: Order
+) -> list[Row]:
+    state = load_folded(database.state) or Folded()
+    rows = list(database.rejected(order, state.entries))
+    if not rows:
+        return []
+    found = connection.execute("SELECT journal, start FROM rejected_events").fetchall()
+    return [row for row in rows if row[-2:] not in found]
+
+
+def _add_to(connection: duckdb.DuckDBPyConnection, name: str, table: str, rows: list[Row]) -> None:
+    if not rows:
+        return
+    connection.execute(f"CREATE TEMP TABLE _more_{table} AS FROM {table} LIMIT 0")
+    add_rows(connection, f"_more_{table}", rows)
+    connection.execute(
+        f'CREATE TEMP VIEW {table} AS FROM "{name}".main.{table} UNION ALL FROM _more_{table}'
+    )

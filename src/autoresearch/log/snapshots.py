@@ -35,17 +35,26 @@ class SnapshotStore:
     def load(self, name: str) -> tuple[Head, bytes] | None:
         """Return the newest state with its head, or None when there is none of this log."""
         try:
-            first, _, state = self._path(name).read_bytes().partition(b"\n")
-            digest, _, text = first.decode().partition(" ")
-            position, _, hashed = text.partition(":")
-            head = Head(int(position), hashed)
-        except (OSError, ValueError):
+            found = unpack_snapshot(self._path(name).read_bytes())
+        except OSError:
             return None
-        if sha256(str(head).encode() + state).hexdigest() != digest:
+        if found is None:
             return None
-        return (
-            (head, state) if head.hash in self._ordering.sequence().hash_at(head.position) else None
-        )
+        head, _ = found
+        return found if head.hash in self._ordering.sequence().hash_at(head.position) else None
 
     def _path(self, name: str) -> Path:
         return self.folder / sha256(name.encode()).hexdigest()[:32]
+
+
+def unpack_snapshot(data: bytes) -> tuple[Head, bytes] | None:
+    """Return the head and the state in a snapshot's file, or None when it was changed."""
+    try:
+        first, _, state = data.partition(b"\n")
+        digest, _, text = first.decode().partition(" ")
+        position, _, hashed = text.partition(":")
+        head = Head(int(position), hashed)
+    except ValueError:
+        return None
+    whole = sha256(str(head).encode() + state).hexdigest() == digest
+    return (head, state) if whole else None

@@ -16,6 +16,7 @@ from autoresearch.log.manifest import could_be_torn_entry, unpack_entry
 from autoresearch.log.order import Order
 from autoresearch.log.records import GENESIS, Anchor
 from autoresearch.log.report import VerifyReport
+from autoresearch.log.snapshots import unpack_snapshot
 from autoresearch.log.sources import is_digest
 from autoresearch.log.verify_database import check_database
 from autoresearch.log.verify_journals import check_journals
@@ -40,6 +41,7 @@ def verify(database: Database, anchors: Iterable[Anchor] = ()) -> VerifyReport:
         check_database(database, order, sound, report)
     _check_names(database.ordering.journals, report)
     _check_sources(root, report)
+    _check_snapshots(root, report)
     _check_locks(root, report)
     for kept in sorted(root.glob("events.duckdb.damaged-*")):
         report.notes.append(f"{kept.name} was set aside earlier; delete it when nobody needs it")
@@ -116,6 +118,15 @@ def _check_sources(root: Path, report: VerifyReport) -> None:
             report.add(name, "is not a source; move it away")
         elif sha256(path.read_bytes()).hexdigest() != path.name:
             report.add(name, "does not match its digest; restore it from its commit")
+
+
+def _check_snapshots(root: Path, report: VerifyReport) -> None:
+    folder = root / "snapshots"
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.startswith("."):
+            report.notes.append(f"snapshots/{path.name} is left from an interrupted write")
+        elif unpack_snapshot(path.read_bytes()) is None:
+            report.add(f"snapshots/{path.name}", "is not what was kept; delete it")
 
 
 def _check_locks(root: Path, report: VerifyReport) -> None:
