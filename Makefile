@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test check docs bench
 
 demo: .venv/.demo
 	$(BIN)/python data/build_local_dataset.py --name sotu_sp1024
@@ -20,6 +20,15 @@ check: .venv/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The log beside what people use; the peers live apart, since they pin other versions than we do.
+bench: .venv-bench/.ready
+	.venv-bench/bin/python tests/benchmarks/bench_log.py
+
+.venv-bench/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
 
 docs: .venv/.test
 	$(PIP) -e '.[docs]'
