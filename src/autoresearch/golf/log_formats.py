@@ -7,7 +7,7 @@ from attrs import evolve
 from autoresearch.errors import AutoresearchError
 from autoresearch.golf.plausibility import Findings, implied_bytes
 from autoresearch.golf.reading.candidates import Candidate
-from autoresearch.golf.reading.guard import dataset_of, judge, unverifiable
+from autoresearch.golf.reading.guard import dataset_of, judge, judge_claims, unverifiable
 from autoresearch.golf.reading.lines import Source, open_source, read_lines
 from autoresearch.golf.reading.official import LogStatus, Ruling, rule
 from autoresearch.golf.reading.own_result import MARK
@@ -103,6 +103,8 @@ def _reading(scanned: Scan, ruling: Ruling) -> LogReading:
     run, score = scanned.last, ruling.score
     eval_ms = _eval_ms(run, score)
     findings = judge(run, ruling.last, eval_ms) if ruling.last is not None else ()
+    if ruling.last is not None and score is None:
+        findings += judge_claims(run, ruling.last)
     doubtful = _withheld(run, score, findings)
     shown = score if doubtful is None else None
     artifact = artifact_of(run.sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -234,3 +235,17 @@ def test_an_overshoot_of_a_fifth_of_a_second_warns(sketch: Sketch) -> None:
 def test_a_run_without_a_score_is_not_accused(sketch: Sketch) -> None:
     """A crash is a status, not a violation."""
     assert read_log(sketch.with_(finals=(), after=("Killed",)).text()).violations == ()
+
+
+def test_validations_in_bits_per_token_are_no_gap(sketch: Sketch) -> None:
+    """A script that prints its loss in bits per token while training is honest all the same."""
+    nats = sketch.loss(sketch.in_training)
+    said = f"val_loss:{nats:.4f} val_bpb:"
+    text = sketch.text().replace(
+        f"{said}{sketch.in_training:.4f}", f"{said}{nats / math.log(2):.4f}"
+    )
+    assert text != sketch.text()
+    assert read_log(text).violations == ()
+    cheat = sketch.with_(finals=(("final_int8_zlib_roundtrip_exact", 1.10),)).text()
+    cheat = cheat.replace(f"{said}{sketch.in_training:.4f}", f"{said}{nats / math.log(2):.4f}")
+    assert [v.rule for v in read_log(cheat).violations] == ["D10"]

@@ -15,7 +15,7 @@ NUMBER = r"(?:[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf(?:inity)?)\b)"
 _LOSS = re.compile(rf"\bval_loss\s*[:=]\s*({NUMBER})", re.IGNORECASE)
 _BPB = re.compile(rf"\bval_bpb\s*[:=]\s*({NUMBER})(?P<more>.*)", re.IGNORECASE)
 _FIRST = re.compile(r"\b(?:val_loss|val_bpb)\s*[:=]")
-_SETTING = re.compile(r"[\w.]+[:=]\S*\d\S*$")
+_SETTING = re.compile(r"[\w.]+[:=]\S+$")
 _HEAD = re.compile(r"[A-Za-z_][\w.+:/\-]*$")
 _WORD = re.compile(r"[A-Za-z][\w.+\-]*:?$")
 _TIME = re.compile(r"\b(?:eval_time|time|elapsed)\s*[:=]\s*(\d+(?:\.\d+)?)\s*(ms|s)\b")
@@ -23,6 +23,9 @@ _TRAINING = re.compile(r"(?:step|iter|iteration)?[: ]?\s*(\d{1,12})(?:\s*/\s*\d+
 _TRAIN_LOSS = re.compile(rf"(?:train_)?loss\s*[:=]\s*({NUMBER})", re.IGNORECASE)
 _CLOCK = re.compile(r"\btrain_time\s*:\s*(\d+(?:\.\d+)?)\s*ms")
 _MOST_WORDS = 4
+_CLAIM = re.compile(r"(?:final|legal|submission|official)[\w.+\-]*[\s:=]", re.IGNORECASE)
+_CLAIMED = re.compile(rf"\b(\w*bpb)\s*[:=]\s*{NUMBER}", re.IGNORECASE)
+_NO_CLAIM = re.compile(r"delta|gain|base|pre|target|best|diff|gap|improve|train|fp32|diag")
 
 
 @frozen(kw_only=True)
@@ -98,6 +101,13 @@ def parse_candidate(text: str, line: int, *, ended: bool = True) -> Candidate | 
         val_loss=float(loss[1]) if loss else None,
         eval_time_ms=_milliseconds(bpb["more"]),
     )
+
+
+def claims_score(text: str) -> bool:
+    """Whether a line that starts like a final one states a score under whatever name."""
+    if len(text) > 1000 or not _CLAIM.match(text) or _NO_CLAIM.search(text.split()[0].lower()):
+        return False
+    return any(not _NO_CLAIM.search(name.lower()) for name in _CLAIMED.findall(text))
 
 
 def parse_summary(text: str) -> float | None:

@@ -63,6 +63,15 @@ def judge(run: Run, score: Candidate, eval_ms: float | None) -> Findings:
     )
 
 
+def judge_claims(run: Run, last: Candidate) -> Findings:
+    """Return what is wrong with the lowest number of a run whose log does not say what counts."""
+    claims = [c for c in run.candidates if c.stage.is_final and c.is_number]
+    lowest = min(claims, key=lambda c: c.val_bpb, default=last)
+    if lowest.val_bpb >= last.val_bpb:
+        return ()
+    return (*_gaps(run, lowest), *beyond_audited(lowest.val_bpb))
+
+
 def dataset_of(facts: Mapping[str, str]) -> str:
     """Return the name of the data set that a log says it used, "" where it says nothing."""
     stated = facts.get("dataset") or facts.get("val_path", "")
@@ -158,8 +167,16 @@ def _gaps(run: Run, score: Candidate) -> Findings:
     }
     last = run.validations[-1] if run.validations else None
     if last is not None and _is_last_step(run, last):
-        others[f"validation at step {last.step}"] = last.val_bpb
+        others[f"validation at step {last.step}"] = _in_units_of(score, last)
     return stage_gaps(score.val_bpb, sliding=min(sliding, default=None), others=others)
+
+
+def _in_units_of(score: Candidate, validation: Validation) -> float:
+    """Return a validation's bits per byte; a script may print it in bits per token instead."""
+    per_token = implied_bytes(1, validation.val_loss, validation.val_bpb)
+    if abs(per_token - 1) > TOLERANCE or score.val_loss is None:
+        return validation.val_bpb
+    return validation.val_loss * score.val_bpb / score.val_loss
 
 
 def _is_last_step(run: Run, validation: Validation) -> bool:

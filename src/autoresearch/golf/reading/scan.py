@@ -14,6 +14,7 @@ from autoresearch.golf.reading.candidates import (
     Candidate,
     TrainLine,
     Validation,
+    claims_score,
     parse_candidate,
     parse_summary,
     parse_training,
@@ -43,6 +44,7 @@ class Run:
     inherited: dict[str, str] = field(factory=dict)
     switched: dict[Stage, bool] = field(factory=dict)
     announced: list[tuple[int, Stage]] = field(factory=list)
+    unread: list[int] = field(factory=list)
     summary: tuple[int, float] | None = None
     eval_mode: Stage | None = None
     last_step: int | None = None
@@ -156,7 +158,7 @@ def _read(run: Run, text: str, line: Line) -> None:
     run.failures.read(text, line.number)
     if "loss" in text and _read_training(run, text, line):
         return
-    if "val_bpb" in text and run.appendix is None:
+    if "bpb" in text and run.appendix is None:
         _read_score(run, text, line)
     if "ize" in text or "artifact" in text or "budget:" in text:
         size = parse_size(text, line.number)
@@ -188,11 +190,14 @@ def _read_training(run: Run, text: str, line: Line) -> bool:
 
 
 def _read_score(run: Run, text: str, line: Line) -> None:
-    summary = parse_summary(text)
+    summary = parse_summary(text) if "val_bpb" in text else None
     if summary is not None:
         run.summary = (line.number, summary)
         return
     candidate = parse_candidate(text.strip(), line.number, ended=line.ended)
+    known = candidate is not None and candidate.stage.is_final
+    if line.ended and not known and claims_score(text):
+        _keep(run.unread, line.number)
     if candidate is not None:
         _keep(run.candidates, _at_true_stage(run, candidate))
         run.body_end = line.number
