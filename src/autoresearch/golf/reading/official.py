@@ -16,7 +16,6 @@ from autoresearch.golf.reading.failures import Cause, Failure, root_cause
 from autoresearch.golf.reading.scan import Run, Scan
 from autoresearch.golf.reading.stages import CANONICAL, Stage
 
-
 LOST_BY_ADAPTING = 0.007
 """Bits per byte: what gets so much worse by adapting to the text is no entry of anybody's.
 

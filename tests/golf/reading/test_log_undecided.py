@@ -1,0 +1,64 @@
+"""Logs that do not say which of their numbers counts: no score, and the frauds in them flagged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from autoresearch.golf.log_formats import read_log
+
+if TYPE_CHECKING:
+    from conftest import Sketch
+
+ROUNDTRIP = ("final_int6_roundtrip_exact", 1.13)
+SLIDING = ("final_int6_sliding_window_exact", 1.11)
+
+
+def test_an_adaptation_that_spoils_the_score_is_not_taken_for_it(sketch: Sketch) -> None:
+    """Nobody hands in a test-time training that lost 0.2 bpb: no line is taken for the score."""
+    reading = read_log(sketch.with_(finals=(ROUNDTRIP, SLIDING, ("final_int6_ttt", 1.336))).text())
+    assert reading.val_bpb is None
+    assert "not in this log: final_int6_ttt" in reading.note
+    assert "is worse than" in reading.note
+    assert not reading.violations
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "final_integrated_exact model_bpb:1.48535122 cached_bpb:1.05085540",
+        "final_blended mixed_bpb:1.20179238 bits_saved:585942.68",
+        "final_probe_exact val_bpb:1.19975497 delta_bpb:-0.00591724",
+    ],
+)
+def test_a_later_score_in_an_unknown_form_is_not_passed_over(sketch: Sketch, line: str) -> None:
+    """A last line that states a score under another key leaves the one before it undecided."""
+    reading = read_log(sketch.with_(after=(line,)).text())
+    assert reading.val_bpb is None
+    assert "in a form that nobody knows" in reading.note
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["final_summary delta_bpb:-0.004", "final_gain_bpb:0.01", "  final_val_bpb: 1.3000", "done"],
+)
+def test_a_last_line_without_a_score_of_its_own_changes_nothing(sketch: Sketch, line: str) -> None:
+    """Differences and the indented table of a launcher are no scores."""
+    assert read_log(sketch.with_(after=(line,)).text()).val_bpb == 1.2243657
+
+
+def test_a_setting_in_words_may_stand_before_the_numbers(sketch: Sketch) -> None:
+    """Settings between name and numbers need no digit in them."""
+    text = sketch.with_(finals=(ROUNDTRIP,)).text()
+    loss = sketch.loss(1.12)
+    text += f"\nfinal_int6_sliding_exact backend:flash val_loss:{loss:.8f} val_bpb:1.12000000\n"
+    assert read_log(text).val_bpb == 1.12
+
+
+def test_a_cheat_is_flagged_where_the_log_does_not_say_what_counts(sketch: Sketch) -> None:
+    """A cache's impossible number before a last ordinary line is withheld and flagged as well."""
+    finals = (SLIDING, ("final_ngram_exact", 0.3), ("final_int6_roundtrip_exact", 1.13))
+    reading = read_log(sketch.with_(finals=finals).text())
+    assert reading.val_bpb is None
+    assert {v.rule for v in reading.violations} == {"D10", "D11"}
