@@ -252,6 +252,7 @@ with open_log(sys.argv[1]).writer("a") as writer:
             print(n)
         except KeyboardInterrupt:
             interrupted += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
 print("interrupted", interrupted)
 """
     *acknowledged, last = in_another_process(code, store.root).splitlines()
