@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,7 +126,24 @@ def test_training_learns(tiny_run: Finished) -> None:
     assert losses[-1] < losses[0] - 1.0
 
 
-def test_the_model_test_switch(tiny_run: Finished, tiny_data: TinyData, tmp_path: Path) -> None:
+@pytest.fixture
+def here(
+    tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> pytest.MonkeyPatch:
+    """The script's main() in this process, in an empty folder, with the tiny settings."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in tiny_data.settings.items():
+        monkeypatch.setattr(train_gpt.Hyperparameters, name, value)
+    return monkeypatch
+
+
+def test_the_model_test_switch(
+    tiny_run: Finished,
+    tiny_data: TinyData,
+    tmp_path: Path,
+    here: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Asked about the validation text itself, the artifact gives the score of the run."""
     tokens = np.concatenate(
         [train_gpt.open_shard(p) for p in train_gpt.shard_files(str(tiny_data.home), "val")]
@@ -134,15 +152,16 @@ def test_the_model_test_switch(tiny_run: Finished, tiny_data: TinyData, tmp_path
     request = {
         "schema": 1,
         "artifact": str(tiny_run.cwd / "final_model.int8.ptz"),
-        "tokens": str(tmp_path / "tokens.bin"),
+        "tokens": "tokens.bin",
         "distribution_at": [0, 100],
-        "output": str(tmp_path / "answer.npz"),
+        "output": "answer.npz",
     }
     (tmp_path / "request.json").write_text(json.dumps(request))
-    settings = tiny_data.environment | {"DATA_PATH": "absent", "MODEL_TEST": "request.json"}
-    done = run_script(tmp_path, settings)
-    assert (done.code, done.stderr) == (0, "")
-    assert done.lines == [f"model_test:done tokens:{tiny_run.result['val_tokens']} distributions:2"]
+    here.setenv("MODEL_TEST", "request.json")
+    here.setattr(train_gpt.Hyperparameters, "data_path", "absent")
+    assert train_gpt.main() == 0
+    expected = f"model_test:done tokens:{tiny_run.result['val_tokens']} distributions:2\n"
+    assert capsys.readouterr().out == expected
     with np.load(tmp_path / "answer.npz") as answer:
         assert float(answer["val_bpb"]) == pytest.approx(tiny_run.result["val_bpb"], abs=1e-7)
         assert -answer["log_probs"].mean() == pytest.approx(float(answer["val_loss"]), abs=1e-9)
@@ -163,19 +182,27 @@ def test_two_ranks_train_like_one(tiny_run: Finished, tiny_data: TinyData, tmp_p
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"DATA_PATH": "absent"}, "no file matches absent/fineweb_train_*.bin"),
-        ({"SCALAR_LR": "1e38", "VAL_LOSS_EVERY": "0"}, "train_loss is nan at step"),
+        ({"data_path": "absent"}, "no file matches absent/fineweb_train_*.bin"),
+        ({"scalar_lr": 1e38, "val_loss_every": 0}, "train_loss is nan at step"),
+        ({"scalar_lr": 1e38, "train_log_every": 0}, "val_loss is nan"),
     ],
-    ids=["data", "diverged"],
+    ids=["data", "diverged", "no score"],
 )
 def test_what_a_person_can_mend_is_one_line(
-    tiny_data: TinyData, tmp_path: Path, changes: dict[str, str], complaint: str
+    here: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    complaint: str,
 ) -> None:
-    """Exit code 1, one line on stderr, no canonical line, no artifact."""
-    done = run_script(tmp_path, tiny_data.environment | changes)
-    assert done.code == 1
-    assert re.fullmatch(rf"error: {re.escape(complaint)}.*\n", done.stderr), done.stderr
-    assert "autoresearch_result" not in done.stdout
+    """Exit code 1, one line on stderr, no canonical line, and no artifact of an earlier run."""
+    (tmp_path / "final_model.int8.ptz").write_bytes(b"of an earlier run")
+    for name, value in changes.items():
+        here.setattr(train_gpt.Hyperparameters, name, value)
+    assert train_gpt.main() == 1
+    said = capsys.readouterr()
+    assert re.fullmatch(rf"error: {re.escape(complaint)}.*\n", said.err), said.err
+    assert "autoresearch_result" not in said.out
     assert not (tmp_path / "final_model.int8.ptz").exists()
 
 
