@@ -130,3 +130,29 @@ def test_shallow_and_detached_repositories_work(tmp_path: Path) -> None:
     lab.create(git(shallow, "rev-parse", "HEAD"))
     commit = wider(lab, 1, 6)
     assert git(shallow, "rev-parse", "refs/autoresearch/t1/1") == commit
+
+
+def test_odd_settings_of_the_user_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of remotes, pruning, hidden refs, signing and encodings of theirs stay out of ours."""
+    settings = tmp_path / "gitconfig"
+    settings.write_text(
+        "[clone]\n\tdefaultRemoteName = upstream\n\trejectShallow = true\n"
+        "[fetch]\n\tprune = true\n\tpruneTags = true\n"
+        "[transfer]\n\thideRefs = refs/autoresearch\n"
+        "[commit]\n\ttemplate = /nonexistent\n\tgpgSign = true\n\tcleanup = scissors\n"
+        "[i18n]\n\tcommitEncoding = latin1\n[apply]\n\twhitespace = error\n"
+        "[color]\n\tui = always\n[status]\n\tshowUntrackedFiles = no\n"
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".gitconfig").write_text(settings.read_text())
+    project = make_project(tmp_path / "project")
+    (project / ".autoresearch").mkdir()
+    made = Lab(project=project, tag="t1", script="train.py")
+    made.create(git(project, "rev-parse", "HEAD"))
+    assert wider(made, 1, 5) == git(project, "rev-parse", "refs/autoresearch/t1/1")
+    workspace = made.worktree(2, git(project, "rev-parse", "HEAD"))
+    (workspace.path / "new.py").write_text("")
+    assert made.changed_files(workspace) == ("new.py",)

@@ -21,9 +21,10 @@ from autoresearch.folding import empty, fold
 from autoresearch.history import History
 from autoresearch.log import FileLog, Writer
 from autoresearch.model import Idea, Verdict
-from autoresearch.plugins import Plugins
+from autoresearch.plugins import Plugins, answers
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.text import one_line
 from autoresearch.workspace import Lab
 
 
@@ -124,7 +125,14 @@ class Campaign:
         return self.log.connect(at=at)
 
     def add_idea(self, idea: Idea) -> str:
-        """Put an idea into the queue, also while the loop runs; return its id."""
+        """Put an idea into the queue, also while the loop runs; return its id.
+
+        Raises WorkspaceError when it is no idea that a plugin could have had.
+        """
+        try:
+            answers.idea(idea, "")
+        except answers.NonsenseError as error:
+            raise WorkspaceError(f"this idea cannot be tried: {error}") from None
         event = events.IdeaQueued(
             idea=idea.id,
             direction=idea.direction,
@@ -148,6 +156,8 @@ class Campaign:
 
     def add_note(self, text: str, author: str | None = None) -> None:
         """Write a note into the memory, also while the loop runs."""
+        if not one_line(text):
+            raise WorkspaceError(f"the note {text!r} has no words; write what to remember")
         self._append(events.NoteAdded(text=text, author=author or _person()))
 
     def resolve_quarantine(self, experiment: int, *, release: bool, reason: str) -> None:

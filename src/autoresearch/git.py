@@ -18,15 +18,24 @@ _QUIET = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.autocrlf=false",
+    "core.quotePath=false",
     "gc.auto=0",
     "maintenance.auto=false",
     "commit.gpgSign=false",
     "tag.gpgSign=false",
+    "clone.defaultRemoteName=origin",
+    "clone.rejectShallow=false",
+    "fetch.prune=false",
+    "fetch.pruneTags=false",
     "fetch.recurseSubmodules=false",
     "submodule.recurse=false",
     "protocol.allow=never",
     "protocol.file.allow=always",
     "advice.detachedHead=false",
+    "apply.ignoreWhitespace=no",
+    "apply.whitespace=nowarn",
+    "commit.cleanup=whitespace",
+    "i18n.commitEncoding=utf-8",
     "user.name=autoresearch",
     "user.email=autoresearch@localhost",
 )
@@ -84,11 +93,16 @@ def top_level(folder: Path) -> Path:
     Raises WorkspaceError when there is none, or git is not installed.
     """
     done = Git(folder).attempt("rev-parse", "--show-toplevel")
+    if "dubious ownership" in done.stderr:
+        raise WorkspaceError(
+            f"git does not trust {folder}, which belongs to somebody else; run as its owner, "
+            "or allow it with git config --global --add safe.directory"
+        )
     if done.returncode != 0:
         raise WorkspaceError(
             f"{folder} is not inside a git repository; run git init and commit the script first"
         )
-    return Path(done.stdout.strip())
+    return Path(done.stdout.removesuffix("\n"))
 
 
 def _program() -> str:

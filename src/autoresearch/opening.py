@@ -21,7 +21,7 @@ from autoresearch.plugins import Plugins
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.projections.tables import open_store
-from autoresearch.settings import Loaded, from_record, load
+from autoresearch.settings import FILE_NAME, Loaded, from_record, load
 from autoresearch.workspace import check_tag
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {"golf": PRESET}
@@ -41,8 +41,10 @@ def start(
 
     Raises an AutoresearchError that says what is missing; then nothing was created.
     """
-    root = top_level(Path(project).resolve())
+    folder = Path(project).resolve()
+    root = top_level(folder)
     loaded = settings_of(root, config, overrides, environ)
+    _check_place_of_settings(folder, root, loaded)
     free = setup.free_tag(root, tag, today or date.today())
     ground = setup.check_ground(root, loaded.config)
     active = Plugins.load(loaded.config, root, plugins)
@@ -67,6 +69,15 @@ def start(
         campaign.lab.create(ground.base)
     _write_files(campaign, campaign.lab.folder, campaign.project)
     return campaign
+
+
+def _check_place_of_settings(folder: Path, root: Path, loaded: Loaded) -> None:
+    """A file of settings in a subfolder is not read, which nobody would expect in silence."""
+    if loaded.file is None and folder != root and (folder / FILE_NAME).is_file():
+        raise ConfigError(
+            f"{folder / FILE_NAME} is not at the top of the repository; move it to {root} and "
+            "write its paths from there"
+        )
 
 
 def _write_files(campaign: Campaign, *folders: Path) -> list[Path]:
@@ -103,6 +114,8 @@ def open_campaign(project: Path | str = ".", tag: str | None = None) -> Campaign
     log = store_of(root)
     active = _by_activity(log)
     chosen = check_tag(tag) if tag is not None else next(reversed(active), None)
+    if not active:
+        raise WorkspaceError(f"{root} has no campaign yet; start one with autoresearch init")
     if chosen is None or chosen not in active:
         known = ", ".join(sorted(active)) or "none"
         raise WorkspaceError(

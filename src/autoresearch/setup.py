@@ -69,6 +69,7 @@ def check_ground(project: Path, config: Config) -> Ground:
     for name in dict.fromkeys((*config.in_scope, config.script)):
         if git.attempt("cat-file", "-e", f"{base}:{name}").returncode != 0:
             raise WorkspaceError(f"{name} is not in commit {base[:7]}; add it and commit")
+    _check_script(git, base, config.script)
     _check_clean(git)
     _check_files(git, project)
     _check_data(project, config)
@@ -80,6 +81,17 @@ def check_ground(project: Path, config: Config) -> Ground:
     if problem:
         raise WorkspaceError(problem)
     return Ground(base=base, script=blob)
+
+
+def _check_script(git: Git, base: str, script: str) -> None:
+    listed = git.run("ls-tree", "--full-tree", "-z", base, "--", script).split("\0")[0]
+    kind, _, path = listed.partition("\t")
+    if path != script:
+        wanted = f"{path}" if path else "its path from the top of the repository"
+        raise WorkspaceError(f"script is {script!r}; write {wanted}")
+    if not kind.startswith("100"):
+        what = "a symbolic link" if kind.startswith("120000") else "no file"
+        raise WorkspaceError(f"{script} is {what} in commit {base[:7]}; name the script itself")
 
 
 def _check_clean(git: Git) -> None:

@@ -61,6 +61,8 @@ class Lab:
                 str(self.project), "lab",
             )  # fmt: skip
             self.clone.run("remote", "remove", "origin")
+            # Somebody's settings may hide refs from fetches; ours have to come back.
+            self.clone.run("config", "transfer.hideRefs", "!refs")
             self.clone.run("update-ref", f"refs/heads/{self.branch}", base)
             self.clone.run("checkout", "--quiet", "--detach", base)
             ready.touch()

@@ -33,7 +33,7 @@ def main() -> None:
     """Run the command line; a problem that a person can mend is one line and exit code 1."""
     try:
         _add_plugin_commands(sys.argv[1:])
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="autoresearch", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):

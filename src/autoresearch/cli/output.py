@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -22,8 +24,16 @@ TICK_SECONDS = 10.0
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document."""
-    click.echo(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+    """Print one JSON document; a number that is not finite, which JSON lacks, becomes null."""
+    click.echo(json.dumps(_finite(value), indent=2, default=_plain, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float | Decimal) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:
@@ -85,20 +95,23 @@ class Teller:
 
     def tell(self, text: str) -> None:
         """Print text for good."""
-        self._clear()
+        self.clear()
         stamp = time.strftime("%H:%M:%S")
         click.echo(f"{stamp} {block(text)}")
 
     def tick(self, text: str) -> None:
         """Show progress; where the output is no terminal, a line every ten seconds."""
         if self._terminal:
-            click.echo(f"\r\x1b[2K  {one_line(text, 100)}", nl=False)
+            # A tick that is wider than the terminal would leave its first line standing.
+            room = min(100, shutil.get_terminal_size().columns - 3)
+            click.echo(f"\r\x1b[2K  {one_line(text, max(room, 1))}", nl=False)
             self._ticking = True
         elif time.monotonic() - self._last_tick >= TICK_SECONDS:
             self._last_tick = time.monotonic()
             click.echo(f"{time.strftime('%H:%M:%S')} {one_line(text, 160)}")
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Take the last tick away, so that what comes next starts on a line of its own."""
         if self._ticking:
             click.echo("\r\x1b[2K", nl=False)
             self._ticking = False

@@ -12,6 +12,7 @@ import click
 from autoresearch.campaign import Campaign
 from autoresearch.errors import AutoresearchError, ConfigError, WorkspaceError
 from autoresearch.git import top_level
+from autoresearch.history import History
 from autoresearch.log import FileLog
 from autoresearch.opening import open_campaign, settings_of, store_of
 from autoresearch.plugins import Plugins
@@ -92,6 +93,19 @@ def store_at(project: Path) -> FileLog:
 def campaign_at(project: Path, tag: str | None) -> Campaign:
     """Return the campaign that a verb is about."""
     return open_campaign(project, tag)
+
+
+def check_position(store: FileLog, at: int | None) -> None:
+    """Refuse a position that the log has not reached: its answer would change later."""
+    head = store.head().position
+    if at is not None and at > head:
+        raise WorkspaceError(f"the log has no position {at} yet; give --at 0 to {head}")
+
+
+def history_at(campaign: Campaign, at: int | None) -> History:
+    """Return the History of a campaign now, or as it was at a position of the log."""
+    check_position(campaign.log, at)
+    return campaign.history if at is None else campaign.at(at)
 
 
 def settings_at(project: Path, config: Path | None, sets: Sequence[str]) -> Loaded:

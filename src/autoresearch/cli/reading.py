@@ -15,6 +15,8 @@ from autoresearch.cli.output import print_json, print_table
 from autoresearch.cli.project import (
     at_option,
     campaign_at,
+    check_position,
+    history_at,
     json_option,
     project_option,
     store_at,
@@ -40,8 +42,9 @@ from autoresearch.text import block, one_line
 def status(project: Path, tag: str | None, at: int | None, as_json: bool) -> None:
     """Say where a campaign stands: its best, what runs, what was spent."""
     campaign = campaign_at(project, tag)
-    history = campaign.history if at is None else campaign.at(at)
-    facts = _facts(campaign.lab.branch, history, str(campaign.log.head()))
+    history = history_at(campaign, at)
+    head = campaign.log.head() if at is None else f"{history.position}:{history.head_hash}"
+    facts = _facts(campaign.lab.branch, history, str(head))
     if as_json:
         print_json(facts)
         return
@@ -83,15 +86,14 @@ def show(
 ) -> None:
     """Show one EXPERIMENT with its reasoning, analysis and decision, or list them all."""
     campaign = campaign_at(project, tag)
-    history = campaign.history if at is None else campaign.at(at)
+    history = history_at(campaign, at)
     if experiment is None:
         _list(history, as_json)
         return
     if experiment >= len(history.experiments):
-        raise WorkspaceError(
-            f"{campaign.tag} has no experiment {experiment}; it has 0 to "
-            f"{len(history.experiments) - 1}"
-        )
+        count = len(history.experiments)
+        has = f"it has 0 to {count - 1}" if count else "run some with autoresearch run"
+        raise WorkspaceError(f"{campaign.tag} has no experiment {experiment}; {has}")
     found = history.experiments[experiment]
     if as_json:
         print_json(_as_json(found))
@@ -147,9 +149,13 @@ def sql(query: str, project: Path, at: int | None, as_json: bool, as_csv: bool) 
     Tables: experiments, runs, metrics, decisions, lessons, dead_ends, ideas, costs, sources,
     events, and a view for each type of event. Works while a campaign runs.
     """
-    with store_at(project).connect(at=at) as connection:
+    store = store_at(project)
+    check_position(store, at)
+    with store.connect(at=at) as connection:
         try:
             cursor = connection.execute(query)
+            if cursor is None:
+                raise AutoresearchError(f"the query {query!r} asks nothing; write a select")
             columns = [item[0] for item in cursor.description or ()]
             rows = cursor.fetchall()
         except duckdb.Error as error:
@@ -177,7 +183,7 @@ def project_file(file_name: str, project: Path, tag: str | None, at: int | None)
     found = {item.file_name: item for item in known}
     if file_name not in found:
         raise WorkspaceError(f"no projection is called {file_name}; known: {', '.join(found)}")
-    history = campaign.history if at is None else campaign.at(at)
+    history = history_at(campaign, at)
     click.echo(found[file_name].render(history), nl=False)
 
 
@@ -191,6 +197,8 @@ def plot(project: Path, tag: str | None, out: Path) -> None:
     """Draw the score of every experiment and the best so far into a PNG file."""
     from autoresearch.report.progress import draw
 
+    if out.suffix.lower() != ".png":
+        raise WorkspaceError(f"--out {out} is no PNG file; name one like progress.png")
     campaign = campaign_at(project, tag)
     draw(campaign.history, out)
     click.echo(f"wrote {out}")

@@ -91,15 +91,18 @@ def run(
         done = len(campaign.history.decided)
         until = (done // batch + 1) * batch
     teller = Teller()
-    reason = campaign.run(
-        experiments,
-        until=until,
-        plugins=plugins,
-        accept_plugin_changes=accept_plugin_changes,
-        wait=wait,
-        tell=teller.tell,
-        tick=teller.tick,
-    )
+    try:
+        reason = campaign.run(
+            experiments,
+            until=until,
+            plugins=plugins,
+            accept_plugin_changes=accept_plugin_changes,
+            wait=wait,
+            tell=teller.tell,
+            tick=teller.tick,
+        )
+    finally:
+        teller.clear()
     teller.tell(f"stopped: {reason}")
     print_summary(campaign)
     baseline = campaign.history.baseline

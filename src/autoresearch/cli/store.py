@@ -11,8 +11,9 @@ import click
 from autoresearch.anchors import anchors_in
 from autoresearch.cli.output import print_json
 from autoresearch.cli.project import json_option, project_option, root_of, store_at
+from autoresearch.errors import WorkspaceError
 from autoresearch.log import VerifyReport
-from autoresearch.opening import write_projections
+from autoresearch.opening import tags, write_projections
 from autoresearch.text import one_line
 
 
@@ -57,6 +58,8 @@ def _print_report(report: VerifyReport) -> None:
 def rebuild(project: Path) -> None:
     """Make events.duckdb, results.tsv and notes.md again from the journals, byte for byte."""
     log = store_at(project)
+    if not tags(log):
+        raise WorkspaceError(f"{log.root} has no campaign yet; start one with autoresearch init")
     report = log.rebuild()
     written = write_projections(root_of(project), log)
     click.echo(f"{report.events} events, head {report.head}: events.duckdb is made anew")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 
 from attrs import evolve
 
@@ -25,7 +26,7 @@ def change(kit: Kit) -> None:
         kit.lab.apply(idea, workspace)
         after = workspace.read_script()
         _check_scope(kit, idea, workspace, before != after)
-    except (WorkspaceError, OSError, UnicodeDecodeError) as error:
+    except (WorkspaceError, OSError, UnicodeError) as error:
         _reject(kit, str(error))
         return
     problem = syntax_problem(kit.lab.script, after)
@@ -108,11 +109,17 @@ def syntax_problem(script: str, text: str) -> str | None:
     if not script.endswith(".py"):
         return None
     try:
-        compile(text, script, "exec", dont_inherit=True)
+        with warnings.catch_warnings():
+            # An odd escape in a string is the script's own affair, at most a warning.
+            warnings.simplefilter("ignore")
+            # As bytes, so that a byte order mark and a coding line count as in a real run.
+            compile(text.encode(), script, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
-        line = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        line = f" line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         said = error.msg if isinstance(error, SyntaxError) else str(error)
         return f"{script}{line} does not compile: {said}; mend it"
+    except (MemoryError, RecursionError):
+        return f"{script} does not compile: an expression is nested too deeply; mend it"
     return None
 
 

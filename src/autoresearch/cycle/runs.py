@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -135,7 +136,7 @@ def fill(text: str, names: Mapping[str, str]) -> str:
 
 def _link(kit: Kit, log_path: Path) -> None:
     shown = kit.lab.project / "run.log"
-    temporary = shown.with_name(".run.log.new")
+    temporary = shown.with_name(f".run.log.{os.getpid()}.new")
     try:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(log_path)

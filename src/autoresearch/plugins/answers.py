@@ -52,7 +52,7 @@ def idea(answer: object, plugin: str) -> Idea:
     for name in ("source", "patch"):
         if getattr(given, name) is not None:
             _words(given, name)
-    _strings("Idea.env", [*given.env.keys(), *given.env.values()])
+    _environment(given.env)
     _strings("Idea.evidence", given.evidence)
     if not all(isinstance(number, int) for number in given.cites):
         raise NonsenseError(f"Idea.cites is {given.cites!r}; give numbers of experiments")
@@ -197,15 +197,32 @@ def _sequence(answer: object, kind: type[T]) -> tuple[T, ...]:
     return tuple(_instance(item, kind) for item in answer)
 
 
+def _environment(env: Mapping[str, str]) -> None:
+    _strings("Idea.env", env)
+    for name, value in env.items():
+        if not isinstance(value, str) or "\0" in name + value or "=" in name:
+            raise NonsenseError(f"Idea.env sets {name!r} to {value!r}; no process can be given it")
+        _encodable("Idea.env", value)
+
+
 def _strings(what: str, values: Any) -> None:
     for value in values:
         if not isinstance(value, str) or not value:
             raise NonsenseError(f"{what} holds {value!r}; give text")
+        _encodable(what, value)
+
+
+def _encodable(what: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise NonsenseError(f"{what} holds half a surrogate pair; give text in UTF-8") from None
 
 
 def _text(answer: object, what: str) -> str:
     if not isinstance(answer, str) or not answer.strip():
         raise NonsenseError(f"{_shown(answer)} is not {what}")
+    _encodable(what, answer)
     return answer
 
 
@@ -213,6 +230,7 @@ def _words(given: object, name: str) -> None:
     value = getattr(given, name)
     if not isinstance(value, str) or not value.strip():
         raise NonsenseError(f"{type(given).__name__}.{name} is {value!r}; give text")
+    _encodable(f"{type(given).__name__}.{name}", value)
 
 
 def _finite(given: object, name: str) -> None:

@@ -1,0 +1,126 @@
+"""What people type by mistake is told in one line, and what comes out can be read by programs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from autoresearch.cli.output import Teller
+from autoresearch.testing import git
+
+
+def refused(said: object, words: str) -> None:
+    """Check for exit code 1 and one line with these words."""
+    assert said.code == 1, said  # type: ignore[attr-defined]
+    assert words in said.err  # type: ignore[attr-defined]
+    assert said.err.count("\n") == 1  # type: ignore[attr-defined]
+
+
+def test_script_that_is_not_named_as_git_names_it(say, project: Path) -> None:
+    """Experiments compare the script's path with git's, so only one spelling will do."""
+    refused(say("init", "--set", "script=./train.py"), "'./train.py'; write train.py")
+
+
+def test_script_that_is_a_link_or_a_folder(say, project: Path) -> None:
+    """A link would send every change to another file, and a folder cannot be run."""
+    (project / "linked.py").symlink_to("train.py")
+    (project / "package").mkdir()
+    (project / "package/part.py").write_text("")
+    git(project, "add", "--all")
+    git(project, "commit", "-qm", "Add a link and a folder")
+    refused(say("init", "--set", "script=linked.py"), "is a symbolic link in commit")
+    refused(say("init", "--set", "script=package"), "name the script itself")
+
+
+def test_settings_in_a_subfolder_are_not_passed_over_in_silence(say, project: Path) -> None:
+    """Settings are read at the top of the repository; a file of them elsewhere is named."""
+    (project / "part").mkdir()
+    git(project, "mv", "autoresearch.toml", "part/autoresearch.toml")
+    git(project, "commit", "-qm", "Move the settings")
+    refused(say("init", "--project", str(project / "part")), "is not at the top of the repository")
+
+
+def test_repository_of_somebody_else(say, project: Path, monkeypatch) -> None:
+    """Git's distrust of a folder of another user is told as what it is."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    for path in (project, project / ".git"):
+        os.chown(path, 12345, 12345)
+    refused(say("init"), "belongs to somebody else")
+
+
+def test_store_without_a_campaign(say, project: Path) -> None:
+    """An empty store is told like a missing one."""
+    (project / ".autoresearch").mkdir()
+    for verb in (("status",), ("show",), ("rebuild",)):
+        refused(say(*verb), "has no campaign yet; start one with autoresearch init")
+
+
+def test_position_that_the_log_has_not_reached(say) -> None:
+    """An answer as of the future would be another one later, so none is given."""
+    say("init", "--tag", "t1")
+    for verb in (("status",), ("show",), ("project", "notes.md"), ("sql", "select 1")):
+        refused(say(*verb, "--at", "999"), "no position 999 yet; give --at 0 to 1")
+    refused(say("show", "0"), "has no experiment 0; run some")
+    assert json.loads(say("status", "--at", "1", "--json").out)["head"].startswith("1:")
+
+
+def test_words_that_say_nothing_are_not_recorded(say) -> None:
+    """An idea that no generator could have had would stand in the queue's way for ever."""
+    say("init", "--tag", "t1")
+    refused(say("note", " \n"), "has no words")
+    refused(say("idea", "add", ""), "Idea.description")
+    refused(say("idea", "add", "not UTF-8: \udcff"), "surrogate")
+    refused(say("idea", "add", "x", "--env", "A=a\0b"), "no process can be given it")
+    assert json.loads(say("idea", "list", "--json").out) == []
+
+
+def test_queued_idea_that_empties_a_variable_is_tried(say) -> None:
+    """An empty value is a value."""
+    assert say("idea", "add", "x", "--env", "A=").code == 1, "there is no campaign yet"
+    say("init", "--tag", "t1")
+    assert say("idea", "add", "no A", "--env", "A=").code == 0
+    say("run", "--experiments", "2", "--plugin", "no:script_ideas", "--accept-plugin-changes")
+    assert "no A" in say("show", "1").out
+
+
+def test_json_has_no_number_that_json_lacks(say) -> None:
+    """NaN and infinity become null, as other programs refuse them."""
+    say("init", "--tag", "t1")
+    query = "select 'nan'::double a, '-inf'::float b, [1.5, 'inf'::double] c, 2.5::decimal d"
+
+    def strange(word: str) -> None:
+        raise AssertionError(word)
+
+    rows = json.loads(say("sql", query, "--json").out, parse_constant=strange)
+    assert rows == [{"a": None, "b": None, "c": [1.5, None], "d": 2.5}]
+
+
+def test_query_without_a_word(say) -> None:
+    """Nothing asked is a mistake, not a crash."""
+    say("init", "--tag", "t1")
+    for query in ("", " ; ", "/* nothing */"):
+        refused(say("sql", query), "write a select")
+
+
+def test_picture_is_written_where_it_was_asked_for(say, project: Path) -> None:
+    """A name that is not a PNG's is refused rather than changed or failed on."""
+    say("init", "--tag", "t1")
+    for out in (str(project), "a.xyz"):
+        refused(say("plot", "--out", out), "is no PNG file")
+
+
+def test_tick_fits_the_terminal_and_is_cleared(monkeypatch, capsys) -> None:
+    """A wrapped tick could not be taken back, and a last one must not stay before a prompt."""
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    teller = Teller()
+    teller.tick("experiment 1: " + "x" * 100)
+    teller.clear()
+    ticked, cleared = capsys.readouterr().out.split("\r\x1b[2K")[1:]
+    assert 0 < len(ticked) < 20
+    assert cleared == ""
