@@ -24,6 +24,7 @@ check: .venv/.test
 # The log beside what people use; the peers live apart, since they pin other versions than we do.
 bench: .venv-bench/.ready
 	.venv-bench/bin/python tests/benchmarks/bench_log.py
+	.venv-bench/bin/python tests/benchmarks/bench_log_million.py
 
 .venv-bench/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-bench

@@ -23,6 +23,7 @@ from autoresearch.log import FileLog, Writer
 from autoresearch.model import Idea, Verdict
 from autoresearch.plugins import Plugins, answers
 from autoresearch.projections.notes_md import NotesMd
+from autoresearch.projections.remembered import remembered_history
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.text import one_line
 from autoresearch.workspace import Lab
@@ -44,13 +45,14 @@ class Campaign:
         self.log = log
         self.config = config
         self.lab = Lab(project=project, tag=tag, script=config.script)
-        self._history = empty(tag)
+        self._history: History | None = None
 
     @property
     def history(self) -> History:
         """Everything known now, folded from the log; cheap to ask again."""
-        new = self.log.read(after=self._history.position)
-        self._history = fold(self._history, new)
+        if self._history is None:
+            self._history = remembered_history(self.log, self.tag)
+        self._history = fold(self._history, self.log.read(after=self._history.position))
         return self._history
 
     def at(self, position: int) -> History:

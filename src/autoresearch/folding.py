@@ -27,27 +27,38 @@ from autoresearch.model import (
 E = TypeVar("E", bound=events.Event)
 Step = Callable[[History, Any, str], History]
 _STEPS: dict[type[events.Event], Step] = {}
+_TYPES: set[str] = set()  # their names, so that an event nobody folds is not even decoded
 
 
 def fold(history: History, records: Iterable[Recorded]) -> History:
     """Fold recorded events, oldest first; events of other campaigns only move the position."""
-    for record in records:
-        history = step(history, record)
-    return history
+    newest = None
+    for newest in records:
+        history = _taken(history, newest)
+    return history if newest is None else _moved(history, newest)
 
 
 def step(history: History, record: Recorded) -> History:
-    """Fold one event; a type that History has no use for, or does not know, is carried by."""
-    if record.campaign == history.campaign:
-        take = _STEPS.get(type(record.event))
-        if take is not None:
-            history = take(history, record.event, record.at)
+    """Fold one event."""
+    return _moved(_taken(history, record), record)
+
+
+def _taken(history: History, record: Recorded) -> History:
+    """Take in what an event says; a type that History has no use for, or does not know, is none."""
+    if record.campaign != history.campaign or record.type not in _TYPES:
+        return history
+    take = _STEPS.get(type(record.event))
+    return history if take is None else take(history, record.event, record.at)
+
+
+def _moved(history: History, record: Recorded) -> History:
     return evolve(history, position=record.position, head_hash=record.hash)
 
 
 def _on(kind: type[E]) -> Callable[[Callable[[History, E, str], History]], Step]:
     def register(function: Callable[[History, E, str], History]) -> Step:
         _STEPS[kind] = function
+        _TYPES.add(kind.type_name)
         return function
 
     return register
