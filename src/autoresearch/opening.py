@@ -14,6 +14,7 @@ from autoresearch.campaign import Campaign
 from autoresearch.config import Config, unstructure
 from autoresearch.cycle.kit import digest, write_text
 from autoresearch.errors import ConfigError, WorkspaceError
+from autoresearch.evidence import HIDES
 from autoresearch.git import top_level
 from autoresearch.golf.preset import PRESET
 from autoresearch.log import FileLog
@@ -169,7 +170,7 @@ def store_of(root: Path) -> FileLog:
         folder.mkdir(exist_ok=True)
         hidden = folder / ".gitignore"
         if not hidden.exists():
-            hidden.write_text("*\n", encoding="utf-8")
+            hidden.write_text(HIDES, encoding="utf-8")
     except OSError as error:
         raise WorkspaceError(
             f"cannot write {folder}: {error.strerror}; make the folder writable"

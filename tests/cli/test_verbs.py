@@ -133,6 +133,17 @@ def test_verify_names_what_was_changed(say, project: Path) -> None:
 
 
 @pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize("name", ["t1/runs/t1-1-0/run.log", ".gitignore"])
+def test_verify_finds_what_is_changed_beside_the_log(say, project: Path, name: str) -> None:
+    """The output of a run is what was recorded of it, and the store hides itself from git."""
+    with (project / ".autoresearch" / name).open("a") as file:
+        file.write("x")
+    said = say("verify")
+    assert said.code == 1
+    assert name in said.out
+
+
+@pytest.mark.usefixtures("ran")
 def test_cutting_the_tail_of_every_file_is_found(say, project: Path) -> None:
     """The heads in the commits tell that a shorter, consistent log is not the one that was."""
     store = project / ".autoresearch"

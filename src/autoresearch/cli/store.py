@@ -8,10 +8,10 @@ from pathlib import Path
 import attrs
 import click
 
-from autoresearch.anchors import anchors_in
 from autoresearch.cli.output import print_json
 from autoresearch.cli.project import json_option, project_option, root_of, store_at
 from autoresearch.errors import WorkspaceError
+from autoresearch.evidence import anchors_in, changed_outputs
 from autoresearch.log import VerifyReport
 from autoresearch.opening import tags, write_projections
 from autoresearch.text import one_line
@@ -21,12 +21,15 @@ from autoresearch.text import one_line
 @project_option
 @json_option
 def verify(project: Path, as_json: bool) -> None:
-    """Check every line, row and source of the log, and the heads written into commits.
+    """Check every line, row and source of the log, the heads in commits, and the runs' outputs.
 
     Prints the number of events and the head, and exits with 0; or names each place where the log
     is not what was written, and exits with 1.
     """
-    report = store_at(project).verify(anchors_in(root_of(project)))
+    log = store_at(project)
+    report = log.verify(anchors_in(root_of(project)))
+    if report.ok:
+        report.findings += changed_outputs(log)
     if as_json:
         print_json(
             {
