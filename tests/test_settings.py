@@ -64,11 +64,17 @@ def test_table_in_pyproject_counts_where_there_is_no_own_file(tmp_path: Path) ->
     [
         ('scrpt = "x"', "unknown setting scrpt; did you mean 'script'"),
         ('[metric]\nbettr = "higher"', "unknown setting metric.bettr; did you mean 'better'"),
-        ('[metric]\nbetter = "up"', "better is 'up'; set it to lower or higher"),
+        ('[metric]\nbetter = "up"', "metric.better is 'up'; set it to lower or higher"),
+        ("[limits]\nhours = nan", "limits.hours is nan, but must be 0 or more"),
+        ("[limits]\nexperiments = -1", "limits.experiments is -1, but must be 0 or more"),
+        ("[limits]\ntimeout_seconds = inf", "limits.timeout_seconds is inf, but must be over 0"),
+        ("[rules]\ndead_end_discards = 0", "rules.dead_end_discards is 0, but must be over 0"),
+        ("command = []", "command is empty; write what it is"),
+        ('[metric]\nname = ""', "metric.name is empty; write what it is"),
         ('seed = "one"', "seed: 'one' is not of type int"),
         ("seed = true", "seed: True is not of type int"),
         ('command = "python train.py"', "command: 'python train.py' is not a list of strings"),
-        ("[limits]\ntimeout_seconds = -5", "timeout_seconds is -5.0, but must be over 0"),
+        ("[limits]\ntimeout_seconds = -5", "limits.timeout_seconds is -5.0, but must be over 0"),
         ('preset = "gulf"', "unknown preset 'gulf'; did you mean 'golf'"),
         ("metric = 3", "metric: not a table"),
         ("seed = ", "is not valid TOML"),
@@ -118,3 +124,9 @@ def test_config_cannot_be_changed() -> None:
     """A plugin that is handed the configuration cannot write into it."""
     with pytest.raises((AttributeError, TypeError)):
         Config(env={"A": "1"}).env["A"] = "2"  # type: ignore[index]
+
+
+def test_byte_order_mark_of_an_editor_is_passed_over(tmp_path: Path) -> None:
+    """Some editors begin every file with one."""
+    (tmp_path / "autoresearch.toml").write_text('\ufeffpreset = "plain"\nseed = 3\n')
+    assert load(tmp_path).config.seed == 3

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sized
 from typing import Any, TypeVar
 
 from attrs import Attribute, field, frozen
@@ -29,8 +30,18 @@ def section(shape: Callable[[], Any], doc: str) -> Any:
 
 
 def _positive(_: object, attribute: Attribute[Any], value: float) -> None:
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise ConfigError(f"{attribute.name} is {value}, but must be over 0; set a positive number")
+
+
+def _not_negative(_: object, attribute: Attribute[Any], value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ConfigError(f"{attribute.name} is {value}, but must be 0 or more; set such a number")
+
+
+def _given(_: object, attribute: Attribute[Any], value: Sized) -> None:
+    if not value or value == ("",):
+        raise ConfigError(f"{attribute.name} is empty; write what it is")
 
 
 def _one_of(*allowed: str) -> Any:
@@ -46,14 +57,20 @@ def _one_of(*allowed: str) -> Any:
 class MetricConfig:
     """The number that a campaign makes better."""
 
-    name: str = setting("score", "name of the metric, as extractors call it")
+    name: str = setting("score", "name of the metric, as extractors call it", validator=_given)
     better: str = setting("lower", "lower or higher", validator=_one_of("lower", "higher"))
     pattern: str = setting(
         "", "regular expression with one group that reads the metric; the last match counts"
     )
-    sd: float = setting(0.0, "seed-to-seed standard deviation, in units of the metric; 0: unknown")
+    sd: float = setting(
+        0.0,
+        "seed-to-seed standard deviation, in units of the metric; 0: unknown",
+        validator=_not_negative,
+    )
     implausible_gain: float = setting(
-        0.0, "a gain in one step over this is quarantined, in units of the metric; 0: never"
+        0.0,
+        "a gain in one step over this is quarantined, in units of the metric; 0: never",
+        validator=_not_negative,
     )
     size: str = setting("artifact_bytes", "name of the metric that holds the artifact's bytes")
 
@@ -65,25 +82,47 @@ class LimitsConfig:
     timeout_seconds: float = setting(
         900.0, "a run is killed after this, seconds", validator=_positive
     )
-    artifact_bytes: int = setting(0, "an artifact must be smaller than this, bytes; 0: no limit")
+    artifact_bytes: int = setting(
+        0, "an artifact must be smaller than this, bytes; 0: no limit", validator=_not_negative
+    )
     max_log_bytes: int = setting(
         64_000_000, "a run that prints more is killed, bytes", validator=_positive
     )
-    crash_fixes: int = setting(2, "attempts to mend a trivial crash of one experiment")
-    infra_retries: int = setting(2, "times a run is launched again when the machine failed")
-    experiments: int = setting(0, "stop after this many experiments; 0: never")
-    hours: float = setting(0.0, "stop after this many hours of runs; 0: never")
-    usd: float = setting(0.0, "stop after this much money, runs and tokens together; 0: never")
-    gpu_hours: float = setting(0.0, "stop after this many GPU hours; 0: never")
+    crash_fixes: int = setting(
+        2, "attempts to mend a trivial crash of one experiment", validator=_not_negative
+    )
+    infra_retries: int = setting(
+        2, "times a run is launched again when the machine failed", validator=_not_negative
+    )
+    experiments: int = setting(
+        0, "stop after this many experiments; 0: never", validator=_not_negative
+    )
+    hours: float = setting(
+        0.0, "stop after this many hours of runs; 0: never", validator=_not_negative
+    )
+    usd: float = setting(
+        0.0,
+        "stop after this much money, runs and tokens together; 0: never",
+        validator=_not_negative,
+    )
+    gpu_hours: float = setting(
+        0.0, "stop after this many GPU hours; 0: never", validator=_not_negative
+    )
 
 
 @frozen(kw_only=True)
 class RulesConfig:
     """The numbers of the three backtracking signals."""
 
-    dead_end_discards: int = setting(3, "consecutive discards that make a direction a dead end")
-    plateau_experiments: int = setting(5, "experiments without progress that make a plateau")
-    plateau_gain: float = setting(0.001, "less than this in all is no progress, metric units")
+    dead_end_discards: int = setting(
+        3, "consecutive discards that make a direction a dead end", validator=_positive
+    )
+    plateau_experiments: int = setting(
+        5, "experiments without progress that make a plateau", validator=_positive
+    )
+    plateau_gain: float = setting(
+        0.001, "less than this in all is no progress, metric units", validator=_not_negative
+    )
 
 
 @frozen(kw_only=True)
@@ -91,10 +130,14 @@ class Config:
     """Everything a campaign is told; recorded whole in ``campaign_started``."""
 
     preset: str = setting("golf", "defaults to start from: golf (Parameter Golf) or plain")
-    script: str = setting("train.py", "training script that experiments change, in the repository")
+    script: str = setting(
+        "train.py", "training script that experiments change, in the repository", validator=_given
+    )
     in_scope: tuple[str, ...] = setting((), "files that must exist before a campaign starts")
     command: tuple[str, ...] = setting(
-        ("{python}", "{script}"), "program and arguments of a run; {python} {script} {project}"
+        ("{python}", "{script}"),
+        "program and arguments of a run; {python} {script} {project}",
+        validator=_given,
     )
     launcher: str = setting("local", "launcher plugin that runs the command")
     env: Mapping[str, str] = setting({}, "environment of every run; {project} is the repository")

@@ -89,7 +89,7 @@ def _read(project: Path, file: Path | None) -> tuple[Path | None, Table]:
 
 def _parse(path: Path) -> Table:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}; name a file that exists"

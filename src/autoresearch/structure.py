@@ -42,7 +42,7 @@ def _lines(error: BaseException, where: str) -> Iterator[str]:
     elif isinstance(error, ForbiddenExtraKeysError):
         yield _unknown(error, where)
     elif isinstance(error, ConfigError):
-        yield f"{where.rsplit('.', 1)[0]}.{error}".lstrip(".") if "." in where else str(error)
+        yield f"{where}.{error}" if where else str(error)
     else:
         # A value where a table is due fails in many ways inside cattrs, none of them readable.
         reason = str(error) if isinstance(error, ValueError) else "not a table"

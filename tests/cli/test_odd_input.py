@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,25 @@ def test_tick_fits_the_terminal_and_is_cleared(monkeypatch, capsys) -> None:
     ticked, cleared = capsys.readouterr().out.split("\r\x1b[2K")[1:]
     assert 0 < len(ticked) < 20
     assert cleared == ""
+
+
+def test_file_that_cannot_be_written_is_named(say, project: Path) -> None:
+    """Whatever the system refuses is told with the file, not with a traceback."""
+    (project / "taken").write_text("")
+    refused(say("new-plugin", "mine", "--folder", str(project / "taken" / "plugins")), "taken")
+
+
+def test_signs_that_the_terminal_lacks_are_escaped(say, project: Path) -> None:
+    """A terminal that knows Latin-1 alone shows the rest as escapes."""
+    say("init", "--tag", "t1")
+    for form in ((), ("--csv",), ("--json",)):
+        done = subprocess.run(
+            [sys.executable, "-m", "autoresearch", "sql", "select chr(8594) as a", *form],
+            cwd=project,
+            env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "\\u2192" in done.stdout

@@ -58,3 +58,29 @@ def test_two_campaigns_write_one_projects_files_at_once(tmp_path: Path) -> None:
     assert [writer.wait() for writer in writers] == [0, 0]
     assert target.read_text() in ("a" * 2000, "b" * 2000)
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_idea_that_makes_the_script_a_link_is_refused(campaign: Go, project: Path) -> None:
+    """Through a link the next idea would be written outside the lab."""
+    old = (project / "train.py").read_text().splitlines()
+    patch = "\n".join(
+        [
+            "diff --git a/train.py b/train.py",
+            "deleted file mode 100644",
+            "--- a/train.py",
+            "+++ /dev/null",
+            f"@@ -1,{len(old)} +0,0 @@",
+            *(f"-{line}" for line in old),
+            "diff --git a/train.py b/train.py",
+            "new file mode 120000",
+            "--- /dev/null",
+            "+++ b/train.py",
+            "@@ -0,0 +1 @@",
+            f"+{project / 'train.py'}",
+            "\\ No newline at end of file",
+        ]
+    )
+    linked = Idea(direction="d", description="d", hypothesis="h", patch=patch)
+    made = campaign(2, plugins=(ScriptedIdeas([linked]),))
+    assert len(made.history.decided) == 1
+    assert "leaves no plain file train.py" in made.history.rejected[0].reason

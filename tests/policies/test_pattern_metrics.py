@@ -41,6 +41,8 @@ def extract(folder: Path, log: str | bytes, **metric: str) -> dict[str, float] |
         ("Accuracy: +.91.\n", 0.91),
         ("accuracy=-3", -3.0),
         ("accuracy=1_000", 1000.0),
+        ("accuracy=0.91,loss=3", 0.91),
+        ("accuracy=0.91\naccuracy=0,93\naccuracy=1,234.5\n", 0.91),
         ("accuracy=0.1\r\naccuracy=0.91\r\n", 0.91),
         ("10%\raccuracy=0.5\raccuracy=0.91\r", 0.91),
         ("accuracy=0.1\naccuracy=0.2 accuracy=0.91\nbye\n", 0.91),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import metadata
+from io import TextIOWrapper
 from pathlib import Path
 
 import click
@@ -31,6 +32,7 @@ for _module in (running, reading, people, store, strategies, truth):
 
 def main() -> None:
     """Run the command line; a problem that a person can mend is one line and exit code 1."""
+    _print_anywhere()
     try:
         _add_plugin_commands(sys.argv[1:])
         cli.main(prog_name="autoresearch", standalone_mode=False)
@@ -45,9 +47,22 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        said = f"cannot use {error.filename}: {error.strerror}; mend that and try again"
+        click.echo(f"autoresearch: {one_line(said, 2_000)}", err=True)
+        sys.exit(1)
     except AutoresearchError as error:
         click.echo(f"autoresearch: {one_line(str(error), 2_000)}", err=True)
         sys.exit(1)
+
+
+def _print_anywhere() -> None:
+    """Let signs that the terminal's encoding lacks be shown as escapes rather than end it all."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _add_plugin_commands(arguments: list[str]) -> None:

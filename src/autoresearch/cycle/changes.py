@@ -24,6 +24,7 @@ def change(kit: Kit) -> None:
     try:
         idea = _with_code(kit, idea, workspace)
         kit.lab.apply(idea, workspace)
+        _check_still_a_file(workspace)
         after = workspace.read_script()
         _check_scope(kit, idea, workspace, before != after)
     except (WorkspaceError, OSError, UnicodeError) as error:
@@ -88,6 +89,13 @@ def _with_code(kit: Kit, idea: Idea, workspace: Workspace) -> Idea:
     if source is None:
         raise WorkspaceError("no plugin could turn the idea into code; queue it with a patch")
     return evolve(idea, source=source)
+
+
+def _check_still_a_file(workspace: Workspace) -> None:
+    # The next idea would be written through a link, to wherever it points.
+    path = workspace.script_path
+    if path.is_symlink() or not path.is_file():
+        raise WorkspaceError(f"the idea leaves no plain file {workspace.script}; change its text")
 
 
 def _check_scope(kit: Kit, idea: Idea, workspace: Workspace, differs: bool) -> None:

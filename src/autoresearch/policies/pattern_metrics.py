@@ -61,9 +61,10 @@ def _users(text: str) -> re.Pattern[str]:
 
 
 def _printed(name: str) -> re.Pattern[str]:
-    # The sign before the name keeps `val_loss` from being read as `loss`.
+    # The sign before the name keeps `val_loss` from being read as `loss`, and the one behind the
+    # number `0,93` and `1,234` from being read as 0 and 1.
     return re.compile(
-        rf"(?<![\w.-]){re.escape(name)}[\"']?\s*[=:]\s*{_NUMBER}(?!\.?\w)", re.IGNORECASE
+        rf"(?<![\w.-]){re.escape(name)}[\"']?\s*[=:]\s*{_NUMBER}(?!\.?\w|,\d)", re.IGNORECASE
     )
 
 
