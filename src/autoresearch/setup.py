@@ -35,6 +35,11 @@ def free_tag(project: Path, wanted: str | None, today: date) -> str:
     Raises WorkspaceError when the branch of a wanted tag exists already.
     """
     git = Git(project)
+    if git.commit_of("refs/heads/autoresearch") is not None:
+        raise WorkspaceError(
+            "a branch called autoresearch leaves no room for autoresearch/<tag>; "
+            "rename it with git branch -m autoresearch <name>"
+        )
     if wanted is not None:
         check_tag(wanted)
         if _taken(git, project, wanted):
@@ -53,8 +58,9 @@ def free_tag(project: Path, wanted: str | None, today: date) -> str:
 
 
 def _taken(git: Git, project: Path, tag: str) -> bool:
-    branch = git.commit_of(f"refs/heads/autoresearch/{tag}") is not None
-    return branch or (project / ".autoresearch" / tag).exists()
+    # Also branches below it, autoresearch/<tag>/<more>, are in its way.
+    branches = git.run("for-each-ref", f"refs/heads/autoresearch/{tag}")
+    return bool(branches) or (project / ".autoresearch" / tag).exists()
 
 
 def check_ground(project: Path, config: Config) -> Ground:

@@ -148,3 +148,12 @@ def test_signs_that_the_terminal_lacks_are_escaped(say, project: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert "\\u2192" in done.stdout
+
+
+def test_branches_that_leave_no_room_for_ours(say, project: Path) -> None:
+    """A branch may not be a folder of branches too, so nothing is begun beside such a one."""
+    git(project, "branch", "autoresearch/t1/more")
+    refused(say("init", "--tag", "t1"), "autoresearch/t1 already exists")
+    git(project, "branch", "-m", "autoresearch/t1/more", "autoresearch")
+    refused(say("init", "--tag", "t1"), "rename it with git branch -m")
+    assert not (project / ".autoresearch").exists()

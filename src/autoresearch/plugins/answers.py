@@ -200,7 +200,9 @@ def _sequence(answer: object, kind: type[T]) -> tuple[T, ...]:
 def _environment(env: Mapping[str, str]) -> None:
     _strings("Idea.env", env)
     for name, value in env.items():
-        if not isinstance(value, str) or "\0" in name + value or "=" in name:
+        if not isinstance(value, str):
+            raise NonsenseError(f"Idea.env holds {value!r}; give text")
+        if "\0" in name + value or "=" in name:
             raise NonsenseError(f"Idea.env sets {name!r} to {value!r}; no process can be given it")
         _encodable("Idea.env", value)
 
