@@ -53,6 +53,7 @@ def measure(result: OwnResult, output: RunOutput, limit: int) -> Iterator[Violat
 
 def score_again(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
     """Yield D7 where the artifact alone does not give the score, in a process of our own."""
+    from autoresearch.golf.trials.protocol import NoAnswerError
     from autoresearch.golf.trials.reload import check_reload, reload_score
 
     places = _places(output)
@@ -63,6 +64,9 @@ def score_again(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
         again = reload_score(
             script=script, artifact=artifact, data_dir=data_dir, tokenizer=tokenizer, env=output.env
         )
+    except NoAnswerError as error:
+        yield from broken("D7", f"the artifact alone gives no score: {error}")
+        return
     except AutoresearchError as error:
         yield from doubt("D7", f"the artifact could not be scored again: {error}")
         return

@@ -19,6 +19,7 @@ from autoresearch.golf.audits.region import audit_region
 from autoresearch.golf.audits.replaced import audit_replaced
 from autoresearch.golf.audits.settings import audit_settings
 from autoresearch.golf.audits.size import ARTIFACT_LIMIT, audit_compiles, audit_size
+from autoresearch.golf.audits.tampering import audit_tampering
 from autoresearch.golf.audits.tree import Script, parse_script
 from autoresearch.golf.audits.validation import audit_validation
 from autoresearch.model import Change, IdeaKind, Violation
@@ -148,6 +149,7 @@ def _findings(
     yield from audit_validation(script, typed=typed)
     yield from audit_region(script, before, typed=typed)
     yield from audit_replaced(script, before, typed=typed)
+    yield from audit_tampering(script, before, typed=typed)
     yield from audit_literals(script)
     yield from audit_settings(script, before)
     yield from audit_prints(script, before, typed=typed)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
+from autoresearch.golf.audits.mixing import mixing, patched_methods
 from autoresearch.golf.audits.region import evaluation_region, region_nodes
 from autoresearch.golf.audits.tree import Script, line_of, shown
 from autoresearch.model import Violation
@@ -30,6 +31,12 @@ def audit_doubts(script: Script, pristine: Script) -> Iterator[Violation]:
     """
     for code, line in _added(_losses(script), _losses(pristine)):
         yield _doubt(line, f"the loss is computed another way: {code[:90]}")
+    if not _losses(script) and _losses(pristine):
+        yield _doubt(1, "the loss is computed another way")
+    for code, line in _added(mixing(script), mixing(pristine)):
+        yield _doubt(line, f"positions of the text may see each other: {code[:90]}")
+    for code, line in _added(patched_methods(script), patched_methods(pristine)):
+        yield _doubt(line, f"something stands between model and evaluation: {code[:90]}")
     for code, line in _added(_calls(script, _looks_ahead), _calls(pristine, _looks_ahead)):
         yield _doubt(line, f"later tokens may be brought forward: {code[:90]}")
     for code, line in _added(_wrappers(script), _wrappers(pristine)):

@@ -211,7 +211,7 @@ class Flow:
         return known | self.value(node.value, env)
 
     def _of_Subscript(self, node: ast.Subscript, env: Env) -> Labels:  # noqa: N802
-        labels = self.value(node.value, env)
+        labels = self.value(node.value, env) | self._folded(node)
         self.value(node.slice, env)
         if isinstance(node.slice, ast.Slice) and isinstance(node.ctx, ast.Load):
             self.watcher.cut(node, labels, self.inside)
@@ -253,8 +253,8 @@ class Flow:
             self._grow(node.func.value, arguments, env)  # type: ignore[attr-defined]
         library = self._library(node, name, receiver | arguments)
         if library is not None:
-            return library
-        return self._own(node, receiver, values, named, env)
+            return library | self._folded(node)
+        return self._own(node, receiver, values, named, env) | self._folded(node)
 
     def _library(self, node: ast.Call, name: str, labels: Labels) -> Labels | None:
         """What a library gives back; None where the function may be the script's own."""

@@ -28,6 +28,7 @@ PROCESS_CALLS = words(
     "os.system os.popen os.fork os.forkpty os.posix_spawn os.posix_spawnp os.startfile "
     "asyncio.create_subprocess_exec asyncio.create_subprocess_shell"
 )
+REMOTE = words("torch.distributed.TCPStore torch.distributed.rpc.init_rpc asyncio.open_connection")
 DOWNLOADS = ("torch.hub.", "torch.utils.model_zoo.", "sentencepiece.download")
 LOADED_CODE = words(
     "eval exec compile builtins.eval builtins.exec builtins.compile marshal.loads types.CodeType "
@@ -100,6 +101,8 @@ def _call(script: Script, node: ast.Call) -> Iterator[Violation]:
     elif name.startswith("subprocess."):
         if not _honest_process(script, node):
             yield _found(node, f"starts a process: {shown(node)}")
+    elif name in REMOTE:
+        yield _found(node, f"reaches the network: {shown(node)}")
     elif name.startswith(DOWNLOADS):
         yield _found(node, f"downloads: {shown(node)}")
     elif name.startswith("ctypes.") and not _cuda_library(script, node):

@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 
 Text = str | bytes
 _BUILTINS = frozenset(dir(builtins))
+_PLAIN = {"lower", "upper", "strip", "replace", "removeprefix", "removesuffix", "swapcase"}
 _FOLD_DEPTH = 40  # a name may stand for itself, and a sum of strings may be deep
 _ALIAS_ROUNDS = 4  # an alias of an alias of an alias; nobody honest goes further
 
@@ -171,11 +172,15 @@ def _is_reversal(node: ast.AST) -> bool:
 
 
 def _folded_call(script: Script, node: ast.Call, depth: int) -> Text | None:
+    if script.dotted(node.func) == "chr" and len(node.args) == 1:
+        return _letter(node.args[0])
     arguments = [script.text(argument, depth) for argument in node.args]
     if isinstance(node.func, ast.Attribute):
         text = script.text(node.func.value, depth)
         if node.func.attr == "decode" and isinstance(text, bytes):
             return text.decode("utf-8", "replace")
+        if node.func.attr in _PLAIN and isinstance(text, str) and None not in arguments:
+            return _plain(text, node.func.attr, arguments)
         if node.func.attr == "join" and isinstance(text, str) and len(node.args) == 1:
             return _joined(script, text, node.args[0], depth)
     encoded = arguments[0] if arguments else None
@@ -191,7 +196,25 @@ def _folded_call(script: Script, node: ast.Call, depth: int) -> Text | None:
     return None
 
 
+def _letter(node: ast.expr) -> str | None:
+    code = node.value if isinstance(node, ast.Constant) else None
+    return chr(code) if isinstance(code, int) and 0 <= code < 0x110000 else None
+
+
+def _plain(text: str, name: str, arguments: list[Text | None]) -> str | None:
+    if not all(isinstance(argument, str) for argument in arguments):
+        return None
+    try:
+        return str(getattr(text, name)(*arguments))
+    except TypeError:
+        return None
+
+
 def _joined(script: Script, separator: str, node: ast.expr, depth: int) -> str | None:
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "map" and len(node.args) == 2:
+        function, items = node.args
+        letters: list[ast.expr] = [ast.Call(function, [e], []) for e in getattr(items, "elts", [])]
+        node = ast.List(elts=letters)
     if not isinstance(node, ast.List | ast.Tuple):
         return None
     parts = [script.text(element, depth) for element in node.elts]

@@ -22,6 +22,7 @@ _MODELS = re.compile(
 )
 _WEIGHTS = re.compile(r"weight|param|bias|\.data\b|(^|_|\.)emb|model|state_dict", re.IGNORECASE)
 _WRITING_WEIGHTS = {"copy_", "set_", "fill_", "add_", "mul_", "lerp_", "index_copy_", "scatter_"}
+_COLLECTING = ("append", "extend", "insert", "appendleft")
 _WRITING_FILES = (
     "torch.save", "numpy.save", "numpy.savez", "numpy.savez_compressed", "pickle.dump",
     "pickle.dumps", "json.dump", "zlib.compress", "lzma.compress", "bz2.compress", "marshal.dumps",
@@ -94,6 +95,8 @@ class _Sinks:
             "register_buffer",
         ):
             self.add(node, "validation data is kept outside of the evaluation")
+        elif name in _COLLECTING and not called and "." in ast.unparse(node.func).rsplit(".", 1)[0]:
+            self.add(node, "validation data is put among other data")
         elif not called and name not in self.functions and _MODELS.search(ast.unparse(node.func)):
             self.add(node, "the model reads validation data outside of the evaluation")
 
