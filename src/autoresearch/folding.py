@@ -251,6 +251,7 @@ def _finished(history: History, event: events.RunFinished, _: str) -> History:
         event.experiment,
         event.run,
         status=RunStatus(event.status),
+        detail=event.detail,
         seconds=event.seconds,
     )
 

@@ -232,7 +232,8 @@ class RunHandle(Protocol):
 class Run:
     """One finished or running execution of an experiment, as History remembers it.
 
-    ``observed`` has the campaign's metric as it was seen during the run: training step to value.
+    ``detail`` says how it ended where that was not well; ``observed`` has the campaign's metric as
+    it was seen during the run: training step to value.
     """
 
     index: int
@@ -240,6 +241,7 @@ class Run:
     seed: int
     script_digest: str = ""
     status: RunStatus | None = None
+    detail: str = ""
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(factory=dict, converter=_mapping)
     observed: Mapping[int, float] = field(factory=dict, converter=_mapping)

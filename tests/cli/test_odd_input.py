@@ -157,3 +157,10 @@ def test_branches_that_leave_no_room_for_ours(say, project: Path) -> None:
     git(project, "branch", "-m", "autoresearch/t1/more", "autoresearch")
     refused(say("init", "--tag", "t1"), "rename it with git branch -m")
     assert not (project / ".autoresearch").exists()
+
+
+def test_baseline_that_cannot_start_says_what_is_missing(say) -> None:
+    """The last line names the cause, and so does the page of the experiment."""
+    sets = ("--set", 'command=["no-such-program"]', "--set", "limits.infra_retries=0")
+    refused(say("run", "--tag", "t1", *sets), "cannot start 'no-such-program'")
+    assert "infra_failed, cannot start 'no-such-program'" in say("show", "0").out

@@ -128,7 +128,8 @@ def _as_text(experiment: Experiment) -> str:
         lines.append(reasoning_block(experiment.reasoning))
     for run in experiment.runs:
         numbers = " ".join(f"{name}={value:g}" for name, value in sorted(run.metrics.items()))
-        lines.append(f"run {run.name}: seed {run.seed}, {run.status or 'running'}, {numbers}")
+        parts = (f"seed {run.seed}", run.status or "running", run.detail, numbers)
+        lines.append(f"run {run.name}: {', '.join(part for part in parts if part)}")
     if experiment.analysis:
         lines.append(analysis_block(experiment.analysis, shown_status(experiment)))
     if experiment.decision:

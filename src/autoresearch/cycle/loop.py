@@ -167,7 +167,9 @@ class Loop:
         baseline = history.baseline
         if baseline is not None and baseline.verdict in (Verdict.CRASH, Verdict.QUARANTINE):
             assert baseline.decision is not None
-            return f"the baseline gave no score to build on: {baseline.decision.reason}"
+            why = baseline.runs[-1].detail if baseline.runs else ""
+            said = f"{baseline.decision.reason}: {why}" if why else baseline.decision.reason
+            return f"the baseline gave no score to build on: {said}"
         if history.current is not None:
             return None
         if self.target is not None and len(history.decided) >= self.target:
