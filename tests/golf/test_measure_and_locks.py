@@ -10,6 +10,7 @@ import pytest
 from attrs import evolve, frozen
 
 from autoresearch.errors import DataError
+from autoresearch.golf.after_run import ARTIFACT, score_again
 from autoresearch.golf.locks import Lock, comparable, differences, evaluation_digest, lock_of
 from autoresearch.golf.measure import (
     Measured,
@@ -24,6 +25,7 @@ from autoresearch.golf.trials.process import run_script
 from autoresearch.golf.trials.protocol import NoAnswerError
 from autoresearch.golf.trials.reload import check_reload, reload_score
 from autoresearch.golf.trials.whole_run import WholeScore, read_score
+from autoresearch.model import RunOutput, RunStatus
 
 pytest.importorskip("numpy")
 spm = pytest.importorskip("sentencepiece")
@@ -223,6 +225,27 @@ def test_an_evaluation_that_needs_more_than_the_artifact_fails(
     script.write_text(source.replace(anchor, anchor + needs), encoding="utf-8")
     with pytest.raises(NoAnswerError, match="did not answer"):
         reload_score(**{**finished.files(), "script": script}, timeout_s=60.0)
+
+
+def test_an_artifact_that_gives_no_score_is_a_violation(
+    finished: Finished, honest: OwnResult, tmp_path: Path
+) -> None:
+    """What was put in the artifact's place after the run cannot be kept."""
+    (tmp_path / ARTIFACT).write_bytes(b"small")
+    env = {"DATA_PATH": str(finished.data_dir), "TOKENIZER_PATH": str(finished.tokenizer)}
+    output = RunOutput(
+        name="t-0-0",
+        status=RunStatus.COMPLETED,
+        log_path=tmp_path / "run.log",
+        folder=tmp_path,
+        exit_code=0,
+        seconds=3.0,
+        script_path=finished.script,
+        env=env,
+    )
+    found = list(score_again(honest, output))
+    assert [(v.rule, v.blocks) for v in found] == [("D7", True)]
+    assert "gives no score" in found[0].detail
 
 
 def test_a_lock_tells_what_two_scores_do_not_share(honest: OwnResult) -> None:
