@@ -13,7 +13,7 @@ demo: .venv/.demo
 	$(BIN)/autoresearch plot --tag demo
 
 test: .venv/.test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/.test
 	$(BIN)/ruff check .

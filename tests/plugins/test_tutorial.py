@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("tutorial")  # one step builds on the one before it
-
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial-plugin.md"
 STEP = re.compile(
     r"^`(?P<file>[^`\n]+)`:\n\n```(?:python|toml)\n(?P<text>.*?)^```$|^```console\n(?P<session>.*?)^```$",
