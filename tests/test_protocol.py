@@ -23,7 +23,7 @@ def proposal(number: int) -> events.IdeaProposed:
     )
 
 
-def refused(past: History, event: events.Event, said: str) -> None:
+def check_refused(past: History, event: events.Event, said: str) -> None:
     """Check that an event is refused with these words."""
     with pytest.raises(ProtocolError, match=said):
         check(past, event)
@@ -31,7 +31,7 @@ def refused(past: History, event: events.Event, said: str) -> None:
 
 def test_no_idea_before_the_memory_was_read() -> None:
     """An idea right after a decision is refused until memory_reviewed stands in the log."""
-    refused(history([1.10]), proposal(1), "without reading the memory")
+    check_refused(history([1.10]), proposal(1), "without reading the memory")
 
 
 def test_baseline_needs_no_review() -> None:
@@ -41,7 +41,7 @@ def test_baseline_needs_no_review() -> None:
 
 def test_numbers_cannot_be_skipped() -> None:
     """The next experiment has the next number."""
-    refused(history([1.10]), proposal(5), "1 is next")
+    check_refused(history([1.10]), proposal(5), "1 is next")
 
 
 def test_review_must_be_at_the_newest_position() -> None:
@@ -50,7 +50,7 @@ def test_review_must_be_at_the_newest_position() -> None:
     review = events.MemoryReviewed(
         experiment=2, read_to=past.position - 1, results_digest="a", notes_digest="b"
     )
-    refused(past, review, "read it again")
+    check_refused(past, review, "read it again")
 
 
 def test_run_needs_an_experiment_under_way() -> None:
@@ -64,13 +64,13 @@ def test_run_needs_an_experiment_under_way() -> None:
         command=("x",),
         timeout_seconds=1.0,
     )
-    refused(history([1.10]), request, "not under way")
+    check_refused(history([1.10]), request, "not under way")
 
 
 def test_decision_of_an_experiment_that_is_not_under_way_is_refused() -> None:
     """Nothing is decided twice."""
     decided = events.Decided(experiment=0, verdict="keep", reason="r", policy="p")
-    refused(history([1.10]), decided, "not under way")
+    check_refused(history([1.10]), decided, "not under way")
 
 
 def test_reasoning_must_cite_what_was_read() -> None:
@@ -86,14 +86,14 @@ def test_reasoning_must_cite_what_was_read() -> None:
             cites=cites,
             read_to=past.position,
         )
-        refused(reviewed, reasoning, said)
+        check_refused(reviewed, reasoning, said)
 
 
 def test_decision_needs_an_analysis_and_run_a_reasoning() -> None:
     """An experiment that was only proposed can be neither run nor decided."""
     past = _with(history([1.10]), review=True)
     decided = events.Decided(experiment=1, verdict="keep", reason="r", policy="p")
-    refused(past, decided, "has no analysis")
+    check_refused(past, decided, "has no analysis")
     request = events.RunRequested(
         experiment=1,
         run="t-1-0",
@@ -103,7 +103,7 @@ def test_decision_needs_an_analysis_and_run_a_reasoning() -> None:
         command=("x",),
         timeout_seconds=1.0,
     )
-    refused(past, request, "has no reasoning")
+    check_refused(past, request, "has no reasoning")
 
 
 def _with(past: History, *, review: bool) -> History:

@@ -10,7 +10,7 @@ import pytest
 from autoresearch.testing import git
 
 
-def refused(said: object, words: str) -> None:
+def check_refused(said: object, words: str) -> None:
     """Check for exit code 1 and one line with these words."""
     assert said.code == 1, said  # type: ignore[attr-defined]
     assert words in said.err  # type: ignore[attr-defined]
@@ -18,7 +18,7 @@ def refused(said: object, words: str) -> None:
     assert "Traceback" not in said.err  # type: ignore[attr-defined]
 
 
-def untouched(project: Path) -> None:
+def check_untouched(project: Path) -> None:
     """Check that no campaign was begun."""
     assert git(project, "for-each-ref", "refs/heads/autoresearch", "refs/autoresearch") == ""
     assert not (project / "results.tsv").exists()
@@ -26,7 +26,7 @@ def untouched(project: Path) -> None:
 
 def test_outside_a_repository(say, project: Path, tmp_path: Path) -> None:
     """A folder that is no git checkout is named."""
-    refused(say("init", "--project", str(tmp_path)), "git init")
+    check_refused(say("init", "--project", str(tmp_path)), "git init")
 
 
 def test_repository_without_a_commit(say, tmp_path: Path) -> None:
@@ -35,54 +35,54 @@ def test_repository_without_a_commit(say, tmp_path: Path) -> None:
     empty.mkdir()
     git(empty, "init", "-q")
     (empty / "autoresearch.toml").write_text('preset = "plain"\nscript = "train.py"\n')
-    refused(say("init", "--project", str(empty)), "has no commit yet")
+    check_refused(say("init", "--project", str(empty)), "has no commit yet")
 
 
 def test_existing_branch(say, project: Path) -> None:
     """The branch of a new tag must not exist."""
     git(project, "branch", "autoresearch/t1")
-    refused(say("init", "--tag", "t1"), "already exists")
+    check_refused(say("init", "--tag", "t1"), "already exists")
 
 
 def test_tag_that_cannot_name_a_branch(say, project: Path) -> None:
     """A tag with odd signs is refused with an example."""
     for tag in ("Mar 18", "../x", "journal", "a..b", "x.lock", ""):
-        refused(say("init", "--tag", tag), "cannot be a run tag")
-    untouched(project)
+        check_refused(say("init", "--tag", tag), "cannot be a run tag")
+    check_untouched(project)
 
 
 def test_dirty_tree(say, project: Path) -> None:
     """Uncommitted changes would silently be left out, so they are refused."""
     (project / "train.py").write_text("print('score: 1')\n")
-    refused(say("init", "--tag", "t1"), "train.py has changes that are not committed")
-    untouched(project)
+    check_refused(say("init", "--tag", "t1"), "train.py has changes that are not committed")
+    check_untouched(project)
 
 
 def test_script_that_is_not_there(say, project: Path) -> None:
     """The script must be in the commit."""
-    refused(say("init", "--set", "script=other.py"), "other.py is not in commit")
-    untouched(project)
+    check_refused(say("init", "--set", "script=other.py"), "other.py is not in commit")
+    check_untouched(project)
 
 
 def test_script_that_does_not_compile(say, project: Path) -> None:
     """A syntax error is told with its line."""
     (project / "train.py").write_text("x = (\n")
     git(project, "commit", "-qam", "break")
-    refused(say("init", "--tag", "t1"), "train.py line 1 does not compile")
-    untouched(project)
+    check_refused(say("init", "--tag", "t1"), "train.py line 1 does not compile")
+    check_untouched(project)
 
 
 def test_missing_data_tells_the_command_that_gets_it(say, project: Path) -> None:
     """The exact command of the preset is printed."""
     sets = ("--set", 'data=["data/datasets/x"]', "--set", "data_command=make data")
-    refused(say("init", *sets), "get the data with: make data")
-    untouched(project)
+    check_refused(say("init", *sets), "get the data with: make data")
+    check_untouched(project)
 
 
 def test_foreign_results_file_is_not_overwritten(say, project: Path) -> None:
     """A results.tsv that is not of a campaign here stays."""
     (project / "results.tsv").write_text("mine\n")
-    refused(say("init", "--tag", "t1"), "results.tsv exists already")
+    check_refused(say("init", "--tag", "t1"), "results.tsv exists already")
     assert (project / "results.tsv").read_text() == "mine\n"
 
 
@@ -91,7 +91,7 @@ def test_folder_that_cannot_be_written(say, project: Path) -> None:
     """A read-only project is told as such."""
     project.chmod(0o555)
     try:
-        refused(say("init", "--tag", "t1"), "writable")
+        check_refused(say("init", "--tag", "t1"), "writable")
     finally:
         project.chmod(0o755)
 
@@ -99,27 +99,27 @@ def test_folder_that_cannot_be_written(say, project: Path) -> None:
 def test_verbs_without_a_campaign(say) -> None:
     """Reading before there is anything says how to begin."""
     for words in (("status",), ("sql", "select 1"), ("verify",), ("show",), ("idea", "list")):
-        refused(say(*words), "start one with autoresearch init")
+        check_refused(say(*words), "start one with autoresearch init")
 
 
 def test_unknown_campaign_and_experiment(say) -> None:
     """What does not exist is named with what does."""
     say("run", "--tag", "t1", "--experiments", "1", "--no-wait")
-    refused(say("status", "--tag", "other"), "known: t1")
-    refused(say("show", "7"), "no experiment 7")
+    check_refused(say("status", "--tag", "other"), "known: t1")
+    check_refused(say("show", "7"), "no experiment 7")
 
 
 def test_query_that_fails(say) -> None:
     """DuckDB's complaint is one line; writing through sql is not possible."""
     say("init", "--tag", "t1")
-    refused(say("sql", "select nothing from nowhere"), "the query failed")
-    refused(say("sql", "delete from events"), "the query failed")
+    check_refused(say("sql", "select nothing from nowhere"), "the query failed")
+    check_refused(say("sql", "delete from events"), "the query failed")
 
 
 def test_unknown_setting_and_plugin(say, project: Path) -> None:
     """Misspelt names come with a suggestion."""
-    refused(say("config", "--set", "limits.hour=1"), "did you mean 'hours'")
-    refused(say("plugins", "--plugin", "gredy"), "gredy")
+    check_refused(say("config", "--set", "limits.hour=1"), "did you mean 'hours'")
+    check_refused(say("plugins", "--plugin", "gredy"), "gredy")
 
 
 def test_baseline_without_a_score_ends_with_code_1(say, project: Path) -> None:

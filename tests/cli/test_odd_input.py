@@ -14,7 +14,7 @@ from autoresearch.cli.output import Teller
 from autoresearch.testing import git
 
 
-def refused(said: object, words: str) -> None:
+def check_refused(said: object, words: str) -> None:
     """Check for exit code 1 and one line with these words."""
     assert said.code == 1, said  # type: ignore[attr-defined]
     assert words in said.err  # type: ignore[attr-defined]
@@ -23,7 +23,7 @@ def refused(said: object, words: str) -> None:
 
 def test_script_that_is_not_named_as_git_names_it(say, project: Path) -> None:
     """Experiments compare the script's path with git's, so only one spelling will do."""
-    refused(say("init", "--set", "script=./train.py"), "'./train.py'; write train.py")
+    check_refused(say("init", "--set", "script=./train.py"), "'./train.py'; write train.py")
 
 
 def test_script_that_is_a_link_or_a_folder(say, project: Path) -> None:
@@ -33,8 +33,8 @@ def test_script_that_is_a_link_or_a_folder(say, project: Path) -> None:
     (project / "package/part.py").write_text("")
     git(project, "add", "--all")
     git(project, "commit", "-qm", "Add a link and a folder")
-    refused(say("init", "--set", "script=linked.py"), "is a symbolic link in commit")
-    refused(say("init", "--set", "script=package"), "name the script itself")
+    check_refused(say("init", "--set", "script=linked.py"), "is a symbolic link in commit")
+    check_refused(say("init", "--set", "script=package"), "name the script itself")
 
 
 def test_settings_in_a_subfolder_are_not_passed_over_in_silence(say, project: Path) -> None:
@@ -42,7 +42,9 @@ def test_settings_in_a_subfolder_are_not_passed_over_in_silence(say, project: Pa
     (project / "part").mkdir()
     git(project, "mv", "autoresearch.toml", "part/autoresearch.toml")
     git(project, "commit", "-qm", "Move the settings")
-    refused(say("init", "--project", str(project / "part")), "is not at the top of the repository")
+    check_refused(
+        say("init", "--project", str(project / "part")), "is not at the top of the repository"
+    )
 
 
 def test_repository_of_somebody_else(say, project: Path, monkeypatch) -> None:
@@ -52,32 +54,32 @@ def test_repository_of_somebody_else(say, project: Path, monkeypatch) -> None:
     monkeypatch.delenv("SUDO_UID", raising=False)
     for path in (project, project / ".git"):
         os.chown(path, 12345, 12345)
-    refused(say("init"), "belongs to somebody else")
+    check_refused(say("init"), "belongs to somebody else")
 
 
 def test_store_without_a_campaign(say, project: Path) -> None:
     """An empty store is told like a missing one."""
     (project / ".autoresearch").mkdir()
     for verb in (("status",), ("show",), ("rebuild",)):
-        refused(say(*verb), "has no campaign yet; start one with autoresearch init")
+        check_refused(say(*verb), "has no campaign yet; start one with autoresearch init")
 
 
 def test_position_that_the_log_has_not_reached(say) -> None:
     """An answer as of the future would be another one later, so none is given."""
     say("init", "--tag", "t1")
     for verb in (("status",), ("show",), ("project", "notes.md"), ("sql", "select 1")):
-        refused(say(*verb, "--at", "999"), "no position 999 yet; give --at 0 to 1")
-    refused(say("show", "0"), "has no experiment 0; run some")
+        check_refused(say(*verb, "--at", "999"), "no position 999 yet; give --at 0 to 1")
+    check_refused(say("show", "0"), "has no experiment 0; run some")
     assert json.loads(say("status", "--at", "1", "--json").out)["head"].startswith("1:")
 
 
 def test_words_that_say_nothing_are_not_recorded(say) -> None:
     """An idea that no generator could have had would stand in the queue's way for ever."""
     say("init", "--tag", "t1")
-    refused(say("note", " \n"), "has no words")
-    refused(say("idea", "add", ""), "Idea.description")
-    refused(say("idea", "add", "not UTF-8: \udcff"), "surrogate")
-    refused(say("idea", "add", "x", "--env", "A=a\0b"), "no process can be given it")
+    check_refused(say("note", " \n"), "has no words")
+    check_refused(say("idea", "add", ""), "Idea.description")
+    check_refused(say("idea", "add", "not UTF-8: \udcff"), "surrogate")
+    check_refused(say("idea", "add", "x", "--env", "A=a\0b"), "no process can be given it")
     assert json.loads(say("idea", "list", "--json").out) == []
 
 
@@ -106,14 +108,14 @@ def test_query_without_a_word(say) -> None:
     """Nothing asked is a mistake, not a crash."""
     say("init", "--tag", "t1")
     for query in ("", " ; ", "/* nothing */"):
-        refused(say("sql", query), "write a select")
+        check_refused(say("sql", query), "write a select")
 
 
 def test_picture_is_written_where_it_was_asked_for(say, project: Path) -> None:
     """A name that is not a PNG's is refused rather than changed or failed on."""
     say("init", "--tag", "t1")
     for out in (str(project), "a.xyz"):
-        refused(say("plot", "--out", out), "is no PNG file")
+        check_refused(say("plot", "--out", out), "is no PNG file")
 
 
 def test_tick_fits_the_terminal_and_is_cleared(monkeypatch, capsys) -> None:
@@ -131,7 +133,9 @@ def test_tick_fits_the_terminal_and_is_cleared(monkeypatch, capsys) -> None:
 def test_file_that_cannot_be_written_is_named(say, project: Path) -> None:
     """Whatever the system refuses is told with the file, not with a traceback."""
     (project / "taken").write_text("")
-    refused(say("new-plugin", "mine", "--folder", str(project / "taken" / "plugins")), "taken")
+    check_refused(
+        say("new-plugin", "mine", "--folder", str(project / "taken" / "plugins")), "taken"
+    )
 
 
 def test_signs_that_the_terminal_lacks_are_escaped(say, project: Path) -> None:
@@ -153,14 +157,14 @@ def test_signs_that_the_terminal_lacks_are_escaped(say, project: Path) -> None:
 def test_branches_that_leave_no_room_for_ours(say, project: Path) -> None:
     """A branch may not be a folder of branches too, so nothing is begun beside such a one."""
     git(project, "branch", "autoresearch/t1/more")
-    refused(say("init", "--tag", "t1"), "autoresearch/t1 already exists")
+    check_refused(say("init", "--tag", "t1"), "autoresearch/t1 already exists")
     git(project, "branch", "-m", "autoresearch/t1/more", "autoresearch")
-    refused(say("init", "--tag", "t1"), "rename it with git branch -m")
+    check_refused(say("init", "--tag", "t1"), "rename it with git branch -m")
     assert not (project / ".autoresearch").exists()
 
 
 def test_baseline_that_cannot_start_says_what_is_missing(say) -> None:
     """The last line names the cause, and so does the page of the experiment."""
     sets = ("--set", 'command=["no-such-program"]', "--set", "limits.infra_retries=0")
-    refused(say("run", "--tag", "t1", *sets), "cannot start 'no-such-program'")
+    check_refused(say("run", "--tag", "t1", *sets), "cannot start 'no-such-program'")
     assert "infra_failed, cannot start 'no-such-program'" in say("show", "0").out
