@@ -110,13 +110,11 @@ def open_campaign(project: Path | str = ".", tag: str | None = None) -> Campaign
     Raises WorkspaceError when there is none.
     """
     root = top_level(Path(project).resolve())
-    if not (root / ".autoresearch").is_dir():
-        raise WorkspaceError(f"{root} has no campaign yet; start one with autoresearch init")
-    log = store_of(root)
+    log = existing_store(root)
     active = _by_activity(log)
     chosen = check_tag(tag) if tag is not None else next(reversed(active), None)
     if not active:
-        raise WorkspaceError(f"{root} has no campaign yet; start one with autoresearch init")
+        raise no_campaign(root)
     if chosen is None or chosen not in active:
         known = ", ".join(sorted(active)) or "none"
         raise WorkspaceError(
@@ -131,10 +129,19 @@ def connect(project: Path | str = ".", at: int | None = None) -> duckdb.DuckDBPy
     It sees everything acknowledged so far, or up to position ``at``; also while campaigns run.
     Raises WorkspaceError when the project has no campaign yet.
     """
-    root = top_level(Path(project).resolve())
+    return existing_store(top_level(Path(project).resolve())).connect(at=at)
+
+
+def existing_store(root: Path) -> FileLog:
+    """Open the store of a project that has one; raises WorkspaceError where there is none."""
     if not (root / ".autoresearch").is_dir():
-        raise WorkspaceError(f"{root} has no campaign yet; start one with autoresearch init")
-    return store_of(root).connect(at=at)
+        raise no_campaign(root)
+    return store_of(root)
+
+
+def no_campaign(place: Path) -> WorkspaceError:
+    """Return the error that says how to begin."""
+    return WorkspaceError(f"{place} has no campaign yet; start one with autoresearch init")
 
 
 def _by_activity(log: FileLog) -> list[str]:

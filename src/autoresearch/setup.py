@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -143,8 +142,3 @@ def environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def shown(command: tuple[str, ...]) -> str:
-    """Return a command as one would type it."""
-    return shlex.join(command)

@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 import autoresearch
-from autoresearch import Backtrack, Campaign, Cost, Decision, Idea, RunOutput, Verdict, hookimpl
+from autoresearch import (
+    Backtrack,
+    Campaign,
+    Change,
+    Cost,
+    Decision,
+    Idea,
+    RunOutput,
+    Verdict,
+    Violation,
+    hookimpl,
+)
 from autoresearch.cycle.kit import digest
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.testing import RecordingObserver, ScriptedIdeas, git, set_constant
@@ -143,6 +154,36 @@ def test_missing_import_is_mended_and_run_again(campaign: Go) -> None:
     assert len(mended.runs) == 2
     assert mended.verdict is Verdict.KEEP
     assert "import math\n" in made.lab.script_at(mended.commit)
+
+
+class _Counting:
+    """Counts the audits, and refuses what it is told to."""
+
+    def __init__(self, refuse: str = "") -> None:
+        self.seen: list[str] = []
+        self._refuse = refuse
+
+    @hookimpl
+    def audit_change(self, change: Change) -> list[Violation]:
+        self.seen.append(change.idea.kind.value)
+        refused = bool(self._refuse) and self._refuse in change.after
+        return [Violation(rule="X", detail="a test refuses it")] if refused else []
+
+
+def test_each_change_is_audited_once(campaign: Go) -> None:
+    """The idea and its mending go past the auditors one time each: audits can be dear."""
+    audit = _Counting()
+    ideas = ScriptedIdeas([_replace("WIDTH = 4", "WIDTH = math.floor(6.5)")])
+    campaign(2, plugins=(ideas, audit))
+    assert audit.seen == ["change", "fix"]
+
+
+def test_refused_mending_leaves_the_crash(campaign: Go) -> None:
+    """A fix that an audit refuses is not run, and the experiment that ran stays a crash."""
+    ideas = ScriptedIdeas([_replace("WIDTH = 4", "WIDTH = math.floor(6.5)")])
+    made = campaign(2, plugins=(ideas, _Counting(refuse="import math")))
+    assert made.history.experiments[1].verdict is Verdict.CRASH
+    assert len(made.history.experiments[1].runs) == 1
 
 
 def test_fixes_are_bounded(campaign: Go) -> None:

@@ -14,7 +14,7 @@ from autoresearch.errors import AutoresearchError, ConfigError, WorkspaceError
 from autoresearch.git import top_level
 from autoresearch.history import History
 from autoresearch.log import FileLog
-from autoresearch.opening import open_campaign, settings_of, store_of
+from autoresearch.opening import existing_store, open_campaign, settings_of
 from autoresearch.plugins import Plugins
 from autoresearch.settings import Loaded
 
@@ -84,10 +84,7 @@ def root_of(project: Path) -> Path:
 
 def store_at(project: Path) -> FileLog:
     """Return the store of a project that has one."""
-    root = root_of(project)
-    if not (root / ".autoresearch").is_dir():
-        raise WorkspaceError(f"{root} has no campaign yet; start one with autoresearch init")
-    return store_of(root)
+    return existing_store(root_of(project))
 
 
 def campaign_at(project: Path, tag: str | None) -> Campaign:

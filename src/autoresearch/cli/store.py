@@ -10,10 +10,9 @@ import click
 
 from autoresearch.cli.output import print_json
 from autoresearch.cli.project import json_option, project_option, root_of, store_at
-from autoresearch.errors import WorkspaceError
 from autoresearch.evidence import anchors_in, changed_outputs
 from autoresearch.log import VerifyReport
-from autoresearch.opening import tags, write_projections
+from autoresearch.opening import no_campaign, tags, write_projections
 from autoresearch.text import one_line
 
 
@@ -62,7 +61,7 @@ def rebuild(project: Path) -> None:
     """Make events.duckdb, results.tsv and notes.md again from the journals, byte for byte."""
     log = store_at(project)
     if not tags(log):
-        raise WorkspaceError(f"{log.root} has no campaign yet; start one with autoresearch init")
+        raise no_campaign(log.root)
     report = log.rebuild()
     written = write_projections(root_of(project), log)
     click.echo(f"{report.events} events, head {report.head}: events.duckdb is made anew")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from collections.abc import Sequence
 
 from attrs import evolve
 
@@ -34,8 +35,15 @@ def change(kit: Kit) -> None:
     if problem:
         _reject(kit, problem)
         return
-    if submit(kit, idea, workspace, before, after):
-        commit(kit, idea, workspace, after)
+    made = _as_change(kit, idea, before, after)
+    _record_change(kit, made)
+    findings = kit.plugins.audit_change(made, workspace)
+    blocking = [item for item in findings if item.blocks]
+    if blocking:
+        _refuse(kit, blocking)
+        return
+    _record_passed(kit, findings)
+    commit(kit, idea, workspace, after)
 
 
 def adopt_baseline(kit: Kit) -> None:
@@ -63,15 +71,16 @@ def mend(kit: Kit, idea: Idea) -> bool:
     kit.record_costs()
     if after is None or after == before or syntax_problem(kit.lab.script, after):
         return False
-    made = evolve(idea, source=after)
-    if any(item.blocks for item in kit.plugins.audit_change(
-        _as_change(kit, made, before, after), workspace
-    )):  # fmt: skip
+    idea = evolve(idea, source=after)
+    kit.lab.apply(idea, workspace)
+    made = _as_change(kit, idea, before, after)
+    findings = kit.plugins.audit_change(made, workspace)
+    if any(item.blocks for item in findings):
+        kit.lab.worktree(experiment.number, experiment.commit)
         return False
-    kit.lab.apply(made, workspace)
-    if not submit(kit, made, workspace, before, after):
-        return False
-    commit(kit, made, workspace, after)
+    _record_change(kit, made)
+    _record_passed(kit, findings)
+    commit(kit, idea, workspace, after)
     return True
 
 
@@ -131,22 +140,19 @@ def syntax_problem(script: str, text: str) -> str | None:
     return None
 
 
-def submit(kit: Kit, idea: Idea, workspace: Workspace, before: str, after: str) -> bool:
-    """Record the change and have it audited; False when it was dropped for a violation."""
-    number = current(kit).number
-    kit.sources.put(after)
-    added, removed = _lines(before, after)
+def _record_change(kit: Kit, made: Change) -> None:
+    kit.sources.put(made.after)
+    added, removed = _lines(made.before, made.after)
     kit.recorder.record(
         events.ChangeApplied(
-            experiment=number,
-            source_digest=digest(after),
-            parent_digest=digest(before),
-            files=(kit.lab.script,) if before != after else (),
+            experiment=current(kit).number,
+            source_digest=digest(made.after),
+            parent_digest=digest(made.before),
+            files=made.files,
             added_lines=added,
             removed_lines=removed,
         )
     )
-    return _audited(kit, _as_change(kit, idea, before, after), workspace)
 
 
 def _as_change(kit: Kit, idea: Idea, before: str, after: str) -> Change:
@@ -161,18 +167,16 @@ def _lines(before: str, after: str) -> tuple[int, int]:
     return diff.count("+"), diff.count("-")
 
 
-def _audited(kit: Kit, made: Change, workspace: Workspace) -> bool:
+def _refuse(kit: Kit, blocking: list[Violation]) -> None:
     number = current(kit).number
-    findings = kit.plugins.audit_change(made, workspace)
-    blocking = [item for item in findings if item.blocks]
     for item in blocking:
         kit.recorder.record(_failed(number, item))
-    if blocking:
-        drop(kit, f"audit {blocking[0].rule}: {blocking[0].detail}")
-        return False
-    warnings = tuple(f"{item.rule}: {one_line(item.detail, 300)}" for item in findings)
-    kit.recorder.record(events.AuditPassed(experiment=number, warnings=warnings))
-    return True
+    drop(kit, f"audit {blocking[0].rule}: {blocking[0].detail}")
+
+
+def _record_passed(kit: Kit, findings: Sequence[Violation]) -> None:
+    warned = tuple(f"{item.rule}: {one_line(item.detail, 300)}" for item in findings)
+    kit.recorder.record(events.AuditPassed(experiment=current(kit).number, warnings=warned))
 
 
 def _failed(number: int, item: Violation) -> events.AuditFailed:

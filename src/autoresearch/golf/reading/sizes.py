@@ -32,11 +32,6 @@ class Size:
     bytes: int
     line: int = 0
 
-    @property
-    def is_artifact(self) -> bool:
-        """Whether this size is the artifact's for certain, to the byte."""
-        return self.what == "budget" or (self.what == "total" and self.label != "")
-
 
 _KINDS = {"serialized model": "model", "code size": "code", "total submission size": "total"}
 
