@@ -53,7 +53,8 @@ class Plugin:
             point = {name: type(now[name])(f"{value:.4g}") for name, value in drawn}
             changed = ar.with_values(source, point)
             idea, digest = _idea(history, now, point, changed), sha256(changed.encode()).hexdigest()
-            if changed != source and history.tried.isdisjoint({idea.id, digest}):
+            new = idea.id not in history.tried and digest not in history.tried_sources
+            if changed != source and new:
                 return idea
         return None
 

@@ -68,7 +68,7 @@ def example(item: Any) -> Any:
     kind = str(item.type).replace("typing.", "")
     if "None" in kind:
         return None
-    for word, value in (("Mapping", {}), ("tuple", ()), ("str", "x"), ("bool", True)):
+    for word, value in (("tuple", ()), ("Mapping", {}), ("str", "x"), ("bool", True)):
         if word in kind:
             return value
     return 1.5 if "float" in kind else 1

@@ -31,7 +31,14 @@ def wider(lab: Lab, number: int, width: int) -> str:
     workspace = lab.worktree(number, base)
     source = workspace.read_script().replace("WIDTH = 4", f"WIDTH = {width}")
     lab.apply(Idea(direction="w", description="w", hypothesis="h", source=source), workspace)
-    return lab.commit(number, workspace, f"Experiment {number}")
+    commit = lab.commit(number, workspace, ("train.py",), f"Experiment {number}")
+    lab.publish()
+    return commit
+
+
+def keep(lab: Lab, commit: str) -> str:
+    """Move the branch to a commit of the lab's; return the ref of a commit of the user's."""
+    return lab.move_branch(commit, lambda tip: lab.clone.commit_of(tip) is not None)
 
 
 def test_lab_has_no_remote(lab: Lab) -> None:
@@ -41,8 +48,9 @@ def test_lab_has_no_remote(lab: Lab) -> None:
 
 
 def test_tried_commit_arrives_in_the_users_repository(lab: Lab) -> None:
-    """Branch and per-experiment ref can be used where the user stands."""
+    """Per-experiment ref, and branch when it is kept, can be used where the user stands."""
     commit = wider(lab, 1, 6)
+    assert keep(lab, commit) == ""
     assert git(lab.project, "rev-parse", "refs/autoresearch/t1/1") == commit
     assert git(lab.project, "rev-parse", "autoresearch/t1") == commit
     assert "WIDTH = 6" in git(lab.project, "show", "autoresearch/t1:train.py")
@@ -52,7 +60,8 @@ def test_discard_moves_the_branch_back_and_keeps_the_commit(lab: Lab) -> None:
     """After moving back, the commit is still reachable under its ref."""
     base = git(lab.project, "rev-parse", "HEAD")
     commit = wider(lab, 1, 1)
-    lab.move_branch(base)
+    keep(lab, commit)
+    keep(lab, base)
     assert git(lab.project, "rev-parse", "autoresearch/t1") == base
     assert git(lab.project, "rev-parse", "refs/autoresearch/t1/1") == commit
 
@@ -62,6 +71,7 @@ def test_checked_out_branch_is_left_alone(lab: Lab) -> None:
     git(lab.project, "checkout", "-q", "autoresearch/t1")
     before = git(lab.project, "rev-parse", "HEAD")
     commit = wider(lab, 1, 6)
+    keep(lab, commit)
     assert git(lab.project, "rev-parse", "HEAD") == before
     assert git(lab.project, "status", "--porcelain", "--untracked-files=no") == ""
     assert git(lab.project, "rev-parse", "refs/autoresearch/t1/1") == commit
@@ -70,6 +80,7 @@ def test_checked_out_branch_is_left_alone(lab: Lab) -> None:
 def test_creating_again_changes_nothing(lab: Lab) -> None:
     """create is safe to repeat, with commits in the lab."""
     commit = wider(lab, 1, 6)
+    keep(lab, commit)
     lab.create(git(lab.project, "rev-parse", "main"))
     assert lab.clone.commit_of(f"refs/heads/{lab.branch}") == commit
 
@@ -91,7 +102,7 @@ def test_line_ends_stay_as_they_are(tmp_path: Path) -> None:
     lab = Lab(project=project, tag="t1", script="train.py")
     (project / ".autoresearch").mkdir()
     lab.create(git(project, "rev-parse", "HEAD"))
-    assert lab.script_at(git(project, "rev-parse", "HEAD")).count("\r\n") == 2
+    assert lab.files_at(git(project, "rev-parse", "HEAD"))["train.py"].count("\r\n") == 2
     assert lab.worktree(1, git(project, "rev-parse", "HEAD")).read_script().count("\r\n") == 2
 
 
@@ -155,4 +166,18 @@ def test_odd_settings_of_the_user_change_nothing(
     assert wider(made, 1, 5) == git(project, "rev-parse", "refs/autoresearch/t1/1")
     workspace = made.worktree(2, git(project, "rev-parse", "HEAD"))
     (workspace.path / "new.py").write_text("")
-    assert made.changed_files(workspace) == ("new.py",)
+    with pytest.raises(WorkspaceError, match=r"changes new\.py"):
+        made.changed_files(workspace)
+
+
+def test_commit_of_the_user_on_the_branch_keeps_a_ref(lab: Lab) -> None:
+    """What the user committed on the campaign's branch is never left without a ref."""
+    git(lab.project, "checkout", "-q", "autoresearch/t1")
+    (lab.project / "mine.txt").write_text("mine")
+    git(lab.project, "add", "mine.txt")
+    git(lab.project, "commit", "-qm", "mine")
+    mine = git(lab.project, "rev-parse", "HEAD")
+    git(lab.project, "checkout", "-q", "main")
+    kept = keep(lab, wider(lab, 1, 6))
+    assert kept.startswith("refs/autoresearch/t1/user/")
+    assert git(lab.project, "rev-parse", kept) == mine

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import duckdb
+from attrs import asdict, evolve
 
 from autoresearch import events
 from autoresearch.config import Config
@@ -44,7 +45,7 @@ class Campaign:
         self.tag = tag
         self.log = log
         self.config = config
-        self.lab = Lab(project=project, tag=tag, script=config.script)
+        self.lab = Lab(project=project, tag=tag, script=config.script, editable=config.editable)
         self._history: History | None = None
 
     @property
@@ -135,6 +136,10 @@ class Campaign:
             answers.idea(idea, "")
         except answers.NonsenseError as error:
             raise WorkspaceError(f"this idea cannot be tried: {error}") from None
+        texts = idea.texts(self.config.script)
+        if texts:  # as a patch it still fits when head has moved on elsewhere
+            patch = self.lab.as_patch(self._files_at_head(), texts)
+            idea = evolve(idea, source=None, files={}, patch=patch)
         event = events.IdeaQueued(
             idea=idea.id,
             direction=idea.direction,
@@ -144,9 +149,16 @@ class Campaign:
             expected_gain=idea.expected_gain,
             patch=idea.patch,
             env=dict(idea.env),
+            changes=tuple(asdict(item) for item in idea.changes),
         )
         self._append(event)
         return idea.id
+
+    def _files_at_head(self) -> Mapping[str, str]:
+        history = self.history
+        assert history.started is not None
+        head = None if history.head is None else history.experiments[history.head]
+        return self.lab.files_at(head.commit if head else history.started.base_commit)
 
     def drop_idea(self, idea: str, reason: str) -> None:
         """Take an idea out of the queue; raises WorkspaceError when it is not in it."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from attrs import Attribute, field, frozen
 
+from autoresearch.editable import check_pattern
 from autoresearch.errors import ConfigError
 from autoresearch.frozen import freeze
 from autoresearch.structure import CONVERTER, structure
@@ -51,6 +52,11 @@ def _one_of(*allowed: str) -> Any:
             raise ConfigError(f"{attribute.name} is {value!r}; set it to {wanted}")
 
     return check
+
+
+def _patterns(_: object, __: Attribute[Any], value: tuple[str, ...]) -> None:
+    for pattern in value:
+        check_pattern(pattern)
 
 
 @frozen(kw_only=True)
@@ -132,6 +138,12 @@ class Config:
     preset: str = setting("golf", "defaults to start from: golf (Parameter Golf) or plain")
     script: str = setting(
         "train.py", "training script that experiments change, in the repository", validator=_given
+    )
+    editable: tuple[str, ...] = setting(
+        (),
+        "other files that an idea may change: paths or patterns such as src/**/*.py; "
+        "empty: the script alone",
+        validator=_patterns,
     )
     in_scope: tuple[str, ...] = setting((), "files that must exist before a campaign starts")
     command: tuple[str, ...] = setting(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from attrs import evolve
@@ -20,6 +20,7 @@ from autoresearch.model import (
     Reasoning,
     Run,
     RunStatus,
+    ValueChange,
     Verdict,
     Violation,
 )
@@ -108,6 +109,7 @@ def _queued(history: History, event: events.IdeaQueued, _: str) -> History:
         expected_gain=event.expected_gain,
         patch=event.patch,
         env=event.env,
+        changes=_changes(event.changes),
     )
     return evolve(history, queue=history.queue.set(event.idea, idea))
 
@@ -127,12 +129,14 @@ def _proposed(history: History, event: events.IdeaProposed, at: str) -> History:
         expected_gain=event.expected_gain,
         kind=event.kind,
         patch=event.patch,
+        changes=_changes(event.changes),
     )
     experiment = Experiment(
         number=event.experiment,
         idea=idea,
         idea_id=event.idea,
         source_digest=event.source_digest or "",
+        sources=event.sources,
         started_at=at,
     )
     numbers = history.experiments
@@ -143,6 +147,18 @@ def _proposed(history: History, event: events.IdeaProposed, at: str) -> History:
         experiments=numbers,
         queue=history.queue.discard(event.idea),
         tried=history.tried.add(event.idea),
+    )
+
+
+def _changes(told: Iterable[Mapping[str, Any]]) -> tuple[ValueChange, ...]:
+    """Read changed values back; what another program recorded in another form is left out."""
+    names = ("name", "old", "new")
+    return tuple(
+        ValueChange(
+            name=str(item["name"]), old=item["old"], new=item["new"], file=str(item.get("file", ""))
+        )
+        for item in told
+        if all(isinstance(item.get(name), (bool, int, float, str)) for name in names)
     )
 
 
@@ -174,13 +190,14 @@ def _reasoned(history: History, event: events.ReasoningRecorded, _: str) -> Hist
 
 @_on(events.ChangeApplied)
 def _applied(history: History, event: events.ChangeApplied, _: str) -> History:
-    history = evolve(history, tried=history.tried.add(event.source_digest))
+    history = evolve(history, tried_sources=history.tried_sources.add(event.source_digest))
     old = history.experiments[event.experiment]
     added, removed = _lines(old, event)
     return _change(
         history,
         event.experiment,
         source_digest=event.source_digest,
+        sources=event.sources,
         added_lines=added,
         removed_lines=removed,
     )

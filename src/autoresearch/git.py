@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import field, frozen
@@ -41,6 +42,9 @@ _QUIET = (
 )
 
 
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
 @frozen
 class Git:
     """One repository or worktree, asked through the git program."""
@@ -57,7 +61,7 @@ class Git:
             said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
             raise WorkspaceError(
                 f"git {arguments[0]} failed in {self.path}: {one_line(said[-1], 300)}; "
-                "see to it and try again"
+                "solve that and try again"
             )
         return done.stdout.removesuffix("\n")
 
@@ -65,9 +69,17 @@ class Git:
         self, *arguments: str, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run git and return what happened, also when it failed."""
+        done = self._start(arguments, stdin)
+        # Line ends stay as they are: a script's bytes are what is run and what is digested.
+        out, err = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def _start(
+        self, arguments: Sequence[str], stdin: str | None
+    ) -> subprocess.CompletedProcess[bytes]:
         quiet = [word for setting in _QUIET for word in ("-c", setting)]
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 [_program(), *quiet, *arguments],
                 cwd=self.path,
                 env=_environment(os.environ),
@@ -76,10 +88,33 @@ class Git:
                 check=False,
             )
         except (FileNotFoundError, NotADirectoryError):
-            raise WorkspaceError(f"{self.path} is no folder; run this inside a project") from None
-        # Line ends stay as they are: a script's bytes are what is run and what is digested.
-        out, err = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
-        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+            raise WorkspaceError(
+                f"{self.path} is not a folder; run this inside a project"
+            ) from None
+
+    def head(self) -> str:
+        """Return the commit at which a worktree stands."""
+        told = self.path / ".git"
+        if told.is_file():  # a worktree with a detached head says so in a file: no process needed
+            folder = told.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+            commit = (self.path / folder / "HEAD").read_text(encoding="ascii").strip()
+            if _COMMIT.fullmatch(commit):
+                return commit
+        return self.run("rev-parse", "HEAD")
+
+    def blobs(self, ids: Iterable[str]) -> list[bytes]:
+        """Return the contents of blobs, in the order asked for."""
+        wanted = list(ids)
+        done = self._start(("cat-file", "--batch"), "".join(f"{name}\n" for name in wanted))
+        rest, found = done.stdout, []
+        for name in wanted:
+            line, _, rest = rest.partition(b"\n")
+            if not line.startswith(name.encode()) or b" blob " not in line:
+                raise WorkspaceError(f"git has no file {name} in {self.path}; run git fsck")
+            size = int(line.rsplit(b" ", 1)[1])
+            found.append(rest[:size])
+            rest = rest[size + 1 :]
+        return found
 
     def commit_of(self, name: str) -> str | None:
         """Return the full commit id that ``name`` stands for, or None."""

@@ -12,7 +12,7 @@ from attrs import field, frozen
 from pyrsistent import PMap, PSet, PVector, pmap, pset, pvector
 
 from autoresearch import events
-from autoresearch.model import Experiment, Lesson, Verdict
+from autoresearch.model import Experiment, Lesson, ValueChange, Verdict
 
 
 @frozen(kw_only=True)
@@ -27,6 +27,7 @@ class QueuedIdea:
     expected_gain: float | None = None
     patch: str | None = None
     env: Mapping[str, str] = field(factory=dict)
+    changes: tuple[ValueChange, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -49,7 +50,11 @@ class OpenRun:
 
 @frozen(kw_only=True)
 class History:
-    """Everything known at one position of the log; ``experiments`` is indexed by number."""
+    """Everything known at one position of the log; ``experiments`` is indexed by number.
+
+    ``tried`` holds ids of ideas, ``tried_sources`` the digests of what was run (see
+    `Experiment.source_digest`).
+    """
 
     campaign: str = ""
     metric: str = "score"
@@ -68,6 +73,7 @@ class History:
     plateaus: PVector[events.PlateauDeclared] = field(factory=pvector)
     queue: PMap[str, QueuedIdea] = field(factory=pmap)
     tried: PSet[str] = field(factory=pset)
+    tried_sources: PSet[str] = field(factory=pset)
     notes: PVector[events.NoteAdded] = field(factory=pvector)
     rejected: PVector[events.ChangeRejected | events.IdeaDropped] = field(factory=pvector)
     spent: Spent = field(factory=Spent)

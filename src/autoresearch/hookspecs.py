@@ -72,13 +72,16 @@ def register_projections(config: Config) -> Sequence[Projection] | None:
 
 
 @hookspec(firstresult=True)
-def propose_idea(history: History, source: str, rng: Random) -> Idea | None:
+def propose_idea(
+    history: History, source: str, rng: Random, files: Mapping[str, str]
+) -> Idea | None:
     """Propose the next experiment.
 
     Called after the memory was reviewed, once for every experiment but the baseline. ``source`` is
-    the script at head; ``rng`` is seeded from the campaign and the experiment's number. First
-    result; ``None`` (or an exception) passes on to the next generator, so that the loop never
-    stops for a generator that is down.
+    the script at head; ``rng`` is seeded from the campaign and the experiment's number; ``files``
+    holds the text of every editable file at head by path, the script among them. First result;
+    ``None`` (or an exception) passes on to the next generator, so that the loop never stops for a
+    generator that is down.
     """
 
 
@@ -92,11 +95,12 @@ def review_idea(idea: Idea, history: History) -> Objection | Sequence[Objection]
 
 
 @hookspec(firstresult=True)
-def implement_idea(idea: Idea, workspace: Workspace) -> str | None:
-    """Turn an idea without code into the whole new source of the script.
+def implement_idea(idea: Idea, workspace: Workspace) -> str | Mapping[str, str] | None:
+    """Turn an idea without code into the whole new text of the script, or of several files.
 
-    Called only for ideas that bring neither source, patch nor environment. The script at head is
-    ``workspace.script_path``; the plugin must not write it. First result; ``None`` passes on,
+    Called only for ideas that bring neither source, files, patch nor environment. The script at
+    head is ``workspace.script_path``; the plugin must not write into the workspace. The answer is
+    the script's text, or a mapping of editable files to theirs. First result; ``None`` passes on,
     and an idea that nobody implements is dropped.
     """
 

@@ -11,6 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 from attrs import field, frozen
 from pyrsistent import PMap, pmap
 
+from autoresearch.editable import is_editable
+
+Value = bool | int | float | str
+
 
 class RunStatus(StrEnum):
     """How one execution of the script ended."""
@@ -57,11 +61,27 @@ def _tuple(value: Iterable[Any]) -> tuple[Any, ...]:
 
 
 @frozen(kw_only=True)
-class Idea:
-    """A proposed change: new ``source``, a unified ``patch``, ``env`` overrides, or words only.
+class ValueChange:
+    """One named value that an idea changes, with its place: ``file`` is empty for the script."""
 
-    ``predicted`` and ``expected_gain`` are in the campaign's metric; ``expected_gain`` is positive
-    when things get better, whichever way the metric points, and ranks the ideas queue.
+    name: str
+    old: Value
+    new: Value
+    file: str = ""
+
+    def __str__(self) -> str:
+        """Return ``NAME old -> new``, for people; nothing reads it back."""
+        return f"{self.name} {self.old} -> {self.new}"
+
+
+@frozen(kw_only=True)
+class Idea:
+    """A proposed change: new texts of files, a unified ``patch``, ``env`` overrides, or words only.
+
+    ``source`` is the new text of the script and ``files`` those of other editable files, by path;
+    ``changes`` names the values that differ, where the author knows them. ``predicted`` and
+    ``expected_gain`` are in the campaign's metric; ``expected_gain`` is positive when things get
+    better, whichever way the metric points, and ranks the ideas queue.
     """
 
     direction: str
@@ -77,17 +97,25 @@ class Idea:
     predicted: float | None = None
     expected_gain: float | None = None
     kind: IdeaKind = field(default=IdeaKind.CHANGE, converter=IdeaKind)
+    files: Mapping[str, str] = field(factory=dict, converter=_mapping)
+    changes: tuple[ValueChange, ...] = field(default=(), converter=_tuple)
 
     @property
     def has_code(self) -> bool:
-        """Whether the idea says itself what to run, so that nobody has to implement it."""
-        return self.source is not None or self.patch is not None or bool(self.env)
+        """Whether the idea says itself what to run, so that no plugin has to implement it."""
+        return self.source is not None or self.patch is not None or bool(self.env or self.files)
+
+    def texts(self, script: str) -> dict[str, str]:
+        """Return the new text of every file that the idea brings, by path."""
+        own = {} if self.source is None else {script: self.source}
+        return {**self.files, **own}
 
     @property
     def id(self) -> str:
         """Twelve hex digits over what the idea does; the same change has the same id."""
         parts = [self.direction, self.description, self.source or "", self.patch or ""]
         parts += [f"{key}={value}" for key, value in sorted(self.env.items())]
+        parts += [f"{path}:{text}" for path, text in sorted(self.files.items())]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
@@ -140,11 +168,15 @@ class Objection:
 
 @frozen(kw_only=True)
 class Workspace:
-    """Where one experiment happens: a worktree of the lab; ``script`` is relative to it."""
+    """Where one experiment happens: a worktree of the lab; ``script`` is relative to it.
+
+    ``editable`` holds the patterns of the files that an idea may change, the script among them.
+    """
 
     path: Path
     script: str
     project: Path
+    editable: tuple[str, ...] = field(default=(), converter=_tuple)
 
     @property
     def script_path(self) -> Path:
@@ -155,16 +187,26 @@ class Workspace:
         """Return the script's text with its own line ends; UTF-8 is asked for."""
         return self.script_path.read_bytes().decode("utf-8")
 
+    def allows(self, path: str) -> bool:
+        """Return whether an idea may change this file, named from the top of the repository."""
+        return path == self.script or is_editable(path, self.editable)
+
 
 @frozen(kw_only=True)
 class Change:
-    """An idea applied but not yet run: the script before and after, and every file that differs."""
+    """An idea applied but not yet run.
+
+    ``before`` and ``after`` are the script's text, ``pristine`` is the one that the campaign
+    started from. ``files`` maps every file that differs to its new text, ``originals`` to the text
+    it had (absent for a new file).
+    """
 
     idea: Idea
     before: str
     after: str
-    files: tuple[str, ...] = field(converter=_tuple)
+    files: Mapping[str, str] = field(factory=dict, converter=_mapping)
     pristine: str = ""
+    originals: Mapping[str, str] = field(factory=dict, converter=_mapping)
 
 
 @frozen(kw_only=True)
@@ -263,7 +305,8 @@ class Experiment:
     """One idea tried; number 0 is the baseline. Fields that are not known yet are empty or None.
 
     ``env`` holds the overrides in force: those of the commits it builds on and its own.
-    ``added_lines`` and ``removed_lines`` count its change of the script, fixes included.
+    ``sources`` maps every editable file to the sha256 of its text, ``source_digest`` stands for all
+    of them. ``added_lines`` and ``removed_lines`` count its changes, fixes included.
     """
 
     number: int
@@ -273,6 +316,7 @@ class Experiment:
     commit: str = ""
     parent_commit: str = ""
     source_digest: str = ""
+    sources: Mapping[str, str] = field(factory=dict, converter=_mapping)
     runs: tuple[Run, ...] = field(default=(), converter=_tuple)
     metrics: Mapping[str, float] = field(factory=dict, converter=_mapping)
     violations: tuple[Violation, ...] = field(default=(), converter=_tuple)
@@ -314,13 +358,17 @@ class Candidate:
 
 @frozen(kw_only=True)
 class Backtrack:
-    """A rule's answer to a signal: go back to the commit of ``to_experiment`` unless it is None."""
+    """A rule's answer to a signal: go back to the commit of ``to_experiment`` unless it is None.
+
+    ``experiments`` is the proof: recorded as given.
+    """
 
     signal: Signal = field(converter=Signal)
     reason: str
     rule: str = ""
     to_experiment: int | None = None
     direction: str | None = None
+    experiments: tuple[int, ...] = field(default=(), converter=_tuple)
 
 
 @frozen(kw_only=True)

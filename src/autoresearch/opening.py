@@ -52,14 +52,15 @@ def start(
     log = store_of(root)
     campaign = Campaign(root, free, log, loaded.config)
     with log.writer(free) as writer:
-        log.sources.put(ground.script)
+        for text in ground.files.values():
+            log.sources.put(text)
         writer.append(
             events.CampaignStarted(
                 tag=free,
                 branch=campaign.lab.branch,
                 base_commit=ground.base,
                 script=loaded.config.script,
-                script_digest=digest(ground.script),
+                script_digest=digest(ground.files[loaded.config.script]),
                 metric=loaded.config.metric.name,
                 better=loaded.config.metric.better,
                 config=unstructure(loaded.config),

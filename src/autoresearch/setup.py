@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +15,7 @@ from autoresearch.config import Config
 from autoresearch.cycle.changes import syntax_problem
 from autoresearch.errors import DataError, WorkspaceError
 from autoresearch.git import Git
-from autoresearch.workspace import Lab, check_tag
+from autoresearch.workspace import check_tag, texts_at
 
 FILES = ("results.tsv", "notes.md")
 _REPORTED = ("autoresearch", "duckdb", "numpy", "torch", "sentencepiece", "modal", "openai")
@@ -22,10 +23,10 @@ _REPORTED = ("autoresearch", "duckdb", "numpy", "torch", "sentencepiece", "modal
 
 @frozen(kw_only=True)
 class Ground:
-    """What a campaign will stand on: the base commit and the script's text there."""
+    """What a campaign will stand on: the base commit and its editable files' texts by path."""
 
     base: str
-    script: str
+    files: Mapping[str, str]
 
 
 def free_tag(project: Path, wanted: str | None, today: date) -> str:
@@ -78,14 +79,12 @@ def check_ground(project: Path, config: Config) -> Ground:
     _check_clean(git)
     _check_files(git, project)
     _check_data(project, config)
-    lab = Lab(project=project, tag="check", script=config.script)
-    blob = git.attempt("show", f"{base}:{lab.script}").stdout
-    if "�" in blob:
-        raise WorkspaceError(f"{config.script} is not UTF-8 text; convert it and commit")
-    problem = syntax_problem(config.script, blob)
-    if problem:
-        raise WorkspaceError(problem)
-    return Ground(base=base, script=blob)
+    files = texts_at(git, base, config.script, config.editable)
+    for path, text in files.items():
+        problem = syntax_problem(path, text)
+        if problem:
+            raise WorkspaceError(problem)
+    return Ground(base=base, files=files)
 
 
 def _check_script(git: Git, base: str, script: str) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
+from autoresearch.editable import is_editable
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.model import Idea, Workspace
@@ -22,11 +25,16 @@ RESERVED = frozenset({"journal", "sources", "locks", "manifest.jsonl", "events.d
 
 @frozen(kw_only=True)
 class Lab:
-    """The folder ``.autoresearch/<tag>`` of one campaign: its clone, worktrees and runs."""
+    """The folder ``.autoresearch/<tag>`` of one campaign: its clone, worktrees and runs.
+
+    ``editable`` holds the patterns of the files, besides the script, that an idea may change.
+    """
 
     project: Path
     tag: str
     script: str
+    editable: tuple[str, ...] = ()
+    _texts: dict[str, Mapping[str, str]] = field(factory=dict, eq=False, repr=False, init=False)
 
     @property
     def folder(self) -> Path:
@@ -50,7 +58,7 @@ class Lab:
     def create(self, base: str) -> None:
         """Clone the project and start the branch at commit ``base``, in both repositories.
 
-        Safe to repeat after an interruption: an unfinished clone is made anew.
+        Safe to repeat after an interruption: an unfinished clone is made again.
         """
         ready = self.folder / "lab" / "autoresearch-ready"
         if not ready.exists():
@@ -61,7 +69,7 @@ class Lab:
                 str(self.project), "lab",
             )  # fmt: skip
             self.clone.run("remote", "remove", "origin")
-            # Somebody's settings may hide refs from fetches; ours have to come back.
+            # Somebody's settings may hide refs from fetches; the lab's have to come back.
             self.clone.run("config", "transfer.hideRefs", "!refs")
             self.clone.run("update-ref", f"refs/heads/{self.branch}", base)
             self.clone.run("checkout", "--quiet", "--detach", base)
@@ -69,99 +77,197 @@ class Lab:
         if Git(self.project).commit_of(f"refs/heads/{self.branch}") is None:
             Git(self.project).run("update-ref", f"refs/heads/{self.branch}", base)
 
-    def script_at(self, commit: str) -> str:
-        """Return the text of the script in a commit, with its own line ends."""
-        done = self.clone.attempt("show", f"{commit}:{self.script}")
-        if done.returncode != 0:
-            raise WorkspaceError(
-                f"{self.script} is not in commit {commit[:7]}; commit it, or name another script"
-            )
-        return done.stdout
+    def files_at(self, commit: str) -> Mapping[str, str]:
+        """Return the text of every editable file in a commit, by path, with its own line ends.
+
+        Raises WorkspaceError when the script is not there or a file is not UTF-8 text.
+        """
+        if commit not in self._texts:
+            if len(self._texts) > 3:
+                self._texts.clear()  # what is asked for again: pristine, head, the newest
+            self._texts[commit] = texts_at(self.clone, commit, self.script, self.editable)
+        return self._texts[commit]
+
+    def workspace(self, number: int) -> Workspace:
+        """Return where experiment ``number`` happens, whether or not it is there."""
+        return Workspace(
+            path=self.folder / "work" / str(number),
+            script=self.script,
+            project=self.project,
+            editable=self.editable,
+        )
 
     def worktree(self, number: int, commit: str) -> Workspace:
         """Return a clean worktree of experiment ``number`` that stands at ``commit``."""
-        path = self.folder / "work" / str(number)
-        if not (path / ".git").exists():
-            shutil.rmtree(path, ignore_errors=True)
+        made = self.workspace(number)
+        add = ("worktree", "add", "--quiet", "--force", "--detach", str(made.path), commit)
+        if (made.path / ".git").exists():
+            git = Git(made.path)
+            git.run("reset", "--quiet", "--hard", commit)
+            git.run("clean", "--quiet", "-ffdx")
+            return made
+        shutil.rmtree(made.path, ignore_errors=True)
+        if self.clone.attempt(*add).returncode != 0:
             self.clone.run("worktree", "prune")
-            self.clone.run("worktree", "add", "--quiet", "--force", "--detach", str(path), commit)
-        git = Git(path)
-        git.run("reset", "--quiet", "--hard", commit)
-        git.run("clean", "--quiet", "-ffdx")
-        return Workspace(path=path, script=self.script, project=self.project)
+            self.clone.run(*add)
+        return made
 
     def drop_worktree(self, number: int) -> None:
         """Remove the worktree of a decided experiment; its commit stays."""
-        path = self.folder / "work" / str(number)
-        self.clone.attempt("worktree", "remove", "--force", "--force", str(path))
-        shutil.rmtree(path, ignore_errors=True)
+        path = self.workspace(number).path
+        if path.exists():
+            self.clone.attempt("worktree", "remove", "--force", "--force", str(path))
+            shutil.rmtree(path, ignore_errors=True)
 
     def apply(self, idea: Idea, workspace: Workspace) -> None:
-        """Write the idea's source or patch into the worktree; environment overrides need nothing.
+        """Write the idea's texts or patch into the worktree; environment overrides need nothing.
 
         Raises WorkspaceError when a patch does not apply.
         """
-        if idea.source is not None:
-            workspace.script_path.write_bytes(idea.source.encode("utf-8"))
-        elif idea.patch is not None:
-            patch = idea.patch if idea.patch.endswith("\n") else idea.patch + "\n"
-            done = Git(workspace.path).attempt("apply", "--recount", "-", stdin=patch)
-            if done.returncode != 0:
-                said = done.stderr.strip().splitlines() or ["no message"]
-                raise WorkspaceError(
-                    f"the patch does not apply: {said[-1]}; make it anew from head"
-                )
+        texts = idea.texts(self.script)
+        for path, text in texts.items():
+            _refuse_links(workspace, path)
+            target = workspace.path / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(text.encode("utf-8"))
+        if idea.patch is None or texts:
+            return
+        patch = idea.patch if idea.patch.endswith("\n") else idea.patch + "\n"
+        done = Git(workspace.path).attempt("apply", "--recount", "-", stdin=patch)
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines() or ["no message"]
+            raise WorkspaceError(
+                f"the patch does not apply: {said[-1]}; make the patch again from head"
+            )
 
-    def changed_files(self, workspace: Workspace) -> tuple[str, ...]:
-        """Return the paths in the worktree that differ from its commit, new files included."""
+    def as_patch(self, before: Mapping[str, str], after: Mapping[str, str]) -> str:
+        """Return the unified diff that turns the texts of files into new ones, by path.
+
+        Raises WorkspaceError when nothing differs or a file may not be changed.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            for side, texts in (("a", before), ("b", {**before, **after})):
+                root = Workspace(path=Path(folder, side), script=self.script, project=self.project)
+                for path in texts:
+                    if not evolve(root, editable=self.editable).allows(path):
+                        raise WorkspaceError(f"{path} may not be changed; it is not editable")
+                self.apply(Idea(direction="", description="", hypothesis="", files=texts), root)
+            asked = ("diff", "--no-index", "--no-prefix", "--no-ext-diff", "--no-color", "a", "b")
+            patch = Git(Path(folder)).attempt(*asked).stdout
+        if not patch:
+            raise WorkspaceError("the idea changes nothing; propose a change of the script")
+        return patch
+
+    def changed_files(self, workspace: Workspace) -> Mapping[str, str | None]:
+        """Return what differs from the worktree's commit: path to new text, None when deleted.
+
+        Raises WorkspaceError for a file that an idea may not change, in its place or by its kind.
+        """
         listed = Git(workspace.path).run("status", "--porcelain", "--no-renames", "-z", "-uall")
-        return tuple(sorted(entry[3:] for entry in listed.split("\0") if entry))
+        paths = sorted(entry[3:] for entry in listed.split("\0") if entry)
+        outside = [path for path in paths if not workspace.allows(path)]
+        if outside:
+            scope = ", ".join(dict.fromkeys((self.script, *self.editable)))
+            raise WorkspaceError(f"the idea changes {outside[0]}; only {scope} may change")
+        return {path: _text_in(workspace, path) for path in paths}
 
-    def commit(self, number: int, workspace: Workspace, message: str) -> str:
-        """Commit the script in the worktree, move the branch to it, and show both to the user."""
+    def commit(self, number: int, workspace: Workspace, paths: Sequence[str], message: str) -> str:
+        """Commit files of the worktree under the experiment's ref, and return the commit."""
         git = Git(workspace.path)
-        git.run("add", "--", self.script)
+        if paths:
+            git.run("add", "--", *paths)
         git.run("commit", "--quiet", "--allow-empty", "--no-verify", "--file=-", stdin=message)
-        commit = git.run("rev-parse", "HEAD")
+        commit = git.head()
         self.clone.run("update-ref", self.ref(number), commit)
-        self.move_branch(commit)
         return commit
 
     def keep(self, number: int, commit: str) -> None:
         """Make the commit of an experiment reachable for ever."""
         self.clone.run("update-ref", self.ref(number), commit)
-        self.publish()
 
-    def commit_in(self, workspace: Workspace) -> str:
-        """Return the commit at which a worktree stands."""
-        return Git(workspace.path).run("rev-parse", "HEAD")
-
-    def move_branch(self, commit: str) -> None:
-        """Make ``commit`` the tip of the branch (git reset --hard without a checkout)."""
-        self.clone.run("update-ref", f"refs/heads/{self.branch}", commit)
-        self.publish()
-
-    def publish(self) -> None:
-        """Bring the branch and every tried commit into the user's repository.
+    def move_branch(self, commit: str, known: Callable[[str], bool]) -> str:
+        """Make ``commit`` the tip of the branch, here and in the user's repository.
 
         A branch that the user has checked out is left where it is, so that the checkout does not
-        change under their hands; its commits arrive under ``refs/autoresearch`` all the same.
+        change under their hands. A tip that the campaign does not ``know`` is the user's own
+        commit: it is kept under a ref of its own. Returns that ref, or an empty string.
         """
-        user = Git(self.project)
-        specs = [f"+refs/autoresearch/{self.tag}/*:refs/autoresearch/{self.tag}/*"]
         head = f"refs/heads/{self.branch}"
-        if head not in _checked_out(user):
-            specs.append(f"+{head}:{head}")
-        user.run(
+        shape = "%(objectname) %(worktreepath)"
+        tip, _, place = (
+            Git(self.project).run("for-each-ref", f"--format={shape}", head).partition(" ")
+        )
+        self.clone.run("update-ref", head, commit)
+        if tip == commit or place:
+            return ""
+        kept = "" if not tip or known(tip) else f"refs/autoresearch/{self.tag}/user/{tip[:12]}"
+        if kept:
+            Git(self.project).run("update-ref", kept, tip)
+        self.publish(f"+{head}:{head}")
+        return kept
+
+    def publish(self, *more: str) -> None:
+        """Bring every tried commit into the user's repository, and what ``more`` refspecs name."""
+        refs = f"refs/autoresearch/{self.tag}/*"
+        Git(self.project).run(
             "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc",
             "--update-shallow",
-            str(self.folder / "lab"), *specs,
+            str(self.folder / "lab"), f"+{refs}:{refs}", *more,
         )  # fmt: skip
 
 
-def _checked_out(user: Git) -> set[str]:
-    lines = user.run("worktree", "list", "--porcelain").splitlines()
-    return {line.removeprefix("branch ") for line in lines if line.startswith("branch ")}
+def texts_at(git: Git, commit: str, script: str, editable: Sequence[str]) -> Mapping[str, str]:
+    """Return the text of the script and of every other editable file in a commit, by path.
+
+    Raises WorkspaceError for a script or a pattern that the commit does not have, and for a file
+    that is a link or not UTF-8 text.
+    """
+    listed = git.run("ls-tree", "-r", "-z", "--full-tree", commit).split("\0")
+    entries = [entry.partition("\t") for entry in listed if entry]
+    chosen = {p: told for told, _, p in entries if p == script or is_editable(p, editable)}
+    if script not in chosen:
+        raise WorkspaceError(
+            f"{script} is not in commit {commit[:7]}; commit it, or name another script"
+        )
+    for pattern in editable:
+        if not any(is_editable(path, (pattern,)) for path in chosen):
+            raise WorkspaceError(
+                f"editable {pattern!r} matches no file of commit {commit[:7]}; commit one or "
+                "correct the pattern"
+            )
+    for path, told in chosen.items():
+        if not told.startswith("100"):
+            raise WorkspaceError(f"{path} is not a plain file in commit {commit[:7]}; replace it")
+    texts = git.blobs(told.split()[2] for told in chosen.values())
+    return {path: _decoded(path, data) for path, data in zip(chosen, texts, strict=True)}
+
+
+def _decoded(path: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise WorkspaceError(f"{path} is not UTF-8 text; convert it and commit") from None
+
+
+def _text_in(workspace: Workspace, path: str) -> str | None:
+    _refuse_links(workspace, path)
+    target = workspace.path / path
+    if not target.exists():
+        return None
+    if not target.is_file():
+        raise WorkspaceError(f"the idea turns {path} into something other than a file")
+    return _decoded(path, target.read_bytes())
+
+
+def _refuse_links(workspace: Workspace, path: str) -> None:
+    # A text written through a link lands wherever the link points.
+    target = workspace.path / path
+    for place in (target, *target.parents):
+        if place == workspace.path:
+            return
+        if place.is_symlink():
+            raise WorkspaceError(f"{path} leads through a symbolic link; change plain files only")
+    raise WorkspaceError(f"{path} leads out of the repository; name a file inside it")
 
 
 def check_tag(tag: str) -> str:

@@ -153,7 +153,7 @@ def test_missing_import_is_mended_and_run_again(campaign: Go) -> None:
     assert mended.fixes == 1
     assert len(mended.runs) == 2
     assert mended.verdict is Verdict.KEEP
-    assert "import math\n" in made.lab.script_at(mended.commit)
+    assert "import math\n" in made.lab.files_at(mended.commit)["train.py"]
 
 
 class _Counting:

@@ -36,7 +36,7 @@ def test_no_idea_is_a_violation(
         if idea is None:
             break
         assert idea.source is not None
-        edit = change(source, idea.source, idea=idea, files=("train_gpt.py",))
+        edit = change(source, idea.source, idea=idea, files={"train_gpt.py": idea.source})
         found = audit_change(edit, allowed=("train_gpt.py",), limit=16_000_000)
         assert not [item for item in found if item.blocks], idea.description
         told.tell(events.IdeaDropped(idea=idea.id, reason="a test wants another"))

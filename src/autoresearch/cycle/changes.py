@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import evolve
 
 from autoresearch import events
 from autoresearch.cycle.kit import Kit, digest
 from autoresearch.cycle.proposals import current, drop
+from autoresearch.editable import tree_digest
 from autoresearch.errors import WorkspaceError
 from autoresearch.model import Change, Experiment, Idea, IdeaKind, Violation, Workspace
 from autoresearch.text import one_line
@@ -19,31 +20,27 @@ from autoresearch.text import one_line
 def change(kit: Kit) -> None:
     """Write the idea into a worktree, audit it and commit it; or drop it, saying why."""
     experiment = current(kit)
-    idea = _restored(kit, experiment)
-    workspace = kit.lab.worktree(experiment.number, kit.head_commit())
-    before = workspace.read_script()
+    before, parent = kit.files_at_head(), kit.head_commit()
     try:
-        idea = _with_code(kit, idea, workspace)
+        workspace = kit.lab.worktree(experiment.number, parent)
+        idea = _with_code(kit, _restored(kit, experiment), workspace)
         kit.lab.apply(idea, workspace)
-        _check_still_a_file(workspace)
-        after = workspace.read_script()
-        _check_scope(kit, idea, workspace, before != after)
+        made = _as_change(kit, idea, before, kit.lab.changed_files(workspace))
     except (WorkspaceError, OSError, UnicodeError) as error:
         _reject(kit, str(error))
         return
-    problem = syntax_problem(kit.lab.script, after)
+    problem = _problem(kit, made)
     if problem:
         _reject(kit, problem)
         return
-    made = _as_change(kit, idea, before, after)
-    _record_change(kit, made)
+    _record_change(kit, made, before)
     findings = kit.plugins.audit_change(made, workspace)
     blocking = [item for item in findings if item.blocks]
     if blocking:
         _refuse(kit, blocking)
         return
     _record_passed(kit, findings)
-    commit(kit, idea, workspace, after)
+    commit(kit, made, workspace, parent)
 
 
 def adopt_baseline(kit: Kit) -> None:
@@ -51,68 +48,85 @@ def adopt_baseline(kit: Kit) -> None:
     assert kit.history.started is not None
     base = kit.history.started.base_commit
     kit.lab.keep(0, base)
+    kit.publish()
     kit.recorder.record(
         events.CommitMade(
             experiment=0,
             commit=base,
             parent=base,
             ref=kit.lab.ref(0),
-            source_digest=digest(kit.script_at(base)),
+            source_digest=current(kit).source_digest,
         )
     )
 
 
-def mend(kit: Kit, idea: Idea) -> bool:
-    """Let a plugin mend the crash that ``idea`` describes and commit it; False when none can."""
+def fix(kit: Kit, idea: Idea) -> bool:
+    """Let a plugin fix the crash that ``idea`` describes and commit it; False when none can."""
     experiment = current(kit)
     workspace = kit.lab.worktree(experiment.number, experiment.commit)
-    before = workspace.read_script()
-    after = kit.plugins.implement_idea(idea, workspace)
+    before = kit.files_of(experiment)
+    texts = kit.plugins.implement_idea(idea, workspace)
     kit.record_costs()
-    if after is None or after == before or syntax_problem(kit.lab.script, after):
+    if not texts:
         return False
-    idea = evolve(idea, source=after)
+    idea = evolve(idea, files=texts)
     kit.lab.apply(idea, workspace)
-    made = _as_change(kit, idea, before, after)
+    made = _as_change(kit, idea, before, kit.lab.changed_files(workspace))
+    if _problem(kit, made):
+        return False
     findings = kit.plugins.audit_change(made, workspace)
     if any(item.blocks for item in findings):
         kit.lab.worktree(experiment.number, experiment.commit)
         return False
-    _record_change(kit, made)
+    _record_change(kit, made, before)
     _record_passed(kit, findings)
-    commit(kit, idea, workspace, after)
+    commit(kit, made, workspace, experiment.commit)
     return True
 
 
 def _restored(kit: Kit, experiment: Experiment) -> Idea:
-    if not experiment.source_digest:
+    """Give an idea back the texts that the log holds of it by digest alone."""
+    digests = dict(experiment.sources)
+    if not digests and experiment.source_digest:
+        digests = {kit.lab.script: experiment.source_digest}
+    if not digests:
         return experiment.idea
-    return evolve(experiment.idea, source=kit.sources.get(experiment.source_digest))
+    return evolve(experiment.idea, files={p: kit.sources.get(name) for p, name in digests.items()})
 
 
 def _with_code(kit: Kit, idea: Idea, workspace: Workspace) -> Idea:
     if idea.has_code:
         return idea
-    source = kit.plugins.implement_idea(idea, workspace)
+    texts = kit.plugins.implement_idea(idea, workspace)
     kit.record_costs()
-    if source is None:
+    if texts is None:
         raise WorkspaceError("no plugin could turn the idea into code; queue it with a patch")
-    return evolve(idea, source=source)
+    return evolve(idea, files=texts)
 
 
-def _check_still_a_file(workspace: Workspace) -> None:
-    # The next idea would be written through a link, to wherever it points.
-    path = workspace.script_path
-    if path.is_symlink() or not path.is_file():
-        raise WorkspaceError(f"the idea leaves no plain file {workspace.script}; change its text")
+def _as_change(
+    kit: Kit, idea: Idea, before: Mapping[str, str], files: Mapping[str, str | None]
+) -> Change:
+    script = kit.lab.script
+    gone = [path for path, text in files.items() if text is None]
+    if gone:
+        raise WorkspaceError(f"the idea deletes {gone[0]}; an idea changes files or adds some")
+    new = {path: text for path, text in files.items() if text is not None}
+    return Change(
+        idea=idea,
+        before=before[script],
+        after=new.get(script, before[script]),
+        files=new,
+        pristine=kit.pristine()[script],
+        originals={path: before[path] for path in new if path in before},
+    )
 
 
-def _check_scope(kit: Kit, idea: Idea, workspace: Workspace, differs: bool) -> None:
-    outside = [path for path in kit.lab.changed_files(workspace) if path != kit.lab.script]
-    if outside:
-        raise WorkspaceError(f"the idea changes {outside[0]}; only {kit.lab.script} may change")
-    if not differs and not idea.env:
-        raise WorkspaceError("the idea changes nothing; propose a change of the script")
+def _problem(kit: Kit, made: Change) -> str | None:
+    if not made.files and (not made.idea.env or made.idea.kind is IdeaKind.FIX):
+        return f"the idea changes nothing; propose a change of {kit.lab.script}"
+    problems = (syntax_problem(path, text) for path, text in made.files.items())
+    return next((problem for problem in problems if problem), None)
 
 
 def _reject(kit: Kit, reason: str) -> None:
@@ -140,26 +154,20 @@ def syntax_problem(script: str, text: str) -> str | None:
     return None
 
 
-def _record_change(kit: Kit, made: Change) -> None:
-    kit.sources.put(made.after)
-    added, removed = _lines(made.before, made.after)
+def _record_change(kit: Kit, made: Change, before: Mapping[str, str]) -> None:
+    sources = kit.store({**before, **made.files})
+    changed = [_lines(made.originals.get(path, ""), text) for path, text in made.files.items()]
     kit.recorder.record(
         events.ChangeApplied(
             experiment=current(kit).number,
-            source_digest=digest(made.after),
-            parent_digest=digest(made.before),
-            files=made.files,
-            added_lines=added,
-            removed_lines=removed,
+            source_digest=tree_digest(sources),
+            parent_digest=tree_digest({path: digest(text) for path, text in before.items()}),
+            files=tuple(made.files),
+            added_lines=sum(added for added, _ in changed),
+            removed_lines=sum(removed for _, removed in changed),
+            sources=sources,
         )
     )
-
-
-def _as_change(kit: Kit, idea: Idea, before: str, after: str) -> Change:
-    assert kit.history.started is not None
-    pristine = kit.script_at(kit.history.started.base_commit)
-    files = (kit.lab.script,) if before != after else ()
-    return Change(idea=idea, before=before, after=after, files=files, pristine=pristine)
 
 
 def _lines(before: str, after: str) -> tuple[int, int]:
@@ -185,25 +193,29 @@ def _failed(number: int, item: Violation) -> events.AuditFailed:
     )
 
 
-def commit(kit: Kit, idea: Idea, workspace: Workspace, after: str) -> None:
+def commit(kit: Kit, made: Change, workspace: Workspace, parent: str) -> None:
     """Commit the change with the log's head in its trailer, and record the commit."""
     number = current(kit).number
-    parent = kit.lab.commit_in(workspace)
-    made = kit.lab.commit(number, workspace, _message(kit, idea, number))
+    done = kit.lab.commit(number, workspace, tuple(made.files), _message(kit, made.idea, number))
+    kit.publish()
     kit.recorder.record(
         events.CommitMade(
             experiment=number,
-            commit=made,
+            commit=done,
             parent=parent,
             ref=kit.lab.ref(number),
-            source_digest=digest(after),
+            source_digest=current(kit).source_digest,
         )
     )
 
 
 def _message(kit: Kit, idea: Idea, number: int) -> str:
     fix = "fix: " if idea.kind is IdeaKind.FIX else ""
-    env = "".join(f"Autoresearch-Env: {key}={value}\n" for key, value in sorted(idea.env.items()))
+    env = "".join(
+        # One line each: a value with a line break could pose as a trailer of its own.
+        f"Autoresearch-Env: {one_line(f'{key}={value}')}\n"
+        for key, value in sorted(idea.env.items())
+    )
     return (
         f"Experiment {number}: {fix}{one_line(idea.description, 100)}\n\n"
         f"{one_line(idea.hypothesis, 500)}\n\n"

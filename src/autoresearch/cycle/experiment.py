@@ -83,7 +83,7 @@ def _mended(kit: Kit, output: RunOutput) -> bool:
         generator=experiment.idea.generator,
         kind=IdeaKind.FIX,
     )
-    if not changes.mend(kit, idea):
+    if not changes.fix(kit, idea):
         return False
     attempt = experiment.fixes + 1
     kit.tell(f"experiment {experiment.number}: mended ({problem}), attempt {attempt}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from attrs import frozen
@@ -13,11 +13,14 @@ from attrs import frozen
 from autoresearch import events
 from autoresearch.config import Config
 from autoresearch.cycle.recorder import Recorder
+from autoresearch.editable import listing
 from autoresearch.errors import WorkspaceError
 from autoresearch.history import History
 from autoresearch.log import SourceStore
+from autoresearch.model import Experiment
 from autoresearch.plugins import Plugins
 from autoresearch.projections import Projection
+from autoresearch.text import one_line
 from autoresearch.workspace import Lab
 
 Tell = Callable[[str], None]
@@ -67,9 +70,44 @@ class Kit:
         head = self.history.head
         return {} if head is None else dict(self.history.experiments[head].env)
 
-    def script_at(self, commit: str) -> str:
-        """Return the text of the script in a commit of the lab."""
-        return self.lab.script_at(commit)
+    def pristine(self) -> Mapping[str, str]:
+        """Return the texts of the editable files that the campaign started from, by path."""
+        assert self.history.started is not None
+        return self.lab.files_at(self.history.started.base_commit)
+
+    def files_at_head(self) -> Mapping[str, str]:
+        """Return the texts of the editable files that the next idea builds on, by path."""
+        head = self.history.head
+        return self.pristine() if head is None else self.files_of(self.history.experiments[head])
+
+    def files_of(self, experiment: Experiment) -> Mapping[str, str]:
+        """Return the texts of the editable files that an experiment tried, by path."""
+        if experiment.sources:
+            return {path: self.sources.get(name) for path, name in experiment.sources.items()}
+        return self.lab.files_at(experiment.commit)  # recorded before there were several files
+
+    def store(self, texts: Mapping[str, str]) -> dict[str, str]:
+        """Keep texts in the store, and the list of them where they are several; return digests."""
+        digests = {path: digest(text) for path, text in texts.items()}
+        for text in texts.values():
+            self.sources.put(text)
+        if len(digests) > 1:
+            self.sources.put(listing(digests))
+        return digests
+
+    def is_tried(self, commit: str) -> bool:
+        """Return whether a commit is one that the campaign made or started from."""
+        started = self.history.started
+        if started is not None and started.base_commit == commit:
+            return True
+        return any(item.commit == commit for item in reversed(self.history.experiments))
+
+    def publish(self) -> None:
+        """Show the user the tried commits; where that fails, tell it and try at the next step."""
+        try:
+            self.lab.publish()
+        except WorkspaceError as error:
+            self.tell(f"{one_line(str(error), 500)} (the next step tries to publish again)")
 
     def record_costs(self) -> None:
         """Record what plugins spent on language models since the last time."""

@@ -75,19 +75,25 @@ class Loop:
         kit = self.kit
         if kit.history.current is None and kit.history.experiments:
             self._signals()
-            kit.lab.move_branch(kit.head_commit())
+            kept = kit.lab.move_branch(kit.head_commit(), kit.is_tried)
+            if kept:
+                kit.tell(f"your own commit on {kit.lab.branch} is kept as {kept}")
             kit.lab.drop_worktree(len(kit.history.experiments) - 1)
         kit.project_files()
         kit.recorder.fold()
 
     def _signals(self) -> None:
-        kit = self.kit
-        for _ in range(8):
+        """Hear each of the signals once; head moves once at the most for one decision."""
+        kit, moved = self.kit, False
+        for _ in Signal:
             answer = kit.plugins.backtrack(kit.history)
             if answer is None or not self._is_new(answer):
                 return
+            if answer.to_experiment is not None and moved:
+                return  # two rules that disagree would send head to and fro
             kit.tell(f"{answer.signal.value.replace('_', ' ')}: {answer.reason}")
             self._follow(answer)
+            moved |= answer.to_experiment is not None
 
     def _is_new(self, answer: Backtrack) -> bool:
         history = self.kit.history
@@ -107,29 +113,21 @@ class Loop:
             self._go_back(answer, answer.to_experiment)
 
     def _abandon(self, answer: Backtrack) -> None:
-        kit = self.kit
-        direction = answer.direction or ""
-        run = []
-        for experiment in kit.history.recent(direction):
-            if experiment.verdict is Verdict.KEEP:
-                break
-            run.append(experiment.number)
-        kit.recorder.record(
+        self.kit.recorder.record(
             events.DirectionDeclaredDead(
-                direction=direction,
+                direction=answer.direction or "",
                 reason=one_line(answer.reason, 500),
-                experiments=tuple(sorted(run)),
+                experiments=answer.experiments,
                 rule=answer.rule,
             )
         )
 
     def _declare_plateau(self, answer: Backtrack) -> None:
-        kit = self.kit
-        window = kit.config.rules.plateau_experiments
-        numbers = tuple(item.number for item in kit.history.decided[-window:])
-        kit.recorder.record(
+        self.kit.recorder.record(
             events.PlateauDeclared(
-                experiments=numbers, reason=one_line(answer.reason, 500), rule=answer.rule
+                experiments=answer.experiments or (len(self.kit.history.experiments) - 1,),
+                reason=one_line(answer.reason, 500),
+                rule=answer.rule,
             )
         )
         self._notify("stuck", f"plateau: {answer.reason}")
@@ -144,6 +142,7 @@ class Loop:
                 commit=target.commit,
                 reason=one_line(answer.reason, 500),
                 rule=answer.rule,
+                experiments=answer.experiments,
             )
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+from attrs import asdict
+
 from autoresearch import events
 from autoresearch.cycle.kit import Kit, digest
 from autoresearch.history import History
@@ -14,10 +16,7 @@ from autoresearch.text import one_line
 
 def propose_baseline(kit: Kit) -> None:
     """Make experiment 0: the script as it is."""
-    assert kit.history.started is not None
-    commit = kit.history.started.base_commit
-    text = kit.script_at(commit)
-    kit.sources.put(text)
+    sources = kit.store(kit.pristine())
     kit.recorder.record(
         events.IdeaProposed(
             experiment=0,
@@ -27,7 +26,8 @@ def propose_baseline(kit: Kit) -> None:
             hypothesis="the unchanged script gives the score that every change is measured against",
             generator="protocol",
             risk="none: nothing is changed",
-            source_digest=digest(text),
+            source_digest=sources[kit.lab.script],
+            sources=sources,
         ),
     )
 
@@ -50,15 +50,14 @@ def review_memory(kit: Kit) -> None:
 def propose(kit: Kit) -> bool:
     """Ask the generators for the next experiment; False when none has an idea."""
     history = kit.history
-    source = kit.script_at(kit.head_commit())
+    files = kit.files_at_head()
     seed = f"{history.campaign}/{history.next_number}/{len(history.rejected)}"
-    idea = kit.plugins.propose_idea(history, source, Random(seed))
+    idea = kit.plugins.propose_idea(history, files[kit.lab.script], Random(seed), files)
     kit.record_costs()
     if idea is None:
         return False
     number = history.next_number
-    if idea.source is not None:
-        kit.sources.put(idea.source)
+    sources = kit.store(idea.texts(kit.lab.script))
     kit.recorder.record(
         events.IdeaProposed(
             experiment=number,
@@ -74,8 +73,10 @@ def propose(kit: Kit) -> bool:
             env=dict(idea.env),
             predicted=idea.predicted,
             expected_gain=idea.expected_gain,
-            source_digest=None if idea.source is None else digest(idea.source),
+            source_digest=sources.get(kit.lab.script),
             patch=idea.patch,
+            sources=sources,
+            changes=tuple(asdict(item) for item in idea.changes),
         )
     )
     _hear_objections(kit, idea, number)

@@ -102,8 +102,7 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
 def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspace]:
     experiment = kit.history.experiments[asked.experiment]
     commit = experiment.commit or kit.head_commit()
-    path = kit.lab.folder / "work" / str(asked.experiment)
-    workspace = Workspace(path=path, script=kit.lab.script, project=kit.lab.project)
+    workspace = kit.lab.workspace(asked.experiment)
     if not workspace.script_path.exists():
         workspace = kit.lab.worktree(asked.experiment, commit)
     names = {

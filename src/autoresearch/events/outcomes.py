@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autoresearch.events.registry import Event, doc, event, experiment_number, run_name
+from autoresearch.events.registry import Event, doc, event, experiment_number, grown, run_name
 
 # --- runs -----------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class PlateauDeclared(Event):
     rule: str = doc("plugin that declared it", default="")
 
 
-@event("backtracked")
+@event("backtracked", version=2, upcasters=[grown])
 class Backtracked(Event):
     """The branch went back to a known-good commit."""
 
@@ -173,6 +173,7 @@ class Backtracked(Event):
     commit: str = doc("commit that is head again")
     reason: str = doc("what went wrong")
     rule: str = doc("plugin that asked for it", default="")
+    experiments: tuple[int, ...] = doc("experiments that proved it", default=())
 
 
 # --- money, plugins, people -----------------------------------------------------------------

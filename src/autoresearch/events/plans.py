@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autoresearch.events.registry import Event, doc, event, experiment_number
+from autoresearch.events.registry import Event, doc, event, experiment_number, grown
+
+_SOURCES = "file to the sha256 of its text; the texts are in sources"
+_CHANGES = "values it changes: name, old, new, and file (empty for the script)"
 
 # --- the campaign ---------------------------------------------------------------------------
 
@@ -55,7 +58,7 @@ class MemoryReviewed(Event):
     head_hash: str = doc("hash of the newest event read", default="")
 
 
-@event("idea_queued")
+@event("idea_queued", version=2, upcasters=[grown])
 class IdeaQueued(Event):
     """Somebody put an idea into the queue."""
 
@@ -67,9 +70,10 @@ class IdeaQueued(Event):
     expected_gain: float | None = doc("expected improvement", unit="metric", default=None)
     patch: str | None = doc("unified diff, where the idea brings one", default=None)
     env: Mapping[str, str] = doc("environment overrides", factory=dict)
+    changes: tuple[Mapping[str, Any], ...] = doc(_CHANGES, default=())
 
 
-@event("idea_proposed")
+@event("idea_proposed", version=2, upcasters=[grown])
 class IdeaProposed(Event):
     """An idea generator answered and the idea became an experiment."""
 
@@ -87,9 +91,11 @@ class IdeaProposed(Event):
     predicted: float | None = doc("metric expected", unit="metric", default=None)
     expected_gain: float | None = doc("expected improvement", unit="metric", default=None)
     source_digest: str | None = doc(
-        "sha256 of the source it brings; the text is in sources", default=None
+        "sha256 of the script that it brings; the text is in sources", default=None
     )
     patch: str | None = doc("unified diff, where the idea brings one", default=None)
+    sources: Mapping[str, str] = doc(f"files it brings: {_SOURCES}", factory=dict)
+    changes: tuple[Mapping[str, Any], ...] = doc(_CHANGES, default=())
 
 
 @event("idea_objected")
@@ -128,16 +134,20 @@ class ReasoningRecorded(Event):
 # --- the change -----------------------------------------------------------------------------
 
 
-@event("change_applied")
+@event("change_applied", version=2, upcasters=[grown])
 class ChangeApplied(Event):
     """The idea was written into the worktree."""
 
     experiment: int = experiment_number()
-    source_digest: str = doc("sha256 of the script after the change; the text is in sources")
-    parent_digest: str = doc("sha256 of the script before")
+    source_digest: str = doc(
+        "sha256 of the script after the change, or of the list of all editable files where there "
+        "are several; the text is in sources"
+    )
+    parent_digest: str = doc("the same before the change")
     files: tuple[str, ...] = doc("files that differ", default=())
     added_lines: int = doc("lines added", unit="lines", default=0)
     removed_lines: int = doc("lines removed", unit="lines", default=0)
+    sources: Mapping[str, str] = doc(f"every editable file: {_SOURCES}", factory=dict)
 
 
 @event("change_rejected")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import attrs
@@ -43,8 +43,7 @@ def run_name() -> Any:
 def _read_only(_: type[Any], fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
     """A fact is handed to plugins, so its tables are as frozen as itself."""
     return [
-        item.evolve(converter=freeze) if str(item.type).startswith("Mapping") else item
-        for item in fields
+        item.evolve(converter=freeze) if "Mapping" in str(item.type) else item for item in fields
     ]
 
 
@@ -53,13 +52,34 @@ def _read_only(_: type[Any], fields: list[attrs.Attribute[Any]]) -> list[attrs.A
     frozen_default=True,
     field_specifiers=(field, doc, experiment_number, run_name),
 )
-def event(name: str, version: int = 1) -> Callable[[type[T]], type[T]]:
-    """Register a class as the fact ``name``; the name is what the log stores."""
+def event(
+    name: str, version: int = 1, upcasters: Sequence[Callable[[Payload], Payload]] = ()
+) -> Callable[[type[T]], type[T]]:
+    """Register a class as the fact ``name``; the name is what the log stores.
+
+    ``upcasters`` lift a payload of version 1 to 2, of 2 to 3, and so on.
+    """
 
     def register(cls: type[T]) -> type[T]:
         made = attrs.frozen(kw_only=True, field_transformer=_read_only)(cls)
         made.type_name, made.schema_version = name, version
         EVENT_TYPES[name] = made
+        UPCASTERS.update({(name, old): lift for old, lift in enumerate(upcasters, start=1)})
         return made
 
     return register
+
+
+def grown(payload: Payload) -> Payload:
+    """Lift a payload to a version that only has more fields, each with a default."""
+    return payload
+
+
+def renamed(**names: str) -> Callable[[Payload], Payload]:
+    """Return the upcaster of a version in which fields have other names: new=old."""
+
+    def lift(payload: Payload) -> Payload:
+        new_of = {old: new for new, old in names.items()}
+        return {new_of.get(key, key): value for key, value in payload.items()}
+
+    return lift

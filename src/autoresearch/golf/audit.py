@@ -71,7 +71,7 @@ def audit_change(
     ``allowed`` are the files that an experiment may touch, relative to the repository; ``env`` are
     the settings that a person gave the whole campaign, which decide about the size.
     """
-    scope = tuple(audit_files(change.files, allowed))
+    scope = tuple(audit_files(tuple(change.files), allowed))
     found = audit_source(
         change.after,
         pristine=change.before or change.pristine or None,

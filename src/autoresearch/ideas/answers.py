@@ -49,7 +49,9 @@ def read(text: str, ground: Ground) -> Idea:
     source, env = _code(answer, ground.source, ground.fixed)
     gain = _number(answer, "expected_gain", 0.0, ground.history)
     idea = Idea(
-        **words,
+        direction=words["direction"],
+        description=words["description"],
+        hypothesis=words["hypothesis"],
         generator=ground.generator,
         evidence=_texts(answer.get("evidence")),
         cites=_cites(answer.get("cites"), ground.history),
@@ -212,6 +214,6 @@ def _is_number(text: str, kind: str) -> bool:
 
 
 def _must_be_new(idea: Idea, history: History) -> None:
-    tried = idea.source is not None and digest(idea.source) in history.tried
+    tried = idea.source is not None and digest(idea.source) in history.tried_sources
     if tried or idea.id in history.tried or idea.id in refused(history):
         _refuse(f"{idea.description!r} was tried before; propose something new")

@@ -77,7 +77,7 @@ def _idea(
         for item in direction.settings
     }
     changed = with_values(source, values)
-    if changed == source or digest(changed) in history.tried:
+    if changed == source or digest(changed) in history.tried_sources:
         return None
     changes = {name: (present[name].value, new) for name, new in values.items()}
     best = history.best

@@ -39,6 +39,7 @@ def as_idea(queued: QueuedIdea, history: History) -> Idea:
         cites=(best.number if best is not None else 0,),
         patch=queued.patch,
         env=queued.env,
+        changes=queued.changes,
         predicted=_predicted(queued, history),
         expected_gain=queued.expected_gain,
     )

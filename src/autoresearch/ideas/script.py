@@ -65,7 +65,7 @@ class Plugin:
             if move.direction in history.dead_ends or not table.feasible(move):
                 continue
             changed = with_values(source, move.values)
-            if changed == source or digest(changed) in seen:
+            if changed == source or digest(changed) in history.tried_sources:
                 continue
             idea = wording.idea(move, parameters, changed, history)
             if idea.id not in seen:

@@ -24,8 +24,10 @@ from autoresearch.model import (
     Objection,
     RunHandle,
     Signal,
+    ValueChange,
     Verdict,
     Violation,
+    Workspace,
 )
 from autoresearch.text import one_line
 
@@ -52,6 +54,13 @@ def idea(answer: object, plugin: str) -> Idea:
     for name in ("source", "patch"):
         if getattr(given, name) is not None:
             _words(given, name)
+    if given.files and given.patch is not None:
+        raise NonsenseError("an Idea has both files and a patch; give one of them")
+    _strings("Idea.files", given.files)
+    for path, text in given.files.items():
+        _text(text, f"the new text of {path}")
+    if not all(isinstance(item, ValueChange) for item in given.changes):
+        raise NonsenseError(f"Idea.changes is {given.changes!r}; give ValueChange values")
     _environment(given.env)
     _strings("Idea.evidence", given.evidence)
     if not all(isinstance(number, int) for number in given.cites):
@@ -69,9 +78,16 @@ def objections(answer: object, plugin: str) -> tuple[Objection, ...]:
     return tuple(_signed(item, "reviewer", plugin) for item in many)
 
 
-def source(answer: object, _: str) -> str:
-    """Check the whole new text of the script."""
-    return _text(answer, "the new source of the script")
+def texts(answer: object, _: str, workspace: Workspace) -> Mapping[str, str]:
+    """Check new texts of editable files; plain text is that of the script."""
+    if not isinstance(answer, Mapping):
+        return {workspace.script: _text(answer, "the new text of the script")}
+    _strings("the path of a file", answer)
+    for path, text in answer.items():
+        _text(text, f"the new text of {path}")
+        if not workspace.allows(path):
+            raise NonsenseError(f"{path} may not be changed; it is not among the editable files")
+    return answer
 
 
 def violations(answer: object, _: str) -> tuple[Violation, ...]:

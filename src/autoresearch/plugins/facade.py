@@ -135,9 +135,11 @@ class Plugins:
 
     # --- before the run -----------------------------------------------------------------
 
-    def propose_idea(self, history: History, source: str, rng: Random) -> Idea | None:
+    def propose_idea(
+        self, history: History, source: str, rng: Random, files: Mapping[str, str] | None = None
+    ) -> Idea | None:
         """Return the first idea, or None when no generator has one."""
-        given = {"history": history, "source": source, "rng": rng}
+        given = {"history": history, "source": source, "rng": rng, "files": freeze(files or {})}
         return self._calls.first("propose_idea", answers.idea, given)
 
     def review_idea(self, idea: Idea, history: History) -> tuple[Objection, ...]:
@@ -146,10 +148,11 @@ class Plugins:
         found = self._calls.collect("review_idea", answers.objections, given)
         return tuple(item for _, many in found for item in many)
 
-    def implement_idea(self, idea: Idea, workspace: Workspace) -> str | None:
-        """Return the whole new source of the script, or None when nobody can write it."""
+    def implement_idea(self, idea: Idea, workspace: Workspace) -> Mapping[str, str] | None:
+        """Return the new texts of files by path, or None when no plugin can write them."""
         given = {"idea": idea, "workspace": workspace}
-        return self._calls.first("implement_idea", answers.source, given)
+        check = partial(answers.texts, workspace=workspace)
+        return self._calls.first("implement_idea", check, given)
 
     def audit_change(self, change: Change, workspace: Workspace) -> tuple[Violation, ...]:
         """Return what must not run; an audit that fails counts as a violation."""

@@ -35,7 +35,10 @@ class Plugin:
         if len(failed) < self._config.rules.dead_end_discards:
             return None
         return Backtrack(
-            signal=Signal.DEAD_END, direction=last.idea.direction, reason=_why(failed, history)
+            signal=Signal.DEAD_END,
+            direction=last.idea.direction,
+            reason=_why(failed, history),
+            experiments=tuple(item.number for item in failed),
         )
 
 

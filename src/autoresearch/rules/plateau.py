@@ -35,6 +35,7 @@ class Plugin:
             signal=Signal.PLATEAU,
             reason=f"experiments {window[0].number} to {window[-1].number} gained {gained:.4f} "
             f"{history.metric} in all, less than {rules.plateau_gain:g}",
+            experiments=tuple(item.number for item in window),
         )
 
 

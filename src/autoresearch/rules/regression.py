@@ -61,6 +61,7 @@ class Plugin:
             to_experiment=best.number,
             reason=f"after keeping {kept} {history.metric} is {loss:.4f} worse than that of "
             f"experiment {best.number}: the changes interact badly",
+            experiments=tuple(item.number for item in reversed(since)),
         )
 
 
@@ -77,6 +78,7 @@ def _elsewhere(history: History, best: Experiment) -> Backtrack | None:
         to_experiment=best.number,
         reason=f"experiment {best.number} is now the best ({history.metric} "
         f"{history.score(best):.4f}) and head does not build on it",
+        experiments=(best.number,),
     )
 
 

@@ -102,7 +102,7 @@ def candidate(score: float | None, history: History | None = None, **fields: Any
 def change(before: str = SOURCE, after: str | None = None, **fields: Any) -> Change:
     """Return an applied change of the script; by default one that changes nothing."""
     new = before if after is None else after
-    files = ("train.py",) if new != before else ()
+    files = {"train.py": new} if new != before else {}
     given = {"idea": idea(source=new), "before": before, "after": new, "files": files}
     return Change(**{**given, "pristine": before, **fields})
 

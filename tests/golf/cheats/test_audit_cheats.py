@@ -470,11 +470,11 @@ def test_ordinary_overrides_pass() -> None:
 def test_a_change_is_judged_as_a_whole(pristine: str) -> None:
     """``audit_change`` joins files, source and environment, and blocks on any of them."""
     idea = Idea(direction="d", description="d", hypothesis="h", env={"SEED": "3"})
-    change = Change(idea=idea, before=pristine, after=pristine, files=("modal_train.py",))
+    change = Change(idea=idea, before=pristine, after=pristine, files={"modal_train.py": ""})
     rules = [v.rule for v in audit_change(change, allowed=("train_gpt.py",))]
     assert rules == ["S1", "S7"]
     typed = Idea(direction="d", description="d", hypothesis="h", kind=IdeaKind.EVALUATION)
-    fine = Change(idea=typed, before=pristine, after=pristine, files=("train_gpt.py",))
+    fine = Change(idea=typed, before=pristine, after=pristine, files={"train_gpt.py": pristine})
     assert audit_change(fine, allowed=("train_gpt.py",)) == ()
 
 
@@ -504,7 +504,7 @@ def test_the_settings_of_the_campaign_decide_about_the_size(pristine: str) -> No
     """A small campaign may use many layers, whatever the script's defaults would weigh."""
     after = edited(pristine, 'env_int("NUM_LAYERS", 9)', 'env_int("NUM_LAYERS", 24)')
     idea = Idea(direction="d", description="d", hypothesis="h")
-    change = Change(idea=idea, before=pristine, after=after, files=("train_gpt.py",))
+    change = Change(idea=idea, before=pristine, after=after, files={"train_gpt.py": after})
     large = audit_change(change, allowed=("train_gpt.py",))
     small = audit_change(change, allowed=("train_gpt.py",), env={"MODEL_DIM": "64"})
     assert [v.rule for v in large if v.blocks] == ["S2"]
