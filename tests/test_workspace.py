@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch import Idea
+from autoresearch import Change, Idea
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.testing import git, make_project
@@ -29,9 +29,17 @@ def wider(lab: Lab, number: int, width: int) -> str:
     """Commit a change of the script as an experiment."""
     base = git(lab.project, "rev-parse", "HEAD")
     workspace = lab.worktree(number, base)
-    source = workspace.read_script().replace("WIDTH = 4", f"WIDTH = {width}")
+    before = workspace.read_script()
+    source = before.replace("WIDTH = 4", f"WIDTH = {width}")
     lab.apply(Idea(direction="w", description="w", hypothesis="h", source=source), workspace)
-    commit = lab.commit(number, workspace, ("train.py",), f"Experiment {number}")
+    change = Change(
+        idea=Idea(direction="w", description="w", hypothesis="h"),
+        before=before,
+        after=source,
+        files={"train.py": source},
+        originals={"train.py": before},
+    )
+    commit = lab.commit(number, workspace, change, f"Experiment {number}")
     lab.publish()
     return commit
 
@@ -82,7 +90,8 @@ def test_creating_again_changes_nothing(lab: Lab) -> None:
     commit = wider(lab, 1, 6)
     keep(lab, commit)
     lab.create(git(lab.project, "rev-parse", "main"))
-    assert lab.clone.commit_of(f"refs/heads/{lab.branch}") == commit
+    assert git(lab.project, "rev-parse", lab.branch) == commit
+    assert lab.clone.commit_of(lab.ref(1)) == commit
 
 
 def test_worktree_is_clean_every_time(lab: Lab) -> None:

@@ -17,7 +17,7 @@ from attrs import evolve, field, frozen
 from autoresearch.editable import is_editable
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
-from autoresearch.model import Idea, Workspace
+from autoresearch.model import Change, Idea, Workspace
 
 TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 RESERVED = frozenset({"journal", "sources", "locks", "manifest.jsonl", "events.duckdb", "cache"})
@@ -56,7 +56,7 @@ class Lab:
         return f"refs/autoresearch/{self.tag}/{number}"
 
     def create(self, base: str) -> None:
-        """Clone the project and start the branch at commit ``base``, in both repositories.
+        """Clone the project, and start the branch at commit ``base`` in the user's repository.
 
         Safe to repeat after an interruption: an unfinished clone is made again.
         """
@@ -71,7 +71,6 @@ class Lab:
             self.clone.run("remote", "remove", "origin")
             # Somebody's settings may hide refs from fetches; the lab's have to come back.
             self.clone.run("config", "transfer.hideRefs", "!refs")
-            self.clone.run("update-ref", f"refs/heads/{self.branch}", base)
             self.clone.run("checkout", "--quiet", "--detach", base)
             ready.touch()
         if Git(self.project).commit_of(f"refs/heads/{self.branch}") is None:
@@ -171,12 +170,16 @@ class Lab:
             raise WorkspaceError(f"the idea changes {outside[0]}; only {scope} may change")
         return {path: _text_in(workspace, path) for path in paths}
 
-    def commit(self, number: int, workspace: Workspace, paths: Sequence[str], message: str) -> str:
-        """Commit files of the worktree under the experiment's ref, and return the commit."""
+    def commit(self, number: int, workspace: Workspace, change: Change, message: str) -> str:
+        """Commit a change in the worktree under the experiment's ref, and return the commit."""
         git = Git(workspace.path)
-        if paths:
-            git.run("add", "--", *paths)
-        git.run("commit", "--quiet", "--allow-empty", "--no-verify", "--file=-", stdin=message)
+        added = [path for path in change.files if path not in change.originals]
+        if added:
+            git.run("add", "--", *added)
+        git.run(
+            "commit", "--quiet", "--allow-empty", "--no-verify", "--file=-", "--", *change.files,
+            stdin=message,
+        )  # fmt: skip
         commit = git.head()
         self.clone.run("update-ref", self.ref(number), commit)
         return commit
@@ -186,33 +189,30 @@ class Lab:
         self.clone.run("update-ref", self.ref(number), commit)
 
     def move_branch(self, commit: str, known: Callable[[str], bool]) -> str:
-        """Make ``commit`` the tip of the branch, here and in the user's repository.
+        """Make ``commit``, which was published, the tip of the branch in the user's repository.
 
         A branch that the user has checked out is left where it is, so that the checkout does not
         change under their hands. A tip that the campaign does not ``know`` is the user's own
         commit: it is kept under a ref of its own. Returns that ref, or an empty string.
         """
-        head = f"refs/heads/{self.branch}"
+        user, head = Git(self.project), f"refs/heads/{self.branch}"
         shape = "%(objectname) %(worktreepath)"
-        tip, _, place = (
-            Git(self.project).run("for-each-ref", f"--format={shape}", head).partition(" ")
-        )
-        self.clone.run("update-ref", head, commit)
+        tip, _, place = user.run("for-each-ref", f"--format={shape}", head).partition(" ")
         if tip == commit or place:
             return ""
         kept = "" if not tip or known(tip) else f"refs/autoresearch/{self.tag}/user/{tip[:12]}"
         if kept:
-            Git(self.project).run("update-ref", kept, tip)
-        self.publish(f"+{head}:{head}")
+            user.run("update-ref", kept, tip)
+        user.run("update-ref", head, commit, tip or "0" * len(commit))
         return kept
 
-    def publish(self, *more: str) -> None:
-        """Bring every tried commit into the user's repository, and what ``more`` refspecs name."""
+    def publish(self) -> None:
+        """Bring every tried commit into the user's repository, under ``refs/autoresearch``."""
         refs = f"refs/autoresearch/{self.tag}/*"
         Git(self.project).run(
             "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc",
             "--update-shallow",
-            str(self.folder / "lab"), f"+{refs}:{refs}", *more,
+            str(self.folder / "lab"), f"+{refs}:{refs}",
         )  # fmt: skip
 
 

@@ -196,7 +196,7 @@ def _failed(number: int, item: Violation) -> events.AuditFailed:
 def commit(kit: Kit, made: Change, workspace: Workspace, parent: str) -> None:
     """Commit the change with the log's head in its trailer, and record the commit."""
     number = current(kit).number
-    done = kit.lab.commit(number, workspace, tuple(made.files), _message(kit, made.idea, number))
+    done = kit.lab.commit(number, workspace, made, _message(kit, made.idea, number))
     kit.publish()
     kit.recorder.record(
         events.CommitMade(

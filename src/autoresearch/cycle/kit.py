@@ -109,6 +109,20 @@ class Kit:
         except WorkspaceError as error:
             self.tell(f"{one_line(str(error), 500)} (the next step tries to publish again)")
 
+    def move_branch(self) -> None:
+        """Bring the user's branch to head; where that fails, tell it and try at the next step."""
+        try:
+            kept = self.lab.move_branch(self.head_commit(), self.is_tried)
+        except WorkspaceError:
+            self.publish()  # what an earlier failure kept from arriving
+            try:
+                kept = self.lab.move_branch(self.head_commit(), self.is_tried)
+            except WorkspaceError as error:
+                self.tell(f"{one_line(str(error), 500)} (the next step moves the branch)")
+                return
+        if kept:
+            self.tell(f"your own commit on {self.lab.branch} is kept as {kept}")
+
     def record_costs(self) -> None:
         """Record what plugins spent on language models since the last time."""
         current = self.history.current

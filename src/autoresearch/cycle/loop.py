@@ -75,9 +75,7 @@ class Loop:
         kit = self.kit
         if kit.history.current is None and kit.history.experiments:
             self._signals()
-            kept = kit.lab.move_branch(kit.head_commit(), kit.is_tried)
-            if kept:
-                kit.tell(f"your own commit on {kit.lab.branch} is kept as {kept}")
+            kit.move_branch()
             kit.lab.drop_worktree(len(kit.history.experiments) - 1)
         kit.project_files()
         kit.recorder.fold()
