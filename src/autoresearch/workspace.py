@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from attrs import evolve, field, frozen
 
@@ -144,12 +144,14 @@ class Lab:
 
         Raises WorkspaceError when nothing differs or a file may not be changed.
         """
+        for path in after:
+            if not self.workspace(0).allows(path):
+                raise WorkspaceError(
+                    f"{path} may not be changed; it is not among the editable files"
+                )
         with tempfile.TemporaryDirectory() as folder:
             for side, texts in (("a", before), ("b", {**before, **after})):
-                root = Workspace(path=Path(folder, side), script=self.script, project=self.project)
-                for path in texts:
-                    if not evolve(root, editable=self.editable).allows(path):
-                        raise WorkspaceError(f"{path} may not be changed; it is not editable")
+                root = evolve(self.workspace(0), path=Path(folder, side))
                 self.apply(Idea(direction="", description="", hypothesis="", files=texts), root)
             asked = ("diff", "--no-index", "--no-prefix", "--no-ext-diff", "--no-color", "a", "b")
             patch = Git(Path(folder)).attempt(*asked).stdout
@@ -260,14 +262,13 @@ def _text_in(workspace: Workspace, path: str) -> str | None:
 
 
 def _refuse_links(workspace: Workspace, path: str) -> None:
+    parts = PurePosixPath(path).parts
+    if path.startswith("/") or ".." in parts or ".git" in parts:
+        raise WorkspaceError(f"{path} leads out of the repository; name a file inside it")
     # A text written through a link lands wherever the link points.
-    target = workspace.path / path
-    for place in (target, *target.parents):
-        if place == workspace.path:
-            return
-        if place.is_symlink():
+    for count in range(1, len(parts) + 1):
+        if workspace.path.joinpath(*parts[:count]).is_symlink():
             raise WorkspaceError(f"{path} leads through a symbolic link; change plain files only")
-    raise WorkspaceError(f"{path} leads out of the repository; name a file inside it")
 
 
 def check_tag(tag: str) -> str:
