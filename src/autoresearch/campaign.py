@@ -121,11 +121,16 @@ class Campaign:
             raise
         finally:
             kit.recorder.record(events.CampaignStopped(reason=reason))
-            kit.recorder.fold()
+            kit.recorder.sync()
 
-    def connect(self, at: int | None = None) -> duckdb.DuckDBPyConnection:
-        """Return a DuckDB connection that sees everything acknowledged, for reading only."""
-        return self.log.connect(at=at)
+    def connect(
+        self, at: int | None = None, *, external: bool = False
+    ) -> duckdb.DuckDBPyConnection:
+        """Return a DuckDB connection that sees everything acknowledged, for reading only.
+
+        It reads and writes no other file unless ``external`` is True.
+        """
+        return self.log.connect(at=at, external=external)
 
     def add_idea(self, idea: Idea) -> str:
         """Put an idea into the queue, also while the loop runs; return its id.
@@ -205,7 +210,7 @@ class Campaign:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.log.fold()
+        self.log.sync()
 
 
 def _inbox(log: FileLog, tag: str, patience: float = 10.0) -> Writer:

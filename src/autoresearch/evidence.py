@@ -1,22 +1,23 @@
-"""What proves the log from outside its own files: heads in commits, and the outputs of the runs."""
+"""What proves the log from outside its own files: tips in commits, and the outputs of the runs."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from autoresearch.durable import digest_files
 from autoresearch.events import RunFinished
 from autoresearch.git import Git
 from autoresearch.log import Anchor, FileLog, Finding
 
 HIDES = "*\n"  # what the store's own .gitignore says
-_TRAILER = re.compile(r"^Autoresearch-Head: (\d+):([0-9a-f]{64})$", re.MULTILINE)
+# Commits of the first release say Head.
+_TRAILER = re.compile(r"^Autoresearch-(?:Tip|Head): (\d+):([0-9a-f]{64})$", re.MULTILINE)
 
 
 def anchors_in(project: Path) -> tuple[Anchor, ...]:
-    """Return the heads in the trailers of every experiment commit of a repository, by position.
+    """Return the tips in the trailers of every experiment commit of a repository, by position.
 
     A log that was cut back, in every file alike, contradicts one of them.
     """
@@ -39,14 +40,9 @@ def changed_outputs(log: FileLog) -> Iterator[Finding]:
             continue
         event = record.event
         path = log.root / record.campaign / "runs" / event.run / "run.log"
-        if path.is_file() and event.log_digest and _digest(path) != event.log_digest:
+        if path.is_file() and event.log_digest and digest_files(path) != event.log_digest:
             yield Finding(
                 str(path.relative_to(log.root)),
                 f"the output of run {event.run} is not what run_finished recorded",
                 position=record.position,
             )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

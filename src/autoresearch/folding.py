@@ -53,7 +53,7 @@ def _taken(history: History, record: Recorded) -> History:
 
 
 def _moved(history: History, record: Recorded) -> History:
-    return evolve(history, position=record.position, head_hash=record.hash)
+    return evolve(history, position=record.position, tip_hash=record.hash)
 
 
 def _on(kind: type[E]) -> Callable[[Callable[[History, E, str], History]], Step]:

@@ -63,7 +63,7 @@ class History:
     started: events.CampaignStarted | None = None
     plugins: Mapping[str, str] = field(factory=dict)
     position: int = 0
-    head_hash: str = ""
+    tip_hash: str = ""
     experiments: PVector[Experiment] = field(factory=pvector)
     head: int | None = None
     best_number: int | None = None

@@ -12,11 +12,13 @@ import duckdb
 from autoresearch import events, setup
 from autoresearch.campaign import Campaign
 from autoresearch.config import Config, unstructure
-from autoresearch.cycle.kit import digest, write_text
+from autoresearch.cycle.kit import write_text
+from autoresearch.durable import digest
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.evidence import HIDES
 from autoresearch.git import top_level
 from autoresearch.golf.preset import PRESET
+from autoresearch.index import Entry, campaigns
 from autoresearch.log import FileLog
 from autoresearch.plugins import Plugins
 from autoresearch.projections.notes_md import NotesMd
@@ -96,11 +98,11 @@ def _write_files(campaign: Campaign, *folders: Path) -> list[Path]:
 def write_projections(root: Path, log: FileLog) -> tuple[Path, ...]:
     """Write results.tsv and notes.md of every campaign; the last active one's also in root."""
     written = []
-    active = _by_activity(log)
-    for tag in active:
-        campaign = Campaign(root, tag, log, _recorded_config(log, tag))
+    active = campaigns(log)
+    for entry in active:
+        campaign = Campaign(root, entry.tag, log, _recorded_config(entry))
         campaign.lab.folder.mkdir(parents=True, exist_ok=True)
-        folders = [campaign.lab.folder, *([root] if tag == active[-1] else [])]
+        folders = [campaign.lab.folder, *([root] if entry == active[-1] else [])]
         written += _write_files(campaign, *folders)
     return tuple(written)
 
@@ -112,25 +114,28 @@ def open_campaign(project: Path | str = ".", tag: str | None = None) -> Campaign
     """
     root = top_level(Path(project).resolve())
     log = existing_store(root)
-    active = _by_activity(log)
+    active = {entry.tag: entry for entry in campaigns(log)}
     chosen = check_tag(tag) if tag is not None else next(reversed(active), None)
     if not active:
         raise no_campaign(root)
     if chosen is None or chosen not in active:
-        known = ", ".join(sorted(active)) or "none"
+        known = ", ".join(sorted(active))
         raise WorkspaceError(
             f"there is no campaign {chosen!r}; known: {known}; start one with init"
         )
-    return Campaign(root, chosen, log, _recorded_config(log, chosen))
+    return Campaign(root, chosen, log, _recorded_config(active[chosen]))
 
 
-def connect(project: Path | str = ".", at: int | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    project: Path | str = ".", at: int | None = None, *, external: bool = False
+) -> duckdb.DuckDBPyConnection:
     """Return a DuckDB connection over the histories of all campaigns of a project, to read only.
 
     It sees everything acknowledged so far, or up to position ``at``; also while campaigns run.
+    It reads and writes no other file, and loads no extension, unless ``external`` is True.
     Raises WorkspaceError when the project has no campaign yet.
     """
-    return existing_store(top_level(Path(project).resolve())).connect(at=at)
+    return existing_store(top_level(Path(project).resolve())).connect(at=at, external=external)
 
 
 def existing_store(root: Path) -> FileLog:
@@ -145,30 +150,15 @@ def no_campaign(place: Path) -> WorkspaceError:
     return WorkspaceError(f"{place} has no campaign yet; start one with autoresearch init")
 
 
-def _by_activity(log: FileLog) -> list[str]:
-    """Return the tags of all campaigns, the one that was active last at the end."""
-    order: dict[str, None] = {}
-    for record in log.read():
-        if record.type in ("campaign_started", "campaign_resumed"):
-            order.pop(record.campaign, None)
-            order[record.campaign] = None
-    return list(order)
-
-
-def _recorded_config(log: FileLog, tag: str) -> Config:
-    for record in log.read(campaign=tag):
-        if record.type == "campaign_started" and isinstance(record.event, events.CampaignStarted):
-            return from_record(record.event.config)
-    raise ConfigError(f"the log holds no start of campaign {tag}; run autoresearch verify")
+def _recorded_config(entry: Entry) -> Config:
+    if entry.started is None:
+        raise ConfigError(f"campaign {entry.tag} was started by a newer release; upgrade this one")
+    return from_record(entry.started.config)
 
 
 def tags(log: FileLog) -> tuple[str, ...]:
-    """Return the tags of all campaigns in a store, in the order in which they started."""
-    return tuple(
-        record.event.tag
-        for record in log.read()
-        if isinstance(record.event, events.CampaignStarted)
-    )
+    """Return the tags of all campaigns in a store, the one that was active last at the end."""
+    return tuple(entry.tag for entry in campaigns(log))
 
 
 def store_of(root: Path) -> FileLog:

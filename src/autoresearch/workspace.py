@@ -17,10 +17,10 @@ from attrs import evolve, field, frozen
 from autoresearch.editable import is_editable
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
+from autoresearch.log import is_own_name
 from autoresearch.model import Change, Idea, Workspace
 
 TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
-RESERVED = frozenset({"journal", "sources", "locks", "manifest.jsonl", "events.duckdb", "cache"})
 
 
 @frozen(kw_only=True)
@@ -273,7 +273,7 @@ def _refuse_links(workspace: Workspace, path: str) -> None:
 
 def check_tag(tag: str) -> str:
     """Return the tag if it can name a branch and a folder; raise WorkspaceError otherwise."""
-    if not TAG.fullmatch(tag) or tag in RESERVED or ".." in tag or tag.endswith((".lock", ".")):
+    if not TAG.fullmatch(tag) or is_own_name(tag) or ".." in tag or tag.endswith((".lock", ".")):
         raise WorkspaceError(
             f"{tag!r} cannot be a run tag; use up to 40 of a-z, 0-9, '.', '_' and '-', like mar18"
         )

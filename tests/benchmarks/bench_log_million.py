@@ -139,7 +139,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 
 STEPS: dict[str, Callable[[FileLog, int], object]] = {
     "append in batches": write,
-    "order for the first time": lambda log, _: log.head().position,
+    "order for the first time": lambda log, _: log.tip().position,
     "rebuild with verification": lambda log, _: log.rebuild().events,
     "History, first time": lambda log, _: remembered_history(log, TAG).position,
     "History, with a snapshot": lambda log, _: remembered_history(log, TAG).position,

@@ -53,5 +53,5 @@ def filled(store: FileLog) -> FileLog:
         second.append(events.NoteAdded(text="second 0", author="bob"))
         second.append(events.NoteAdded(text="second 1", author="bob"))
     store.sources.put("print('hello')\n")
-    assert store.fold()
+    assert store.sync()
     return store

@@ -1,4 +1,4 @@
-"""Starts writers and folders on a store and kills them with SIGKILL at random moments.
+"""Starts writers and syncs on a store and kills them with SIGKILL at random moments.
 
 Run as ``python killing.py STORE KILLS SEED``. Every acknowledgement is written to a file of its own
 the moment it is given, so that what is in those files must be in the log for ever.
@@ -37,11 +37,11 @@ def batch(dice: random.Random) -> int:
     return dice.choice([1, 1, 1, 2, 30])
 
 
-def fold(log: FileLog, said: int) -> None:
-    """Order, fold, read and connect for ever, and say which heads were seen."""
+def sync(log: FileLog, said: int) -> None:
+    """Order, sync, read and connect for ever, and say which tips were seen."""
     while True:
-        os.write(said, f"{log.head()}\n".encode())
-        log.fold()
+        os.write(said, f"{log.tip()}\n".encode())
+        log.sync()
         with log.connect() as connection:
             connection.execute("SELECT count(*) FROM note_added").fetchall()
 
@@ -54,8 +54,8 @@ def start(root: Path, name: str, said: Path) -> int:
     handle = os.open(said, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     log = open_log(root, SCHEMA, lambda line: None)
     try:
-        if name == "fold":
-            fold(log, handle)
+        if name == "sync":
+            sync(log, handle)
         else:
             write(log, name, handle)
     except BaseException as error:
@@ -67,10 +67,10 @@ def main(root: Path, kills: int, seed: int) -> int:
     """Kill that many processes and return how many ended by themselves, which none should."""
     dice = random.Random(seed)
     own_way = 0
-    names = [*(f"w{n}" for n in range(WRITERS)), "fold"]
+    names = [*(f"w{n}" for n in range(WRITERS)), "sync"]
     for _ in range(0, kills, len(names)):
         children = {
-            start(root, name, root.with_name(f"{'heads' if name == 'fold' else 'acks'}-{name}"))
+            start(root, name, root.with_name(f"{'tips' if name == 'sync' else 'acks'}-{name}"))
             for name in names
         }
         time.sleep(dice.uniform(0.005, 0.15))

@@ -62,7 +62,7 @@ def main() -> None:
         (path,) = (store / "journal").iterdir()
         (store / "manifest.jsonl").unlink()
         path.rename(path.with_name("v1@fixture-1.jsonl"))
-        open_log(store).head()
+        open_log(store).tip()
         shutil.rmtree(store / "locks")
         shutil.rmtree(FIXTURE, ignore_errors=True)
         shutil.copytree(store, FIXTURE)

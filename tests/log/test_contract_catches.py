@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from autoresearch.log import GENESIS, Head, MemoryLog, Recorded
+from autoresearch.log import GENESIS, MemoryLog, Recorded, Tip
 from autoresearch.log.memory import MemoryWriter
 from autoresearch.testing.log_contract import EventLogContract
 
@@ -44,13 +44,15 @@ class LetsEverybodyWrite(MemoryLog):
         pass
 
 
-class KeepsItsHead(MemoryLog):
-    def head(self) -> Head:
-        return Head(super().head().position, GENESIS)
+class KeepsItsTip(MemoryLog):
+    def tip(self) -> Tip:
+        return Tip(super().tip().position, GENESIS)
 
 
 class ShowsTheFuture(MemoryLog):
-    def connect(self, at: int | None = None) -> duckdb.DuckDBPyConnection:
+    def connect(
+        self, at: int | None = None, *, external: bool = False
+    ) -> duckdb.DuckDBPyConnection:
         return super().connect()
 
 
@@ -88,7 +90,7 @@ def test_a_right_log_passes() -> None:
         (ReadsAgain, "test_reads_a_part"),
         (RepeatsIds, "test_the_same_event_id_is_appended_once"),
         (LetsEverybodyWrite, "test_a_stream_has_one_writer"),
-        (KeepsItsHead, "test_the_head_moves_with_every_event"),
+        (KeepsItsTip, "test_the_tip_moves_with_every_event"),
         (ShowsTheFuture, "test_sql_as_of_a_position"),
         (KeepsHalfABatch, "test_refuses_what_cannot_be_recorded"),
     ],

@@ -100,8 +100,7 @@ def kill_during_a_fold(root: Path) -> None:
 import os, signal, sys
 import duckdb
 from autoresearch.log.database import Database
-from autoresearch.log.bulk import load_journals
-from autoresearch.log.table import create_tables, unlike_their_hash
+from autoresearch.log.tables import create_tables, load_journals, rows_with_wrong_hash
 from autoresearch.projections.tables import open_store
 log = open_store(sys.argv[1])
 plain = Database._described
@@ -121,7 +120,7 @@ class Unchecked:
     def execute(self, statement, *rest):
         return None if statement == "CHECKPOINT" else self.connection.execute(statement, *rest)
 duckdb.connect = without_checkpoints
-log.fold()
+log.sync()
 """
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True)
     assert done.returncode == -9, done.stderr
@@ -140,6 +139,6 @@ def test_a_fold_that_was_killed_is_completed(
     assert data
     wal.write_bytes(data[: int(len(data) * part)])
     log = reopen()
-    assert log.fold()
+    assert log.sync()
     assert len(rows(log)) == 26
     assert log.verify().ok

@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from autoresearch import events
 from autoresearch.errors import LogError
 from autoresearch.log import FileLog, Schema, open_log
-from autoresearch.log.bulk import load_journals
-from autoresearch.log.table import create_tables, unlike_their_hash
+from autoresearch.log.tables import create_tables, load_journals, rows_with_wrong_hash
 from autoresearch.projections.tables import open_store
 
 Open = Callable[[], FileLog]
@@ -54,15 +53,15 @@ sys.stdin.read()
 
 def test_folding_twice_adds_nothing(filled: FileLog, reopen: Open) -> None:
     """Every event is in the table once, however often and by whomever it is folded."""
-    assert filled.fold()
-    assert reopen().fold()
+    assert filled.sync()
+    assert reopen().sync()
     with duckdb.connect(filled.root / "events.duckdb", read_only=True) as plain:
         assert plain.execute("SELECT count(*), max(position) FROM events").fetchall() == [(6, 6)]
 
 
 def test_a_plain_duckdb_sees_the_tables(filled: FileLog) -> None:
     """Any DuckDB process can open the file and ask the documented tables."""
-    assert open_store(filled.root).fold()
+    assert open_store(filled.root).sync()
     code = """
 import duckdb, sys
 connection = duckdb.connect(sys.argv[1], read_only=True)
@@ -94,13 +93,13 @@ def test_a_foreign_process_with_the_file_open_delays_nobody(
     with held_outside(filled, read_only=read_only), filled.writer("a") as writer:
         for n in range(3):
             writer.append(note(f"late {n}"))
-            assert not filled.fold()
+            assert not filled.sync()
             assert len(list(reopen().read())) == 7 + n
             assert rows(reopen())[-1] == (f"late {n}",)
         with reopen().connect(at=5) as connection:
             assert connection.execute("SELECT count(*) FROM note_added").fetchall() == [(5,)]
     assert said == []
-    assert filled.fold()
+    assert filled.sync()
     assert len(rows(filled)) == 9
     assert filled.verify().ok
 
@@ -120,11 +119,11 @@ sys.stdin.read()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"open\n"
-        assert not filled.fold()
+        assert not filled.sync()
         assert len(rows(filled)) == 6
         assert said == []
         process.communicate(timeout=30)
-    assert filled.fold()
+    assert filled.sync()
     assert said[-1] == "events.duckdb was rebuilt with 6 events"
     assert filled.verify().ok
 
@@ -134,14 +133,14 @@ def test_our_own_open_connection_delays_nobody(filled: FileLog) -> None:
     old = filled.connect()
     with filled.writer("a") as writer:
         writer.append(note("new"))
-        assert not filled.fold()
+        assert not filled.sync()
         new = filled.connect()
         assert old.execute("SELECT count(*) FROM events").fetchall() == [(6,)]
         assert new.execute("SELECT count(*) FROM events").fetchall() == [(7,)]
         assert new.execute("SELECT count(*) FROM note_added").fetchall() == [(7,)]
     old.close()
     new.close()
-    assert filled.fold()
+    assert filled.sync()
     assert filled.verify().ok
 
 
@@ -154,7 +153,7 @@ def test_threads_may_fold_and_read_together(filled: FileLog) -> None:
             with filled.writer("a", stream) as writer:
                 for n in range(8):
                     writer.append(note(f"{stream} {n}"))
-                    filled.fold()
+                    filled.sync()
                     found = rows(filled, "SELECT count(*) FROM note_added")
                     assert found[0][0] >= 7 + n
         except BaseException as error:
@@ -176,7 +175,7 @@ def test_deleting_the_database_loses_nothing(filled: FileLog, reopen: Open) -> N
     before = rows(filled, query)
     (filled.root / "events.duckdb").unlink()
     report = reopen().rebuild()
-    assert (report.events, report.sources, report.head) == (6, 1, filled.head())
+    assert (report.events, report.sources, report.tip) == (6, 1, filled.tip())
     assert rows(filled, query) == before
     assert filled.verify().ok
 
@@ -185,9 +184,9 @@ def loaded_in_bulk(log: FileLog) -> list[Any] | None:
     """Return the rows that the fast way of loading makes, or None where it gives up."""
     with duckdb.connect() as connection:
         create_tables(connection)
-        if not load_journals(connection, log.ordering, log.ordering.sequence()):
+        if not load_journals(connection, log.ordering.journals, log.ordering.sequence()):
             return None
-        if unlike_their_hash(connection):
+        if rows_with_wrong_hash(connection):
             return None
         moment = "strftime(recorded_at, '%Y-%m-%dT%H:%M:%S.%fZ') AS recorded_at"
         query = f"SELECT * REPLACE ({moment}) FROM events ORDER BY position"
@@ -205,7 +204,7 @@ def test_loading_in_bulk_gives_the_same_rows(
         for text in words:
             first.append(note(text), event_id=f"row {text.encode().hex()[:150]}")
             second.append_many([note(text), note(f'x,"schema_version":9,"payload":{text}')])
-            log.head()
+            log.tip()
     with open_log(log.root).writer("a") as writer:
         writer.append(note("not yet ordered by the log that loads"))
         found = loaded_in_bulk(log)
@@ -218,7 +217,7 @@ def test_loading_in_bulk_gives_the_same_rows(
 )
 def test_loading_in_bulk_gives_up_on_damage(filled: FileLog, old: bytes, new: bytes) -> None:
     """A changed line is never loaded: the slow way then names it."""
-    filled.head()
+    filled.tip()
     (path,) = (filled.root / "journal").glob("a@*")
     path.write_bytes(path.read_bytes().replace(old, new, 1))
     assert loaded_in_bulk(filled) is None
@@ -238,13 +237,13 @@ def test_a_damaged_journal_stops_a_rebuild(filled: FileLog, reopen: Open) -> Non
 def test_new_tables_come_with_a_new_release(filled: FileLog) -> None:
     """A database made with other tables gets the current ones at the next fold."""
     bare = open_log(filled.root, Schema())
-    assert bare.fold()
+    assert bare.sync()
     with (
         duckdb.connect(filled.root / "events.duckdb", read_only=True) as plain,
         pytest.raises(duckdb.CatalogException),
     ):
         plain.execute("FROM note_added")
-    assert filled.fold()
+    assert filled.sync()
     assert len(rows(filled)) == 6
     assert filled.verify().ok
 
@@ -265,7 +264,7 @@ def test_sources_and_conflicts_are_seen_before_they_are_folded(
     shutil.copytree(filled.root, other)
     with filled.writer("a") as mine, open_log(other).writer("a") as theirs:
         mine.append(note("here"))
-        filled.head()
+        filled.tip()
         theirs.append(note("there"))
     with held_outside(filled, read_only=True):
         digest = filled.sources.put("new = 1\n")
@@ -275,7 +274,7 @@ def test_sources_and_conflicts_are_seen_before_they_are_folded(
         assert rows(reopen(), query) == [("there",)]
         query = f"SELECT text FROM sources WHERE digest = '{digest}'"
         assert rows(reopen(), query) == [("new = 1\n",)]
-    assert filled.fold()
+    assert filled.sync()
     assert rows(filled, "SELECT payload->>'text' FROM rejected_events") == [("there",)]
     assert filled.verify().ok
 

@@ -10,9 +10,7 @@ import pytest
 
 from autoresearch import events
 from autoresearch.errors import LogError
-from autoresearch.log import FileLog, SourceStore
-from autoresearch.log.export import export_parquet
-from autoresearch.log.snapshots import SnapshotStore
+from autoresearch.log import FileLog, SnapshotStore, SourceStore, export_parquet
 
 
 def ask(query: str) -> list[tuple[object, ...]]:
@@ -23,7 +21,7 @@ def ask(query: str) -> list[tuple[object, ...]]:
 def test_an_export_can_be_asked_by_campaign(filled: FileLog, tmp_path: Path) -> None:
     """Events come partitioned by campaign, every table as one file, equal to the log."""
     target = tmp_path / "it's here"
-    assert export_parquet(filled, target, filled.schema) == filled.head()
+    assert export_parquet(filled, target, filled.schema) == filled.tip()
     path = str(target).replace("'", "''")
     assert sorted(item.name for item in (target / "events").iterdir()) == [
         "campaign=a",
@@ -77,11 +75,11 @@ def test_a_snapshot_is_used_while_the_log_goes_on(filled: FileLog) -> None:
     """A snapshot comes back with its head as long as the log had that head there."""
     snapshots = SnapshotStore(filled.ordering)
     assert snapshots.load("history a") is None
-    head = filled.head()
-    snapshots.save("history a", head, b"state\nof 6")
+    tip = filled.tip()
+    snapshots.save("history a", tip, b"state\nof 6")
     with filled.writer("a") as writer:
         writer.append(events.NoteAdded(text="later", author="a"))
-    assert snapshots.load("history a") == (head, b"state\nof 6")
+    assert snapshots.load("history a") == (tip, b"state\nof 6")
     assert snapshots.load("history b") is None
 
 
@@ -90,8 +88,8 @@ def test_a_snapshot_of_another_log_is_not_used(
 ) -> None:
     """A snapshot of a log that was cut back, or one that was changed, is as good as none."""
     snapshots = SnapshotStore(filled.ordering)
-    head = filled.head()
-    snapshots.save("h", head, b"state")
+    tip = filled.tip()
+    snapshots.save("h", tip, b"state")
     (path,) = snapshots.folder.iterdir()
     data = path.read_bytes()
     path.write_bytes(data.replace(b"state", b"lies!"))

@@ -36,11 +36,11 @@ while not error:
         writer.append_many([events.NoteAdded(text=text, author="a") for text in texts])
         acknowledged += texts
         if len(acknowledged) % (7 * batch) == 0:
-            log.head()
+            log.tip()
     except LogError as refused:
         error = str(refused)
 seen = [record.event.text for record in log.read()]
-folded = log.fold()
+folded = log.sync()
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, soft)
     writer.append(events.NoteAdded(text="after", author="a"))
@@ -67,7 +67,7 @@ def test_a_file_that_may_not_grow(root: Path, reopen: Open, limit: int, batch: i
     """At a file-size limit an append fails whole, and works again as soon as there is room."""
     acknowledged, error, seen, _ = fill(root, limit, batch)
     assert "cannot append to" in error
-    assert "File too large; nothing was recorded; make room and retry" in error
+    assert "File too large; nothing was recorded; free some space and retry" in error
     assert seen == acknowledged[:-1]
     assert texts(reopen()) == acknowledged
     report = reopen().verify()
@@ -92,7 +92,7 @@ def test_a_full_disk(small_disk: Path, batch: int) -> None:
     """On a full disk nothing acknowledged is lost, nothing is torn, and reading goes on."""
     root = small_disk / "store"
     acknowledged, error, seen, folded = fill(root, 0, batch)
-    assert "No space left on device; nothing was recorded; make room and retry" in error
+    assert "No space left on device; nothing was recorded; free some space and retry" in error
     assert seen == acknowledged
     assert not folded
     log = open_store(root, notify=lambda _: None)
@@ -105,7 +105,7 @@ def test_a_full_disk(small_disk: Path, batch: int) -> None:
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     with log.writer("a") as writer:
         assert writer.append_many([]) == ()
-    assert log.fold()
+    assert log.sync()
     assert open_store(root).verify().ok
     assert texts(log) == acknowledged
 
@@ -114,7 +114,9 @@ def test_a_source_that_does_not_fit(small_disk: Path) -> None:
     """A source is stored wholly or not at all."""
     sources = SourceStore(small_disk)
     digest = sources.put("small")
-    with pytest.raises(LogError, match=r"cannot store source .*No space left.*make room and retry"):
+    with pytest.raises(
+        LogError, match=r"cannot store source .*No space left.*free some space and retry"
+    ):
         sources.put("x" * 3_000_000)
     assert list(sources) == [digest]
     assert [path.name for path in sources.folder.iterdir()] == [digest]

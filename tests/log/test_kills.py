@@ -25,7 +25,7 @@ def table(log: FileLog) -> list[Any]:
 def test_sigkill_at_random_moments(
     root: Path, reopen: Callable[[], FileLog], request: pytest.FixtureRequest
 ) -> None:
-    """Writers and folders are killed over and over; ``--kills N`` asks for more than 200."""
+    """Writing and syncing processes are killed again and again, 200 times or ``--kills N``."""
     kills = request.config.getoption("--kills", default=200)
     before: list[Any] = []
     reopen()
@@ -53,8 +53,8 @@ def check(root: Path, reopen: Callable[[], FileLog], before: list[Any]) -> list[
     }
     assert acknowledged <= {(event_id, digest) for _, event_id, digest in events}
     anchors = [
-        Anchor(int(position), digest, "a head seen earlier")
-        for path in root.parent.glob("heads-*")
+        Anchor(int(position), digest, "a tip seen earlier")
+        for path in root.parent.glob("tips-*")
         for position, digest in (line.split(":") for line in path.read_text().splitlines())
     ]
     assert table(log) == events

@@ -11,9 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoresearch.codec import canonical
-from autoresearch.log.journal import BadJournalError, read_lines
-from autoresearch.log.lines import BadLineError, Line, could_be_torn, pack, unpack
-from autoresearch.log.manifest import Entry, could_be_torn_entry, pack_entry, unpack_entry
+from autoresearch.log.journal import (
+    BadJournalError,
+    BadLineError,
+    Line,
+    could_be_torn,
+    pack,
+    read_lines,
+    unpack,
+)
+from autoresearch.log.order import ENTRY_START, Entry, pack_entry, unpack_entry
 from autoresearch.log.records import GENESIS
 
 NAMES = st.text(
@@ -31,9 +38,9 @@ def packed(previous: str, text: str, name: str = "s", version: int = 1) -> tuple
         payload=canonical({"text": text}),
         schema_version=1,
         stream=name,
-        type_name="note_added",
+        type="note_added",
         version=version,
-        previous=previous,
+        previous_hash=previous,
     )
 
 
@@ -137,7 +144,7 @@ def test_a_manifest_line_comes_back(number: int, reason: str | None, stream: str
         count=number,
         first=number,
         given=0,
-        head=GENESIS,
+        last_hash=GENESIS,
         stream=stream,
         version=number,
         reason=reason,
@@ -145,6 +152,6 @@ def test_a_manifest_line_comes_back(number: int, reason: str | None, stream: str
     data, digest = pack_entry(entry, GENESIS)
     text = data.decode().removesuffix("\n")
     assert unpack_entry(text, GENESIS) == (entry, digest)
-    assert could_be_torn_entry(data[:20])
+    assert could_be_torn(data[:20], ENTRY_START)
     with pytest.raises(ValueError, match="does not match its hash"):
         unpack_entry(text, "1" * 64)

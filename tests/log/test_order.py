@@ -14,7 +14,7 @@ import pytest
 from autoresearch import events
 from autoresearch.errors import LogError
 from autoresearch.log import FileLog, open_log
-from autoresearch.log.manifest import LONGEST
+from autoresearch.log.order import LONGEST
 
 Open = Callable[[], FileLog]
 
@@ -57,7 +57,7 @@ def test_journals_from_another_machine_become_one_log(store: FileLog, tmp_path: 
     for path in (other.root / "journal").iterdir():
         shutil.copy(path, store.root / "journal")
     assert texts(store) == ["mine", "theirs 1", "theirs 2"]
-    assert store.fold()
+    assert store.sync()
     assert store.verify().ok
 
 
@@ -65,7 +65,7 @@ def test_a_version_that_was_taken_is_rejected_visibly(store: FileLog, tmp_path: 
     """When two machines went on with one stream, the later journal's events are kept aside."""
     with store.writer("a") as writer:
         writer.append(note("common"))
-    store.head()
+    store.tip()
     other = copied(store, tmp_path / "other")
     with store.writer("a") as mine, other.writer("a") as theirs:
         mine.append(note("here"))
@@ -77,7 +77,7 @@ def test_a_version_that_was_taken_is_rejected_visibly(store: FileLog, tmp_path: 
     ((reason, text),) = rejected(store)
     assert text == "there 1"
     assert reason.startswith("conflict: version 2 of the stream is a:2:")
-    assert store.fold()
+    assert store.sync()
     assert store.rebuild().rejected == 1
     assert rejected(store) == [(reason, text)]
     assert store.verify().ok
@@ -89,7 +89,7 @@ def test_a_journal_that_was_replaced_is_an_error_by_name(
     """Another machine's journal copied over ours is noticed, and everything else is read."""
     with store.writer("a") as writer:
         writer.append(note("ours"))
-    store.head()
+    store.tip()
     other = open_log(tmp_path / "other")
     with other.writer("a") as writer:
         writer.append(note("a longer text of theirs"))
@@ -124,7 +124,7 @@ def test_an_id_that_two_streams_raced_for_counts_once(store: FileLog, tmp_path: 
     for path in (other.root / "journal").iterdir():
         shutil.copy(path, store.root / "journal")
     assert texts(store) == ["first", "third"]
-    assert store.fold()
+    assert store.sync()
     assert store.verify().ok
 
 
@@ -147,7 +147,7 @@ def test_long_appends_are_ordered_in_pieces(store: FileLog) -> None:
     """A reader that starts late reads a bounded part of what is before it."""
     with store.writer("a") as writer:
         writer.append_many([note(str(n)) for n in range(LONGEST + 10)])
-    assert store.head().position == LONGEST + 10
+    assert store.tip().position == LONGEST + 10
     assert len((store.root / "manifest.jsonl").read_bytes().splitlines()) == 2
     assert [record.position for record in store.read(after=LONGEST + 8)] == [
         LONGEST + 9,
@@ -162,10 +162,10 @@ def test_a_torn_manifest_is_mended(
     """What a killed process left of a manifest line is cut; bytes that are none are told of."""
     with store.writer("a") as writer:
         writer.append(note("1"))
-        head = store.head()
+        head = store.tip()
         with (store.root / "manifest.jsonl").open("ab") as file:
             file.write(tail)
-        assert reopen().head() == head
+        assert reopen().tip() == head
         writer.append(note("2"))
         assert texts(reopen()) == texts(store) == ["1", "2"]
     assert (said != []) == (tail == b"x")
@@ -177,11 +177,11 @@ def test_a_changed_manifest_is_an_error(store: FileLog, reopen: Open) -> None:
     with store.writer("a") as writer:
         for n in range(3):
             writer.append(note(str(n)))
-            store.head()
+            store.tip()
     path = store.root / "manifest.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"first":2', b'"first":3'))
     with pytest.raises(LogError, match=r"manifest.jsonl line 2 does not match its hash"):
-        reopen().head()
+        reopen().tip()
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(LogError, match="became shorter"):
         list(store.read())
@@ -190,24 +190,26 @@ def test_a_changed_manifest_is_an_error(store: FileLog, reopen: Open) -> None:
 def test_a_lost_manifest_is_not_replaced_silently(filled: FileLog, reopen: Open) -> None:
     """Events that were read in one order never get another one behind a person's back."""
     (filled.root / "manifest.jsonl").unlink()
-    with pytest.raises(LogError, match=r"manifest.jsonl is missing; restore it, or delete"):
-        reopen().head()
+    with pytest.raises(
+        LogError, match=r"manifest.jsonl is missing or empty, but line \d was already synced"
+    ):
+        reopen().tip()
     for name in ("fold.json", "events.duckdb"):
         (filled.root / name).unlink()
-    assert reopen().head().position == 6
+    assert reopen().tip().position == 6
 
 
 def test_where_nothing_can_be_written_all_is_read(store: FileLog) -> None:
     """In a read-only folder new events have the positions that they will have."""
     with store.writer("a") as writer:
         writer.append(note("ordered"))
-        store.head()
+        store.tip()
         writer.append(note("not yet"))
     code = """
 import sys
 from autoresearch.projections.tables import open_store
 log = open_store(sys.argv[1])
-print([record.position for record in log.read()], log.head().position, log.fold())
+print([record.position for record in log.read()], log.tip().position, log.sync())
 with log.connect() as connection:
     print(connection.execute("SELECT count(*) FROM events").fetchall())
 report = log.verify()

@@ -40,7 +40,7 @@ def test_a_healthy_store(filled: FileLog) -> None:
     """A healthy store has nothing to find, and the report has the event count and the head."""
     report = filled.verify()
     assert report.ok
-    assert (report.events, report.head, report.notes) == (6, filled.head(), [])
+    assert (report.events, report.tip, report.notes) == (6, filled.tip(), [])
 
 
 def test_an_empty_store(store: FileLog) -> None:
@@ -152,7 +152,7 @@ def test_cutting_the_end_of_every_file_is_found_by_an_anchor(
     shutil.copytree(filled.root, early)
     with filled.writer("a") as writer:
         writer.append(events.NoteAdded(text="later", author="a"))
-    head = filled.head()
+    head = filled.tip()
     anchor = Anchor(head.position, head.hash, "commit 1234567")
     assert filled.verify([anchor]).ok
     cut = open_log(early, filled.schema)
@@ -161,7 +161,7 @@ def test_cutting_the_end_of_every_file_is_found_by_an_anchor(
     assert "commit 1234567 saw position 7: the end of the log was cut off" in found.problem
     with cut.writer("a") as writer:
         writer.append(events.NoteAdded(text="another history", author="a"))
-    cut.head()
+    cut.tip()
     (found,) = cut.verify([anchor]).findings
     assert "is not the log that commit 1234567 saw" in found.problem
     assert found.position == 7
@@ -252,5 +252,5 @@ def test_verifying_while_others_append(filled: FileLog) -> None:
         for n in range(5):
             writer.append(events.NoteAdded(text=str(n), author="a"))
             assert filled.verify().ok
-            filled.fold()
+            filled.sync()
             assert filled.verify().ok

@@ -46,7 +46,7 @@ def test_every_event_still_means_the_same(past: FileLog) -> None:
 def test_old_bytes_have_their_old_hashes(past: FileLog) -> None:
     """Positions, hashes and the head are those that the first release wrote."""
     last = HEAD.read_text().splitlines()[-1]
-    head = past.head()
+    head = past.tip()
     assert head.hash == json.loads(last)["hash"]
     assert head.position == 2 * len(EVENT_TYPES)
     assert past.verify().ok

@@ -48,7 +48,7 @@ def test_other_handles_see_what_was_appended(store: FileLog, reopen: Open) -> No
         for n in range(3):
             writer.append(note(str(n)))
             assert [record.position for record in other.read(after=n)] == [n + 1]
-    assert store.head() == other.head() == reopen().head()
+    assert store.tip() == other.tip() == reopen().tip()
 
 
 def test_the_next_writer_goes_on_in_the_same_journal(store: FileLog) -> None:
@@ -111,7 +111,7 @@ def test_an_edited_line_that_was_ordered_is_an_error(store: FileLog, reopen: Ope
     """Reading an event that has its position and was changed since fails with its line."""
     with store.writer("a") as writer:
         writer.append_many([note("one"), note("two")])
-    store.head()
+    store.tip()
     path = journals(store)[0]
     path.write_bytes(path.read_bytes().replace(b"two", b"TWO"))
     with pytest.raises(LogError, match=r"jsonl line 2 does not match its hash \(event a:2:"):
@@ -191,8 +191,8 @@ with log.writer("c", f"s{sys.argv[2]}") as writer:
     for n in range(50):
         writer.append(events.NoteAdded(text=f"{sys.argv[2]}.{n}", author="a"))
         if n % 10 == 0:
-            log.head()
-            log.fold()
+            log.tip()
+            log.sync()
 """
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(store.root), str(k)]) for k in range(4)

@@ -82,7 +82,7 @@ def test_a_foreign_snapshot_is_not_believed(log: FileLog, tmp_path: Path, rubbis
         "no pickle": b"no pickle",
     }[rubbish]
     store = SnapshotStore(log.ordering)
-    store.save(remembered._name("camp"), log.head(), state)
+    store.save(remembered._name("camp"), log.tip(), state)
     assert remembered_history(log, "camp") == fold(empty("camp"), log.read())
     assert not (tmp_path / "sprung").exists()
 
@@ -94,5 +94,5 @@ def test_names_cannot_lead_out_of_our_values(log: FileLog) -> None:
     for state in (payload, dotted):
         store = SnapshotStore(log.ordering)
         propose(log, range(1))
-        store.save(remembered._name("camp"), log.head(), state)
+        store.save(remembered._name("camp"), log.tip(), state)
         assert remembered._load(store, "camp") == empty("camp")

@@ -141,7 +141,7 @@ from autoresearch.testing import KeepBetter
 
 def test_fixtures(project, memory_log, openai_server):
     assert (project / "train.py").exists()
-    assert memory_log.head().position == 0
+    assert memory_log.tip().position == 0
     assert openai_server.base_url.endswith("/v1")
 """
 

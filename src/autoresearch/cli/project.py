@@ -94,9 +94,9 @@ def campaign_at(project: Path, tag: str | None) -> Campaign:
 
 def check_position(store: FileLog, at: int | None) -> None:
     """Refuse a position that the log has not reached: its answer would change later."""
-    head = store.head().position
-    if at is not None and at > head:
-        raise WorkspaceError(f"the log has no position {at} yet; give --at 0 to {head}")
+    tip = store.tip().position
+    if at is not None and at > tip:
+        raise WorkspaceError(f"the log has no position {at} yet; give --at 0 to {tip}")
 
 
 def history_at(campaign: Campaign, at: int | None) -> History:

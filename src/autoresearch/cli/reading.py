@@ -43,8 +43,8 @@ def status(project: Path, tag: str | None, at: int | None, as_json: bool) -> Non
     """Say where a campaign stands: its best, what runs, what was spent."""
     campaign = campaign_at(project, tag)
     history = history_at(campaign, at)
-    head = campaign.log.head() if at is None else f"{history.position}:{history.head_hash}"
-    facts = _facts(campaign.lab.branch, history, str(head))
+    tip = campaign.log.tip() if at is None else f"{history.position}:{history.tip_hash}"
+    facts = _facts(campaign.lab.branch, history, str(tip))
     if as_json:
         print_json(facts)
         return
@@ -53,7 +53,7 @@ def status(project: Path, tag: str | None, at: int | None, as_json: bool) -> Non
             click.echo(f"{name + ':':<14}{one_line(str(value), 300)}")
 
 
-def _facts(branch: str, history: History, head: str) -> dict[str, Any]:
+def _facts(branch: str, history: History, tip: str) -> dict[str, Any]:
     best, current = history.best, history.current
     return {
         "campaign": history.campaign,
@@ -71,7 +71,7 @@ def _facts(branch: str, history: History, head: str) -> dict[str, Any]:
         "run_hours": round(history.spent.seconds / 3600, 3),
         "gpu_hours": round(history.spent.gpu_seconds / 3600, 3),
         "usd": round(history.spent.usd, 2),
-        "head": head,
+        "tip": tip,
     }
 
 

@@ -11,7 +11,7 @@ import click
 from autoresearch.cli.output import print_json
 from autoresearch.cli.project import json_option, project_option, root_of, store_at
 from autoresearch.evidence import anchors_in, changed_outputs
-from autoresearch.log import VerifyReport
+from autoresearch.log import VerifyReport, export_parquet
 from autoresearch.opening import no_campaign, tags, write_projections
 from autoresearch.text import one_line
 
@@ -20,9 +20,9 @@ from autoresearch.text import one_line
 @project_option
 @json_option
 def verify(project: Path, as_json: bool) -> None:
-    """Check every line, row and source of the log, the heads in commits, and the runs' outputs.
+    """Check every line, row and source of the log, the tips in commits, and the runs' outputs.
 
-    Prints the number of events and the head, and exits with 0; or names each place where the log
+    Prints the number of events and the tip, and exits with 0; or names each place where the log
     is not what was written, and exits with 1.
     """
     log = store_at(project)
@@ -34,7 +34,7 @@ def verify(project: Path, as_json: bool) -> None:
             {
                 "ok": report.ok,
                 "events": report.events,
-                "head": str(report.head),
+                "tip": str(report.tip),
                 "findings": [attrs.asdict(item) for item in report.findings],
                 "notes": report.notes,
             }
@@ -49,7 +49,7 @@ def _print_report(report: VerifyReport) -> None:
     for line in (*map(str, report.findings), *report.notes):
         click.echo(one_line(line, 500))
     if report.ok:
-        click.echo(f"{report.events} events, head {report.head}: the log is whole")
+        click.echo(f"{report.events} events, tip {report.tip}: the log is whole")
     else:
         count = len(report.findings)
         click.echo(f"{count} finding{'s'[: count > 1]}: the log is not what was written")
@@ -64,7 +64,7 @@ def rebuild(project: Path) -> None:
         raise no_campaign(log.root)
     report = log.rebuild()
     written = write_projections(root_of(project), log)
-    click.echo(f"{report.events} events, head {report.head}: events.duckdb is made anew")
+    click.echo(f"{report.events} events, tip {report.tip}: events.duckdb was made again")
     for path in written:
         click.echo(f"wrote {path}")
 
@@ -80,8 +80,6 @@ def rebuild(project: Path) -> None:
 )
 def export(project: Path, directory: Path) -> None:
     """Write the events, partitioned by campaign, and all tables as Parquet files."""
-    from autoresearch.log.export import export_parquet
-
     log = store_at(project)
     export_parquet(log, directory, log.schema)
     click.echo(f"wrote {directory}")

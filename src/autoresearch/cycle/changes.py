@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from attrs import evolve
 
 from autoresearch import events
-from autoresearch.cycle.kit import Kit, digest
+from autoresearch.cycle.kit import Kit
 from autoresearch.cycle.proposals import current, drop
 from autoresearch.editable import tree_digest
 from autoresearch.errors import WorkspaceError
@@ -194,7 +194,7 @@ def _failed(number: int, item: Violation) -> events.AuditFailed:
 
 
 def commit(kit: Kit, made: Change, workspace: Workspace, parent: str) -> None:
-    """Commit the change with the log's head in its trailer, and record the commit."""
+    """Commit the change with the log's tip in its trailer, and record the commit."""
     number = current(kit).number
     done = kit.lab.commit(number, workspace, made, _message(kit, made.idea, number))
     kit.publish()
@@ -220,5 +220,5 @@ def _message(kit: Kit, idea: Idea, number: int) -> str:
         f"Experiment {number}: {fix}{one_line(idea.description, 100)}\n\n"
         f"{one_line(idea.hypothesis, 500)}\n\n"
         f"Autoresearch-Experiment: {kit.history.campaign}/{number}\n"
-        f"Autoresearch-Head: {kit.recorder.head()}\n{env}"
+        f"Autoresearch-Tip: {kit.recorder.tip()}\n{env}"
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from attrs import frozen
 from autoresearch import events
 from autoresearch.config import Config
 from autoresearch.cycle.recorder import Recorder
+from autoresearch.durable import replace_file
 from autoresearch.editable import listing
 from autoresearch.errors import WorkspaceError
 from autoresearch.history import History
@@ -152,15 +151,8 @@ class Kit:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")  # campaigns share a project
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        replace_file(path, text.encode(), durable=False)
     except OSError as error:
         reason = error.strerror or error
         raise WorkspaceError(f"cannot write {path}: {reason}; make room or rights") from None
-
-
-def digest(text: str) -> str:
-    """Return the sha256 of a text in UTF-8, as 64 hex digits."""
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -78,7 +78,7 @@ class Loop:
             kit.move_branch()
             kit.lab.drop_worktree(len(kit.history.experiments) - 1)
         kit.project_files()
-        kit.recorder.fold()
+        kit.recorder.sync()
 
     def _signals(self) -> None:
         """Hear each of the signals once; head moves once at the most for one decision."""

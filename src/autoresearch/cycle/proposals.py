@@ -7,7 +7,8 @@ from random import Random
 from attrs import asdict
 
 from autoresearch import events
-from autoresearch.cycle.kit import Kit, digest
+from autoresearch.cycle.kit import Kit
+from autoresearch.durable import digest
 from autoresearch.history import History
 from autoresearch.model import Experiment, Idea
 from autoresearch.projections.blocks import reasoning_block
@@ -42,7 +43,7 @@ def review_memory(kit: Kit) -> None:
             read_to=kit.history.position,
             results_digest=digests["results.tsv"],
             notes_digest=digests["notes.md"],
-            head_hash=kit.history.head_hash,
+            tip_hash=kit.history.tip_hash,
         )
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from autoresearch import events
 from autoresearch.folding import step
 from autoresearch.history import History
-from autoresearch.log import EventLog, Head, Recorded, Writer
+from autoresearch.log import EventLog, Recorded, Tip, Writer
 from autoresearch.plugins import PluginFailure, Plugins
 from autoresearch.protocol import check
 
@@ -42,13 +42,13 @@ class Recorder:
                 self._observe(record)
         return self.history
 
-    def head(self) -> Head:
+    def tip(self) -> Tip:
         """Return the end of the log, to be written down outside it."""
-        return self._log.head()
+        return self._log.tip()
 
-    def fold(self) -> None:
+    def sync(self) -> None:
         """Bring the SQL tables up to date, unless somebody is using the file."""
-        self._log.fold()
+        self._log.sync()
 
     def plugin_failed(self, failure: PluginFailure) -> None:
         """Record a plugin's failure, once the observers that are being told have returned."""

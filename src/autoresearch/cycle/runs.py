@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ from autoresearch import events
 from autoresearch.cycle.kit import Kit, write_text
 from autoresearch.cycle.proposals import current
 from autoresearch.cycle.tail import Tail
+from autoresearch.durable import digest, digest_files
 from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.text import one_line
 
@@ -220,10 +220,6 @@ def _record_end(kit: Kit, request: RunRequest, output: RunOutput) -> None:
 
 
 def _measure(path: Path) -> tuple[int, str]:
-    hasher, size = hashlib.sha256(), 0
-    if path.exists():
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                hasher.update(piece)
-                size += len(piece)
-    return size, hasher.hexdigest()
+    if not path.exists():
+        return 0, digest("")
+    return path.stat().st_size, digest_files(path)

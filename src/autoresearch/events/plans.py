@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autoresearch.events.registry import Event, doc, event, experiment_number, grown
+from autoresearch.events.registry import Event, Payload, doc, event, experiment_number, grown
 
 _SOURCES = "file to the sha256 of its text; the texts are in sources"
 _CHANGES = "values it changes: name, old, new, and file (empty for the script)"
@@ -47,7 +47,12 @@ class CampaignStopped(Event):
 # --- memory and ideas -----------------------------------------------------------------------
 
 
-@event("memory_reviewed")
+def _review_with_tip(old: Payload) -> Payload:
+    rest = {name: value for name, value in old.items() if name != "head_hash"}
+    return {**rest, "tip_hash": old.get("head_hash", "")}
+
+
+@event("memory_reviewed", version=2, upcasters=[_review_with_tip])
 class MemoryReviewed(Event):
     """results.tsv and notes.md were read before an experiment."""
 
@@ -55,7 +60,7 @@ class MemoryReviewed(Event):
     read_to: int = doc("log position up to which the memory was read")
     results_digest: str = doc("sha256 of results.tsv as shown")
     notes_digest: str = doc("sha256 of notes.md as shown")
-    head_hash: str = doc("hash of the newest event read", default="")
+    tip_hash: str = doc("hash of the newest event read", was="head_hash", default="")
 
 
 @event("idea_queued", version=2, upcasters=[grown])

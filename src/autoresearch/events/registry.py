@@ -25,9 +25,12 @@ EVENT_TYPES: dict[str, type[Event]] = {}
 UPCASTERS: dict[tuple[str, int], Callable[[Payload], Payload]] = {}
 
 
-def doc(text: str, unit: str = "", **options: Any) -> Any:
-    """An attrs field with its meaning and unit, from which the column reference is generated."""
-    return field(metadata={"doc": text, "unit": unit}, **options)
+def doc(text: str, unit: str = "", was: str = "", **options: Any) -> Any:
+    """An attrs field with its meaning and unit, from which the column reference is generated.
+
+    ``was`` is the name that the field has in older payloads.
+    """
+    return field(metadata={"doc": text, "unit": unit, "was": was}, **options)
 
 
 def experiment_number() -> Any:

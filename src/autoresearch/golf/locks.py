@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from attrs import asdict, frozen
 
+from autoresearch.durable import digest
 from autoresearch.golf.audits.region import evaluation_region
 from autoresearch.golf.audits.tree import parse_script
 from autoresearch.golf.reading.own_result import OwnResult
@@ -27,7 +26,7 @@ class Lock:
     def digest(self) -> str:
         """One sha256 over all four, in a fixed order."""
         text = "\0".join(f"{name}={value}" for name, value in sorted(asdict(self).items()))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest(text)
 
 
 def evaluation_digest(source: str) -> str:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from attrs import frozen
 
+from autoresearch.durable import digest_files
 from autoresearch.errors import DataError
 from autoresearch.golf import plausibility
 from autoresearch.golf.audits.settings import read_settings
 from autoresearch.golf.audits.tree import parse_script
 from autoresearch.golf.plausibility import ARTIFACT_LIMIT, Findings, broken, doubt
 from autoresearch.golf.reading.own_result import OwnResult
-from autoresearch.golf.shards import digest_files, shard_tokens, validation_shards
+from autoresearch.golf.shards import shard_tokens, validation_shards
 
 # Importing, compiling, the warm-up that is rolled back, packing and the second scoring are in
 # neither of the script's clocks; the longest honest packing on record took 118 s.
@@ -67,10 +68,10 @@ def measure_run(
         code_bytes=script.stat().st_size,
         model_bytes=artifact.stat().st_size,
         val_tokens=sum(shard_tokens(shard) for shard in shards),
-        val_digest=digest_files(shards),
-        tokenizer_digest=digest_files([tokenizer]),
-        code_digest=digest_files([script]),
-        artifact_digest=digest_files([artifact]),
+        val_digest=digest_files(*shards),
+        tokenizer_digest=digest_files(tokenizer),
+        code_digest=digest_files(script),
+        artifact_digest=digest_files(artifact),
         sequence=longest_sequence(script.read_text("utf-8", "replace"), env or {}),
     )
 

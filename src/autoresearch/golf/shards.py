@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import struct
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoresearch.errors import DataError
@@ -68,13 +67,3 @@ def validation_shards(data_dir: Path) -> tuple[Path, ...]:
     """The validation shards of a data folder by name, the per-token byte sidecars left out."""
     found = sorted(data_dir.glob("fineweb_val_*.bin"))
     return tuple(path for path in found if "_bytes_" not in path.name)
-
-
-def digest_files(paths: Iterable[Path]) -> str:
-    """The sha256 over the bytes of files, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()

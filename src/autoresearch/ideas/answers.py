@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 
 from attrs import frozen
 
+from autoresearch.durable import digest
 from autoresearch.errors import PluginError
 from autoresearch.history import History
 from autoresearch.ideas.edits import hyperparameters
-from autoresearch.ideas.script import PROTECTED, digest, refused
+from autoresearch.ideas.script import PROTECTED, refused
 from autoresearch.model import Idea
 from autoresearch.text import one_line
 

@@ -7,13 +7,14 @@ from fnmatch import fnmatchcase
 from attrs import frozen
 
 from autoresearch.config import Config, setting
+from autoresearch.durable import digest
 from autoresearch.golf.known import Known, known
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import trials
 from autoresearch.ideas.edits import Hyperparameter, hyperparameters, with_values
 from autoresearch.ideas.literals import Value
-from autoresearch.ideas.script import digest, refused
+from autoresearch.ideas.script import refused
 from autoresearch.model import Idea
 
 _TRIED_VERDICTS = ("works", "mixed", "neutral", "unknown")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -12,6 +11,7 @@ from attrs import evolve, frozen
 
 from autoresearch import events
 from autoresearch.config import Config, setting
+from autoresearch.durable import digest
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import families, moves, trials, wording
@@ -136,11 +136,6 @@ def _fixed(config: Config) -> dict[str, float]:
         except ValueError:
             continue
     return fixed
-
-
-def digest(source: str) -> str:
-    """Return the sha256 of a script, as the log names sources."""
-    return hashlib.sha256(source.encode()).hexdigest()
 
 
 def refused(history: History) -> frozenset[str]:

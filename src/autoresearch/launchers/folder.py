@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
+from autoresearch.durable import replace_file
 from autoresearch.model import RunOutput, RunStatus
 
 _RESERVE_BYTES = 16_384
@@ -130,7 +131,7 @@ class RunFolder:
 
     def write(self, name: str, facts: Mapping[str, Any]) -> None:
         """Replace the file `name` by `facts`, as JSON."""
-        write_durably(self.path / name, (json.dumps(facts, sort_keys=True) + "\n").encode())
+        replace_file(self.path / name, (json.dumps(facts, sort_keys=True) + "\n").encode())
 
     def read(self, name: str) -> dict[str, Any] | None:
         """Return the facts in the file `name`, or None if there is no such file."""
@@ -140,26 +141,3 @@ class RunFolder:
             return None
         facts: dict[str, Any] = json.loads(text)
         return facts
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Put `data` under `path` so that after a crash the file is whole, old or new."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

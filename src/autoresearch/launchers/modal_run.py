@@ -11,7 +11,8 @@ from typing import Any
 
 from attrs import define, field
 
-from autoresearch.launchers.folder import Outcome, RunFolder, write_durably
+from autoresearch.durable import replace_file
+from autoresearch.launchers.folder import Outcome, RunFolder
 from autoresearch.launchers.modal_order import Settings
 from autoresearch.launchers.modal_remote import (
     Remote,
@@ -162,7 +163,7 @@ class ModalRun:
         except RemoteError:
             return
         if data is not None:
-            write_durably(self.folder.path / name, data)
+            replace_file(self.folder.path / name, data)
 
     def _call(self) -> str | None:
         found = self.folder.read("modal_call.json")

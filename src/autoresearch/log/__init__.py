@@ -2,11 +2,21 @@
 
 from autoresearch.log.memory import MemoryLog
 from autoresearch.log.protocol import EventLog, Writer
-from autoresearch.log.records import GENESIS, Anchor, Head, Receipt, Recorded
-from autoresearch.log.report import Finding, RebuildReport, VerifyReport
-from autoresearch.log.schema import Column, EventTable, Schema, View
+from autoresearch.log.reading import export_parquet
+from autoresearch.log.records import (
+    GENESIS,
+    Anchor,
+    Finding,
+    RebuildReport,
+    Receipt,
+    Recorded,
+    Tip,
+    VerifyReport,
+)
+from autoresearch.log.snapshots import SnapshotStore
 from autoresearch.log.sources import SourceStore
-from autoresearch.log.store import FileLog, open_log
+from autoresearch.log.store import FileLog, is_own_name, open_log, to_stderr
+from autoresearch.log.tables import Column, EventTable, Schema, View
 
 __all__ = [
     "GENESIS",
@@ -16,15 +26,19 @@ __all__ = [
     "EventTable",
     "FileLog",
     "Finding",
-    "Head",
     "MemoryLog",
     "RebuildReport",
     "Receipt",
     "Recorded",
     "Schema",
+    "SnapshotStore",
     "SourceStore",
+    "Tip",
     "VerifyReport",
     "View",
     "Writer",
+    "export_parquet",
+    "is_own_name",
     "open_log",
+    "to_stderr",
 ]

@@ -1,4 +1,4 @@
-"""The file events.duckdb: folding new events into it, and noticing when it is not what it was.
+"""The file events.duckdb: syncing new events into it, and noticing when it is not what it was.
 
 Nothing here opens the file except through DuckDB: its locks belong to the process, and closing
 the file by any other way would silently give them up.
@@ -6,7 +6,11 @@ the file by any other way would silently give them up.
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,24 +18,16 @@ from pathlib import Path
 import duckdb
 from attrs import evolve
 
+from autoresearch.durable import FileLock, locked, make_durable
 from autoresearch.errors import LogError
-from autoresearch.log.bulk import WORTH, load_journals
-from autoresearch.log.damage import (
-    DamagedError,
-    first_line,
-    is_damage,
-    is_held,
-    is_held_for_writing,
-)
-from autoresearch.log.files import FileLock, sync_folder
-from autoresearch.log.folded import Folded, load_folded
-from autoresearch.log.order import Order
-from autoresearch.log.ordering import Ordering
-from autoresearch.log.schema import Schema
-from autoresearch.log.sequence import DUPLICATE
+from autoresearch.log.order import Order, Synced, load_synced
+from autoresearch.log.placing import DUPLICATE, Ordering
+from autoresearch.log.records import RebuildReport
 from autoresearch.log.sources import SourceStore
-from autoresearch.log.table import (
+from autoresearch.log.tables import (
+    WORTH,
     Row,
+    Schema,
     add_rows,
     create_keys,
     create_schema,
@@ -39,14 +35,19 @@ from autoresearch.log.table import (
     fill_tables,
     last_row,
     line_row,
-    unlike_their_hash,
+    load_journals,
+    rows_with_wrong_hash,
 )
 
 _BLOCK = "65536"  # bytes; with DuckDB's 262144 the tables of a short log are mostly empty blocks
 
 
 class Database:
-    """events.duckdb of one store, with the sidecar ``fold.json`` that says what is in it."""
+    """events.duckdb of one store, with the sidecar ``fold.json`` that says what is in it.
+
+    The sidecar and ``fold.lock`` keep the names of the first release: one of its processes may
+    still run beside this one.
+    """
 
     def __init__(self, ordering: Ordering, sources: SourceStore, schema: Schema) -> None:
         self.ordering, self.sources, self.schema = ordering, sources, schema
@@ -55,13 +56,13 @@ class Database:
         self.state = ordering.root / "fold.json"
         self.lock = ordering.locks / "fold.lock"
 
-    def fold(self) -> bool:
+    def sync(self) -> bool:
         """Bring the file up to date; False when it is held elsewhere or cannot be written."""
         lock = FileLock(self.lock)
         try:
             if not lock.acquire(wait=False):
                 return False
-            return self._fold(self.ordering.sequence())
+            return self._sync(self.ordering.sequence())
         except (OSError, LogError, duckdb.Error) as error:
             if not isinstance(error, FileNotFoundError):
                 self.ordering.notify(f"events.duckdb is not up to date: {first_line(error)}")
@@ -69,32 +70,58 @@ class Database:
         finally:
             lock.release()
 
-    def build(self, order: Order) -> Folded:
-        """Make the file anew from the journals and put it in place; the caller holds the lock."""
+    def build(self, order: Order) -> Synced:
+        """Make the file from the journals and put it in place; the caller holds the lock."""
         fresh = self.path.with_name("events.duckdb.new")
         try:
             made = self._build(fresh, order, bulk=order.position >= WORTH)
-            _sync(fresh)
+            make_durable(fresh)
         except BaseException:
-            _remove(fresh)
+            fresh.unlink(missing_ok=True)
             raise
         made = evolve(made, size=fresh.stat().st_size)
-        made.begun().save(self.state)
-        _remove(self.wal)
+        made.save(self.state, writing=True)
+        self.wal.unlink(missing_ok=True)
         fresh.replace(self.path)
-        sync_folder(self.path.parent)
+        make_durable(self.path.parent)
         made.save(self.state)
         return made
 
-    def _build(self, fresh: Path, order: Order, *, bulk: bool) -> Folded:
-        _remove(fresh)
-        _remove(fresh.with_name(f"{fresh.name}.wal"))
+    def rebuild(self) -> RebuildReport:
+        """Replace the file by one made from the journals and the manifest alone.
+
+        Every line is checked against its chain while it is read, and every row against its hash
+        once it is stored. Raises LogError, naming the line, when a journal is damaged; then nothing
+        changes.
+        """
+        started = time.monotonic()
+        fresh = Ordering(self.ordering.root, self.ordering.notify)
+        try:
+            with locked(self.lock):
+                order = fresh.sequence()
+                made = Database(fresh, self.sources, self.schema).build(order)
+        except OSError as error:
+            raise LogError(
+                f"cannot rebuild {self.path}: {error.strerror}; free some space or make the store "
+                "writable"
+            ) from None
+        return RebuildReport(
+            events=made.position,
+            rejected=made.rejected,
+            sources=made.sources,
+            tip=order.tip,
+            seconds=time.monotonic() - started,
+        )
+
+    def _build(self, fresh: Path, order: Order, *, bulk: bool) -> Synced:
+        for leftover in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+            leftover.unlink(missing_ok=True)
         with duckdb.connect(fresh, config={"default_block_size": _BLOCK}) as connection:
             create_tables(connection)
-            loaded = not bulk or load_journals(connection, self.ordering, order)
+            loaded = not bulk or load_journals(connection, self.ordering.journals, order)
             if loaded:
-                self._add(connection, order, Folded(), last_row(connection)[1])
-                loaded = not unlike_their_hash(connection)
+                self._add(connection, order, Synced(), last_row(connection)[1])
+                loaded = not rows_with_wrong_hash(connection)
             if loaded:
                 create_keys(connection)
                 create_schema(connection, self.schema)
@@ -103,22 +130,26 @@ class Database:
             raise LogError(f"{fresh} does not keep what is stored in it; check the disk")
         return self._build(fresh, order, bulk=False)  # which names the line that is damaged
 
-    def rows(self, order: Order, after: int) -> Iterator[Row]:
+    def rows(self, order: Order, after: int, until: int | None = None) -> Iterator[Row]:
         """Yield the rows of the table ``events`` behind a position."""
-        for span in order.spans(after, order.position):
-            start = span.start
-            for position, line in enumerate(self.ordering.lines(span), span.first):
-                if position > after:
-                    yield line_row(line, position, span.journal, start)
+        last = order.position if until is None else until
+        for entry in order.spans(after, last):
+            start = entry.start
+            for position, line in enumerate(self.ordering.lines(entry), entry.first):
+                if after < position <= last:
+                    yield line_row(line, position, entry.journal, start)
                 start += line.size
 
-    def rejected(self, order: Order, entries: int) -> Iterator[Row]:
-        """Yield the rows of the table ``rejected_events`` from a manifest line on."""
-        for index in range(entries, len(order.entries)):
-            entry = order.entries[index]
-            if entry.reason not in (None, DUPLICATE):
+    def rejected(self, order: Order, entries: int, until: int | None = None) -> Iterator[Row]:
+        """Yield the rows of the table ``rejected_events`` from a manifest line on.
+
+        With ``until`` those are left out that came when the log was already longer.
+        """
+        for entry in order.entries[entries:]:
+            late = until is not None and entry.last > until
+            if entry.reason not in (None, DUPLICATE) and not late:
                 start = entry.start
-                for line in self.ordering.lines(order.span(index)):
+                for line in self.ordering.lines(entry):
                     yield entry.reason, *line_row(line, 0, entry.journal, start)[1:]
                     start += line.size
 
@@ -129,8 +160,8 @@ class Database:
                 text = self.sources.get(digest)
                 yield digest, len(text.encode()), text
 
-    def _fold(self, order: Order) -> bool:
-        state = load_folded(self.state)
+    def _sync(self, order: Order) -> bool:
+        state = load_synced(self.state)
         if state is None and not self.path.exists():
             self.build(order)
             return True
@@ -140,7 +171,7 @@ class Database:
             self._check_outside(state)
             if self._is_current(state, order):
                 return True
-            return self._fold_into(state, order)
+            return self._sync_into(state, order)
         except DamagedError as damage:
             if is_held_for_writing(self.path):
                 return False  # not to be moved from under whoever is changing it
@@ -149,7 +180,7 @@ class Database:
             self.ordering.notify(f"events.duckdb was rebuilt with {made.position} events")
             return True
 
-    def _check_outside(self, state: Folded) -> None:
+    def _check_outside(self, state: Synced) -> None:
         """Compare what can be seen without opening the file."""
         if not self.path.exists():
             raise DamagedError("the file is missing")
@@ -157,10 +188,10 @@ class Database:
         if not state.writing and (size != state.size or _size(self.wal)):
             raise DamagedError(
                 f"it has {size} bytes and {_size(self.wal)} in its write-ahead log, "
-                f"but the last fold left {state.size} and 0"
+                f"but the last sync left {state.size} and 0"
             )
 
-    def _is_current(self, state: Folded, order: Order) -> bool:
+    def _is_current(self, state: Synced, order: Order) -> bool:
         same_schema = state.schema == self.schema.digest
         same_sources = state.sources == sum(1 for _ in self.sources)
         return (
@@ -170,7 +201,7 @@ class Database:
             and state.entries == len(order.entries)
         )
 
-    def _fold_into(self, state: Folded, order: Order) -> bool:
+    def _sync_into(self, state: Synced, order: Order) -> bool:
         try:
             connection = duckdb.connect(self.path)
         except duckdb.Error as error:
@@ -182,7 +213,7 @@ class Database:
         try:
             with connection:
                 last = self._check_inside(connection, state, order)
-                state.begun().save(self.state)
+                state.save(self.state, writing=True)
                 connection.begin()
                 self._add(connection, order, state, last)
                 fill_tables(connection, self.schema, last)
@@ -199,7 +230,7 @@ class Database:
         return True
 
     def _check_inside(
-        self, connection: duckdb.DuckDBPyConnection, state: Folded, order: Order
+        self, connection: duckdb.DuckDBPyConnection, state: Synced, order: Order
     ) -> int:
         """Return the last position that is already in the file."""
         count, last, digest = last_row(connection)
@@ -210,14 +241,14 @@ class Database:
         if count != last or last < state.position or digest != expected:
             raise DamagedError(
                 f"it has {count} events, the last at position {last}, "
-                f"but the last fold left {state.position}"
+                f"but the last sync left {state.position}"
             )
         return last
 
     def _add(
-        self, connection: duckdb.DuckDBPyConnection, order: Order, state: Folded, last: int
+        self, connection: duckdb.DuckDBPyConnection, order: Order, state: Synced, last: int
     ) -> None:
-        """Insert what is not there yet; an interrupted fold may have inserted all of it."""
+        """Insert what is not there yet; an interrupted sync may have inserted all of it."""
         add_rows(connection, "events", self.rows(order, last))
         if rejected := list(self.rejected(order, state.entries)):
             found = connection.execute("SELECT journal, start FROM rejected_events").fetchall()
@@ -226,7 +257,7 @@ class Database:
             digests = connection.execute("SELECT digest FROM source_texts").fetchall()
             add_rows(connection, "source_texts", self.texts({digest for (digest,) in digests}))
 
-    def _described(self, connection: duckdb.DuckDBPyConnection, order: Order) -> Folded:
+    def _described(self, connection: duckdb.DuckDBPyConnection, order: Order) -> Synced:
         count, last, digest = last_row(connection)
         if (count, last) != (order.position, order.position):
             raise LogError(f"{self.path} has {count} of {order.position} events; run rebuild")
@@ -234,7 +265,7 @@ class Database:
             "SELECT (SELECT count(*) FROM rejected_events), (SELECT count(*) FROM source_texts)"
         )
         ((rejected, sources),) = connection.execute(counts).fetchall()
-        return Folded(
+        return Synced(
             position=last,
             hash=digest,
             entries=len(order.entries),
@@ -253,7 +284,7 @@ class Database:
             where = f", kept as {kept.name}"
         if self.wal.exists():
             self.wal.replace(kept.with_name(kept.name + ".wal"))
-        _remove(self.state)
+        self.state.unlink(missing_ok=True)
         self.ordering.notify(f"events.duckdb is not what it was{where}: {reason}")
 
 
@@ -264,13 +295,49 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
+# --- telling a damaged file from one that is held, a full disk, and a mistake made here --------
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+class DamagedError(Exception):
+    """events.duckdb is not what the last sync left; the text says why."""
+
+
+def is_held(error: duckdb.Error) -> bool:
+    """Return whether DuckDB refused because the file is open elsewhere."""
+    text = str(error)
+    return "Could not set lock" in text or "different configuration" in text
+
+
+def is_held_for_writing(path: Path) -> bool:
+    """Return whether another process has a database open for writing.
+
+    Asked in a process of its own: whoever closes the file gives up all locks that its process has
+    on it, also those of a DuckDB connection in use here.
+    """
+    probe = [sys.executable, "-I", "-c", _PROBE, str(path)]
+    return path.exists() and subprocess.run(probe, stderr=subprocess.DEVNULL).returncode == 3
+
+
+_PROBE = """
+import fcntl, sys
+try:
+    fcntl.lockf(open(sys.argv[1], "rb"), fcntl.LOCK_SH | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit(3)
+"""
+
+
+def is_damage(error: duckdb.Error) -> bool:
+    """Return whether the file is to blame, not a full disk and not a mistake made here."""
+    full = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES)
+    if any(os.strerror(code) in str(error) for code in full):
+        return False
+    bad = (duckdb.IOException, duckdb.SerializationException, duckdb.InternalException)
+    return isinstance(
+        error, (*bad, duckdb.FatalException, duckdb.ConstraintException)
+    ) or "orrupt" in str(error)
+
+
+def first_line(error: Exception) -> str:
+    """Return what is wrong in one line."""
+    return str(error).strip().split("\n")[0]

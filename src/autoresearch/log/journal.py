@@ -1,19 +1,182 @@
-"""Journals as files: reading whole lines by their bytes, and one writer's appends."""
+"""Journals: how a line is written and read back, and one writer's file.
+
+    {"event":{"actor":…,"at":…,"campaign":…,"event_id":…,"payload":{…},…},"hash":"…"}
+
+The whole line is canonical JSON. ``hash`` is the sha256 of the hash before it (64 hex digits) and
+the exact bytes of the value of ``event``.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
+from autoresearch.codec import encode, type_of
+from autoresearch.durable import open_for_append, write_all
 from autoresearch.errors import LogError
-from autoresearch.log.files import open_for_append, write_all
-from autoresearch.log.lines import BadLineError, Line, unpack
-from autoresearch.log.records import GENESIS
+from autoresearch.events import Event
+from autoresearch.log.records import GENESIS, Receipt
 
 SUFFIX = ".jsonl"
 _CHUNK = 1 << 20
+_NAME = re.compile(r'[^"\\\x00-\x1f\x7f]{1,200}')
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_LINE = re.compile(
+    r'\{"event":(\{"actor":"([^"\\]*)","at":"([^"\\]*)","campaign":"([^"\\]*)",'
+    r'"event_id":"([^"\\]*)","payload":(\{.*\}),"schema_version":(\d+),"stream":"([^"\\]*)",'
+    r'"type":"([^"\\]*)","version":(\d+)\}),"hash":"([0-9a-f]{64})"\}'
+)
+_START = '{"event":{"actor":"'
+_AROUND = len('{"event":,"hash":""}\n') + 64  # bytes of a line beside its event
+
+
+class Line(NamedTuple):
+    """A line taken apart; ``size`` counts its bytes with the newline."""
+
+    actor: str
+    at: str
+    campaign: str
+    event_id: str
+    payload: str
+    schema_version: int
+    stream: str
+    type: str
+    version: int
+    hash: str
+    previous_hash: str
+    size: int
+
+
+class BadLineError(ValueError):
+    """A line that was not written by a journal, or was changed since."""
+
+
+def pack(
+    *,
+    actor: str,
+    at: str,
+    campaign: str,
+    event_id: str,
+    payload: str,
+    schema_version: int,
+    stream: str,
+    type: str,
+    version: int,
+    previous_hash: str,
+) -> tuple[bytes, str]:
+    """Return the bytes of a line and its hash; names must have passed :func:`checked_name`."""
+    body = (
+        f'{{"actor":"{actor}","at":"{at}","campaign":"{campaign}","event_id":"{event_id}",'
+        f'"payload":{payload},"schema_version":{schema_version},"stream":"{stream}",'
+        f'"type":"{type}","version":{version}}}'
+    ).encode()
+    digest = sha256(previous_hash.encode() + body).hexdigest()
+    return b'{"event":' + body + b',"hash":"' + digest.encode() + b'"}\n', digest
+
+
+def seal(
+    event: Event, *, actor: str, at: str, campaign: str, event_id: str | None, stream: str,
+    version: int, previous_hash: str,
+) -> tuple[bytes, Receipt]:  # fmt: skip
+    """Return an event as a line and the receipt for it; without an id it gets an automatic one."""
+    fields = {
+        "actor": actor,
+        "at": at,
+        "campaign": campaign,
+        "event_id": event_id or f"{_own_start(stream, version)}{os.urandom(4).hex()}",
+        "payload": encode(event),
+        "schema_version": event.schema_version,
+        "stream": stream,
+        "type": type_of(event),
+        "version": version,
+        "previous_hash": previous_hash,
+    }
+    line, digest = pack(**fields)  # type: ignore[arg-type]
+    return line, Receipt(hash=digest, **fields)  # type: ignore[arg-type]
+
+
+# --- event ids ------------------------------------------------------------------------------
+# An id is either automatic or chosen by the caller ("given"). The definition is this: an automatic
+# id begins with the stream and the version of its own line, so that its line is found from the id
+# alone; all others are remembered. Manifests on people's disks count the given ids of each entry by
+# this very rule, so it cannot become narrower.
+
+
+def _own_start(stream: str, version: int) -> str:
+    return f"{stream}:{version}:"
+
+
+def is_given(line: Line) -> bool:
+    """Return whether an id must be remembered: it does not tell where its line is."""
+    return not line.event_id.startswith(_own_start(line.stream, line.version))
+
+
+def places_named(event_id: str) -> list[tuple[str, int]]:
+    """Return each stream and version whose own line could have this id."""
+    # A stream may have colons in its name and a caller's id may have more of them: try them all.
+    found = re.finditer(r":(?=([1-9][0-9]{0,17}):)", event_id)
+    return [(event_id[: colon.start()], int(colon[1])) for colon in found]
+
+
+def unpack(text: str, previous: str) -> Line:
+    """Take a line apart (without its newline) and check that it follows ``previous``.
+
+    Raises BadLineError saying what is wrong.
+    """
+    match = _LINE.fullmatch(text)
+    if match is None:
+        raise BadLineError("is not a line of a journal")
+    body, actor, at, campaign, event_id, payload, schema, stream, kind, version, stated = (
+        match.groups()
+    )
+    raw = body.encode()
+    if sha256(previous.encode() + raw).hexdigest() != stated:
+        raise BadLineError(f"does not match its hash (event {event_id}, type {kind})")
+    return Line(
+        actor, at, campaign, event_id, payload, int(schema), stream, kind, int(version),
+        stated, previous, len(raw) + _AROUND,
+    )  # fmt: skip
+
+
+def could_be_torn(tail: bytes, start: str = _START) -> bool:
+    """Return whether bytes after the last newline may be the beginning of a line."""
+    text = tail.decode(errors="replace")
+    return text.startswith(start) or start.startswith(text)
+
+
+def checked_name(value: str, what: str) -> str:
+    """Return a campaign, stream, actor or event id that can stand in a line as it is.
+
+    Raises LogError for an empty or too long one, or one with quotes, backslashes or controls.
+    """
+    if not _NAME.fullmatch(value) or not _is_unicode(value):
+        raise LogError(
+            f"{what} is {value!r}; use 1 to 200 characters without quotes, backslashes or controls"
+        )
+    return value
+
+
+def checked_moment(value: str) -> str:
+    """Return a time that is written as the log writes it; raises LogError for any other."""
+    if not _MOMENT.fullmatch(value):
+        raise LogError(f"time is {value!r}; write it like 2026-03-18T02:00:00.000000Z")
+    return value
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# --- files ----------------------------------------------------------------------------------
 
 
 def journal_name(stream: str, host: str, number: int) -> str:
@@ -56,16 +219,12 @@ def read_lines(path: Path, start: int, end: int, previous: str = GENESIS) -> Ite
             line = unpack(text.decode(), previous)
         except (BadLineError, UnicodeDecodeError) as error:
             problem = str(error) if isinstance(error, BadLineError) else "is not UTF-8 text"
-            raise BadJournalError(path, offset, line_number(path, offset), problem) from None
+            with path.open("rb") as file:
+                number = file.read(offset).count(b"\n") + 1
+            raise BadJournalError(path, offset, number, problem) from None
         yield line
         offset += line.size
         previous = line.hash
-
-
-def line_number(path: Path, offset: int) -> int:
-    """Return the number of the line that starts at a byte, counted from 1."""
-    with path.open("rb") as file:
-        return file.read(offset).count(b"\n") + 1
 
 
 def _whole_lines(path: Path, start: int, end: int) -> Iterator[bytes]:
@@ -87,8 +246,8 @@ def _whole_lines(path: Path, start: int, end: int) -> Iterator[bytes]:
 class JournalFile:
     """One journal being written: it knows where it ends and refuses to write behind other bytes."""
 
-    def __init__(self, path: Path, end: int, head: str) -> None:
-        self.path, self.end, self.head = path, end, head
+    def __init__(self, path: Path, end: int, last_hash: str) -> None:
+        self.path, self.end, self.last_hash = path, end, last_hash
         self._handle = open_for_append(path)
 
     @property
@@ -96,11 +255,11 @@ class JournalFile:
         """Whether the file ends where this writer left it."""
         return os.fstat(self._handle).st_size == self.end
 
-    def append(self, data: bytes, head: str) -> None:
+    def append(self, data: bytes, last_hash: str) -> None:
         """Write whole lines durably; raises OSError with the file possibly torn: then cut it."""
         write_all(self._handle, data)
         self.end += len(data)
-        self.head = head
+        self.last_hash = last_hash
 
     def cut(self, end: int) -> None:
         """Take back bytes that were never acknowledged."""

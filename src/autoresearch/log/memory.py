@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Self
 
 import duckdb
-from attrs import define, field
+from attrs import asdict, define, field
 
-from autoresearch.codec import encode, type_of
 from autoresearch.errors import LogError, StreamHeldError
 from autoresearch.events import Event
-from autoresearch.log.lines import checked_moment, checked_name, pack
-from autoresearch.log.records import GENESIS, Head, Recorded, utc_now
-from autoresearch.log.schema import Schema
-from autoresearch.log.table import memory_connection
+from autoresearch.log.journal import checked_moment, checked_name, seal
+from autoresearch.log.protocol import EventLog, Writer
+from autoresearch.log.records import GENESIS, Recorded, Tip, utc_now
+from autoresearch.log.tables import Schema, memory_connection, record_row, shut
 
 
 @define
-class MemoryLog:
+class MemoryLog(EventLog):
     """An EventLog without files; ``clock`` gives the time of events that bring none."""
 
     schema: Schema = field(factory=Schema)
@@ -43,22 +39,25 @@ class MemoryLog:
         chosen = self._records[after : len(self._records) if until is None else max(until, 0)]
         return (record for record in chosen if campaign in (None, record.campaign))
 
-    def head(self) -> Head:
+    def tip(self) -> Tip:
         """Return the position and hash of the newest event."""
         last = self._records[-1] if self._records else None
-        return Head(last.position, last.hash) if last else Head(0, GENESIS)
+        return Tip(last.position, last.hash) if last else Tip(0, GENESIS)
 
     def find(self, event_id: str) -> Recorded | None:
         """Return the event with an id, or None."""
         return self._by_id.get(event_id)
 
-    def fold(self) -> bool:
+    def sync(self) -> bool:
         """Do nothing: every connection is made from the records."""
         return True
 
-    def connect(self, at: int | None = None) -> duckdb.DuckDBPyConnection:
+    def connect(
+        self, at: int | None = None, *, external: bool = False
+    ) -> duckdb.DuckDBPyConnection:
         """Return a DuckDB connection that sees the events up to position ``at``."""
-        return memory_connection(self.schema, self.read(until=at))
+        connection = memory_connection(self.schema, map(record_row, self.read(until=at)))
+        return connection if external else shut(connection)
 
     def take(self, stream: str, actor: str) -> None:
         """Give a stream to a writer; raises StreamHeldError when another has it."""
@@ -73,27 +72,31 @@ class MemoryLog:
         self._held.pop(stream, None)
 
     def record(
-        self, writer: MemoryWriter, events: list[Event], event_id: str | None, at: str | None
-    ) -> list[Recorded]:
+        self, writer: MemoryWriter, events: Iterable[Event], event_id: str | None, at: str | None
+    ) -> tuple[Recorded, ...]:
         """Put events behind the others, all or none."""
         with self._mutex:
-            head, version = self.head(), self._versions.get(writer.stream, 0)
+            tip, version = self.tip(), self._versions.get(writer.stream, 0)
             made: list[Recorded] = []
             for number, event in enumerate(events, 1):
-                previous = made[-1].hash if made else head.hash
-                made.append(
-                    _recorded(
-                        writer, event, head.position + number, version + number, previous,
-                        event_id, self.clock() if at is None else checked_moment(at),
-                    )
-                )  # fmt: skip
+                _, receipt = seal(
+                    event,
+                    actor=writer.actor,
+                    at=self.clock() if at is None else checked_moment(at),
+                    campaign=writer.campaign,
+                    event_id=event_id,
+                    stream=writer.stream,
+                    version=version + number,
+                    previous_hash=made[-1].hash if made else tip.hash,
+                )
+                made.append(Recorded(position=tip.position + number, **asdict(receipt)))
             self._records += made
             self._by_id.update((record.event_id, record) for record in made)
             self._versions[writer.stream] = version + len(made)
-        return made
+        return tuple(made)
 
 
-class MemoryWriter:
+class MemoryWriter(Writer):
     """The writer of a stream of a MemoryLog."""
 
     def __init__(self, log: MemoryLog, campaign: str, stream: str, actor: str) -> None:
@@ -116,7 +119,7 @@ class MemoryWriter:
 
     def append_many(self, events: Iterable[Event]) -> tuple[Recorded, ...]:
         """Record several events together."""
-        return tuple(self._open_log().record(self, list(events), None, None))
+        return self._open_log().record(self, events, None, None)
 
     def close(self) -> None:
         """Let go of the stream."""
@@ -124,36 +127,7 @@ class MemoryWriter:
             self._log.give(self.stream)
         self._log = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _open_log(self) -> MemoryLog:
         if self._log is None:
             raise LogError(f"the writer of stream {self.stream!r} was closed; open a new writer")
         return self._log
-
-
-def _recorded(
-    writer: MemoryWriter, event: Event, position: int, version: int, previous: str,
-    event_id: str | None, at: str,
-) -> Recorded:  # fmt: skip
-    given = event_id or f"{writer.stream}:{version}:{os.urandom(4).hex()}"
-    name, payload, schema = type_of(event), encode(event), event.schema_version
-    _, digest = pack(
-        actor=writer.actor, at=at, campaign=writer.campaign, event_id=given, payload=payload,
-        schema_version=schema, stream=writer.stream, type_name=name, version=version,
-        previous=previous,
-    )  # fmt: skip
-    return Recorded(
-        position=position, event_id=given, campaign=writer.campaign, stream=writer.stream,
-        version=version, type=name, schema_version=schema, at=at, actor=writer.actor,
-        hash=digest, previous_hash=previous, payload=payload,
-    )  # fmt: skip

@@ -1,14 +1,107 @@
-"""The manifest in memory: which entries there are, where each journal and each stream stands."""
+"""The order of all events: which bytes of which journal hold which positions, chained by hash.
+
+    {"entry":{"count":…,"first":…,"from":…,…},"hash":"…"}
+
+A line of the manifest is an entry: consecutive versions of one stream in one journal. An entry with
+a ``reason`` covers lines that have no position: the same event twice, or a version that was taken.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from sys import intern
 
-from attrs import define, evolve, field, frozen
+from attrs import asdict, define, evolve, field, frozen
 
-from autoresearch.log.manifest import Entry
-from autoresearch.log.records import GENESIS, Head
+from autoresearch.codec import canonical
+from autoresearch.durable import digest, replace_file
+from autoresearch.log.records import GENESIS, Tip
+
+_LINE = re.compile(
+    r'\{"entry":(\{"count":(\d+),"first":(\d+),"from":(\d+),"given":(\d+),"head":"([0-9a-f]{64})",'
+    r'"journal":"([^"\\]*)","reason":(null|"[^"\\]*"),"stream":"([^"\\]*)","to":(\d+),'
+    r'"version":(\d+)\}),"hash":"([0-9a-f]{64})"\}'
+)
+ENTRY_START = '{"entry":{"count":'
+LONGEST = 4096  # lines in one entry: a reader that starts inside one reads it from its beginning
+
+
+@define(kw_only=True)
+class Entry:
+    """Bytes ``start`` to ``end`` of a journal, their ``count`` lines from position ``first`` on.
+
+    ``given`` counts the lines whose event id was chosen by the caller, ``last_hash`` is the hash of
+    the last line, ``version`` the stream's version of the first, and ``reason`` says why the
+    lines have no position, or is None. ``before``, the hash that the first line follows, is not in
+    the manifest: :meth:`Order.add` fills it in.
+    """
+
+    journal: str
+    start: int
+    end: int
+    count: int
+    first: int
+    given: int
+    last_hash: str
+    stream: str
+    version: int
+    reason: str | None = None
+    before: str = field(default=GENESIS, eq=False)
+
+    @property
+    def last(self) -> int:
+        """The newest position of the log after this entry."""
+        return self.first - 1 if self.reason else self.first + self.count - 1
+
+
+def pack_entry(entry: Entry, previous: str) -> tuple[bytes, str]:
+    """Return the bytes of a manifest line and its hash, which follows ``previous``."""
+    body = canonical(
+        {
+            "count": entry.count,
+            "first": entry.first,
+            "from": entry.start,
+            "given": entry.given,
+            "head": entry.last_hash,
+            "journal": entry.journal,
+            "reason": entry.reason,
+            "stream": entry.stream,
+            "to": entry.end,
+            "version": entry.version,
+        }
+    )
+    hashed = digest(previous + body)
+    return f'{{"entry":{body},"hash":"{hashed}"}}\n'.encode(), hashed
+
+
+def unpack_entry(text: str, previous: str) -> tuple[Entry, str]:
+    """Return the entry in a manifest line and its hash; raises ValueError saying what is wrong."""
+    match = _LINE.fullmatch(text)
+    if match is None:
+        raise ValueError("is not a line of the manifest")
+    body, count, first, start, given, last_hash, journal, reason, stream, end, version, stated = (
+        match.groups()
+    )
+    if sha256((previous + body).encode()).hexdigest() != stated:
+        raise ValueError(f"does not match its hash (journal {journal}, position {first})")
+    entry = Entry(
+        journal=intern(journal),  # few names, many entries
+        start=int(start),
+        end=int(end),
+        count=int(count),
+        first=int(first),
+        given=int(given),
+        last_hash=last_hash,
+        stream=intern(stream),
+        version=int(version),
+        reason=None if reason == "null" else reason[1:-1],
+    )
+    return entry, stated
 
 
 @frozen
@@ -16,20 +109,7 @@ class Place:
     """How far a journal is in the order: bytes covered, and the hash of the last line covered."""
 
     end: int = 0
-    head: str = GENESIS
-
-
-@frozen
-class Span:
-    """Bytes of a journal whose lines have consecutive positions, with the hashes around them."""
-
-    journal: str
-    start: int
-    end: int
-    first: int
-    count: int
-    before: str
-    head: str
+    last_hash: str = GENESIS
 
 
 @define
@@ -38,35 +118,35 @@ class Order:
 
     entries: list[Entry] = field(factory=list)
     hashes: list[str] = field(factory=list)
-    before: list[str] = field(factory=list)
     places: dict[str, Place] = field(factory=dict)
     _lasts: list[int] = field(factory=list)
     _streams: dict[str, list[tuple[int, int, int]]] = field(factory=dict)
 
-    def add(self, entry: Entry, digest: str) -> None:
+    def add(self, entry: Entry, hashed: str) -> None:
         """Take one more entry at the end; raises ValueError when it does not follow."""
-        place = self.places.get(entry.journal, Place())
+        place = self.place(entry.journal)
         if entry.start != place.end or entry.first != self.position + 1 or entry.count < 1:
             raise ValueError(f"does not follow what is before it (journal {entry.journal})")
         if entry.reason is None:
             spans = self._streams.setdefault(entry.stream, [])
             span = (entry.version, entry.version + entry.count - 1, len(self.entries))
             spans.insert(bisect_left(spans, span), span)
+        entry.before = place.last_hash
         self.entries.append(entry)
-        self.hashes.append(digest)
-        self.before.append(place.head)
+        self.hashes.append(hashed)
         self._lasts.append(entry.last)
-        self.places[entry.journal] = Place(entry.end, entry.head)
+        self.places[entry.journal] = Place(entry.end, entry.last_hash)
+
+    def add_line(self, line: bytes) -> None:
+        """Take one more line of the manifest; raises ValueError when it does not follow."""
+        previous = self.hashes[-1] if self.hashes else GENESIS
+        self.add(*unpack_entry(line.decode(errors="replace"), previous))
 
     def copy(self) -> Order:
         """Return an order that can grow without changing this one."""
+        streams = {stream: list(spans) for stream, spans in self._streams.items()}
         return Order(
-            list(self.entries),
-            list(self.hashes),
-            list(self.before),
-            dict(self.places),
-            list(self._lasts),
-            {stream: list(spans) for stream, spans in self._streams.items()},
+            list(self.entries), list(self.hashes), dict(self.places), list(self._lasts), streams
         )
 
     @property
@@ -75,9 +155,9 @@ class Order:
         return self._lasts[-1] if self._lasts else 0
 
     @property
-    def head(self) -> Head:
+    def tip(self) -> Tip:
         """The newest position, and the hash of the newest entry."""
-        return Head(self.position, self.hashes[-1] if self.hashes else GENESIS)
+        return Tip(self.position, self.hashes[-1] if self.hashes else GENESIS)
 
     def place(self, journal: str) -> Place:
         """Return how far a journal is in the order."""
@@ -94,37 +174,90 @@ class Order:
         index = bisect_right(spans, version, key=lambda span: span[0]) - 1
         return spans[index][2] if index >= 0 and version <= spans[index][1] else None
 
-    def span(self, index: int) -> Span:
-        """Return the bytes of one entry."""
-        entry, before = self.entries[index], self.before[index]
-        return Span(
-            entry.journal, entry.start, entry.end, entry.first, entry.count, before, entry.head
-        )
+    def spans(self, after: int, until: int) -> Iterator[Entry]:
+        """Yield the entries that hold positions ``after`` < p <= ``until``, and some around them.
 
-    def spans(self, after: int, until: int) -> Iterator[Span]:
-        """Yield the bytes that hold positions ``after`` < p <= ``until``, and some around them.
-
-        Entries that follow each other in one journal are one span: a log whose events were placed
+        Those that follow each other in one journal come as one: a log whose events were placed
         one by one is read like one whose events were placed together.
         """
-        last: Span | None = None
+        joined: Entry | None = None
         for index in range(bisect_right(self._lasts, after), len(self.entries)):
             entry = self.entries[index]
             if entry.first > until:
                 break
             if entry.reason is not None:
                 continue
-            if last and (last.journal, last.end) == (entry.journal, entry.start):
-                count = last.count + entry.count
-                last = evolve(last, end=entry.end, count=count, head=entry.head)
+            if joined and (joined.journal, joined.end) == (entry.journal, entry.start):
+                joined.count += entry.count
+                joined.end, joined.last_hash = entry.end, entry.last_hash
                 continue
-            if last:
-                yield last
-            last = self.span(index)
-        if last:
-            yield last
+            if joined:
+                yield joined
+            joined = evolve(entry)
+        if joined:
+            yield joined
 
     def hash_at(self, position: int) -> list[str]:
         """Return the hashes under which the order ended at a position, if it ever did."""
         low, high = bisect_left(self._lasts, position), bisect_right(self._lasts, position)
         return ([GENESIS] if position == 0 else []) + self.hashes[low:high]
+
+
+@frozen(kw_only=True)
+class Synced:
+    """What the last sync left in events.duckdb; while ``writing`` only the sync's end is unsure.
+
+    ``position`` and ``hash`` are those of its last event, ``entries`` counts the manifest lines it
+    has, ``sources`` its sources, ``size`` its bytes, ``schema`` is the digest of its views.
+
+    It is kept beside the database because DuckDB opens a file whose write-ahead log was cut as if
+    nothing were missing, and ignores bytes behind its end: neither its rows nor its checksums can
+    say that it is complete. It also says how long the manifest has been.
+    """
+
+    position: int = 0
+    hash: str = GENESIS
+    entries: int = 0
+    rejected: int = 0
+    sources: int = 0
+    size: int = 0
+    schema: str = ""
+    writing: bool = False
+
+    def to_bytes(self) -> bytes:
+        """Return the state as one canonical JSON line with a digest of its own."""
+        plain = asdict(self)
+        return canonical({**plain, "digest": digest(canonical(plain))}).encode() + b"\n"
+
+    def save(self, path: Path, *, writing: bool = False) -> None:
+        """Write the state durably; ``writing`` says that a sync goes on."""
+        replace_file(path, evolve(self, writing=writing).to_bytes())
+
+
+def load_synced(path: Path) -> Synced | None:
+    """Return the state of the last sync, or None when there is none that can be read."""
+    try:
+        data = path.read_bytes()
+        plain = json.loads(data)
+        plain.pop("digest")
+        found = Synced(**plain)
+        return found if found.to_bytes() == data else None
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return None
+
+
+def lost_lines(order: Order, synced: Synced | None, in_database: int) -> str | None:
+    """Say what a manifest lacks that was read from it before, or None when it is all there.
+
+    ``in_database`` is the last position in events.duckdb, as far as it can be asked.
+    """
+    entries = synced.entries if synced else 0
+    if len(order.entries) >= entries and order.position >= in_database:
+        return None
+    known = f"line {entries} was" if synced else f"position {in_database} was"
+    state = (
+        f"ends at line {len(order.entries)} (position {order.position})"
+        if order.entries
+        else "is missing or empty"
+    )
+    return f"{state}, but {known} already synced into events.duckdb; restore it from a backup"

@@ -9,7 +9,7 @@ from typing import Protocol, Self, runtime_checkable
 import duckdb
 
 from autoresearch.events import Event
-from autoresearch.log.records import Head, Receipt, Recorded
+from autoresearch.log.records import Receipt, Recorded, Tip
 
 
 @runtime_checkable
@@ -32,14 +32,16 @@ class Writer(Protocol):
     def close(self) -> None:
         """Let go of the stream."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 @runtime_checkable
@@ -57,11 +59,16 @@ class EventLog(Protocol):
     ) -> Iterator[Recorded]:
         """Yield the events with ``after`` < position <= ``until``, in their order."""
 
-    def head(self) -> Head:
+    def tip(self) -> Tip:
         """Return the position and hash of the newest event; position 0 for an empty log."""
 
-    def fold(self) -> bool:
+    def sync(self) -> bool:
         """Bring the SQL tables up to date if that is possible now; False when it is not."""
 
-    def connect(self, at: int | None = None) -> duckdb.DuckDBPyConnection:
-        """Return a DuckDB connection that sees every event, or those up to position ``at``."""
+    def connect(
+        self, at: int | None = None, *, external: bool = False
+    ) -> duckdb.DuckDBPyConnection:
+        """Return a DuckDB connection that sees every event, or those up to position ``at``.
+
+        It reads and writes no other file unless ``external`` says so.
+        """

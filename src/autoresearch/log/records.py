@@ -1,11 +1,11 @@
-"""What the log gives back: an acknowledged event, an event in its place, and the end of the log."""
+"""What the log gives back: events with their place, the end of the log, and what checks found."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import cached_property
 
-from attrs import frozen
+from attrs import Factory, define, frozen
 
 from autoresearch.codec import decode
 from autoresearch.events import Event
@@ -49,7 +49,7 @@ class Recorded(Receipt):
 
 
 @frozen
-class Head:
+class Tip:
     """The end of the log: how many events it has, and the hash of the order up to there."""
 
     position: int
@@ -61,11 +61,58 @@ class Head:
 
 @frozen
 class Anchor:
-    """A head that was written down outside the store; ``where`` says where, for messages."""
+    """A tip that was written down outside the store; ``where`` says where, for messages."""
 
     position: int
     hash: str
     where: str = ""
+
+
+@frozen
+class Finding:
+    """One thing that is not as it was written; ``file`` is relative to the store."""
+
+    file: str
+    problem: str
+    line: int | None = None
+    position: int | None = None
+
+    def __str__(self) -> str:
+        line = f" line {self.line}" if self.line is not None else ""
+        position = f" (position {self.position})" if self.position is not None else ""
+        return f"{self.file}{line}{position}: {self.problem}"
+
+
+@define
+class VerifyReport:
+    """The event count and tip that were found, what is wrong, and what is merely remarkable."""
+
+    tip: Tip
+    events: int = 0
+    findings: list[Finding] = Factory(list)
+    notes: list[str] = Factory(list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    def add(
+        self, file: str, problem: str, line: int | None = None, position: int | None = None
+    ) -> None:
+        """Remember a finding."""
+        self.findings.append(Finding(file, problem, line, position))
+
+
+@frozen
+class RebuildReport:
+    """What a rebuilt database holds, and how long it took in seconds."""
+
+    events: int
+    rejected: int
+    sources: int
+    tip: Tip
+    seconds: float
 
 
 def utc_now() -> str:

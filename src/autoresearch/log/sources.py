@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 
+from autoresearch.durable import digest, make_folder, replace_file
 from autoresearch.errors import LogError
-from autoresearch.log.files import make_folder, replace_file
 
 
 class SourceStore:
@@ -25,32 +24,32 @@ class SourceStore:
             data = text.encode()
         except UnicodeEncodeError as error:
             raise LogError(f"a source has {error.reason} at {error.start}; replace it") from None
-        digest = sha256(data).hexdigest()
-        path = self.folder / digest
+        name = digest(data)
+        path = self.folder / name
         if not path.exists():
             try:
                 make_folder(self.folder)
                 replace_file(path, data)
             except OSError as error:
                 raise LogError(
-                    f"cannot store source {digest[:12]}: {error.strerror}; make room and retry"
+                    f"cannot store source {name[:12]}: {error.strerror}; free some space and retry"
                 ) from None
-        return digest
+        return name
 
-    def get(self, digest: str) -> str:
+    def get(self, name: str) -> str:
         """Return a text; raises LogError when it is missing or is not what its digest says."""
         try:
-            data = (self.folder / digest).read_bytes()
+            data = (self.folder / name).read_bytes()
         except OSError as error:
             raise LogError(
-                f"source {digest} is not in {self.folder}: {error.strerror}; run verify"
+                f"source {name} is not in {self.folder}: {error.strerror}; run verify"
             ) from None
-        if sha256(data).hexdigest() != digest:
-            raise LogError(f"{self.folder / digest} was changed; restore it from its commit")
+        if digest(data) != name:
+            raise LogError(f"{self.folder / name} was changed; restore it from its commit")
         return data.decode()
 
-    def __contains__(self, digest: object) -> bool:
-        return isinstance(digest, str) and is_digest(digest) and (self.folder / digest).exists()
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and is_digest(name) and (self.folder / name).exists()
 
     def __iter__(self) -> Iterator[str]:
         """Yield the digests of all texts, sorted."""

@@ -10,23 +10,32 @@ import duckdb
 
 from autoresearch.errors import LogError
 from autoresearch.log.database import Database
-from autoresearch.log.ordering import Ordering
+from autoresearch.log.placing import Ordering
+from autoresearch.log.protocol import EventLog
 from autoresearch.log.reading import connect
-from autoresearch.log.rebuild import rebuild
-from autoresearch.log.records import Anchor, Head, Recorded
-from autoresearch.log.report import RebuildReport, VerifyReport
-from autoresearch.log.schema import Schema
+from autoresearch.log.records import Anchor, RebuildReport, Recorded, Tip, VerifyReport
 from autoresearch.log.sources import SourceStore
+from autoresearch.log.tables import Schema
 from autoresearch.log.verify import verify
 from autoresearch.log.writer import FileWriter
 
+_OWN_NAMES = frozenset(
+    {"journal", "locks", "sources", "snapshots", "cache", "manifest.jsonl", "fold.json"}
+)
+
+
+def is_own_name(name: str) -> bool:
+    """Return whether a name in the store folder belongs to the store, and to no campaign."""
+    # DuckDB puts files of its own beside the database, and a damaged one is kept beside it.
+    return name in _OWN_NAMES or name.startswith((".", "events.duckdb"))
+
 
 def to_stderr(line: str) -> None:
-    """Print one line for a person to see; where a FileLog says what it mended."""
+    """Print one line for a person to see; where a FileLog says what it repaired."""
     print(f"autoresearch: {line}", file=sys.stderr, flush=True)
 
 
-class FileLog:
+class FileLog(EventLog):
     """The EventLog of one store folder; any number of them may be open in any processes."""
 
     def __init__(
@@ -54,36 +63,39 @@ class FileLog:
         stop = order.position if until is None else min(until, order.position)
         return self.ordering.read(order, after, stop, campaign)
 
-    def head(self) -> Head:
+    def tip(self) -> Tip:
         """Return the newest position, and the hash of the manifest up to there."""
-        return self.ordering.sequence().head
+        return self.ordering.sequence().tip
 
     def find(self, event_id: str) -> Recorded | None:
         """Return the event with an id, or None."""
         return self.ordering.find(event_id)
 
-    def fold(self) -> bool:
-        """Bring events.duckdb up to date; False when somebody else has it open.
+    def sync(self) -> bool:
+        """Bring events.duckdb up to date; False when it is open elsewhere.
 
-        A database that is not what the last fold left is set aside and rebuilt.
+        A database that is not what the last sync left is set aside and rebuilt.
         """
-        return self.database.fold()
+        return self.database.sync()
 
-    def connect(self, at: int | None = None) -> duckdb.DuckDBPyConnection:
+    def connect(
+        self, at: int | None = None, *, external: bool = False
+    ) -> duckdb.DuckDBPyConnection:
         """Return a DuckDB connection that sees every acknowledged event, or those up to ``at``.
 
-        Nothing can be written through it. While it is open others can append and read, but the
-        file is not folded into: close it when done.
+        Nothing in the store can be written through it, and no other file read or written unless
+        ``external``. While it is open others can append and read, but nothing is synced: close it
+        when done.
         """
-        return connect(self.database, at)
+        return connect(self.database, at, external=external)
 
     def verify(self, anchors: Iterable[Anchor] = ()) -> VerifyReport:
         """Check every file of the store; see :func:`autoresearch.log.verify.verify`."""
         return verify(self.database, anchors)
 
     def rebuild(self) -> RebuildReport:
-        """Make events.duckdb anew; see :func:`autoresearch.log.rebuild.rebuild`."""
-        return rebuild(self.database)
+        """Make events.duckdb again from the journals; see :meth:`Database.rebuild`."""
+        return self.database.rebuild()
 
 
 def open_log(
@@ -91,7 +103,7 @@ def open_log(
 ) -> FileLog:
     """Open the log in the store folder ``root`` (a project's ``.autoresearch``).
 
-    The folder is made if it is missing. ``notify`` gets one line for everything that was mended.
+    The folder is made if it is missing. ``notify`` gets one line for everything that was repaired.
     Raises LogError when the folder can be neither made nor read.
     """
     log = FileLog(Path(root), schema, notify)

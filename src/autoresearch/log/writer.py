@@ -8,22 +8,28 @@ import re
 import socket
 import threading
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
-from autoresearch.codec import canonical, encode, type_of
+from autoresearch.codec import canonical
+from autoresearch.durable import FileLock
 from autoresearch.errors import LogError, StreamHeldError
 from autoresearch.events import Event
-from autoresearch.log.files import FileLock
-from autoresearch.log.journal import SUFFIX, JournalFile, journal_name, journal_sizes
-from autoresearch.log.lines import checked_moment, checked_name, pack
+from autoresearch.log.journal import (
+    SUFFIX,
+    JournalFile,
+    checked_moment,
+    checked_name,
+    journal_name,
+    journal_sizes,
+    seal,
+)
 from autoresearch.log.order import Order
-from autoresearch.log.ordering import Ordering
+from autoresearch.log.placing import Ordering
+from autoresearch.log.protocol import Writer
 from autoresearch.log.records import Receipt, utc_now
 
 
-class FileWriter:
+class FileWriter(Writer):
     """Appends to the stream's journal of this machine while it holds the stream's lock."""
 
     def __init__(self, ordering: Ordering, campaign: str, stream: str, actor: str) -> None:
@@ -67,17 +73,6 @@ class FileWriter:
         self._lock.release()
         self._unusable = self._unusable or "was closed"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _check(self) -> None:
         if self._process != os.getpid():
             raise LogError(
@@ -95,59 +90,37 @@ class FileWriter:
         if not events:
             return []
         moment = utc_now() if at is None else checked_moment(at)
-        receipts, lines, head = [], [], self._journal.head
+        receipts: list[Receipt] = []
+        lines, end, last_hash = [], self._journal.end, self._journal.last_hash
         for version, event in enumerate(events, self._version + 1):
-            receipt, line = self._line(event, version, event_id, moment, head)
+            line, receipt = seal(
+                event,
+                actor=self.actor,
+                at=moment,
+                campaign=self.campaign,
+                event_id=event_id,
+                stream=self.stream,
+                version=version,
+                previous_hash=receipts[-1].hash if receipts else last_hash,
+            )
             receipts.append(receipt)
             lines.append(line)
-            head = receipt.hash
-        end = self._journal.end
         try:
-            self._journal.append(b"".join(lines), head)
+            self._journal.append(b"".join(lines), receipts[-1].hash)
             self._version = receipts[-1].version
         except BaseException as error:  # an interrupt may come at any of these steps too
-            self._take_back(end, receipts[0].previous_hash, receipts[0].version - 1)
+            self._take_back(end, last_hash, receipts[0].version - 1)
             if isinstance(error, OSError):
                 raise LogError(self._refusal(error)) from None
             raise
         return receipts
 
-    def _line(
-        self, event: Event, version: int, event_id: str | None, at: str, previous: str
-    ) -> tuple[Receipt, bytes]:
-        given = event_id or f"{self.stream}:{version}:{os.urandom(4).hex()}"
-        name, payload, schema = type_of(event), encode(event), event.schema_version
-        line, digest = pack(
-            actor=self.actor,
-            at=at,
-            campaign=self.campaign,
-            event_id=given,
-            payload=payload,
-            schema_version=schema,
-            stream=self.stream,
-            type_name=name,
-            version=version,
-            previous=previous,
-        )
-        return Receipt(
-            event_id=given,
-            campaign=self.campaign,
-            stream=self.stream,
-            version=version,
-            type=name,
-            schema_version=schema,
-            at=at,
-            actor=self.actor,
-            hash=digest,
-            previous_hash=previous,
-            payload=payload,
-        ), line
-
     def _refusal(self, error: OSError) -> str:
-        kept = f"; {self._unusable}" if self._unusable else "; nothing was recorded"
-        return f"cannot append to {self._journal.path}: {error.strerror}{kept}; make room and retry"
+        kept = self._unusable or "nothing was recorded"
+        failed = f"cannot append to {self._journal.path}: {error.strerror}"
+        return f"{failed}; {kept}; free some space and retry"
 
-    def _take_back(self, end: int, head: str, version: int) -> None:
+    def _take_back(self, end: int, last_hash: str, version: int) -> None:
         """Cut the bytes of a failed append, unless a reader has already given them a place."""
         self._version = version
         name = self._journal.path.name.removesuffix(SUFFIX)
@@ -155,7 +128,7 @@ class FileWriter:
             with self._ordering.still() as order:
                 placed = order.place(name).end
                 self._journal.cut(max(end, placed))
-            self._journal.end, self._journal.head = end, head
+            self._journal.end, self._journal.last_hash = end, last_hash
             if placed > end:
                 self._unusable = "was overtaken by a reader during a failed append"
         except (OSError, LogError):
@@ -176,11 +149,11 @@ class FileWriter:
             name = journal_name(self.stream, host, number + 1)
             place = order.place(name)
         version = max(order.last_version(self.stream), self._unplaced_version(order, sizes))
-        return self._opened(name, place.end, place.head), version
+        return self._opened(name, place.end, place.last_hash), version
 
-    def _opened(self, name: str, end: int, head: str) -> JournalFile:
+    def _opened(self, name: str, end: int, last_hash: str) -> JournalFile:
         try:
-            return JournalFile(self._ordering.journal_path(name), end, head)
+            return JournalFile(self._ordering.journal_path(name), end, last_hash)
         except OSError as error:
             raise LogError(
                 f"cannot open journal {name}: {error.strerror}; make the store writable"
@@ -199,7 +172,7 @@ class FileWriter:
         return highest
 
     def _move_on(self) -> None:
-        """Start a new journal: somebody else wrote into this one."""
+        """Start a new journal: something else wrote into this one."""
         self._ordering.notify(
             f"{self._journal.path} has bytes that its writer did not write; going on in a new file"
         )

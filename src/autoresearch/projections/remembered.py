@@ -11,16 +11,15 @@ import io
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from typing import Any
 
 import attrs
 
 from autoresearch import model
+from autoresearch.durable import digest
 from autoresearch.folding import empty, fold
 from autoresearch.history import History
-from autoresearch.log import FileLog
-from autoresearch.log.snapshots import SnapshotStore
+from autoresearch.log import FileLog, SnapshotStore
 
 WORTH = 20_000  # events: folding fewer takes less than a second or two
 _OURS = (
@@ -43,15 +42,15 @@ def remembered_history(log: FileLog, campaign: str) -> History:
     """Return the History of a campaign up to the newest event.
 
     The state is kept in the store whenever many events had to be folded, and is used again as long
-    as the log still has the head that it was made from.
+    as the log still has the tip that it was made from.
     """
     snapshots = SnapshotStore(log.ordering)
     with _without_collector():
         history = _load(snapshots, campaign)
-        before, head = history.position, log.head()
-        history = fold(history, log.read(after=before, until=head.position))
-        if head.position - before >= WORTH:
-            snapshots.save(_name(campaign), head, pickle.dumps(history, protocol=5))
+        before, tip = history.position, log.tip()
+        history = fold(history, log.read(after=before, until=tip.position))
+        if tip.position - before >= WORTH:
+            snapshots.save(_name(campaign), tip, pickle.dumps(history, protocol=5))
     return history
 
 
@@ -59,7 +58,7 @@ def _name(campaign: str) -> str:
     # A History of another release has other fields: it must not be taken for one of this release.
     shapes = (History, model.Experiment, model.Idea, model.Run)
     fields = [item.name for kind in shapes for item in attrs.fields(kind)]
-    return f"history {sha256(','.join(fields).encode()).hexdigest()} {campaign}"[:200]
+    return f"history {digest(','.join(fields))} {campaign}"[:200]
 
 
 def _load(snapshots: SnapshotStore, campaign: str) -> History:

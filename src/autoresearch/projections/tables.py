@@ -6,8 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from autoresearch.log import FileLog, Schema, open_log
-from autoresearch.log.store import to_stderr
+from autoresearch.log import FileLog, Schema, open_log, to_stderr
 from autoresearch.projections.columns import event_tables
 from autoresearch.projections.people import CAMPAIGNS, DECISIONS, EXPERIMENTS, RUNS
 from autoresearch.projections.people_more import (
@@ -42,6 +41,6 @@ def people_schema() -> Schema:
 def open_store(root: Path, notify: Callable[[str], None] = to_stderr) -> FileLog:
     """Open the log in the store folder ``root`` (a project's ``.autoresearch``) with all tables.
 
-    ``notify`` gets one line for everything that had to be mended.
+    ``notify`` gets one line for everything that had to be repaired.
     """
     return open_log(root, people_schema(), notify)

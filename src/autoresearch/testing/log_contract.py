@@ -37,7 +37,7 @@ class EventLogContract:
 
     def test_an_empty_log(self, log: EventLog) -> None:
         """A log without events ends at position 0 and yields nothing."""
-        assert log.head().position == 0
+        assert log.tip().position == 0
         assert list(log.read()) == []
 
     def test_reads_back_what_was_appended(self, log: EventLog) -> None:
@@ -76,16 +76,16 @@ class EventLogContract:
         assert len(after) == 3
         assert list(log.read()) == after
 
-    def test_the_head_moves_with_every_event(self, log: EventLog) -> None:
-        """The head is stable between appends and differs after each."""
+    def test_the_tip_moves_with_every_event(self, log: EventLog) -> None:
+        """The tip is stable between appends and differs after each."""
         with log.writer("a") as writer:
-            heads = [log.head()]
+            tips = [log.tip()]
             for n in range(3):
                 writer.append(note(str(n)))
-                heads.append(log.head())
-                assert log.head() == heads[-1]
-        assert [head.position for head in heads] == [0, 1, 2, 3]
-        assert len({head.hash for head in heads}) == 4
+                tips.append(log.tip())
+                assert log.tip() == tips[-1]
+        assert [tip.position for tip in tips] == [0, 1, 2, 3]
+        assert len({tip.hash for tip in tips}) == 4
 
     def test_events_can_be_appended_together(self, log: EventLog) -> None:
         """Several events given at once get consecutive versions in their order."""
@@ -103,7 +103,7 @@ class EventLogContract:
             elsewhere = other.append(note("thrice"), event_id="row-17")
         assert again.event == elsewhere.event == note("once")
         assert first.hash == again.hash == elsewhere.hash
-        assert log.head().position == 1
+        assert log.tip().position == 1
 
     def test_an_id_that_the_log_gave_counts_as_known(self, log: EventLog) -> None:
         """The id of any event, also one that the log chose, is never appended again."""
@@ -111,7 +111,7 @@ class EventLogContract:
             first = writer.append(note("once"))
             again = other.append(note("twice"), event_id=first.event_id)
         assert again.hash == first.hash
-        assert log.head().position == 1
+        assert log.tip().position == 1
 
     def test_a_stream_has_one_writer(self, log: EventLog) -> None:
         """A second writer is refused by name until the first lets go; versions then go on."""
@@ -142,7 +142,7 @@ class EventLogContract:
         with log.writer("a") as writer:
             with pytest.raises(CodecError, match=r"metric_observed\.value"):
                 writer.append_many([note("good"), bad])
-            assert log.head().position == 0
+            assert log.tip().position == 0
             assert writer.append(note("after")).version == 1
 
     @pytest.mark.parametrize("name", ["", 'a"b', "a\\b", "a\nb", "x" * 201, "\ud800"])
@@ -159,10 +159,10 @@ class EventLogContract:
             writer.append(note("x"), at="yesterday")
 
     def test_sql_sees_every_event(self, log: EventLog) -> None:
-        """A connection sees all events with typed columns, folded or not, and changes none."""
+        """A connection sees all events with typed columns, synced or not, and changes none."""
         with log.writer("a") as writer:
             writer.append(note("1"), at=AT)
-            log.fold()
+            log.sync()
             writer.append(note("2"), at=AT)
             with log.connect() as connection:
                 query = "SELECT position, recorded_at, payload->>'text' FROM events ORDER BY 1"
@@ -171,14 +171,14 @@ class EventLogContract:
                 assert found == [(1, moment, "1"), (2, moment, "2")]
                 with pytest.raises(Exception, match=r"append-only|read-only|base table"):
                     connection.execute("DELETE FROM events")
-        assert log.head().position == 2
+        assert log.tip().position == 2
 
     def test_sql_as_of_a_position(self, log: EventLog) -> None:
         """A connection can be made that sees the log as it was at a position."""
         with log.writer("a") as writer:
             for n in range(4):
                 writer.append(note(str(n)))
-        log.fold()
+        log.sync()
         for at in (0, 2, 4, 99):
             with log.connect(at=at) as connection:
                 found = connection.execute("SELECT count(*) FROM events").fetchall()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from attrs import frozen
 
+from autoresearch.durable import digest
 from autoresearch.golf.audits.digest import code_digest
 from autoresearch.golf.audits.tree import Script, line_of, shown
 from autoresearch.model import Violation
@@ -46,7 +46,7 @@ class Region:
         if not self.pieces:
             return ""
         text = "\n".join(f"{name} {digest}" for name, digest in sorted(self.pieces.items()))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest(text)
 
 
 @lru_cache(maxsize=8)

@@ -1,9 +1,10 @@
-"""Writing so that it is still there after a power cut, and locks that die with their process."""
+"""Files that are there wholly or not at all, digests, and locks that die with their process."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import weakref
 from collections.abc import Iterator
@@ -15,11 +16,27 @@ UNWRITABLE = frozenset(
 )
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def digest(data: str | bytes) -> str:
+    """Return the sha256 of bytes, or of a text in UTF-8, as 64 hex digits."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def digest_files(*paths: Path) -> str:
+    """Return the sha256 over the bytes of files, one after the other."""
+    whole = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                whole.update(piece)
+    return whole.hexdigest()
+
+
+def make_durable(path: Path) -> None:
+    """Make the bytes of a file, or the names in a folder, durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        # Names are metadata, which fdatasync may leave out.
+        (os.fsync if path.is_dir() else os.fdatasync)(handle)
     finally:
         os.close(handle)
 
@@ -30,7 +47,7 @@ def make_folder(path: Path) -> None:
         return
     make_folder(path.parent)
     path.mkdir(exist_ok=True)
-    sync_folder(path.parent)
+    make_durable(path.parent)
 
 
 def open_for_append(path: Path) -> int:
@@ -40,32 +57,38 @@ def open_for_append(path: Path) -> int:
         return os.open(path, flags)
     except FileNotFoundError:
         handle = os.open(path, flags | os.O_CREAT, 0o644)
-        sync_folder(path.parent)
+        make_durable(path.parent)
         return handle
 
 
-def write_all(handle: int, data: bytes) -> None:
+def write_all(handle: int, data: bytes, *, durable: bool = True) -> None:
     """Write every byte, however many calls the kernel wants, and make them durable."""
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]
-    os.fdatasync(handle)
+    if durable:
+        os.fdatasync(handle)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Give a file new content that is there wholly or not at all, also after a power cut."""
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Give a file new content that a reader sees wholly or not at all.
+
+    It is so after a power cut as well, unless ``durable`` is False: enough for what can be made
+    again. Raises OSError with the old content in place.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
-            write_all(handle, data)
+            write_all(handle, data, durable=durable)
         finally:
             os.close(handle)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        make_durable(path.parent)
 
 
 class FileLock:
