@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import autoresearch
 from autoresearch import Change, Idea
 from autoresearch.errors import WorkspaceError
+from autoresearch.evidence import anchors_in
 from autoresearch.git import Git
+from autoresearch.log import SnapshotStore, Tip
 from autoresearch.testing import git, make_project
-from autoresearch.workspace import Lab
+from autoresearch.workspace import Lab, check_tag
 
 
 @pytest.fixture
@@ -190,3 +193,36 @@ def test_commit_of_the_user_on_the_branch_keeps_a_ref(lab: Lab) -> None:
     kept = keep(lab, wider(lab, 1, 6))
     assert kept.startswith("refs/autoresearch/t1/user/")
     assert git(lab.project, "rev-parse", kept) == mine
+
+
+def test_no_file_of_the_store_can_be_a_tag(tmp_path: Path) -> None:
+    """Whatever a store has in its folder beside campaigns, no campaign can take its name."""
+    project = make_project(tmp_path / "project")
+    made = autoresearch.start(project, tag="t1")
+    made.run(1)
+    log, names = made.log, set[str]()
+    SnapshotStore(log.ordering).save("any", log.tip(), b"state")
+    (log.root / "fold.json").unlink()  # the database is then set aside, and made again
+    (log.root / "events.duckdb.wal").write_bytes(b"left over")
+    for _ in range(2):
+        names |= {path.name for path in log.root.iterdir()}
+        assert log.sync()
+    assert {"journal", "snapshots", "fold.json", "events.duckdb", ".gitignore", "t1"} <= names
+    assert any(name.startswith("events.duckdb.damaged-") for name in names)
+    for name in (names | {"cache", "events.duckdb.new", "events.duckdb.tmp"}) - {"t1"}:
+        with pytest.raises(WorkspaceError, match="cannot be a run tag"):
+            check_tag(name)
+    assert check_tag("t1") == "t1"
+
+
+def test_tips_in_commits_of_either_name_are_anchors(tmp_path: Path) -> None:
+    """The trailer is called Autoresearch-Tip; commits of the first release say Head."""
+    project = make_project(tmp_path / "project")
+    for number, name in enumerate(("Head", "Tip")):
+        tip = Tip(number + 3, f"{number}" * 64)
+        text = f"Experiment {number}\n\nAutoresearch-{name}: {tip}\n"
+        git(project, "commit", "--quiet", "--allow-empty", "--message", text)
+        git(project, "update-ref", f"refs/autoresearch/t1/{number}", "HEAD")
+    found = anchors_in(project)
+    assert [(item.position, item.hash[0]) for item in found] == [(3, "0"), (4, "1")]
+    assert found[0].where == "the commit of refs/autoresearch/t1/0"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from autoresearch.durable import digest
 from autoresearch.errors import ConfigError
 
 _WILD = re.compile(r"\*\*/|\*\*|\*|\?")
@@ -50,4 +50,4 @@ def tree_digest(digests: Mapping[str, str]) -> str:
     """Return one sha256 for editable files: a single file's own, or that of their `listing`."""
     if len(digests) == 1:
         return next(iter(digests.values()))
-    return hashlib.sha256(listing(digests).encode()).hexdigest()
+    return digest(listing(digests))

@@ -21,7 +21,7 @@ from autoresearch import (
     Violation,
     hookimpl,
 )
-from autoresearch.cycle.kit import digest
+from autoresearch.durable import digest
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.testing import RecordingObserver, ScriptedIdeas, git, set_constant
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoresearch.durable import digest
 from autoresearch.ideas.answers import AnswerError, Ground, read
-from autoresearch.ideas.script import digest
 from autoresearch.model import Idea
 from autoresearch.testing import experiment, story
 

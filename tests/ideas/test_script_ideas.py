@@ -9,6 +9,7 @@ import pytest
 
 from autoresearch import events
 from autoresearch.config import Config, LimitsConfig, MetricConfig
+from autoresearch.durable import digest
 from autoresearch.errors import ConfigError
 from autoresearch.history import History
 from autoresearch.ideas import moves, script, trials
@@ -75,7 +76,7 @@ def propose(past: History, source: str = SOURCE, seed: int = 1, **settings: obje
 def tried(idea: Idea, score: float | None, **fields: object) -> Experiment:
     """Return the experiment that an idea became, with the digest of its source."""
     assert idea.source is not None
-    return experiment(score, idea=idea, source_digest=script.digest(idea.source), **fields)
+    return experiment(score, idea=idea, source_digest=digest(idea.source), **fields)
 
 
 def lr(old: float, new: float) -> Idea:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +299,74 @@ def test_nothing_can_be_written_through_a_connection(filled: FileLog) -> None:
             with pytest.raises(duckdb.Error):
                 connection.execute(statement)
     assert filled.verify().ok
+
+
+def test_sources_come_with_the_event_that_names_them(filled: FileLog) -> None:
+    """``connect(at=N)`` shows a source from the first event on that names it."""
+    named = filled.sources.put("x = 1\n")
+    with filled.writer("a") as writer:
+        writer.append(
+            events.ChangeApplied(
+                experiment=1, source_digest=named, parent_digest="", files=(),
+                added_lines=1, removed_lines=0,
+            )
+        )  # fmt: skip
+        writer.append(note("later"))
+    for synced in (False, True):
+        if synced:
+            assert filled.sync()
+        for at, expected in ((0, []), (6, []), (7, [(named,)])):
+            with filled.connect(at=at) as connection:
+                found = connection.execute("SELECT digest FROM sources").fetchall()
+                assert found == expected, at
+    assert len(rows(filled, "FROM sources")) == 2
+
+
+OUTSIDE = (
+    "COPY events TO '{}/out.csv'",
+    "COPY (SELECT 1) TO '{}/events.duckdb' (FORMAT csv, USE_TMP_FILE false)",
+    "COPY (SELECT 1) TO '{}/events.duckdb.wal' (FORMAT csv, USE_TMP_FILE false)",
+    "EXPORT DATABASE '{}/out'",
+    "FROM read_csv('/etc/passwd')",
+    "FROM read_text('{}/manifest.jsonl')",
+    "FROM glob('/etc/*')",
+    "ATTACH '{}/other.duckdb' AS other",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "SET enable_external_access = true",
+    "SET disabled_filesystems = ''",
+)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["from the file", "from memory"])
+def test_a_connection_reaches_nothing_outside(filled: FileLog, held: bool) -> None:
+    """No file but the open one is read or written, and no setting opens the door again."""
+    before = sorted(filled.root.rglob("*"))
+    data = (filled.root / "events.duckdb").read_bytes()
+    with ExitStack() as stack:
+        if held:
+            stack.enter_context(held_outside(filled, read_only=False))
+        connection = stack.enter_context(filled.connect())
+        for statement in OUTSIDE:
+            with pytest.raises(duckdb.Error, match=r"disabled|locked"):
+                connection.execute(statement.format(filled.root))
+        assert connection.execute("SELECT count(*) FROM note_added").fetchall() == [(6,)]
+        connection.execute("CREATE TEMP TABLE mine AS FROM events")
+    assert sorted(filled.root.rglob("*")) == before
+    assert (filled.root / "events.duckdb").read_bytes() == data
+
+
+def test_a_connection_is_opened_to_the_outside_deliberately(
+    filled: FileLog, tmp_path: Path
+) -> None:
+    """``external=True`` may copy into files, also beside a connection that may not."""
+    target = tmp_path / "out.csv"
+    with filled.connect() as shut, filled.connect(external=True) as connection:
+        connection.execute(f"COPY (SELECT text FROM note_added) TO '{target}'")
+        with pytest.raises(duckdb.Error, match="disabled"):
+            shut.execute(f"COPY events TO '{tmp_path}/no.csv'")
+    assert len(target.read_text().splitlines()) == 7
+    with filled.connect(external=True) as connection, filled.connect() as shut:
+        assert connection.execute(f"FROM read_csv('{target}')").fetchall()
+        with pytest.raises(duckdb.Error, match="disabled"):
+            shut.execute(f"FROM read_csv('{target}')")

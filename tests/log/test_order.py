@@ -253,3 +253,144 @@ def python_as_nobody(root: Path, code: str) -> None:
     assert lines[3].startswith("LogError cannot write ")
     assert lines[3].endswith("make the store writable")
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture
+def long(store: FileLog) -> FileLog:
+    """A synced store whose manifest has five lines."""
+    with store.writer("a") as writer:
+        for n in range(5):
+            writer.append(note(str(n)))
+            store.tip()
+    assert store.sync()
+    return store
+
+
+def cut_manifest(log: FileLog, lines: int) -> None:
+    path = log.root / "manifest.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:lines]))
+
+
+@pytest.mark.parametrize("witness", ["fold.json", "events.duckdb"])
+def test_a_manifest_that_was_cut_back_is_not_continued(
+    long: FileLog, reopen: Open, witness: str
+) -> None:
+    """Positions that were synced are never given again: what was synced last is remembered."""
+    cut_manifest(long, 3)
+    if witness == "events.duckdb":
+        (long.root / "fold.json").unlink()
+    before = (long.root / "manifest.jsonl").read_bytes()
+    lost = (
+        r"manifest.jsonl ends at line 3 \(position 3\), but (line|position) 5 was already synced "
+        r"into events.duckdb; restore it from a backup$"
+    )
+    log = reopen()
+    for _ in range(2):
+        with pytest.raises(LogError, match=lost):
+            log.tip()
+    with pytest.raises(LogError, match=lost):
+        log.writer("b")
+    assert not log.sync()
+    assert (long.root / "manifest.jsonl").read_bytes() == before
+    found = [str(item) for item in log.verify().findings]
+    assert any(
+        "already synced into events.duckdb; restore it from a backup" in item for item in found
+    )
+
+
+def test_a_lost_manifest_is_a_finding(long: FileLog, reopen: Open) -> None:
+    """verify names a manifest that is gone altogether."""
+    (long.root / "manifest.jsonl").unlink()
+    (found,) = reopen().verify().findings
+    assert str(found) == (
+        "manifest.jsonl: is missing or empty, but line 5 was already synced into events.duckdb; "
+        "restore it from a backup"
+    )
+
+
+def test_a_lost_database_alone_is_made_again(long: FileLog, reopen: Open) -> None:
+    """The manifest is whole without the database, and a store without both is a new one."""
+    (long.root / "events.duckdb").unlink()
+    assert reopen().tip() == long.tip()
+    assert reopen().sync()
+    assert reopen().verify().ok
+
+
+def test_a_callers_id_may_look_like_one_of_the_logs_own(
+    store: FileLog, reopen: Open, said: list[str]
+) -> None:
+    """Whatever id a caller chooses, its event is recorded once and has its row in SQL."""
+    names = [
+        "mar18:1:import",
+        "mar18:2:import",
+        "mar18:9:import",
+        "a:1:mar18:4:x",
+        "mar18:01:import",
+    ]
+    with store.writer("mar18") as writer:
+        first = [writer.append(note(name), event_id=name) for name in names]
+        again = [writer.append(note("again"), event_id=name) for name in names]
+        assert [item.hash for item in first] == [item.hash for item in again]
+    with reopen().writer("other") as writer:
+        assert [writer.append(note("again"), event_id=name).hash for name in names] == [
+            item.hash for item in first
+        ]
+    assert texts(reopen()) == names
+    assert store.sync()
+    with store.connect() as connection:
+        found = connection.execute("SELECT event_id FROM events ORDER BY position").fetchall()
+    assert found == [(name,) for name in names]
+    assert rejected(store) == []
+    assert said == []
+    assert store.verify().ok
+
+
+def test_a_repeated_id_within_one_append_is_recorded_once(store: FileLog) -> None:
+    """A journal that has the id of a line before it again, in one group, has one event."""
+    with store.writer("a") as writer:
+        writer.append_many([note("1"), note("2")])
+        writer._write([note("3")], "a:3:mine", None)
+        writer._write([note("4")], "a:3:mine", None)
+        writer._write([note("5")], "a:9:mine", None)
+        writer._write([note("6")], "a:9:mine", None)
+    assert texts(store) == ["1", "2", "3", "5"]
+    assert store.sync()
+    assert store.verify().ok
+
+
+def test_an_automatic_id_that_a_caller_had_taken_is_a_conflict(store: FileLog) -> None:
+    """An event that got its id by itself is never mistaken for another one with that id."""
+    with store.writer("a") as writer:
+        writer.append(note("taken"), event_id="a:2:00000000")
+        writer._write([note("lost?")], "a:2:00000000", None)
+        writer.append(note("next"))
+    assert texts(store) == ["taken", "next"]
+    ((reason, text),) = rejected(store)
+    assert (reason, text) == ("conflict: the id belongs to version 1 of a", "lost?")
+    assert store.sync()
+    assert store.verify().ok
+
+
+def test_what_was_rejected_later_is_not_seen_earlier(store: FileLog, tmp_path: Path) -> None:
+    """``connect(at=N)`` shows rejected events only as far as the log stood at N."""
+    with store.writer("a") as writer:
+        writer.append(note("common"))
+    store.tip()
+    other = copied(store, tmp_path / "other")
+    with store.writer("a") as mine, other.writer("a") as theirs:
+        mine.append(note("here"))
+        theirs.append(note("there"))
+    store.tip()
+    rename_host(other, "elsewhere")
+    for path in (other.root / "journal").iterdir():
+        shutil.copy(path, store.root / "journal")
+    with store.writer("a") as writer:
+        store.tip()
+        writer.append(note("later"))
+    query = "SELECT payload->>'text' FROM rejected_events"
+    for synced in (False, True):
+        if synced:
+            assert store.sync()
+        for at, expected in ((0, []), (1, []), (2, [("there",)]), (3, [("there",)])):
+            with store.connect(at=at) as connection:
+                assert connection.execute(query).fetchall() == expected, at

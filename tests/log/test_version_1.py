@@ -58,3 +58,14 @@ def test_old_events_have_their_tables(past: FileLog) -> None:
         for name in EVENT_TYPES:
             found = connection.execute(f'SELECT count(*) FROM "{name}"').fetchall()
             assert found == [(2,)], name
+
+
+def test_the_hash_of_a_review_has_a_new_name(past: FileLog) -> None:
+    """``head_hash`` of a recorded review is ``tip_hash`` today, as an event and in SQL."""
+    old = [record for record in past.read() if record.type == "memory_reviewed"]
+    hashes = [json.loads(record.payload)["head_hash"] for record in old]
+    assert [record.schema_version for record in old] == [1, 1]
+    assert [getattr(record.event, "tip_hash", None) for record in old] == hashes
+    with past.connect() as connection:
+        query = "SELECT tip_hash FROM memory_reviewed ORDER BY position"
+        assert connection.execute(query).fetchall() == [(text,) for text in hashes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from autoresearch import events
 from autoresearch.errors import LogError, StreamHeldError
 from autoresearch.log import FileLog, open_log
+from autoresearch.log.journal import JournalFile
 
 Open = Callable[[], FileLog]
 
@@ -262,4 +264,30 @@ print("interrupted", interrupted)
     assert len(set(found)) == len(found)
     with reopen().connect() as connection:
         assert connection.execute("SELECT count(*) FROM rejected_events").fetchall() == [(0,)]
+    assert reopen().verify().ok
+
+
+def test_bytes_that_have_a_place_are_not_taken_back(
+    store: FileLog, reopen: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An append that fails after a reader saw its line keeps the line: its position was given."""
+    writer = store.writer("a")
+    writer.append(note("before"))
+    plain = JournalFile.append
+
+    def seen_then_failed(self: JournalFile, data: bytes, last_hash: str) -> None:
+        plain(self, data, last_hash)
+        assert reopen().tip().position == 2
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(JournalFile, "append", seen_then_failed)
+    with pytest.raises(LogError, match="was overtaken by a reader"):
+        writer.append(note("seen"))
+    monkeypatch.undo()
+    with pytest.raises(LogError, match="open a new writer"):
+        writer.append(note("refused"))
+    writer.close()
+    assert texts(reopen()) == texts(store) == ["before", "seen"]
+    with reopen().writer("a") as again:
+        assert again.append(note("after")).version == 3
     assert reopen().verify().ok

@@ -10,8 +10,7 @@ import pytest
 
 from autoresearch import events
 from autoresearch.folding import empty, fold
-from autoresearch.log import FileLog, open_log
-from autoresearch.log.snapshots import SnapshotStore
+from autoresearch.log import FileLog, SnapshotStore, open_log
 from autoresearch.projections import remembered
 from autoresearch.projections.remembered import remembered_history
 

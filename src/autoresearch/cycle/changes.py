@@ -11,6 +11,7 @@ from attrs import evolve
 from autoresearch import events
 from autoresearch.cycle.kit import Kit
 from autoresearch.cycle.proposals import current, drop
+from autoresearch.durable import digest
 from autoresearch.editable import tree_digest
 from autoresearch.errors import WorkspaceError
 from autoresearch.model import Change, Experiment, Idea, IdeaKind, Violation, Workspace

@@ -11,7 +11,7 @@ from attrs import frozen
 from autoresearch import events
 from autoresearch.config import Config
 from autoresearch.cycle.recorder import Recorder
-from autoresearch.durable import replace_file
+from autoresearch.durable import digest, replace_file
 from autoresearch.editable import listing
 from autoresearch.errors import WorkspaceError
 from autoresearch.history import History

@@ -49,11 +49,11 @@ def verify(database: Database, anchors: Iterable[Anchor] = ()) -> VerifyReport:
     report = VerifyReport(order.tip)
     with _held_if_possible(database.lock), _held_if_possible(ordering.locks / "order.lock"):
         sizes = journal_sizes(ordering.journals)
-        _check_manifest(root, order, report)
+        whole = _check_manifest(root, order, report)
         report.tip, report.events = order.tip, order.position
         _check_anchors(order, anchors, report)
         sound = _check_journals(ordering, order, sizes, report)
-        _check_database(database, order, sound, report)
+        _check_database(database, order, sound and whole, report)
     _check_small_files(root, report)
     for kept in sorted(root.glob("events.duckdb.damaged-*")):
         report.notes.append(f"{kept.name} was set aside earlier; delete it when it is not needed")
@@ -75,7 +75,8 @@ def _held_if_possible(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check_manifest(root: Path, order: Order, report: VerifyReport) -> None:
+def _check_manifest(root: Path, order: Order, report: VerifyReport) -> bool:
+    """Read the order; return whether the manifest has all that it ever had."""
     path = root / _MANIFEST
     *lines, tail = path.read_bytes().split(b"\n") if path.exists() else [b""]
     for number, line in enumerate(lines, 1):
@@ -84,13 +85,15 @@ def _check_manifest(root: Path, order: Order, report: VerifyReport) -> None:
         except ValueError as error:
             problem = f"{error}; nothing behind it is ordered"
             report.add(_MANIFEST, problem, number, order.position + 1)
-            return
-    if lost := lost_lines(order, *ever_synced(root)):
-        report.add(_MANIFEST, lost, len(lines) or None, order.position)
+            return False
+    lost = lost_lines(order, *ever_synced(root))
+    if lost:
+        report.add(_MANIFEST, lost, len(lines) or None, order.position or None)
     if tail and could_be_torn(tail, ENTRY_START):
         report.notes.append(f"{_MANIFEST} ends in a torn line of {len(tail)} bytes, never read")
     elif tail:
         report.add(_MANIFEST, f"{len(tail)} stray bytes at the end; remove them", len(lines) + 1)
+    return lost is None
 
 
 def _check_anchors(order: Order, anchors: Iterable[Anchor], report: VerifyReport) -> None:
@@ -252,7 +255,9 @@ def _check_database(database: Database, order: Order, sound: bool, report: Verif
     else:
         _check_size(database, state, report)
     if not sound:
-        report.notes.append(f"{_DATABASE} was not compared with journals that are damaged")
+        report.notes.append(
+            f"{_DATABASE} was not compared with an order or journals that are damaged"
+        )
         return
     try:
         with duckdb.connect(database.path, read_only=True) as connection:
