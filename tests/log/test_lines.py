@@ -10,14 +10,14 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoresearch.codec import canonical
+from autoresearch import events
 from autoresearch.log.journal import (
     BadJournalError,
     BadLineError,
     Line,
     could_be_torn,
-    pack,
     read_lines,
+    seal,
     unpack,
 )
 from autoresearch.log.order import ENTRY_START, Entry, pack_entry, unpack_entry
@@ -30,18 +30,17 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
 def packed(previous: str, text: str, name: str = "s", version: int = 1) -> tuple[bytes, str]:
-    return pack(
+    line, receipt = seal(
+        events.NoteAdded(text=text, author=name),
         actor=name,
         at="2026-03-18T02:00:00.000000Z",
         campaign=name,
         event_id=f"{name}:{version}:00000000",
-        payload=canonical({"text": text}),
-        schema_version=1,
         stream=name,
-        type="note_added",
         version=version,
         previous_hash=previous,
     )
+    return line, receipt.hash
 
 
 def taken_apart(data: bytes, previous: str = GENESIS) -> Line:
@@ -55,7 +54,7 @@ def test_a_line_is_canonical_json_and_comes_back(name: str, text: str, version: 
     assert rfc8785.dumps(json.loads(data)) + b"\n" == data
     line = taken_apart(data)
     assert (line.campaign, line.stream, line.version) == (name, name, version)
-    assert json.loads(line.payload) == {"text": text}
+    assert json.loads(line.payload) == {"author": name, "text": text}
     assert (line.hash, line.size) == (digest, len(data))
 
 
@@ -75,7 +74,7 @@ def test_a_payload_cannot_pretend_to_be_an_envelope(before: str, after: str) -> 
     """Text that looks like the rest of a line stays text."""
     trap = f'{before}"}},"schema_version":9,"stream":"z","type":"y","version":8}}{after}'
     line = taken_apart(packed(GENESIS, trap)[0])
-    assert json.loads(line.payload) == {"text": trap}
+    assert json.loads(line.payload) == {"author": "s", "text": trap}
     assert (line.schema_version, line.stream, line.version) == (1, "s", 1)
 
 

@@ -56,48 +56,34 @@ class BadLineError(ValueError):
     """A line that was not written by a journal, or was changed since."""
 
 
-def pack(
+def seal(
+    event: Event,
     *,
     actor: str,
     at: str,
     campaign: str,
-    event_id: str,
-    payload: str,
-    schema_version: int,
+    event_id: str | None,
     stream: str,
-    type: str,
     version: int,
     previous_hash: str,
-) -> tuple[bytes, str]:
-    """Return the bytes of a line and its hash; names must have passed :func:`checked_name`."""
+) -> tuple[bytes, Receipt]:
+    """Return an event as a line and the receipt for it; without an id it gets an automatic one.
+
+    The names must have passed :func:`checked_name`.
+    """
+    event_id = event_id or f"{_own_start(stream, version)}{os.urandom(4).hex()}"
+    name, payload, schema_version = type_of(event), encode(event), event.schema_version
     body = (
         f'{{"actor":"{actor}","at":"{at}","campaign":"{campaign}","event_id":"{event_id}",'
         f'"payload":{payload},"schema_version":{schema_version},"stream":"{stream}",'
-        f'"type":"{type}","version":{version}}}'
+        f'"type":"{name}","version":{version}}}'
     ).encode()
     digest = sha256(previous_hash.encode() + body).hexdigest()
-    return b'{"event":' + body + b',"hash":"' + digest.encode() + b'"}\n', digest
-
-
-def seal(
-    event: Event, *, actor: str, at: str, campaign: str, event_id: str | None, stream: str,
-    version: int, previous_hash: str,
-) -> tuple[bytes, Receipt]:  # fmt: skip
-    """Return an event as a line and the receipt for it; without an id it gets an automatic one."""
-    fields = {
-        "actor": actor,
-        "at": at,
-        "campaign": campaign,
-        "event_id": event_id or f"{_own_start(stream, version)}{os.urandom(4).hex()}",
-        "payload": encode(event),
-        "schema_version": event.schema_version,
-        "stream": stream,
-        "type": type_of(event),
-        "version": version,
-        "previous_hash": previous_hash,
-    }
-    line, digest = pack(**fields)  # type: ignore[arg-type]
-    return line, Receipt(hash=digest, **fields)  # type: ignore[arg-type]
+    return b'{"event":' + body + b',"hash":"' + digest.encode() + b'"}\n', Receipt(
+        event_id=event_id, campaign=campaign, stream=stream, version=version, type=name,
+        schema_version=schema_version, at=at, actor=actor, hash=digest,
+        previous_hash=previous_hash, payload=payload,
+    )  # fmt: skip
 
 
 # --- event ids ------------------------------------------------------------------------------
