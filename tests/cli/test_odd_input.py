@@ -70,7 +70,7 @@ def test_position_that_the_log_has_not_reached(say) -> None:
     for verb in (("status",), ("show",), ("project", "notes.md"), ("sql", "select 1")):
         check_refused(say(*verb, "--at", "999"), "no position 999 yet; give --at 0 to 1")
     check_refused(say("show", "0"), "has no experiment 0; run some")
-    assert json.loads(say("status", "--at", "1", "--json").out)["head"].startswith("1:")
+    assert json.loads(say("status", "--at", "1", "--json").out)["tip"].startswith("1:")
 
 
 def test_words_that_say_nothing_are_not_recorded(say) -> None:
