@@ -46,7 +46,7 @@ def store(reopen: Callable[[], FileLog]) -> FileLog:
 
 @pytest.fixture
 def filled(store: FileLog) -> FileLog:
-    """A folded store of two streams with six notes and a source."""
+    """A synced store of two streams with six notes and a source."""
     with store.writer("a") as first, store.writer("b", actor="bob") as second:
         for n in range(4):
             first.append(events.NoteAdded(text=f"first {n}", author="ann"))

@@ -1,4 +1,4 @@
-"""A damaged database is noticed, set aside and made again; a killed fold is completed."""
+"""A damaged database is noticed, set aside and made again; a killed sync is completed."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def damage_state(root: Path) -> None:
 def test_a_damaged_database_is_set_aside_and_rebuilt(
     filled: FileLog, reopen: Open, said: list[str], damage: Callable[[Path], None]
 ) -> None:
-    """A database that is not what the last fold left is noticed, renamed, rebuilt and told of."""
+    """A database that is not what the last sync left is noticed, renamed, rebuilt and told of."""
     before = rows(filled, "SELECT position, hash, payload FROM events ORDER BY position")
     damage(filled.root)
     log = reopen()
@@ -94,8 +94,8 @@ def test_a_damaged_database_is_set_aside_and_rebuilt(
     assert any("set aside" in text for text in report.notes)
 
 
-def kill_during_a_fold(root: Path) -> None:
-    """Leave what a fold leaves that is killed between its commit and its checkpoint."""
+def kill_during_a_sync(root: Path) -> None:
+    """Leave what a sync leaves that is killed between its commit and its checkpoint."""
     code = """
 import os, signal, sys
 import duckdb
@@ -127,13 +127,13 @@ log.sync()
 
 
 @pytest.mark.parametrize("part", [1.0, 0.5, 0.0])
-def test_a_fold_that_was_killed_is_completed(
+def test_a_sync_that_was_killed_is_completed(
     filled: FileLog, reopen: Open, said: list[str], part: float
 ) -> None:
-    """Whatever a killed fold left of its write-ahead log, the next fold has every event once."""
+    """Whatever a killed sync left of its write-ahead log, the next sync has every event once."""
     with filled.writer("a") as writer:
-        writer.append_many([note(f"in the killed fold {n}") for n in range(20)])
-    kill_during_a_fold(filled.root)
+        writer.append_many([note(f"in the killed sync {n}") for n in range(20)])
+    kill_during_a_sync(filled.root)
     wal = filled.root / "events.duckdb.wal"
     data = wal.read_bytes()
     assert data

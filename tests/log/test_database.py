@@ -51,8 +51,8 @@ sys.stdin.read()
         process.communicate(timeout=30)
 
 
-def test_folding_twice_adds_nothing(filled: FileLog, reopen: Open) -> None:
-    """Every event is in the table once, however often and by whomever it is folded."""
+def test_syncing_twice_adds_nothing(filled: FileLog, reopen: Open) -> None:
+    """Every event is in the table once, however often and by whomever it is synced."""
     assert filled.sync()
     assert reopen().sync()
     with duckdb.connect(filled.root / "events.duckdb", read_only=True) as plain:
@@ -89,7 +89,7 @@ def test_update_and_delete_are_refused(filled: FileLog, table: str, verb: str) -
 def test_a_foreign_process_with_the_file_open_delays_nobody(
     filled: FileLog, reopen: Open, said: list[str], read_only: bool
 ) -> None:
-    """While another tool has the file open, folds wait; appends and our own reads do not."""
+    """While another tool has the file open, syncs wait; appends and our own reads do not."""
     with held_outside(filled, read_only=read_only), filled.writer("a") as writer:
         for n in range(3):
             writer.append(note(f"late {n}"))
@@ -144,8 +144,8 @@ def test_our_own_open_connection_delays_nobody(filled: FileLog) -> None:
     assert filled.verify().ok
 
 
-def test_threads_may_fold_and_read_together(filled: FileLog) -> None:
-    """Folding and connecting from several threads of one process stays correct."""
+def test_threads_may_sync_and_read_together(filled: FileLog) -> None:
+    """Syncing and connecting from several threads of one process stays correct."""
     failures: list[BaseException] = []
 
     def work(stream: str) -> None:
@@ -235,7 +235,7 @@ def test_a_damaged_journal_stops_a_rebuild(filled: FileLog, reopen: Open) -> Non
 
 
 def test_new_tables_come_with_a_new_release(filled: FileLog) -> None:
-    """A database made with other tables gets the current ones at the next fold."""
+    """A database made with other tables gets the current ones at the next sync."""
     bare = open_log(filled.root, Schema())
     assert bare.sync()
     with (
@@ -248,15 +248,15 @@ def test_new_tables_come_with_a_new_release(filled: FileLog) -> None:
     assert filled.verify().ok
 
 
-def test_new_sources_are_folded(filled: FileLog) -> None:
-    """A source that was stored without an event is in the table after the next fold."""
+def test_new_sources_are_synced(filled: FileLog) -> None:
+    """A source that was stored without an event is in the table after the next sync."""
     digest = filled.sources.put("x = 1\ny = 2\n")
     found = rows(filled, f"SELECT bytes, lines, text FROM sources WHERE digest = '{digest}'")
     assert found == [(12, 2, "x = 1\ny = 2\n")]
     assert filled.verify().ok
 
 
-def test_sources_and_conflicts_are_seen_before_they_are_folded(
+def test_sources_and_conflicts_are_seen_before_they_are_synced(
     filled: FileLog, reopen: Open, tmp_path: Path
 ) -> None:
     """While somebody has the file open, new sources and rejected events are in SQL all the same."""

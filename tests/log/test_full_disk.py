@@ -40,12 +40,12 @@ while not error:
     except LogError as refused:
         error = str(refused)
 seen = [record.event.text for record in log.read()]
-folded = log.sync()
+synced = log.sync()
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, soft)
     writer.append(events.NoteAdded(text="after", author="a"))
     acknowledged.append("after")
-print(json.dumps([acknowledged, error, seen, folded]))
+print(json.dumps([acknowledged, error, seen, synced]))
 """
 
 
@@ -53,8 +53,8 @@ def fill(root: Path, limit: int, batch: int) -> tuple[list[str], str, list[str],
     command = [sys.executable, "-c", FILL, str(root), str(limit), str(batch)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    acknowledged, error, seen, folded = json.loads(done.stdout)
-    return acknowledged, error, seen, folded
+    acknowledged, error, seen, synced = json.loads(done.stdout)
+    return acknowledged, error, seen, synced
 
 
 def texts(log: FileLog) -> list[str]:
@@ -91,10 +91,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk(small_disk: Path, batch: int) -> None:
     """On a full disk nothing acknowledged is lost, nothing is torn, and reading goes on."""
     root = small_disk / "store"
-    acknowledged, error, seen, folded = fill(root, 0, batch)
+    acknowledged, error, seen, synced = fill(root, 0, batch)
     assert "No space left on device; nothing was recorded; free some space and retry" in error
     assert seen == acknowledged
-    assert not folded
+    assert not synced
     log = open_store(root, notify=lambda _: None)
     assert texts(log) == acknowledged
     report = log.verify()

@@ -48,7 +48,7 @@ def test_an_empty_store(store: FileLog) -> None:
     assert store.verify().ok
 
 
-def test_a_store_that_was_never_folded(store: FileLog) -> None:
+def test_a_store_that_was_never_synced(store: FileLog) -> None:
     """Without a database the journals alone are healthy."""
     with store.writer("a") as writer:
         writer.append(events.NoteAdded(text="x", author="a"))

@@ -1,6 +1,6 @@
 """The page that documents every SQL table and column, generated from their definitions.
 
-``python -m autoresearch.projections.sql_page docs/sql.md`` writes it anew.
+``python -m autoresearch.projections.sql_page docs/sql.md`` writes it again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HEAD = """\
 
 Ask with `autoresearch sql "…"`, with `autoresearch.connect()` from Python, or with any DuckDB 2.0
 or newer on the file `.autoresearch/events.duckdb` (opened read-only it may stay open for hours).
-The first two see everything acknowledged so far, the file itself what was folded into it last.
+The first two see everything acknowledged so far, the file itself what was synced into it last.
 
 Times are UTC. A number that a run did not give is NULL, never 0. What the unit column calls
 *metric* is in the unit of the campaign's own metric. Names that SQL reserves need quotes
