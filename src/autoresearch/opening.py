@@ -16,7 +16,6 @@ from autoresearch.cycle.kit import digest, write_text
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.evidence import HIDES
 from autoresearch.git import top_level
-from autoresearch.golf.preset import PRESET
 from autoresearch.log import FileLog
 from autoresearch.plugins import Plugins
 from autoresearch.projections.notes_md import NotesMd
@@ -24,8 +23,6 @@ from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.projections.tables import open_store
 from autoresearch.settings import FILE_NAME, Loaded, from_record, load
 from autoresearch.workspace import check_tag
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {"golf": PRESET}
 
 
 def start(
@@ -193,4 +190,4 @@ def settings_of(
     environ: Mapping[str, str] | None = None,
 ) -> Loaded:
     """Return the merged settings of a project, with the presets that are shipped."""
-    return load(root, file=config, presets=PRESETS, environ=environ, overrides=overrides)
+    return load(root, file=config, environ=environ, overrides=overrides)

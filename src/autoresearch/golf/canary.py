@@ -2,10 +2,19 @@
 
 The tokens come from a secret seed, new with every call. A score below their entropy proves that the
 evaluation sees its targets or does not normalise its probabilities.
-"""
+
+
+The score that a whole run printed, read from its output for the canary.
+
+What a canary found, as a value and as text.
+
+The canary as an audit: findings about a source whose way of measuring may have changed."""
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import secrets
 import sys
 import tempfile
@@ -16,19 +25,22 @@ from pathlib import Path
 from attrs import field, frozen
 
 from autoresearch.errors import DataError
+from autoresearch.golf import model_tests as tests
+from autoresearch.golf.asking import Answer, Asker, NoAnswerError, run_script
+from autoresearch.golf.audits.script import parse_script
 from autoresearch.golf.audits.settings import read_settings
-from autoresearch.golf.audits.tree import parse_script
-from autoresearch.golf.shards import write_shard
-from autoresearch.golf.trials import checks as tests
-from autoresearch.golf.trials.checks import TestResult
-from autoresearch.golf.trials.process import run_script
-from autoresearch.golf.trials.protocol import Answer, Asker, NoAnswerError
-from autoresearch.golf.trials.report import CanaryReport, format_report
-from autoresearch.golf.trials.streams import SCORED, Streams, draw_streams
-from autoresearch.golf.trials.token_bytes import ByteTable, byte_table
-from autoresearch.golf.trials.whole_run import WholeScore, read_score
-
-__all__ = ["CanaryReport", "format_report", "run_canary"]
+from autoresearch.golf.measurement import write_shard
+from autoresearch.golf.model_tests import (
+    SCORED,
+    ByteTable,
+    Outcome,
+    Streams,
+    TestResult,
+    byte_table,
+    draw_streams,
+)
+from autoresearch.model import Violation
+from autoresearch.text import one_line
 
 # A small network, trained for a few careful steps: a fresh one has zero output projections, through
 # which no leak in its attention could be seen, and one that learnt the random training tokens by
@@ -234,3 +246,132 @@ class _Canary:
         asked = self.streams.asked if name in ("base", "flipped") else ()
         tokens = getattr(self.streams, name)
         return self.asker.ask(name, tokens, asked, artifact=artifact, timeout_s=self._left())
+
+
+_PAIR = re.compile(r"val_loss:\s*([-+.\w]+)\s+val_bpb:\s*([-+.\w]+)")
+_RESULT = "autoresearch_result "
+
+
+@frozen(kw_only=True)
+class WholeScore:
+    """Nats a token and bits a byte; ``val_bytes`` only where the script states it."""
+
+    val_loss: float
+    val_bpb: float
+    val_bytes: int | None = None
+
+
+def read_score(output: str) -> WholeScore | None:
+    """The last score of an output: of the result line where there is one, else of a printed pair.
+
+    None where there is neither, or where it is no number.
+    """
+    lines = output.splitlines()
+    for line in reversed(lines):
+        if line.startswith(_RESULT):
+            return _from_json(line.removeprefix(_RESULT))
+    found = [match for line in lines if (match := _PAIR.search(line))]
+    return _score(found[-1][1], found[-1][2], None) if found else None
+
+
+def _from_json(text: str) -> WholeScore | None:
+    try:
+        values = json.loads(text)
+        return _score(values["val_loss"], values["val_bpb"], int(values["val_bytes"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _score(loss: object, bpb: object, val_bytes: int | None) -> WholeScore | None:
+    try:
+        score = WholeScore(val_loss=float(str(loss)), val_bpb=float(str(bpb)), val_bytes=val_bytes)
+    except ValueError:
+        return None
+    return score if math.isfinite(score.val_loss + score.val_bpb) else None
+
+
+@frozen(kw_only=True)
+class CanaryReport:
+    """The tests in the order they were made; ``passed`` needs T5 to pass and nothing to fail."""
+
+    script: str
+    tests: tuple[TestResult, ...]
+    notes: tuple[str, ...]
+    seed: int
+    vocabulary: int
+    tokens: int
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the script may be believed, as far as its tests went."""
+        proved = any(t.rule == "T5" and t.outcome is Outcome.PASSED for t in self.tests)
+        return proved and not self.failures
+
+    @property
+    def failures(self) -> tuple[TestResult, ...]:
+        """The tests that say no."""
+        return tuple(t for t in self.tests if t.outcome is Outcome.FAILED)
+
+
+def format_report(report: CanaryReport) -> str:
+    """One line for each test, the notes, and a last line with the verdict and the seed."""
+    width = max((len(t.name) for t in report.tests), default=0)
+    lines = [
+        f"{t.rule} {t.name:<{width}} {t.outcome.value.replace('_', ' '):<12} {one_line(t.detail)}"
+        for t in report.tests
+    ]
+    lines += [f"note: {one_line(note, 300)}" for note in report.notes]
+    return "\n".join([*lines, f"canary: {_verdict(report)} ({_how(report)})"])
+
+
+def _verdict(report: CanaryReport) -> str:
+    if report.failures:
+        return "failed " + ", ".join(dict.fromkeys(t.rule for t in report.failures))
+    return "passed" if report.passed else "nothing was proved"
+
+
+def _how(report: CanaryReport) -> str:
+    return (
+        f"{report.tokens} random tokens of {report.vocabulary}, {report.seconds:.0f} s, "
+        f"repeat with seed {report.seed}"
+    )
+
+
+def audit_measuring(
+    source: str,
+    *,
+    tokenizer: Path,
+    env: Mapping[str, str] | None = None,
+    typed: bool = True,
+    name: str = "train_gpt.py",
+    python: str = sys.executable,
+    timeout_s: float = 120.0,
+) -> tuple[Violation, ...]:
+    """Run the canary over a source; each test that fails is a violation.
+
+    Where nothing can be proved (no torch, no GPU that the script asks for) an evaluation change
+    (``typed``) is stopped, because it must not be believed untested; any other change is warned.
+    Raises ``DataError`` where the tokenizer cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="audit-") as folder:
+        script = Path(folder) / name
+        script.write_text(source, encoding="utf-8")
+        report = run_canary(
+            script, tokenizer=tokenizer, env=env, python=python, timeout_s=timeout_s
+        )
+    return findings_of(report, typed=typed)
+
+
+def findings_of(report: CanaryReport, *, typed: bool = True) -> tuple[Violation, ...]:
+    """Turn a report into findings: nothing for a canary that passed."""
+    failures = tuple(
+        Violation(rule=test.rule, detail=f"canary, {test.name}: {test.detail}")
+        for test in report.failures
+    )
+    if failures or report.passed:
+        return failures
+    why = "; ".join(report.notes) or "no test was possible"
+    severity = "violation" if typed else "warning"
+    detail = f"the canary proved nothing: {why}"
+    return (Violation(rule="T5", detail=detail, severity=severity),)
