@@ -1,17 +1,13 @@
-"""Runs a script by itself: no credentials, no network where that can be had, one deadline.
+"""Asks a script, started by itself, for the probability that its evaluation gives each token.
 
-The model-test protocol: ask a script for the probability that its evaluation gives each token.
-
-The script is started with ``MODEL_TEST=request.json``. The request holds ``schema`` (1),
-``artifact`` (a path, or null for untrained weights), ``tokens`` (a shard), ``distribution_at``
-(indexes among the scored targets) and ``output`` (an ``.npz``). The answer holds ``log_probs``
-(float64, natural logarithm, in order of scoring), ``positions`` (int64, index of each scored target
-in the shard), ``distributions`` (float32, a row of log-probabilities for each index asked for),
-``distribution_positions``, and the scalars ``val_loss``, ``val_bpb``, ``val_tokens`` and
-``val_bytes``. The script ends with status 0.
-
-
-D7: the artifact alone, in a new process without training data or network, gives the score."""
+That is the model-test protocol. The script is started with ``MODEL_TEST=request.json``. The request
+holds ``schema`` (1), ``artifact`` (a path, or null for untrained weights), ``tokens`` (a shard),
+``distribution_at`` (indexes among the scored targets) and ``output`` (an ``.npz``). The answer
+holds ``log_probs`` (float64, natural logarithm, in order of scoring), ``positions`` (int64, index
+of each scored target in the shard), ``distributions`` (float32, a row of log-probabilities for each
+index asked for), ``distribution_positions``, and the scalars ``val_loss``, ``val_bpb``,
+``val_tokens`` and ``val_bytes``. The script ends with status 0.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +26,15 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from attrs import frozen
+from attrs import asdict, frozen
 from numpy.typing import NDArray
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.golf import plausibility
 from autoresearch.golf.measurement import Files, join_shards, write_shard
-from autoresearch.golf.plausibility import Findings
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
 _KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_")
-# A port that nobody listens on: a client that honours proxies fails at once instead of waiting.
+# A port that no one listens on: a client that honours proxies fails at once instead of waiting.
 _NOWHERE = "http://127.0.0.1:9"
 _OFFLINE = {
     **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), _NOWHERE),
@@ -151,7 +145,17 @@ class NoAnswerError(AutoresearchError):
 
 
 @frozen(eq=False, kw_only=True)
-class Answer:
+class Scalars:
+    """What an evaluation says of a whole shard: nats a token, bits a byte, and two counts."""
+
+    val_loss: float
+    val_bpb: float
+    val_tokens: int
+    val_bytes: int
+
+
+@frozen(eq=False, kw_only=True)
+class Answer(Scalars):
     """What the script's own evaluation says of one shard; arrays as the protocol describes them."""
 
     tokens: NDArray[np.int64]
@@ -159,10 +163,6 @@ class Answer:
     positions: NDArray[np.int64]
     distributions: NDArray[np.float64]
     distribution_positions: NDArray[np.int64]
-    val_loss: float
-    val_bpb: float
-    val_tokens: int
-    val_bytes: int
 
 
 @frozen(kw_only=True)
@@ -208,7 +208,13 @@ class Asker:
         folder.mkdir(parents=True, exist_ok=True)
         request = folder / "request.json"
         output = folder / "answer.npz"
-        asked = _request(text, output, artifact, distribution_at)
+        asked = {
+            "schema": 1,
+            "artifact": None if artifact is None else str(artifact.resolve()),
+            "tokens": str(text.resolve()),
+            "distribution_at": [int(index) for index in distribution_at],
+            "output": str(output),
+        }
         request.write_text(json.dumps(asked), encoding="utf-8")
         done = run_script(
             self.script,
@@ -222,23 +228,9 @@ class Asker:
         return output
 
 
-def _request(
-    text: Path, output: Path, artifact: Path | None, distribution_at: Sequence[int]
-) -> dict[str, object]:
-    return {
-        "schema": 1,
-        "artifact": None if artifact is None else str(artifact.resolve()),
-        "tokens": str(text.resolve()),
-        "distribution_at": [int(index) for index in distribution_at],
-        "output": str(output),
-    }
-
-
-def read_scalars(path: Path) -> tuple[float, float, float, float]:
-    """Loss, score, tokens and bytes of an answer, without reading what was said of each token."""
-    values = _load(path, _SCALARS)
+def _scalars(values: Mapping[str, NDArray[np.generic]]) -> Scalars:
     loss, bpb, tokens, count = (float(_numbers(name, values[name])) for name in _SCALARS)
-    return loss, bpb, tokens, count
+    return Scalars(val_loss=loss, val_bpb=bpb, val_tokens=round(tokens), val_bytes=round(count))
 
 
 def _load(path: Path, names: Iterable[str]) -> dict[str, NDArray[np.generic]]:
@@ -258,17 +250,13 @@ def read_answer(path: Path, tokens: NDArray[np.int64], asked: int) -> Answer:
     counts = len(values["log_probs"]), len(values["positions"])
     if counts[0] != counts[1] or len(values["distributions"]) != asked:
         raise NoAnswerError(f"the answer has {counts[0]} log_probs for {counts[1]} positions")
-    scalars = {name: float(_numbers(name, values[name])) for name in _SCALARS}
     return Answer(
+        **asdict(_scalars(values)),
         tokens=tokens,
         log_probs=values["log_probs"].astype(np.float64),
         positions=values["positions"].astype(np.int64),
         distributions=values["distributions"].astype(np.float64),
         distribution_positions=values["distribution_positions"].astype(np.int64),
-        val_loss=scalars["val_loss"],
-        val_bpb=scalars["val_bpb"],
-        val_tokens=round(scalars["val_tokens"]),
-        val_bytes=round(scalars["val_bytes"]),
     )
 
 
@@ -281,25 +269,14 @@ def _numbers(name: str, values: NDArray[np.generic]) -> NDArray[np.float64]:
     return np.where(np.isneginf(numbers), -1e9, numbers)
 
 
-@frozen(kw_only=True)
-class Reloaded:
-    """The score that the artifact gave; ``offline`` says whether the network was really away."""
-
-    val_loss: float
-    val_bpb: float
-    val_tokens: int
-    val_bytes: int
-    offline: bool
-
-
 def reload_score(
     files: Files,
     *,
     env: Mapping[str, str] | None = None,
     python: str = sys.executable,
     timeout_s: float = 900.0,
-) -> Reloaded:
-    """Score an artifact again in a new process that has a copy of the script and nothing else.
+) -> Scalars:
+    """D7: score an artifact in a new process that has a copy of the script and nothing else.
 
     ``env`` are the overrides of the run that wrote the artifact. The script is asked through the
     model-test protocol; it finds no training data, because ``DATA_PATH`` names an empty folder.
@@ -316,16 +293,4 @@ def reload_score(
         asker = Asker(script=alone, env={**(env or {}), **place}, folder=folder, python=python)
         text = shards[0] if len(shards) == 1 else join_shards(shards, folder / "validation.bin")
         answer = asker.ask_file("reload", text, artifact=files.artifact, timeout_s=timeout_s)
-        loss, bpb, tokens, count = read_scalars(answer)
-    return Reloaded(
-        val_loss=loss,
-        val_bpb=bpb,
-        val_tokens=round(tokens),
-        val_bytes=round(count),
-        offline=bool(network_off()),
-    )
-
-
-def check_reload(stated_bpb: float, reloaded: Reloaded | None) -> Findings:
-    """Compare the score of a run with that of its artifact: D7, 1e-4 bits per byte."""
-    return plausibility.reload(stated_bpb, None if reloaded is None else reloaded.val_bpb)
+        return _scalars(_load(answer, _SCALARS))

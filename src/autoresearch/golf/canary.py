@@ -2,13 +2,7 @@
 
 The tokens come from a secret seed, new with every call. A score below their entropy proves that the
 evaluation sees its targets or does not normalise its probabilities.
-
-
-The score that a whole run printed, read from its output for the canary.
-
-What a canary found, as a value and as text.
-
-The canary as an audit: findings about a source whose way of measuring may have changed."""
+"""
 
 from __future__ import annotations
 
@@ -27,7 +21,7 @@ from attrs import field, frozen
 from autoresearch.errors import DataError
 from autoresearch.golf import model_tests as tests
 from autoresearch.golf.asking import Answer, Asker, NoAnswerError, run_script
-from autoresearch.golf.audits.script import parse_script
+from autoresearch.golf.audits.script import try_parse
 from autoresearch.golf.audits.settings import read_settings
 from autoresearch.golf.measurement import write_shard
 from autoresearch.golf.model_tests import (
@@ -39,42 +33,21 @@ from autoresearch.golf.model_tests import (
     byte_table,
     draw_streams,
 )
+from autoresearch.golf.plausibility import broken, doubt
 from autoresearch.model import Violation
 from autoresearch.text import one_line
 
 # A small network, trained for a few careful steps: a fresh one has zero output projections, through
 # which no leak in its attention could be seen, and one that learnt the random training tokens by
 # heart is so far above the entropy that a small leak would not bring it below.
-SMALL: Mapping[str, str] = {
-    "NUM_LAYERS": "3",
-    "MODEL_DIM": "64",
-    "NUM_HEADS": "4",
-    "NUM_KV_HEADS": "2",
-    "MLP_MULT": "2",
-    "TRAIN_SEQ_LEN": "64",
-    "TRAIN_BATCH_TOKENS": "2048",
-    "VAL_BATCH_SIZE": "8192",
-    "ITERATIONS": "6",
-    "WARMUP_STEPS": "0",
-    "WARMDOWN_ITERS": "0",
-    "MATRIX_LR": "0.1",
-    "SCALAR_LR": "0.002",
-    "TIED_EMBED_LR": "0.0005",
-    "EMBED_LR": "0.0005",
-    "HEAD_LR": "0.0005",
-    "VAL_LOSS_EVERY": "0",
-    "TRAIN_LOG_EVERY": "0",
-    "MAX_WALLCLOCK_SECONDS": "60",
-    "OMP_NUM_THREADS": "1",  # more threads than that only wait for each other
-}
-QUIET: Mapping[str, str] = {
-    "DEVICE": "cpu",
-    "CPU_DTYPE": "fp32",
-    "COMPILE": "0",
-    "RELOAD_CHECK": "0",
-    "SEED": "1337",
-    "CUDA_VISIBLE_DEVICES": "",
-}
+_SMALL = (
+    "NUM_LAYERS=3 MODEL_DIM=64 NUM_HEADS=4 NUM_KV_HEADS=2 MLP_MULT=2 TRAIN_SEQ_LEN=64 "
+    "TRAIN_BATCH_TOKENS=2048 VAL_BATCH_SIZE=8192 ITERATIONS=6 WARMUP_STEPS=0 WARMDOWN_ITERS=0 "
+    "MATRIX_LR=0.1 SCALAR_LR=0.002 TIED_EMBED_LR=0.0005 EMBED_LR=0.0005 HEAD_LR=0.0005 "
+    "VAL_LOSS_EVERY=0 TRAIN_LOG_EVERY=0 MAX_WALLCLOCK_SECONDS=60 "
+    "OMP_NUM_THREADS=1"  # more threads than that only wait for each other
+)
+_QUIET = "DEVICE=cpu CPU_DTYPE=fp32 COMPILE=0 RELOAD_CHECK=0 SEED=1337 CUDA_VISIBLE_DEVICES="
 DEFAULT_SEQUENCE = 1024
 PROTOCOL = "MODEL_TEST"
 
@@ -107,7 +80,10 @@ def run_canary(
     seed = secrets.randbits(64) if seed is None else seed
     table = byte_table(tokenizer)
     source = script.read_text(encoding="utf-8", errors="replace")
-    settings = _settings(source, tokenizer, table, env or {}, artifact)
+    small = _QUIET if artifact is not None else f"{_QUIET} {_SMALL}"
+    settings = dict(word.split("=") for word in small.split())
+    settings |= {"VOCAB_SIZE": str(table.vocabulary), "TOKENIZER_PATH": str(tokenizer.resolve())}
+    settings = _with_lengths({**settings, **(env or {})}, source)
     streams = draw_streams(seed, table, int(settings["TRAIN_SEQ_LEN"]), tokens)
     with tempfile.TemporaryDirectory(prefix="canary-") as folder:
         bird = _Canary(
@@ -130,30 +106,16 @@ def run_canary(
     )
 
 
-def _settings(
-    source: str,
-    tokenizer: Path,
-    table: ByteTable,
-    env: Mapping[str, str],
-    artifact: Path | None,
-) -> dict[str, str]:
-    base = {**QUIET, **(SMALL if artifact is None else {})}
-    base |= {"VOCAB_SIZE": str(table.vocabulary), "TOKENIZER_PATH": str(tokenizer.resolve())}
-    settings = {**base, **env}
-    settings.setdefault("TRAIN_SEQ_LEN", str(_default_sequence(source)))
-    if not settings["TRAIN_SEQ_LEN"].isdigit() or int(settings["TRAIN_SEQ_LEN"]) == 0:
-        raise DataError(f"TRAIN_SEQ_LEN={settings['TRAIN_SEQ_LEN']!r} is no length: use a number")
+def _with_lengths(settings: dict[str, str], source: str) -> dict[str, str]:
+    parsed = try_parse(source)  # the run will say what is wrong with a source that has no tree
+    default = read_settings(parsed).get("TRAIN_SEQ_LEN") if parsed is not None else None
+    number = (default.number if default is not None else None) or DEFAULT_SEQUENCE
+    length = settings.setdefault("TRAIN_SEQ_LEN", str(int(number)))
+    if not length.isdigit() or int(length) == 0:
+        raise DataError(f"TRAIN_SEQ_LEN is {length!r}, expected a positive number: correct it")
     # Two sequences at once for each of the starter's eight accumulation steps.
-    settings.setdefault("VAL_BATCH_SIZE", str(8 * 2 * int(settings["TRAIN_SEQ_LEN"])))
+    settings.setdefault("VAL_BATCH_SIZE", str(8 * 2 * int(length)))
     return settings
-
-
-def _default_sequence(source: str) -> int:
-    try:
-        known = read_settings(parse_script(source)).get("TRAIN_SEQ_LEN")
-    except (SyntaxError, ValueError):
-        return DEFAULT_SEQUENCE  # the run will say what is wrong with the source
-    return int((known.number if known is not None else None) or DEFAULT_SEQUENCE)
 
 
 @frozen(eq=False, kw_only=True)
@@ -322,31 +284,18 @@ def format_report(report: CanaryReport) -> str:
         for t in report.tests
     ]
     lines += [f"note: {one_line(note, 300)}" for note in report.notes]
-    return "\n".join([*lines, f"canary: {_verdict(report)} ({_how(report)})"])
-
-
-def _verdict(report: CanaryReport) -> str:
+    verdict = "passed" if report.passed else "nothing was proved"
     if report.failures:
-        return "failed " + ", ".join(dict.fromkeys(t.rule for t in report.failures))
-    return "passed" if report.passed else "nothing was proved"
-
-
-def _how(report: CanaryReport) -> str:
-    return (
+        verdict = "failed " + ", ".join(dict.fromkeys(t.rule for t in report.failures))
+    how = (
         f"{report.tokens} random tokens of {report.vocabulary}, {report.seconds:.0f} s, "
         f"repeat with seed {report.seed}"
     )
+    return "\n".join([*lines, f"canary: {verdict} ({how})"])
 
 
 def audit_measuring(
-    source: str,
-    *,
-    tokenizer: Path,
-    env: Mapping[str, str] | None = None,
-    typed: bool = True,
-    name: str = "train_gpt.py",
-    python: str = sys.executable,
-    timeout_s: float = 120.0,
+    source: str, *, tokenizer: Path, env: Mapping[str, str] | None = None, typed: bool = True
 ) -> tuple[Violation, ...]:
     """Run the canary over a source; each test that fails is a violation.
 
@@ -355,23 +304,12 @@ def audit_measuring(
     Raises ``DataError`` where the tokenizer cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="audit-") as folder:
-        script = Path(folder) / name
+        script = Path(folder) / "train_gpt.py"
         script.write_text(source, encoding="utf-8")
-        report = run_canary(
-            script, tokenizer=tokenizer, env=env, python=python, timeout_s=timeout_s
-        )
-    return findings_of(report, typed=typed)
-
-
-def findings_of(report: CanaryReport, *, typed: bool = True) -> tuple[Violation, ...]:
-    """Turn a report into findings: nothing for a canary that passed."""
-    failures = tuple(
-        Violation(rule=test.rule, detail=f"canary, {test.name}: {test.detail}")
-        for test in report.failures
-    )
-    if failures or report.passed:
-        return failures
+        report = run_canary(script, tokenizer=tokenizer, env=env)
+    if report.failures:
+        found = (broken(t.rule, f"canary, {t.name}: {t.detail}") for t in report.failures)
+        return tuple(violation for violations in found for violation in violations)
     why = "; ".join(report.notes) or "no test was possible"
-    severity = "violation" if typed else "warning"
-    detail = f"the canary proved nothing: {why}"
-    return (Violation(rule="T5", detail=detail, severity=severity),)
+    proved_nothing = (broken if typed else doubt)("T5", f"the canary proved nothing: {why}")
+    return () if report.passed else proved_nothing

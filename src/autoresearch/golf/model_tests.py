@@ -1,11 +1,8 @@
-"""How many bytes of text tokens stand for, counted from the tokenizer and not by the script.
-
-The sealed texts of the canary: uniformly random tokens from a secret seed.
-
-The tests T1 to T6 on the answers that a script's own evaluation gives to model tests.
+"""The tests T1 to T6 on the answers that a script's own evaluation gives, and their sealed texts.
 
 Each is a pure function from answers to one result. Uniformly random tokens are the ground: nothing
 honest can predict them, so whatever a script gains on them, it gains from the targets themselves.
+The bytes that tokens stand for are counted from the tokenizer and not by the script.
 """
 
 from __future__ import annotations

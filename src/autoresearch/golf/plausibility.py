@@ -1,6 +1,4 @@
-"""What is publicly known about the validation splits that Parameter Golf is scored on.
-
-The checks of a finished run as plain functions: each takes values and returns what is wrong.
+"""The checks of a finished run as plain functions: each takes values and returns what is wrong.
 
 Rule ids are those of the guard's checklist: D2 one final result, D3 training clock, D5 evaluation
 clock, D6 artifact, D7 reload, D8 validation data, D9 conservation of bytes, D10 gaps between the
@@ -15,6 +13,7 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
+from autoresearch.golf.preset import ARTIFACT_BYTES, IMPLAUSIBLE_GAIN
 from autoresearch.model import Violation
 
 PUBLISHED_BYTES = 151_080_363
@@ -80,7 +79,7 @@ def split_of_count(tokens: int) -> Split | None:
 
 
 def expected_bytes(dataset: str, tokens: int) -> int | None:
-    """Return how many bytes `tokens` of `dataset` must stand for; None where nobody can know."""
+    """Return how many bytes `tokens` of `dataset` must stand for; None where it is unknown."""
     split = split_of_count(tokens)
     if split is not None:
         return split.bytes
@@ -89,7 +88,7 @@ def expected_bytes(dataset: str, tokens: int) -> int | None:
 
 Findings = tuple[Violation, ...]
 
-ARTIFACT_LIMIT = 16_000_000
+ARTIFACT_LIMIT = ARTIFACT_BYTES
 """Bytes, decimal; an artifact has to stay under it (rule 1 of the challenge)."""
 
 CLOCK_MS = 600_000
@@ -101,7 +100,7 @@ GAP_LIMIT = 0.06
 SLIDING_GAP_LIMIT = 0.03
 """Bits per byte; honest sliding windows win 0.017 to 0.034 and honest test-time training 0.013."""
 
-GAIN_LIMIT = 0.02
+GAIN_LIMIT = IMPLAUSIBLE_GAIN
 """Bits per byte in one step; honest single changes win 0.0005 to 0.003."""
 
 AUDITED_BEST = 1.0565
@@ -235,7 +234,7 @@ def validation_tokens(scored: int, expected: int) -> Findings:
 
 
 def same_digests(reported: Mapping[str, str], expected: Mapping[str, str]) -> Findings:
-    """D8: validation shards, tokenizer and code are the ones that the campaign locked."""
+    """D8: validation shards, tokenizer and code are the ones that the campaign began with."""
     found: Findings = ()
     for name, digest in expected.items():
         seen = reported.get(name)

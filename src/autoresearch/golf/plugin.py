@@ -170,7 +170,7 @@ def measure(result: OwnResult, output: RunOutput, limit: int) -> Iterator[Violat
 
 def score_again(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
     """Yield D7 where the artifact alone does not give the score, in a new process."""
-    from autoresearch.golf.asking import NoAnswerError, check_reload, reload_score
+    from autoresearch.golf.asking import NoAnswerError, reload_score
 
     files = _files(output)
     if files is None:
@@ -183,7 +183,7 @@ def score_again(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
     except AutoresearchError as error:
         yield from doubt("D7", f"the artifact could not be scored again: {error}")
         return
-    yield from check_reload(result.val_bpb, again)
+    yield from plausibility.reload(result.val_bpb, again.val_bpb)
 
 
 def _files(output: RunOutput) -> Files | None:

@@ -1,8 +1,4 @@
-"""What a metric's name says about the stage of the evaluation that it was measured at.
-
-Lines that carry a score: what they are called, where they stand, and what they say.
-
-Which of the sizes that a log prints is the artifact's."""
+"""Lines that carry a score or a size: what they are called, where they stand, what they say."""
 
 from __future__ import annotations
 

@@ -1,14 +1,10 @@
-"""How a run in a log ended and which of its scores, if any, is its score.
+"""Which of a log's scores, if any, is the score of the run, and whether it is to be believed.
 
 The rule is the order of the evaluation, never the lowest number: the last line with a final
-metric, of the last run, provided that nothing says that a later stage was still to come.
-
-
-What must not be believed in a log: the checks of `plausibility` with what a log can offer.
-
-A log is judged only where it says enough: a split that nobody knows has no expected byte count,
-a clock is compared with the cap that the log itself declares, and what an honest run could also
-show is a warning, never a violation.
+metric, of the last run, provided that nothing says that a later stage was still to come. A score is
+judged only where the log says enough: an unknown split has no expected byte count, a clock is
+compared with the cap that the log itself declares, and what an honest run could also show is a
+warning, never a violation.
 """
 
 from __future__ import annotations

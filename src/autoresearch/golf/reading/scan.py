@@ -1,11 +1,9 @@
-"""Lines out of a log of any size, encoding and state; nothing here knows what a line means.
+"""One pass over a log of any size, encoding and state: what each run in it said, unjudged.
 
 A line is numbered by its newline, as editors do. Progress that overwrites itself with carriage
 returns gives several pieces with one number. Memory is bounded: of a piece longer than 64 KiB
 only the beginning is kept.
-
-
-One pass over a log: what each run in it said, without judging any of it."""
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run left is measured from its files, scored again from its artifact, and locked."""
+"""What a run left is measured from its files, scored again from its artifact, and named."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve, frozen
 
 from autoresearch.errors import DataError
-from autoresearch.golf.asking import NoAnswerError, check_reload, reload_score, run_script
+from autoresearch.golf.asking import NoAnswerError, reload_score, run_script
 from autoresearch.golf.canary import WholeScore, read_score
 from autoresearch.golf.measurement import (
     Files,
@@ -28,6 +28,7 @@ from autoresearch.golf.measurement import (
     shard_tokens,
     write_shard,
 )
+from autoresearch.golf.plausibility import reload
 from autoresearch.golf.plugin import ARTIFACT, score_again
 from autoresearch.golf.reading.own import OwnResult
 from autoresearch.model import RunOutput, RunStatus
@@ -200,14 +201,14 @@ def test_the_artifact_alone_gives_the_score(finished: Finished) -> None:
     reloaded = reload_score(finished.files, timeout_s=60.0)
     assert reloaded.val_bpb == pytest.approx(finished.score.val_bpb, abs=1e-9)
     assert reloaded.val_tokens == 1984
-    assert check_reload(finished.score.val_bpb, reloaded) == ()
+    assert reload(finished.score.val_bpb, reloaded.val_bpb) == ()
 
 
 def test_a_score_that_is_not_the_artifacts_is_a_violation(finished: Finished) -> None:
     """A printed score that the artifact does not give is D7, and so is no second scoring."""
     reloaded = reload_score(finished.files, timeout_s=60.0)
-    assert [v.rule for v in check_reload(finished.score.val_bpb - 0.01, reloaded)] == ["D7"]
-    assert [v.rule for v in check_reload(finished.score.val_bpb, None)] == ["D7"]
+    assert [v.rule for v in reload(finished.score.val_bpb - 0.01, reloaded.val_bpb)] == ["D7"]
+    assert [v.rule for v in reload(finished.score.val_bpb, None)] == ["D7"]
 
 
 @pytest.mark.parametrize(
@@ -253,8 +254,8 @@ def test_an_artifact_that_gives_no_score_is_a_violation(
     assert "gives no score" in found[0].detail
 
 
-def test_a_lock_tells_what_two_scores_do_not_share(honest: OwnResult) -> None:
-    """Scores are comparable under one lock only, and a person is told what differs."""
+def test_a_measurement_tells_what_two_scores_do_not_share(honest: OwnResult) -> None:
+    """Scores are comparable under one measurement only, and a person is told what differs."""
     source = SCRIPT.read_text(encoding="utf-8")
     one = measurement_of(source, honest)
     assert comparable(
