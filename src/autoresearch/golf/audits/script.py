@@ -306,14 +306,14 @@ def _words(text: str, silent: set[tuple[int, int]]) -> Iterator[str]:
     start = getattr(kinds, "FSTRING_START", -1)
     end = getattr(kinds, "FSTRING_END", -2)
     lines = text.split("\n")
-    depth, begun, after_prose = 0, (1, 0), False
+    depth, opened, after_prose = 0, (1, 0), False
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == start:
-            begun, depth = (token.start, depth + 1) if depth == 0 else (begun, depth + 1)
+            opened, depth = (token.start, depth + 1) if depth == 0 else (opened, depth + 1)
         elif token.type == end:
             depth -= 1
             if depth == 0:
-                yield _slice(lines, begun, token.end)
+                yield _slice(lines, opened, token.end)
         elif token.start in silent or (after_prose and token.type == kinds.NEWLINE):
             after_prose = token.start in silent
         elif depth == 0 and token.type not in _SILENT:

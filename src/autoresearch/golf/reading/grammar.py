@@ -103,7 +103,7 @@ _ANNOUNCED = re.compile(
     r"(ttt|ttp|slot|sliding|n-?gram|ppm)(?!_enabled|\w*=)",
     re.IGNORECASE,
 )
-_BEGUN = re.compile(r"start|begin|warm|chunk|phase|\d+/\d+|running", re.IGNORECASE)
+_STARTED = re.compile(r"start|begin|warm|chunk|phase|\d+/\d+|running", re.IGNORECASE)
 _OVER = re.compile(
     r"done|elapsed|complete|finish|disabled|skip|enabled\s*[:=]\s*(?:0|false)", re.IGNORECASE
 )
@@ -112,7 +112,7 @@ _OVER = re.compile(
 def announced_stage(text: str) -> Stage | None:
     """Return the stage whose beginning or progress a line reports, if it reports one."""
     found = _ANNOUNCED.match(text.lstrip(" =-*>"))
-    if found is None or not _BEGUN.search(text) or _OVER.search(text):
+    if found is None or not _STARTED.search(text) or _OVER.search(text):
         return None
     what = found[1].lower()
     if what == "sliding":

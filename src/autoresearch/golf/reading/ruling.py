@@ -14,25 +14,8 @@ from enum import StrEnum
 
 from attrs import evolve, frozen
 
-from autoresearch.golf.plausibility import (
-    PUBLISHED_BYTES,
-    PUBLISHED_DOCUMENTS,
-    REJECT_MS,
-    SPLITS,
-    TOLERANCE,
-    WARN_MS,
-    Findings,
-    beyond_audited,
-    broken,
-    conservation,
-    doubt,
-    expected_bytes,
-    implied_bytes,
-    is_published,
-    named_split,
-    stage_gaps,
-    training_clock,
-)
+from autoresearch.golf import plausibility as known
+from autoresearch.golf.plausibility import Findings, broken, doubt, implied_bytes
 from autoresearch.golf.reading.failures import Cause, Failure, root_cause
 from autoresearch.golf.reading.grammar import (
     CANONICAL,
@@ -85,7 +68,8 @@ def rule(scan: Scan, *, exit_code: int | None = None, timed_out: bool = False) -
     run = scan.last
     finals = [c for c in run.candidates if c.stage.is_final]
     if not finals and run.summary is not None:
-        finals = [_from_summary(*run.summary)]
+        line, val_bpb = run.summary
+        finals = [Candidate(name="val_bpb", line=line, stage=Stage.SUMMARY, val_bpb=val_bpb)]
     if not finals:
         return _without_final(run, exit_code, timed_out)
     last = _most_precise(finals)
@@ -116,41 +100,37 @@ def _without_final(run: Run, exit_code: int | None, timed_out: bool) -> Ruling:
 
 
 def _ended_well(run: Run, finals: Sequence[Candidate], last: Candidate) -> Ruling:
-    missing = _missing_stage(run, finals, last)
-    if missing is not None:
-        return Ruling(status=LogStatus.COMPLETED, score=None, reason=missing)
+    status, reason = LogStatus.COMPLETED, _missing_stage(run, finals, last)
     unread = [line for line in run.unread if line > last.line]
-    if unread:
-        reason = f"line {unread[-1]} states a score in a form that nobody knows, after {last.name}"
-        return Ruling(status=LogStatus.COMPLETED, score=None, reason=reason)
-    begun = _begun_later(run, last)
-    if begun is not None:
-        reason = f"the log ends in the {begun.value} evaluation, which has no final line yet"
-        return Ruling(status=LogStatus.NO_SCORE, score=None, reason=reason)
+    pending = _pending_stage(run, last)
+    if reason is None and unread:
+        reason = f"line {unread[-1]} states a score in an unknown form, after {last.name}"
+    elif reason is None and pending is not None:
+        status = LogStatus.NO_SCORE
+        reason = f"the log ends in the {pending.value} evaluation, which has no final line yet"
+    if reason is not None:
+        return Ruling(status=status, score=None, reason=reason)
     reason = f"the last final metric line, stage {last.stage.value}"
-    return Ruling(status=LogStatus.COMPLETED, score=last, reason=reason)
+    return Ruling(status=status, score=last, reason=reason)
 
 
 def _ended_badly(run: Run, last: Candidate, failure: Failure | None, timed_out: bool) -> Ruling:
     cause = failure.cause if failure is not None else Cause.STOPPED
     cause = Cause.CLOCK if timed_out else cause
-    begun = _begun_later(run, last)
+    pending = _pending_stage(run, last)
     # Scripts that keep the canonical name print it last; after any other roundtrip more may come.
-    unofficial = last.stage is Stage.ROUNDTRIP and last.name != CANONICAL
+    lost = unofficial = last.stage is Stage.ROUNDTRIP and last.name != CANONICAL
     if failure is not None and cause is Cause.EXCEPTION:
         scoring = failure.in_evaluation and last.stage.rank < Stage.TTT.rank
         unexplained = unofficial and (failure.of_launcher or not failure.frames)
-        lost = begun is not None or scoring or unexplained
-    else:
-        lost = unofficial
+        lost = pending is not None or scoring or unexplained
     if not lost:
         reason = f"the last final metric line, stage {last.stage.value}; the run ended badly only "
         reason += "after it was complete"
-        return Ruling(
-            status=LogStatus.TERMINATED, score=last, reason=reason, failure=failure
-        )  # fmt: skip
+        status = LogStatus.TERMINATED
+        return Ruling(status=status, score=last, reason=reason, failure=failure)
     status = LogStatus.TIMED_OUT if cause is Cause.CLOCK else LogStatus.CRASHED
-    stage = begun.value if begun is not None else "later"
+    stage = pending.value if pending is not None else "later"
     reason = f"nothing shows that the {stage} evaluation after line {last.line} was finished"
     return Ruling(status=status, score=None, reason=reason, failure=failure)
 
@@ -184,11 +164,10 @@ def _lost_by_adapting(finals: Sequence[Candidate], last: Candidate) -> str | Non
     )
 
 
-def _begun_later(run: Run, last: Candidate) -> Stage | None:
-    for line, stage in run.announced:
-        if line > last.line and stage.rank > last.stage.rank:
-            return stage
-    return None
+def _pending_stage(run: Run, last: Candidate) -> Stage | None:
+    """The first later stage that was announced after the last score."""
+    later = (s for line, s in run.announced if line > last.line and s.rank > last.stage.rank)
+    return next(later, None)
 
 
 def _most_precise(finals: Sequence[Candidate]) -> Candidate:
@@ -198,10 +177,6 @@ def _most_precise(finals: Sequence[Candidate]) -> Candidate:
         if twin and other.name.lower().count("exact") > last.name.lower().count("exact"):
             return other
     return last
-
-
-def _from_summary(line: int, val_bpb: float) -> Candidate:
-    return Candidate(name="val_bpb", line=line, stage=Stage.SUMMARY, val_bpb=val_bpb)
 
 
 FEW = 0.98
@@ -225,7 +200,7 @@ def judge(run: Run, score: Candidate, eval_ms: float | None) -> Findings:
         *_one_byte_count(run.candidates),
         *_whole_split(facts, score),
         *_gaps(run, score),
-        *beyond_audited(score.val_bpb),
+        *known.beyond_audited(score.val_bpb),
         *_paid_prefix(run),
         *_clocks(run, eval_ms),
         *over_limit(run.sizes),
@@ -238,7 +213,7 @@ def judge_claims(run: Run, last: Candidate) -> Findings:
     lowest = min(claims, key=lambda c: c.val_bpb, default=last)
     if lowest.val_bpb >= last.val_bpb:
         return ()
-    return (*_gaps(run, lowest), *beyond_audited(lowest.val_bpb))
+    return (*_gaps(run, lowest), *known.beyond_audited(lowest.val_bpb))
 
 
 def dataset_of(facts: Mapping[str, str]) -> str:
@@ -249,25 +224,25 @@ def dataset_of(facts: Mapping[str, str]) -> str:
 
 
 def expected_of(facts: Mapping[str, str], tokens: int) -> int | None:
-    """Return the bytes that the tokens of a log must stand for, None where nobody can know.
+    """Return the bytes that the tokens of a log must stand for, None where it is unknown.
 
     Exports with vocabularies of their own have names of their own: what only has the challenge's
     file names is held to the published text if it is as large as that text in any vocabulary.
     """
-    known = expected_bytes(dataset_of(facts), tokens)
-    if known is not None:
-        return known
+    expected = known.expected_bytes(dataset_of(facts), tokens)
+    if expected is not None:
+        return expected
     files = facts.get("val_path", facts.get("dataset", ""))
-    return PUBLISHED_BYTES if is_published(files) and tokens >= FULL_TOKENS else None
+    return known.PUBLISHED_BYTES if known.is_published(files) and tokens >= FULL_TOKENS else None
 
 
 def unverifiable(facts: Mapping[str, str], score: Candidate) -> str | None:
     """Say why a score cannot be one of the published split, where no token count was printed."""
-    split = named_split(dataset_of(facts))
+    split = known.named_split(dataset_of(facts))
     if "val_tokens" in facts or split is None or score.val_loss is None:
         return None
     ratio = implied_bytes(1, score.val_loss, score.val_bpb)
-    if abs(ratio / split.bytes_per_token - 1) <= TOLERANCE:
+    if abs(ratio / split.bytes_per_token - 1) <= known.TOLERANCE:
         return None
     return (
         f"the log states no validation tokens, and {ratio:.3f} bytes per token are not those of "
@@ -283,9 +258,9 @@ def _bytes(facts: Mapping[str, str], score: Candidate) -> Findings:
     if expected is None:
         return doubt("D9", f"no byte count is known for {tokens:,} tokens of this dataset")
     ratio = implied_bytes(1, score.val_loss, score.val_bpb)
-    if abs(ratio - 1) < 0.0005 and tokens < FEW * SPLITS["byte260"].tokens:
+    if abs(ratio - 1) < 0.0005 and tokens < FEW * known.SPLITS["byte260"].tokens:
         return doubt("D9", "loss and score are the same number in other units: no tokens to check")
-    return conservation(tokens, score.val_loss, score.val_bpb, expected)
+    return known.conservation(tokens, score.val_loss, score.val_bpb, expected)
 
 
 def _one_byte_count(candidates: Sequence[Candidate]) -> Findings:
@@ -297,7 +272,7 @@ def _one_byte_count(candidates: Sequence[Candidate]) -> Findings:
     if not ratios:
         return ()
     low, high = min(ratios), max(ratios)
-    if high / low - 1 <= 2 * TOLERANCE:
+    if high / low - 1 <= 2 * known.TOLERANCE:
         return ()
     return broken(
         "D9", f"{ratios[low].name} and {ratios[high].name} imply {low:.4f} and {high:.4f} bytes "
@@ -308,7 +283,7 @@ def _one_byte_count(candidates: Sequence[Candidate]) -> Findings:
 def _whole_split(facts: Mapping[str, str], score: Candidate) -> Findings:
     found: Findings = ()
     tokens = int(facts.get("val_tokens", 0))
-    split = named_split(dataset_of(facts))
+    split = known.named_split(dataset_of(facts))
     if tokens and split is not None and tokens < FEW * split.tokens:
         found += broken(
             "D8", f"{tokens:,} validation tokens, the {split.name} split has {split.tokens:,}"
@@ -317,9 +292,11 @@ def _whole_split(facts: Mapping[str, str], score: Candidate) -> Findings:
         share = implied_bytes(tokens, score.val_loss, score.val_bpb) / expected
         if tokens and share < 0.9:
             found += broken("D8", f"{tokens:,} validation tokens are {share:.0%} of the text")
-    documents = int(facts.get("documents", PUBLISHED_DOCUMENTS))
-    if documents < FEW * PUBLISHED_DOCUMENTS:
-        found += broken("D8", f"{documents:,} documents scored, expected {PUBLISHED_DOCUMENTS:,}")
+    documents = int(facts.get("documents", known.PUBLISHED_DOCUMENTS))
+    if documents < FEW * known.PUBLISHED_DOCUMENTS:
+        found += broken(
+            "D8", f"{documents:,} documents scored, expected {known.PUBLISHED_DOCUMENTS:,}"
+        )
     return found
 
 
@@ -337,13 +314,13 @@ def _gaps(run: Run, score: Candidate) -> Findings:
     last = run.validations[-1] if run.validations else None
     if last is not None and _is_last_step(run, last):
         others[f"validation at step {last.step}"] = _in_units_of(score, last)
-    return stage_gaps(score.val_bpb, sliding=min(sliding, default=None), others=others)
+    return known.stage_gaps(score.val_bpb, sliding=min(sliding, default=None), others=others)
 
 
 def _in_units_of(score: Candidate, validation: Validation) -> float:
     """Return a validation's bits per byte; a script may print it in bits per token instead."""
     per_token = implied_bytes(1, validation.val_loss, validation.val_bpb)
-    if abs(per_token - 1) > TOLERANCE or score.val_loss is None:
+    if abs(per_token - 1) > known.TOLERANCE or score.val_loss is None:
         return validation.val_bpb
     return validation.val_loss * score.val_bpb / score.val_loss
 
@@ -389,9 +366,9 @@ def _clocks(run: Run, eval_ms: float | None) -> Findings:
         return ()
     found: Findings = ()
     train_ms = float(run.facts.get("stop_ms", run.train_time_ms or 0))
-    found += training_clock(train_ms, step_ms=run.step_ms)
-    if eval_ms is not None and eval_ms > WARN_MS:
+    found += known.training_clock(train_ms, step_ms=run.step_ms)
+    if eval_ms is not None and eval_ms > known.WARN_MS:
         detail = f"evaluated for {eval_ms:,.0f} ms, expected at most 600,000 ms"
         on_eight = run.facts.get("world_size") == "8"
-        found += (broken if on_eight and eval_ms > REJECT_MS else doubt)("D5", detail)
+        found += (broken if on_eight and eval_ms > known.REJECT_MS else doubt)("D5", detail)
     return found
