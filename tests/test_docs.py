@@ -101,6 +101,6 @@ def test_tutorial_runs_step_by_step(tmp_path: Path) -> None:
 
 def test_demo_settings_are_valid() -> None:
     """demo.toml names only settings that exist, and runs locally."""
-    config = load(ROOT, file=ROOT / "demo.toml", presets={"golf": {}}).config
+    config = load(ROOT, file=ROOT / "demo.toml").config
     assert config.launcher == "local"
     assert config.env["ITERATIONS"].isdigit()

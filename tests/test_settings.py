@@ -9,7 +9,6 @@ from attrs import frozen
 
 from autoresearch.config import Config, setting, unstructure
 from autoresearch.errors import ConfigError
-from autoresearch.opening import PRESETS
 from autoresearch.settings import from_record, load
 
 
@@ -24,7 +23,6 @@ def test_nearer_source_wins(tmp_path: Path) -> None:
     write(tmp_path, "seed = 1\n[limits]\nhours = 1.0\nusd = 1.0\ntimeout_seconds = 60.0\n")
     loaded = load(
         tmp_path,
-        presets=PRESETS,
         environ={"AUTORESEARCH_LIMITS_HOURS": "2", "AUTORESEARCH_LIMITS_USD": "2"},
         overrides={"limits.usd": 3.0},
     )
@@ -39,7 +37,6 @@ def test_every_value_says_where_it_came_from(tmp_path: Path) -> None:
     write(tmp_path, "seed = 1\n")
     loaded = load(
         tmp_path,
-        presets=PRESETS,
         environ={"AUTORESEARCH_LAUNCHER": "local"},
         overrides={"limits.usd": 3.0},
     )
@@ -83,7 +80,7 @@ def test_table_in_pyproject_counts_where_there_is_no_own_file(tmp_path: Path) ->
 def test_mistake_is_one_line_that_names_the_key(tmp_path: Path, text: str, said: str) -> None:
     """Unknown keys, wrong types and bad values are told with the key and what to do."""
     with pytest.raises(ConfigError) as caught:
-        load(write(tmp_path, text), presets=PRESETS)
+        load(write(tmp_path, text))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -103,8 +100,20 @@ def test_missing_file_is_told(tmp_path: Path) -> None:
 def test_recorded_configuration_comes_back_the_same(tmp_path: Path) -> None:
     """What campaign_started holds gives the same Config again."""
     write(tmp_path, 'env = { A = "1" }\n[plugins.x]\ny = [1, 2]\n')
-    config = load(tmp_path, presets=PRESETS).config
+    config = load(tmp_path).config
     assert from_record(unstructure(config)) == config
+
+
+def test_a_setting_newer_than_the_record_comes_from_the_recorded_preset(tmp_path: Path) -> None:
+    """A campaign of an earlier version goes on as before; what was recorded is never replaced."""
+    table = unstructure(load(tmp_path, overrides={"metric.sd": 0.5}).config)
+    newer = (table.pop("knowledge"), table["metric"].pop("reader"))
+    again = from_record(table)
+    assert (
+        (again.knowledge, again.metric.reader) == newer == ("autoresearch.golf:known.csv", "golf")
+    )
+    assert again.metric.sd == 0.5
+    assert from_record({**table, "preset": "of another time"}).knowledge == ""
 
 
 def test_plugin_table_is_checked_against_its_own_class() -> None:

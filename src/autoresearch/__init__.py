@@ -3,8 +3,6 @@
 from autoresearch.campaign import Campaign
 from autoresearch.config import Config, setting
 from autoresearch.errors import AutoresearchError
-from autoresearch.golf.log_formats import read_log
-from autoresearch.golf.reading.reading import LogReading
 from autoresearch.history import History, QueuedIdea
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas.edits import Hyperparameter, hyperparameters, with_value, with_values
@@ -50,7 +48,6 @@ __all__ = [
     "Hyperparameter",
     "Idea",
     "IdeaKind",
-    "LogReading",
     "Notice",
     "Objection",
     "Projection",
@@ -70,7 +67,6 @@ __all__ = [
     "hookimpl",
     "hyperparameters",
     "open_campaign",
-    "read_log",
     "setting",
     "start",
     "with_value",

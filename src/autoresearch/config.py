@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sized
+from pathlib import Path
 from typing import Any, TypeVar
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, evolve, field, frozen
 
 from autoresearch.editable import check_pattern
 from autoresearch.errors import ConfigError
 from autoresearch.frozen import freeze
+from autoresearch.presets import DEFAULT
 from autoresearch.structure import CONVERTER, structure
 
 S = TypeVar("S")
@@ -78,6 +80,9 @@ class MetricConfig:
         "a gain in one step over this is quarantined, in units of the metric; 0: never",
         validator=_not_negative,
     )
+    reader: str = setting(
+        "", "plugin that alone reads the metric; empty: the pattern, or name=value in the output"
+    )
     size: str = setting("artifact_bytes", "name of the metric that holds the artifact's bytes")
 
 
@@ -135,7 +140,7 @@ class RulesConfig:
 class Config:
     """Everything a campaign is told; recorded whole in ``campaign_started``."""
 
-    preset: str = setting("golf", "defaults to start from: golf (Parameter Golf) or plain")
+    preset: str = setting(DEFAULT, "defaults to start from, by name; plain has none")
     script: str = setting(
         "train.py", "training script that experiments change, in the repository", validator=_given
     )
@@ -156,6 +161,9 @@ class Config:
     seed: int = setting(1337, "seed of the first run; reruns count up; given as SEED")
     data: tuple[str, ...] = setting((), "paths that must exist; relative to the repository")
     data_command: str = setting("", "command that gets the data, told when it is missing")
+    knowledge: str = setting(
+        "", "CSV file of known effects, relative to the project, or package:file"
+    )
     metric: MetricConfig = section(MetricConfig, "the metric")
     limits: LimitsConfig = section(LimitsConfig, "limits")
     rules: RulesConfig = section(RulesConfig, "backtracking rules")
@@ -171,6 +179,12 @@ class Config:
         Raises ConfigError for an unknown key or a wrong type, naming both.
         """
         return structure(self.plugins.get(name, {}), shape, f"plugins.{name}")
+
+    def at(self, project: Path) -> Config:
+        """Return the configuration with files of the project named by their whole path."""
+        if not self.knowledge or ":" in self.knowledge:
+            return self
+        return evolve(self, knowledge=str(project / self.knowledge))
 
     @property
     def lower_is_better(self) -> bool:

@@ -17,7 +17,6 @@ from autoresearch.durable import digest
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.evidence import HIDES
 from autoresearch.git import top_level
-from autoresearch.golf.preset import PRESET
 from autoresearch.index import Entry, campaigns
 from autoresearch.log import FileLog
 from autoresearch.plugins import Plugins
@@ -26,8 +25,6 @@ from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.projections.tables import open_store
 from autoresearch.settings import FILE_NAME, Loaded, from_record, load
 from autoresearch.workspace import check_tag
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {"golf": PRESET}
 
 
 def start(
@@ -183,4 +180,4 @@ def settings_of(
     environ: Mapping[str, str] | None = None,
 ) -> Loaded:
     """Return the merged settings of a project, with the presets that are shipped."""
-    return load(root, file=config, presets=PRESETS, environ=environ, overrides=overrides)
+    return load(root, file=config, environ=environ, overrides=overrides)

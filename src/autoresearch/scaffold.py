@@ -10,7 +10,7 @@ from string import Template
 from attrs import frozen
 
 from autoresearch.errors import PluginError
-from autoresearch.plugins.builtins import BUILT_INS
+from autoresearch.plugins.builtins import built_ins
 from autoresearch.structure import suggest
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
@@ -61,7 +61,7 @@ def _check(name: str, kind: str) -> None:
         raise PluginError(
             f"a plugin cannot be called {name!r}; use small letters, digits, - and _: my_plugin"
         )
-    if name in {item.name for item in BUILT_INS}:
+    if name in {item.name for item in built_ins()}:
         raise PluginError(f"{name!r} is a plugin of autoresearch itself; choose another name")
 
 

@@ -15,6 +15,7 @@ from attrs import fields, frozen, has, resolve_types
 
 from autoresearch.config import Config, unstructure
 from autoresearch.errors import ConfigError
+from autoresearch.presets import DEFAULT, Preset, presets
 from autoresearch.structure import structure, suggest
 
 FILE_NAME = "autoresearch.toml"
@@ -40,7 +41,6 @@ def load(
     project: Path,
     *,
     file: Path | None = None,
-    presets: Mapping[str, Mapping[str, Any]] | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Loaded:
@@ -51,14 +51,10 @@ def load(
     found, from_file = _read(project, file)
     from_environment = _from_environment(environ or {})
     above = {**from_environment, **dict(overrides or {})}
-    name = above.get("preset", from_file.get("preset", "golf"))
-    known = dict(presets or {"golf": {}})
-    known.setdefault("plain", {})
-    if name not in known:
-        raise ConfigError(f"unknown preset {name!r}{suggest(str(name), known) or '; use plain'}")
+    preset = _preset(above.get("preset", from_file.get("preset", DEFAULT)))
     merged: Table = {}
     origins: dict[str, str] = {}
-    _merge(merged, known[name], f"preset {name}", origins)
+    _merge(merged, preset.settings, f"preset {preset.name}", origins)
     _merge(merged, from_file, str(found.name) if found else "", origins)
     for dotted, value in from_environment.items():
         _put(merged, dotted, value, f"environment {_variable(dotted)}", origins)
@@ -68,9 +64,28 @@ def load(
 
 
 def from_record(recorded: Mapping[str, Any]) -> Config:
-    """Return the Config that ``campaign_started`` recorded; a version of it that has grown since
-    keeps the defaults for settings it did not know."""
-    return structure(recorded, Config, "recorded configuration")
+    """Return the Config that ``campaign_started`` recorded.
+
+    A setting that is newer than the record gets the value of the recorded preset, else its default.
+    """
+    preset = presets().get(str(recorded.get("preset")))
+    table = _filled(recorded, preset.settings) if preset else recorded
+    return structure(table, Config, "recorded configuration")
+
+
+def _filled(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> Table:
+    filled = {**defaults, **table}
+    for name in table.keys() & defaults.keys():
+        if isinstance(table[name], Mapping) and isinstance(defaults[name], Mapping):
+            filled[name] = _filled(table[name], defaults[name])
+    return filled
+
+
+def _preset(name: object) -> Preset:
+    known = presets()
+    if not isinstance(name, str) or name not in known:
+        raise ConfigError(f"unknown preset {name!r}{suggest(str(name), known) or '; use plain'}")
+    return known[name]
 
 
 def _read(project: Path, file: Path | None) -> tuple[Path | None, Table]:

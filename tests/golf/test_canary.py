@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from autoresearch.errors import DataError
-from autoresearch.golf.canary import CanaryReport, format_report, run_canary
-from autoresearch.golf.trials.checks import Outcome, random_stream
-from autoresearch.golf.trials.doubts import audit_measuring
+from autoresearch.golf.canary import CanaryReport, audit_measuring, format_report, run_canary
+from autoresearch.golf.model_tests import Outcome, random_stream
 
 np = pytest.importorskip("numpy")
 spm = pytest.importorskip("sentencepiece")

@@ -13,6 +13,7 @@ from attrs import evolve
 
 from autoresearch import Experiment, History, Idea, RunOutput, RunStatus
 from autoresearch.config import Config, LimitsConfig
+from autoresearch.golf import reading
 from autoresearch.golf.plugin import Plugin
 
 TOKENS, LOSS = 640, 2.5
@@ -153,6 +154,34 @@ def test_echoed_result_line_does_not_count(run) -> None:
     output = run()
     output.log_path.write_text(output.log_path.read_text() + "and something after it\n")
     assert not plugin().extract_metrics(output)
+
+
+def test_one_experiment_reads_its_log_once(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics, measurement and audit share one reading; another log or exit status is read."""
+    opened, open_source = [], reading.open_source
+    monkeypatch.setattr(
+        reading, "open_source", lambda path: opened.append(path) or open_source(path)
+    )
+    output, asked = run(), plugin()
+    experiment = Experiment(number=0, idea=Idea(direction="d", description="d", hypothesis="h"))
+    for _ in range(2):
+        assert asked.extract_metrics(output)
+        assert asked.lock_run(output)
+        assert not [v for v in asked.audit_run(experiment, output, History()) if v.blocks]
+    assert opened == [output.log_path]
+    assert asked.lock_run(evolve(output, exit_code=1)) is None
+    output.log_path.write_text("another\n")
+    assert asked.lock_run(output) is None
+    assert len(opened) == 3
+
+
+def test_own_script_of_the_challenge_is_read_by_its_canonical_pair(run) -> None:
+    """A log without a result line has a score where its last line is the exact pair."""
+    output = run()
+    lines = output.log_path.read_text().splitlines(keepends=True)
+    output.log_path.write_text("".join(lines[:-1]))
+    assert plugin().extract_metrics(output)["val_bpb"] == pytest.approx(1.4427, abs=1e-4)
+    assert plugin().lock_run(output) is None
 
 
 def test_nan_loss_stops_the_run() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoresearch.golf import plausibility as check
-from autoresearch.golf.reading.splits import (
+from autoresearch.golf.plausibility import (
     LAUNCH,
     PUBLISHED_BYTES,
     SPLITS,

@@ -8,13 +8,16 @@ import pytest
 
 from autoresearch import events
 from autoresearch.config import Config, MetricConfig
-from autoresearch.golf.known import known
+from autoresearch.errors import ConfigError
 from autoresearch.ideas import catalogue
 from autoresearch.ideas.edits import hyperparameters
+from autoresearch.ideas.known import known
 from autoresearch.model import Idea
+from autoresearch.presets import presets
 from autoresearch.testing import Story, story
 
 METRIC = MetricConfig(name="val_bpb", sd=0.00064)
+KNOWLEDGE = presets()["golf"].settings["knowledge"]
 
 
 @pytest.fixture
@@ -31,9 +34,9 @@ def golf() -> Story:
 def every(told: Story, source: str, **settings: object) -> list[Idea]:
     """Return all that the plugin proposes until it has nothing left."""
     plugin = catalogue.Plugin()
-    env = settings.pop("env", {})
+    env, knowledge = settings.pop("env", {}), settings.pop("knowledge", KNOWLEDGE)
     plugin.configure(
-        Config(preset="golf", metric=METRIC, env=env, plugins={"catalogue": settings})  # type: ignore[arg-type]
+        Config(metric=METRIC, env=env, knowledge=knowledge, plugins={"catalogue": settings})  # type: ignore[arg-type]
     )
     found = []
     while idea := plugin.propose_idea(told.history, source):
@@ -44,28 +47,28 @@ def every(told: Story, source: str, **settings: object) -> list[Idea]:
 
 def test_rows_are_facts_with_sources() -> None:
     """Keys are unique, verdicts and measures are of the known kinds, every row has a source."""
-    rows = known()
+    rows = known(KNOWLEDGE)
     assert len({row.key for row in rows}) == len(rows) > 50
     assert {row.verdict for row in rows} == {
         *("works", "mixed", "neutral", "unknown", "fails", "illegal")
     }
     assert all(row.source and row.note and row.direction and row.area for row in rows)
-    assert all(row.effect_bpb is None or abs(row.effect_bpb) < 0.6 for row in rows)
+    assert all(row.effect is None or abs(row.effect) < 0.6 for row in rows)
 
 
 def test_what_works_got_better_and_what_fails_got_worse() -> None:
     """The sign of an effect agrees with its verdict, and forbidden tricks promise a lot."""
-    for row in known():
-        if row.effect_bpb is not None:
-            assert row.effect_bpb <= 0 or row.verdict in ("fails", "neutral"), row.key
-            assert row.effect_bpb > 0 or row.verdict != "fails", row.key
+    for row in known(KNOWLEDGE):
+        if row.effect is not None:
+            assert row.effect <= 0 or row.verdict in ("fails", "neutral"), row.key
+            assert row.effect > 0 or row.verdict != "fails", row.key
         assert not (row.verdict in ("fails", "illegal") and row.settings), row.key
 
 
 def test_settings_name_variables_of_the_trainer(trainer: str) -> None:
     """Every row that is an edit can be made in the project's own trainer."""
     names = {item.name for item in hyperparameters(trainer)}
-    assert {item.name for row in known() for item in row.settings} <= names
+    assert {item.name for row in known(KNOWLEDGE) for item in row.settings} <= names
 
 
 def test_proposals_are_edits_best_prior_first(trainer: str) -> None:
@@ -88,7 +91,7 @@ def test_halving_the_rates_is_one_edit_of_three(trainer: str) -> None:
     assert found.description == (
         "halve_rates: MATRIX_LR 0.04 -> 0.02, SCALAR_LR 0.04 -> 0.02, TIED_EMBED_LR 0.05 -> 0.03"
     )
-    assert "-0.0056 bpb, isolated" in found.evidence[0]
+    assert "-0.0056 val_bpb, isolated" in found.evidence[0]
 
 
 def test_what_cannot_move_is_left_out(trainer: str) -> None:
@@ -104,7 +107,46 @@ def test_what_cannot_move_is_left_out(trainer: str) -> None:
     assert len(every(golf(), trainer, unmeasured=False)) < len(full)
 
 
-def test_other_metrics_and_scripts_get_no_advice(trainer: str) -> None:
-    """The catalogue is about one challenge, and silent elsewhere."""
-    assert every(story([1.1]), trainer) == []
+def test_without_a_file_or_its_hyperparameters_there_is_no_advice(trainer: str) -> None:
+    """A campaign that names no file of known effects hears of none, nor does another script."""
+    assert every(golf(), trainer, knowledge="") == []
     assert every(golf(), "print(1)\n") == []
+
+
+HEAD = "key,area,direction,verdict,effect,measured,changes,note,source\n"
+
+
+def test_any_campaign_may_bring_its_own_file(tmp_path: Path) -> None:
+    """A file of the project, read from its top, is proposed in the campaign's own direction."""
+    rows = "wide,shape,width,works,0.2,isolated,WIDTH*2,Wider is better.,notebook\n"
+    rows += "flat,shape,depth,works,0.9,claimed,DEPTH=2,Deeper is better.,notebook\n"
+    (tmp_path / "effects.csv").write_text(HEAD + rows)
+    metric = MetricConfig(name="accuracy", better="higher")
+    config = Config(preset="plain", metric=metric, knowledge="effects.csv").at(tmp_path)
+    plugin = catalogue.Plugin()
+    plugin.configure(config)
+    told = story([0.5], config=config)
+    idea = plugin.propose_idea(told.history, "WIDTH = 4\nDEPTH = 1\n")
+    assert idea is not None
+    assert idea.source == "WIDTH = 4\nDEPTH = 2\n"
+    assert idea.predicted == pytest.approx(0.5 + 0.9 / 4)
+    assert idea.expected_gain == pytest.approx(0.9 / 4)
+    assert "+0.9000 accuracy, claimed" in idea.evidence[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("key,area\n", "has no column direction"),
+        (HEAD + "a,b,c,works,low,isolated,,n,s\n", "row 'a'"),
+        (HEAD + "a,b,c,works,1,isolated,WIDTH+2,n,s\n", "'WIDTH+2' is not a change"),
+    ],
+)
+def test_a_file_of_another_shape_is_told(tmp_path: Path, text: str, said: str) -> None:
+    """The file and what is wrong with it stand in one line; so does a file that is not there."""
+    (tmp_path / "effects.csv").write_text(text)
+    with pytest.raises(ConfigError, match=r"effects\.csv") as caught:
+        catalogue.Plugin().configure(Config(knowledge="effects.csv").at(tmp_path))
+    assert said in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot read the knowledge"):
+        catalogue.Plugin().configure(Config(knowledge="none.csv").at(tmp_path))

@@ -9,7 +9,7 @@ import pytest
 
 from autoresearch import events
 from autoresearch.config import Config, LimitsConfig, MetricConfig
-from autoresearch.golf.audit import audit_change
+from autoresearch.golf.audits import audit_change
 from autoresearch.history import History
 from autoresearch.ideas import catalogue, script
 from autoresearch.model import Idea
@@ -19,6 +19,7 @@ CONFIG = Config(
     preset="golf",
     metric=MetricConfig(name="val_bpb", sd=0.00064),
     limits=LimitsConfig(artifact_bytes=16_000_000),
+    knowledge="autoresearch.golf:known.csv",
 )
 
 

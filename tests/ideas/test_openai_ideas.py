@@ -133,13 +133,13 @@ def test_a_plateau_asks_for_something_radical() -> None:
     assert "radical" not in prompts.question(PAST, SOURCE, (), ()).splitlines()[-1]
 
 
-def test_what_is_known_is_shown_for_the_challenge_only() -> None:
-    """In the golf preset the model is told what works, what fails and what is forbidden."""
-    for preset, shown in (("golf", True), ("plain", False)):
+def test_what_is_known_is_shown_where_the_campaign_names_it() -> None:
+    """A campaign with a file of known effects tells the model what works, fails, is forbidden."""
+    for knowledge, shown in (("autoresearch.golf:known.csv", True), ("", False)):
         with LoopbackOpenAI([GOOD]) as server:
             made = Plugin()
             settings = {"base_url": server.base_url, "api_key_env": "TEST_KEY"}
-            made.configure(Config(preset=preset, plugins={"openai": settings}))
+            made.configure(Config(knowledge=knowledge, plugins={"openai": settings}))
             made.propose_idea(PAST, SOURCE)
             user = server.requests[0]["messages"][1]["content"]
         assert ("n-gram cache illegal" in user) is shown

@@ -9,7 +9,7 @@ from autoresearch.config import Config
 from autoresearch.errors import ConfigError, PluginError
 from autoresearch.history import History
 from autoresearch.plugins import Plugins
-from autoresearch.plugins.builtins import BUILT_INS
+from autoresearch.plugins.builtins import built_ins
 from autoresearch.testing import KeepBetter, candidate
 
 DECIDE = """
@@ -53,7 +53,7 @@ def test_built_ins_take_part_without_being_named(load):
     assert {"greedy", "dead_end", "regression", "plateau", "local"} <= set(load().active)
 
 
-@pytest.mark.parametrize("built_in", BUILT_INS, ids=lambda item: item.name)
+@pytest.mark.parametrize("built_in", built_ins(), ids=lambda item: item.name)
 def test_every_built_in_can_be_loaded(load, built_in):
     """Each name in the table leads to a module that implements a hook."""
     assert entry(load(built_in.name), built_in.name).hooks

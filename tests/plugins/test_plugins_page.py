@@ -5,7 +5,7 @@ from pathlib import Path
 
 from autoresearch import Config
 from autoresearch.plugins import Plugins
-from autoresearch.plugins.builtins import BUILT_INS
+from autoresearch.plugins.builtins import built_ins
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 HEAD = "| name | state | what it does |\n|---|---|---|\n"
@@ -15,7 +15,7 @@ def rows(tmp_path: Path) -> list[tuple[str, str, str]]:
     """Return name, state and summary of each built-in, in the order of registration."""
     told = {item.name: item for item in Plugins.load(Config(), tmp_path, (), {}).infos()}
     found = []
-    for item in BUILT_INS:
+    for item in built_ins():
         default = "active" if item.default else "available"
         state = f"preset {item.preset}" if item.preset else default
         found.append((f"`{item.name}`", state, told[item.name].summary))

@@ -98,11 +98,17 @@ def test_a_pattern_without_exactly_one_group_is_refused(tmp_path: Path, pattern:
         extract(tmp_path, "", pattern=pattern)
 
 
-def test_the_challenge_is_left_to_its_own_reader(tmp_path: Path) -> None:
-    """In the golf preset two readers would contradict each other, so this one is silent."""
+@pytest.mark.parametrize(
+    ("reader", "read"), [("golf", False), ("", True), ("pattern_metrics", True)]
+)
+def test_a_metric_with_a_reader_of_its_own_is_left_to_it(
+    tmp_path: Path, reader: str, read: bool
+) -> None:
+    """Two readers would contradict each other, so this one is silent where another is named."""
     plugin = pattern_metrics.Plugin()
-    plugin.configure(Config(preset="golf", metric=MetricConfig(name="val_bpb")))
-    assert plugin.extract_metrics(run_output(tmp_path, "val_bpb=1.2")) is None
+    plugin.configure(Config(metric=MetricConfig(name="val_bpb", reader=reader)))
+    found = plugin.extract_metrics(run_output(tmp_path, "val_bpb=1.2"))
+    assert found == ({"val_bpb": 1.2} if read else None)
 
 
 def test_a_large_log_costs_little(tmp_path: Path) -> None:

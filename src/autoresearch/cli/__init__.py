@@ -7,11 +7,13 @@ import sys
 from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
+from pkgutil import resolve_name
 
 import click
 
-from autoresearch.cli import people, reading, running, store, strategies, truth
+from autoresearch.cli import people, reading, running, store, strategies
 from autoresearch.errors import AutoresearchError
+from autoresearch.presets import preset_verbs
 from autoresearch.text import one_line
 
 
@@ -25,9 +27,12 @@ def cli() -> None:
     """
 
 
-for _module in (running, reading, people, store, strategies, truth):
+for _module in (running, reading, people, store, strategies):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
+for _name, _verb in preset_verbs().items():
+    _command = resolve_name(_verb.command)
+    cli.add_command(_command, _name)
 
 
 def main() -> None:

@@ -10,9 +10,10 @@ from autoresearch.campaign import Campaign
 from autoresearch.cli.output import print_table
 from autoresearch.history import History
 from autoresearch.model import Experiment
+from autoresearch.presets import metric_columns
 
 QUERIES = (
-    "select experiment, status, val_bpb, description from experiments order by 1",
+    "select experiment, status, {metric}, description from experiments order by 1",
     "select direction, count(*) as tries, count(*) filter (status = 'keep') as kept "
     "from experiments group by 1 order by 2 desc",
     "select experiment, reason from decisions order by 1",
@@ -34,8 +35,8 @@ def print_summary(campaign: Campaign) -> None:
 
 def queries(metric: str) -> tuple[str, ...]:
     """Return the three example queries, about the campaign's own metric."""
-    column = "val_bpb" if metric == "val_bpb" else "metric"
-    return tuple(query.replace("val_bpb", column) for query in QUERIES)
+    column = metric if metric in metric_columns() else "metric"
+    return tuple(query.format(metric=column) for query in QUERIES)
 
 
 def row(history: History, experiment: Experiment) -> tuple[Any, ...]:

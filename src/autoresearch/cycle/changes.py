@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Mapping, Sequence
 
 from attrs import evolve
@@ -15,6 +14,7 @@ from autoresearch.durable import digest
 from autoresearch.editable import tree_digest
 from autoresearch.errors import WorkspaceError
 from autoresearch.model import Change, Experiment, Idea, IdeaKind, Violation, Workspace
+from autoresearch.python_source import fault
 from autoresearch.text import one_line
 
 
@@ -138,21 +138,11 @@ def _reject(kit: Kit, reason: str) -> None:
 
 def syntax_problem(script: str, text: str) -> str | None:
     """Return what is wrong with a Python script that does not compile, else None."""
-    if not script.endswith(".py"):
+    found = fault(text, as_file=True) if script.endswith(".py") else None
+    if found is None:
         return None
-    try:
-        with warnings.catch_warnings():
-            # An odd escape in a string is the script's own affair, at most a warning.
-            warnings.simplefilter("ignore")
-            # As bytes, so that a byte order mark and a coding line count as in a real run.
-            compile(text.encode(), script, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
-        line = f" line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        said = error.msg if isinstance(error, SyntaxError) else str(error)
-        return f"{script}{line} does not compile: {said}; mend it"
-    except (MemoryError, RecursionError):
-        return f"{script} does not compile: an expression is nested too deeply; mend it"
-    return None
+    line = f" line {found.line}" if found.line else ""
+    return f"{script}{line} does not compile: {found.message}; mend it"
 
 
 def _record_change(kit: Kit, made: Change, before: Mapping[str, str]) -> None:

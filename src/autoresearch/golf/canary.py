@@ -6,6 +6,9 @@ evaluation sees its targets or does not normalise its probabilities.
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import secrets
 import sys
 import tempfile
@@ -16,53 +19,35 @@ from pathlib import Path
 from attrs import field, frozen
 
 from autoresearch.errors import DataError
+from autoresearch.golf import model_tests as tests
+from autoresearch.golf.asking import Answer, Asker, NoAnswerError, run_script
+from autoresearch.golf.audits.script import try_parse
 from autoresearch.golf.audits.settings import read_settings
-from autoresearch.golf.audits.tree import parse_script
-from autoresearch.golf.shards import write_shard
-from autoresearch.golf.trials import checks as tests
-from autoresearch.golf.trials.checks import TestResult
-from autoresearch.golf.trials.process import run_script
-from autoresearch.golf.trials.protocol import Answer, Asker, NoAnswerError
-from autoresearch.golf.trials.report import CanaryReport, format_report
-from autoresearch.golf.trials.streams import SCORED, Streams, draw_streams
-from autoresearch.golf.trials.token_bytes import ByteTable, byte_table
-from autoresearch.golf.trials.whole_run import WholeScore, read_score
-
-__all__ = ["CanaryReport", "format_report", "run_canary"]
+from autoresearch.golf.measurement import write_shard
+from autoresearch.golf.model_tests import (
+    SCORED,
+    ByteTable,
+    Outcome,
+    Streams,
+    TestResult,
+    byte_table,
+    draw_streams,
+)
+from autoresearch.golf.plausibility import broken, doubt
+from autoresearch.model import Violation
+from autoresearch.text import one_line
 
 # A small network, trained for a few careful steps: a fresh one has zero output projections, through
 # which no leak in its attention could be seen, and one that learnt the random training tokens by
 # heart is so far above the entropy that a small leak would not bring it below.
-SMALL: Mapping[str, str] = {
-    "NUM_LAYERS": "3",
-    "MODEL_DIM": "64",
-    "NUM_HEADS": "4",
-    "NUM_KV_HEADS": "2",
-    "MLP_MULT": "2",
-    "TRAIN_SEQ_LEN": "64",
-    "TRAIN_BATCH_TOKENS": "2048",
-    "VAL_BATCH_SIZE": "8192",
-    "ITERATIONS": "6",
-    "WARMUP_STEPS": "0",
-    "WARMDOWN_ITERS": "0",
-    "MATRIX_LR": "0.1",
-    "SCALAR_LR": "0.002",
-    "TIED_EMBED_LR": "0.0005",
-    "EMBED_LR": "0.0005",
-    "HEAD_LR": "0.0005",
-    "VAL_LOSS_EVERY": "0",
-    "TRAIN_LOG_EVERY": "0",
-    "MAX_WALLCLOCK_SECONDS": "60",
-    "OMP_NUM_THREADS": "1",  # more threads than that only wait for each other
-}
-QUIET: Mapping[str, str] = {
-    "DEVICE": "cpu",
-    "CPU_DTYPE": "fp32",
-    "COMPILE": "0",
-    "RELOAD_CHECK": "0",
-    "SEED": "1337",
-    "CUDA_VISIBLE_DEVICES": "",
-}
+_SMALL = (
+    "NUM_LAYERS=3 MODEL_DIM=64 NUM_HEADS=4 NUM_KV_HEADS=2 MLP_MULT=2 TRAIN_SEQ_LEN=64 "
+    "TRAIN_BATCH_TOKENS=2048 VAL_BATCH_SIZE=8192 ITERATIONS=6 WARMUP_STEPS=0 WARMDOWN_ITERS=0 "
+    "MATRIX_LR=0.1 SCALAR_LR=0.002 TIED_EMBED_LR=0.0005 EMBED_LR=0.0005 HEAD_LR=0.0005 "
+    "VAL_LOSS_EVERY=0 TRAIN_LOG_EVERY=0 MAX_WALLCLOCK_SECONDS=60 "
+    "OMP_NUM_THREADS=1"  # more threads than that only wait for each other
+)
+_QUIET = "DEVICE=cpu CPU_DTYPE=fp32 COMPILE=0 RELOAD_CHECK=0 SEED=1337 CUDA_VISIBLE_DEVICES="
 DEFAULT_SEQUENCE = 1024
 PROTOCOL = "MODEL_TEST"
 
@@ -95,7 +80,10 @@ def run_canary(
     seed = secrets.randbits(64) if seed is None else seed
     table = byte_table(tokenizer)
     source = script.read_text(encoding="utf-8", errors="replace")
-    settings = _settings(source, tokenizer, table, env or {}, artifact)
+    small = _QUIET if artifact is not None else f"{_QUIET} {_SMALL}"
+    settings = dict(word.split("=") for word in small.split())
+    settings |= {"VOCAB_SIZE": str(table.vocabulary), "TOKENIZER_PATH": str(tokenizer.resolve())}
+    settings = _with_lengths({**settings, **(env or {})}, source)
     streams = draw_streams(seed, table, int(settings["TRAIN_SEQ_LEN"]), tokens)
     with tempfile.TemporaryDirectory(prefix="canary-") as folder:
         bird = _Canary(
@@ -118,30 +106,16 @@ def run_canary(
     )
 
 
-def _settings(
-    source: str,
-    tokenizer: Path,
-    table: ByteTable,
-    env: Mapping[str, str],
-    artifact: Path | None,
-) -> dict[str, str]:
-    base = {**QUIET, **(SMALL if artifact is None else {})}
-    base |= {"VOCAB_SIZE": str(table.vocabulary), "TOKENIZER_PATH": str(tokenizer.resolve())}
-    settings = {**base, **env}
-    settings.setdefault("TRAIN_SEQ_LEN", str(_default_sequence(source)))
-    if not settings["TRAIN_SEQ_LEN"].isdigit() or int(settings["TRAIN_SEQ_LEN"]) == 0:
-        raise DataError(f"TRAIN_SEQ_LEN={settings['TRAIN_SEQ_LEN']!r} is no length: use a number")
+def _with_lengths(settings: dict[str, str], source: str) -> dict[str, str]:
+    parsed = try_parse(source)  # the run will say what is wrong with a source that has no tree
+    default = read_settings(parsed).get("TRAIN_SEQ_LEN") if parsed is not None else None
+    number = (default.number if default is not None else None) or DEFAULT_SEQUENCE
+    length = settings.setdefault("TRAIN_SEQ_LEN", str(int(number)))
+    if not length.isdigit() or int(length) == 0:
+        raise DataError(f"TRAIN_SEQ_LEN is {length!r}, expected a positive number: correct it")
     # Two sequences at once for each of the starter's eight accumulation steps.
-    settings.setdefault("VAL_BATCH_SIZE", str(8 * 2 * int(settings["TRAIN_SEQ_LEN"])))
+    settings.setdefault("VAL_BATCH_SIZE", str(8 * 2 * int(length)))
     return settings
-
-
-def _default_sequence(source: str) -> int:
-    try:
-        known = read_settings(parse_script(source)).get("TRAIN_SEQ_LEN")
-    except (SyntaxError, ValueError):
-        return DEFAULT_SEQUENCE  # the run will say what is wrong with the source
-    return int((known.number if known is not None else None) or DEFAULT_SEQUENCE)
 
 
 @frozen(eq=False, kw_only=True)
@@ -234,3 +208,108 @@ class _Canary:
         asked = self.streams.asked if name in ("base", "flipped") else ()
         tokens = getattr(self.streams, name)
         return self.asker.ask(name, tokens, asked, artifact=artifact, timeout_s=self._left())
+
+
+_PAIR = re.compile(r"val_loss:\s*([-+.\w]+)\s+val_bpb:\s*([-+.\w]+)")
+_RESULT = "autoresearch_result "
+
+
+@frozen(kw_only=True)
+class WholeScore:
+    """Nats a token and bits a byte; ``val_bytes`` only where the script states it."""
+
+    val_loss: float
+    val_bpb: float
+    val_bytes: int | None = None
+
+
+def read_score(output: str) -> WholeScore | None:
+    """The last score of an output: of the result line where there is one, else of a printed pair.
+
+    None where there is neither, or where it is no number.
+    """
+    lines = output.splitlines()
+    for line in reversed(lines):
+        if line.startswith(_RESULT):
+            return _from_json(line.removeprefix(_RESULT))
+    found = [match for line in lines if (match := _PAIR.search(line))]
+    return _score(found[-1][1], found[-1][2], None) if found else None
+
+
+def _from_json(text: str) -> WholeScore | None:
+    try:
+        values = json.loads(text)
+        return _score(values["val_loss"], values["val_bpb"], int(values["val_bytes"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _score(loss: object, bpb: object, val_bytes: int | None) -> WholeScore | None:
+    try:
+        score = WholeScore(val_loss=float(str(loss)), val_bpb=float(str(bpb)), val_bytes=val_bytes)
+    except ValueError:
+        return None
+    return score if math.isfinite(score.val_loss + score.val_bpb) else None
+
+
+@frozen(kw_only=True)
+class CanaryReport:
+    """The tests in the order they were made; ``passed`` needs T5 to pass and nothing to fail."""
+
+    script: str
+    tests: tuple[TestResult, ...]
+    notes: tuple[str, ...]
+    seed: int
+    vocabulary: int
+    tokens: int
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the script may be believed, as far as its tests went."""
+        proved = any(t.rule == "T5" and t.outcome is Outcome.PASSED for t in self.tests)
+        return proved and not self.failures
+
+    @property
+    def failures(self) -> tuple[TestResult, ...]:
+        """The tests that say no."""
+        return tuple(t for t in self.tests if t.outcome is Outcome.FAILED)
+
+
+def format_report(report: CanaryReport) -> str:
+    """One line for each test, the notes, and a last line with the verdict and the seed."""
+    width = max((len(t.name) for t in report.tests), default=0)
+    lines = [
+        f"{t.rule} {t.name:<{width}} {t.outcome.value.replace('_', ' '):<12} {one_line(t.detail)}"
+        for t in report.tests
+    ]
+    lines += [f"note: {one_line(note, 300)}" for note in report.notes]
+    verdict = "passed" if report.passed else "nothing was proved"
+    if report.failures:
+        verdict = "failed " + ", ".join(dict.fromkeys(t.rule for t in report.failures))
+    how = (
+        f"{report.tokens} random tokens of {report.vocabulary}, {report.seconds:.0f} s, "
+        f"repeat with seed {report.seed}"
+    )
+    return "\n".join([*lines, f"canary: {verdict} ({how})"])
+
+
+def audit_measuring(
+    source: str, *, tokenizer: Path, env: Mapping[str, str] | None = None, typed: bool = True
+) -> tuple[Violation, ...]:
+    """Run the canary over a source; each test that fails is a violation.
+
+    Where nothing can be proved (no torch, no GPU that the script asks for) an evaluation change
+    (``typed``) is stopped, because it must not be believed untested; any other change is warned.
+    Raises ``DataError`` where the tokenizer cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="audit-") as folder:
+        script = Path(folder) / "train_gpt.py"
+        script.write_text(source, encoding="utf-8")
+        report = run_canary(script, tokenizer=tokenizer, env=env)
+    if report.failures:
+        found = (broken(t.rule, f"canary, {t.name}: {t.detail}") for t in report.failures)
+        return tuple(violation for violations in found for violation in violations)
+    why = "; ".join(report.notes) or "no test was possible"
+    proved_nothing = (broken if typed else doubt)("T5", f"the canary proved nothing: {why}")
+    return () if report.passed else proved_nothing

@@ -8,14 +8,87 @@ stages, D11 plausibility. A ``warning`` is worth reading and never blocks.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
-from autoresearch.golf.reading.splits import PUBLISHED_BYTES, TOLERANCE
+from attrs import frozen
+
+from autoresearch.golf.preset import ARTIFACT_BYTES, IMPLAUSIBLE_GAIN
 from autoresearch.model import Violation
+
+PUBLISHED_BYTES = 151_080_363
+"""UTF-8 bytes of the 50,000 published validation documents, as every public SP1024 log implies."""
+
+PUBLISHED_DOCUMENTS = 50_000
+"""Documents in the published validation split; some logs print how many they scored."""
+
+TOLERANCE = 0.005
+"""Relative: honest exports with other vocabularies sit at -0.22 %, rounding stays under 0.05 %."""
+
+
+@frozen(kw_only=True)
+class Split:
+    """One known export of validation text: scored ``tokens`` and the ``bytes`` they stand for."""
+
+    name: str
+    tokens: int
+    bytes: int = PUBLISHED_BYTES
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes that one scored token stands for on average."""
+        return self.bytes / self.tokens
+
+
+LAUNCH = Split(name="launch export", tokens=63_779_840, bytes=155_769_746)
+"""The export that the very first public baseline was scored on; nobody can download it now."""
+
+SPLITS = {
+    "sp1024": Split(name="sp1024", tokens=62_021_632),
+    "sp4096": Split(name="sp4096", tokens=45_508_608),
+    "sp8192": Split(name="sp8192", tokens=40_540_160),
+    "caseops": Split(name="caseops", tokens=47_851_520),
+    "byte260": Split(name="byte260", tokens=151_130_112, bytes=151_080_113),
+}
+
+_SAME_COUNT = 0.0005  # sequence lengths and tails move a count by thousands, not by tens of them
+_VARIANT = re.compile(r"(?<![a-z])(sp\d+|byte260)", re.IGNORECASE)
+
+
+def is_published(dataset: str) -> bool:
+    """Whether a dataset name or path says that it is FineWeb, the text of the challenge."""
+    return "fineweb" in dataset.lower()
+
+
+def named_split(dataset: str) -> Split | None:
+    """Return the known split that a dataset name or path stands for, if there is one."""
+    if not is_published(dataset):
+        return None
+    if "caseops" in dataset.lower():
+        return SPLITS["caseops"]
+    variant = _VARIANT.search(dataset)
+    return SPLITS.get(variant[1].lower()) if variant else None
+
+
+def split_of_count(tokens: int) -> Split | None:
+    """Return the known split that has this many scored tokens, within 0.05 %."""
+    for split in (LAUNCH, *SPLITS.values()):
+        if abs(tokens - split.tokens) <= _SAME_COUNT * split.tokens:
+            return split
+    return None
+
+
+def expected_bytes(dataset: str, tokens: int) -> int | None:
+    """Return how many bytes `tokens` of `dataset` must stand for; None where it is unknown."""
+    split = split_of_count(tokens)
+    if split is not None:
+        return split.bytes
+    return PUBLISHED_BYTES if is_published(dataset) else None
+
 
 Findings = tuple[Violation, ...]
 
-ARTIFACT_LIMIT = 16_000_000
+ARTIFACT_LIMIT = ARTIFACT_BYTES
 """Bytes, decimal; an artifact has to stay under it (rule 1 of the challenge)."""
 
 CLOCK_MS = 600_000
@@ -27,7 +100,7 @@ GAP_LIMIT = 0.06
 SLIDING_GAP_LIMIT = 0.03
 """Bits per byte; honest sliding windows win 0.017 to 0.034 and honest test-time training 0.013."""
 
-GAIN_LIMIT = 0.02
+GAIN_LIMIT = IMPLAUSIBLE_GAIN
 """Bits per byte in one step; honest single changes win 0.0005 to 0.003."""
 
 AUDITED_BEST = 1.0565
@@ -161,7 +234,7 @@ def validation_tokens(scored: int, expected: int) -> Findings:
 
 
 def same_digests(reported: Mapping[str, str], expected: Mapping[str, str]) -> Findings:
-    """D8: validation shards, tokenizer and code are the ones that the campaign locked."""
+    """D8: validation shards, tokenizer and code are the ones that the campaign began with."""
     found: Findings = ()
     for name, digest in expected.items():
         seen = reported.get(name)

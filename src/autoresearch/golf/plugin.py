@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import asdict, frozen
 
 from autoresearch.config import Config, setting
 from autoresearch.errors import AutoresearchError
-from autoresearch.golf.after_run import judge_run, measure, score_again
-from autoresearch.golf.audit import audit_change as audit
-from autoresearch.golf.audit import needs_model_tests
-from autoresearch.golf.locks import lock_of
-from autoresearch.golf.log_formats import read_log
+from autoresearch.golf import plausibility
+from autoresearch.golf.audits import audit_change as audit
+from autoresearch.golf.audits import needs_model_tests
+from autoresearch.golf.measurement import (
+    Files,
+    compare_clocks,
+    compare_run,
+    measure_files,
+    measurement_of,
+)
+from autoresearch.golf.plausibility import broken, doubt
 from autoresearch.golf.preset import ARTIFACT_BYTES
-from autoresearch.golf.reading.own_run import OwnReading, read_result
-from autoresearch.golf.reading.stages import CANONICAL
+from autoresearch.golf.reading import RunReading, read_run
+from autoresearch.golf.reading.own import OwnResult
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import (
@@ -32,6 +38,7 @@ from autoresearch.model import (
 
 DEFAULT_TOKENIZER = "data/tokenizers/fineweb_1024_bpe.model"
 LOSSES = ("train_loss", "val_loss", "val_bpb")
+ARTIFACT = "final_model.int8.ptz"
 
 
 @frozen(kw_only=True)
@@ -39,7 +46,7 @@ class Settings:
     """The table ``[plugins.golf]``."""
 
     score_again: bool = setting(
-        True, "score the artifact of a local run that would be kept once more, in a process of ours"
+        True, "score the artifact of a local run that would be kept once more, in a new process"
     )
 
 
@@ -59,7 +66,8 @@ class Plugin:
     @hookimpl
     def audit_change(self, change: Change, workspace: Workspace) -> Sequence[Violation]:
         """Run the static checks S1 to S10; a change of the evaluation faces the canary as well."""
-        env = {key: fill(text, workspace) for key, text in self._config.env.items()}
+        project = str(workspace.project)
+        env = {k: text.replace("{project}", project) for k, text in self._config.env.items()}
         found = audit(change, allowed=(workspace.script,), env=env, limit=self._limit)
         if any(item.blocks for item in found) or not needs_model_tests(found):
             return found
@@ -72,27 +80,21 @@ class Plugin:
 
         A run that did not complete has no score, whatever its log says.
         """
-        if output.status is not RunStatus.COMPLETED or not output.log_path.exists():
-            return None
-        reading = read_result(output.log_path, output.exit_code)
-        if reading.result is not None:
-            return reading.result.metrics()
-        return _canonical_pair(output) if _prints_no_result(reading) else None
+        reading = _read(output) if output.status is RunStatus.COMPLETED else None
+        return None if reading is None else reading.metrics()
 
     @hookimpl
     def lock_run(self, output: RunOutput) -> Mapping[str, str] | None:
-        """Lock evaluation code, tokenizer, validation data and hardware."""
-        if output.script_path is None or not output.log_path.exists():
-            return None
-        result = read_result(output.log_path, output.exit_code).result
-        if result is None:
+        """Say what the score was measured with: evaluation code, tokenizer, data and hardware."""
+        reading = _read(output)
+        if output.script_path is None or reading is None or reading.result is None:
             return None
         source = output.script_path.read_text(encoding="utf-8", errors="replace")
-        return asdict(lock_of(source, result))
+        return asdict(measurement_of(source, reading.result))
 
     @hookimpl
     def should_stop_run(self, observed: Mapping[str, float]) -> str | None:
-        """Stop a run whose loss is no number any more."""
+        """Stop a run whose loss is no longer a number."""
         lost = [name for name in LOSSES if not math.isfinite(observed.get(name, 0.0))]
         return f"{lost[0]} is {observed[lost[0]]}" if lost else None
 
@@ -101,15 +103,10 @@ class Plugin:
         self, experiment: Experiment, output: RunOutput, history: History
     ) -> Sequence[Violation] | None:
         """Run the dynamic checks D2 to D9; what would be kept is scored again from its artifact."""
-        if not output.log_path.exists():
-            return None
-        reading = read_result(output.log_path, output.exit_code)
+        reading = _read(output)
+        if reading is None or reading.result is None:
+            return None if reading is None else reading.violations
         result = reading.result
-        if result is None:
-            foreign = _prints_no_result(reading)
-            return (
-                read_log(output.log_path, exit_code=output.exit_code).violations if foreign else ()
-            )
         found = [*reading.violations, *judge_run(result, experiment, output, history)]
         if self._config.launcher == "local":
             found += measure(result, output, self._limit)
@@ -124,41 +121,74 @@ class Plugin:
         return self._config.limits.artifact_bytes or ARTIFACT_BYTES
 
 
+def _read(output: RunOutput) -> RunReading | None:
+    return read_run(output.log_path, output.exit_code) if output.log_path.exists() else None
+
+
 def _model_tests(change: Change, tokenizer: Path) -> Sequence[Violation]:
     """Run the canary; where it cannot run an evaluation change is stopped, a mere doubt is not."""
     typed = change.idea.kind is IdeaKind.EVALUATION
     try:
-        from autoresearch.golf.trials.doubts import audit_measuring
+        from autoresearch.golf.canary import audit_measuring
 
         return audit_measuring(change.after, tokenizer=tokenizer, typed=typed)
     except (AutoresearchError, ImportError) as error:
-        detail = f"the canary could not run: {error}"
-        severity = "violation" if typed else "warning"
-        return (Violation(rule="T5", detail=detail, severity=severity),)
+        return (broken if typed else doubt)("T5", f"the canary could not run: {error}")
 
 
-def fill(text: str, workspace: Workspace) -> str:
-    """Replace ``{project}`` in a setting of the environment."""
-    return text.replace("{project}", str(workspace.project))
+def judge_run(
+    result: OwnResult, experiment: Experiment, output: RunOutput, history: History
+) -> Iterator[Violation]:
+    """Yield what is wrong with a result beside the baseline's, the clocks and the commit."""
+    yield from compare_clocks(result, output.seconds)
+    baseline = history.baseline
+    known = baseline.metrics if baseline and experiment.number else {}
+    if "val_tokens" in known:
+        yield from plausibility.validation_tokens(result.val_tokens, int(known["val_tokens"]))
+    expected = int(known.get("val_bytes", result.val_bytes))
+    yield from plausibility.conservation(
+        result.val_tokens, result.val_loss, result.val_bpb, expected
+    )
+    if experiment.source_digest:
+        stated, committed = {"script": result.code_digest}, {"script": experiment.source_digest}
+        yield from plausibility.same_digests(stated, committed)
 
 
-def _prints_no_result(reading: OwnReading) -> bool:
-    return "has no line" in reading.reason
+def measure(result: OwnResult, output: RunOutput, limit: int) -> Iterator[Violation]:
+    """Yield where the files of a local run are not what its script says; ``limit`` in bytes."""
+    files = _files(output)
+    if files is None:
+        yield from broken("D6", f"the run left no {ARTIFACT} that could be measured")
+        return
+    try:
+        measured = measure_files(files, env=output.env)
+    except AutoresearchError as error:
+        yield from broken("D6", f"the run cannot be measured: {error}")
+        return
+    yield from compare_run(measured, result, limit=limit)
 
 
-def _canonical_pair(output: RunOutput) -> Mapping[str, float] | None:
-    """Read a run of the challenge's own script, whose last line is the exact canonical pair."""
-    found = read_log(output.log_path, exit_code=output.exit_code)
-    if found.val_bpb is None or found.score_name != CANONICAL:
+def score_again(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
+    """Yield D7 where the artifact alone does not give the score, in a new process."""
+    from autoresearch.golf.asking import NoAnswerError, reload_score
+
+    files = _files(output)
+    if files is None:
+        return
+    try:
+        again = reload_score(files, env=output.env)
+    except NoAnswerError as error:
+        yield from broken("D7", f"the artifact alone gives no score: {error}")
+        return
+    except AutoresearchError as error:
+        yield from doubt("D7", f"the artifact could not be scored again: {error}")
+        return
+    yield from plausibility.reload(result.val_bpb, again.val_bpb)
+
+
+def _files(output: RunOutput) -> Files | None:
+    artifact = output.folder / ARTIFACT
+    data, tokenizer = output.env.get("DATA_PATH"), output.env.get("TOKENIZER_PATH")
+    if output.script_path is None or not artifact.is_file() or not data or not tokenizer:
         return None
-    numbers = {
-        "val_bpb": found.val_bpb,
-        "val_loss": found.val_loss,
-        "artifact_bytes": found.artifact_bytes,
-        "model_params": found.model_params,
-        "steps": found.steps,
-        "train_time_ms": found.train_time_ms,
-        "eval_time_ms": found.eval_time_ms,
-        "val_tokens": found.val_tokens,
-    }
-    return {name: float(value) for name, value in numbers.items() if value is not None}
+    return Files(output.script_path, artifact, Path(data), Path(tokenizer))

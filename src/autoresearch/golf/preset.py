@@ -1,9 +1,11 @@
-"""The Parameter Golf challenge as settings: what a campaign starts from unless told otherwise."""
+"""The Parameter Golf challenge as settings: what a campaign starts from unless told otherwise.
+
+Everything is named here and imported where it is used: this file is read for `--help`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from autoresearch.presets import MetricColumn, Preset, PresetPlugin, Verb
 
 # Seed-to-seed standard deviation of val_bpb: median over 22 public record submissions with at
 # least three seeds each on 8xH100. A gain over 0.02 in one step was never honest there.
@@ -13,18 +15,38 @@ IMPLAUSIBLE_GAIN = 0.02
 # The cap is decimal: 16,000,000 bytes of code and compressed model together.
 ARTIFACT_BYTES = 16_000_000
 
-PRESET: Mapping[str, Any] = {
-    "script": "train_gpt.py",
-    "in_scope": ["README.md", "train_gpt.py"],
-    "command": ["torchrun", "--standalone", "--nproc_per_node=8", "train_gpt.py"],
-    "launcher": "modal",
-    "data": ["data/datasets/fineweb10B_sp1024", "data/tokenizers"],
-    "data_command": ("python3 data/cached_challenge_fineweb.py --variant sp1024 --train-shards 10"),
-    "metric": {
-        "name": "val_bpb",
-        "better": "lower",
-        "sd": SEED_SD,
-        "implausible_gain": IMPLAUSIBLE_GAIN,
+_VERBS = "autoresearch.golf.verbs"
+
+PRESET = Preset(
+    name="golf",
+    summary="the Parameter Golf challenge: lowest val_bpb, artifact under 16,000,000 bytes",
+    settings={
+        "script": "train_gpt.py",
+        "in_scope": ["README.md", "train_gpt.py"],
+        "command": ["torchrun", "--standalone", "--nproc_per_node=8", "train_gpt.py"],
+        "launcher": "modal",
+        "data": ["data/datasets/fineweb10B_sp1024", "data/tokenizers"],
+        "data_command": (
+            "python3 data/cached_challenge_fineweb.py --variant sp1024 --train-shards 10"
+        ),
+        "knowledge": "autoresearch.golf:known.csv",
+        "metric": {
+            "name": "val_bpb",
+            "better": "lower",
+            "reader": "golf",
+            "sd": SEED_SD,
+            "implausible_gain": IMPLAUSIBLE_GAIN,
+        },
+        "limits": {"artifact_bytes": ARTIFACT_BYTES, "timeout_seconds": 900.0},
     },
-    "limits": {"artifact_bytes": ARTIFACT_BYTES, "timeout_seconds": 900.0},
-}
+    plugins=(PresetPlugin(name="golf", module="autoresearch.golf.plugin"),),
+    verbs={
+        "metrics": Verb(
+            help="Read the score of a training LOG",
+            command=f"{_VERBS}:metrics",
+        ),
+        "audit": Verb(help="Check a script for what must not run", command=f"{_VERBS}:audit"),
+        "canary": Verb(help="Test a script's evaluation", command=f"{_VERBS}:canary"),
+    },
+    columns={"val_bpb": MetricColumn(doc="bits per byte", unit="bits/byte")},
+)

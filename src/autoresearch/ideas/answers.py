@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn
@@ -21,6 +20,7 @@ from autoresearch.history import History
 from autoresearch.ideas.edits import hyperparameters
 from autoresearch.ideas.script import PROTECTED, refused
 from autoresearch.model import Idea
+from autoresearch.python_source import fault
 from autoresearch.text import one_line
 
 _LONGEST_ANSWER = 1_000_000
@@ -180,12 +180,10 @@ def _pair(item: Any, first: str, second: str) -> tuple[str, str]:
 
 
 def _must_compile(source: str) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings about the candidate are not ours
-            compile(source, "candidate", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        _refuse(f"the changed script does not compile ({error}); mend the edit")
+    found = fault(source)
+    if found is not None:
+        line = f", line {found.line}" if found.line else ""
+        _refuse(f"the changed script does not compile ({found.message}{line}); mend the edit")
 
 
 def _environment(env: Any, source: str, fixed: frozenset[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Proposes the challenge's known directions that are edits of hyperparameters, best prior first."""
+"""Proposes known directions that are edits of hyperparameters, the most promising first."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from attrs import frozen
 
 from autoresearch.config import Config, setting
 from autoresearch.durable import digest
-from autoresearch.golf.known import Known, known
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import trials
 from autoresearch.ideas.edits import Hyperparameter, hyperparameters, with_values
+from autoresearch.ideas.known import Known, known
 from autoresearch.ideas.literals import Value
 from autoresearch.ideas.script import refused
 from autoresearch.model import Idea
@@ -33,23 +33,27 @@ class Plugin:
 
     def __init__(self) -> None:
         self._config, self._settings = Config(), Settings()
+        self._rows: list[tuple[Known, float]] = []
 
     @hookimpl
     def configure(self, config: Config) -> None:
         """Read ``[tool.autoresearch.plugins.catalogue]``."""
         self._config, self._settings = config, config.settings("catalogue", Settings)
+        lower = config.lower_is_better
+        rows = [
+            (row, row.expected_change(lower_is_better=lower)) for row in known(config.knowledge)
+        ]
+        self._rows = sorted(rows, key=lambda pair: pair[1] if lower else -pair[1])
 
     @hookimpl
     def propose_idea(self, history: History, source: str) -> Idea | None:
-        """Return the untried direction with the largest prior gain, None when all were tried."""
-        if history.metric != "val_bpb":
-            return None
+        """Return the untried direction with the largest expected gain, None when all were tried."""
         present = {item.name: item for item in hyperparameters(source)}
         done = {item.idea.description.partition(":")[0] for item in history.experiments}
-        for direction in sorted(known(), key=lambda item: -item.prior):
+        for direction, change in self._rows:
             if direction.key in done or not self._wanted(direction, present, history):
                 continue
-            idea = _idea(direction, present, source, history)
+            idea = _idea(direction, change, present, source, history)
             if idea is not None and idea.id not in history.tried | refused(history):
                 return idea
         return None
@@ -62,7 +66,7 @@ class Plugin:
         return (
             bool(names)
             and direction.verdict in _TRIED_VERDICTS
-            and (self._settings.unmeasured or direction.effect_bpb is not None)
+            and (self._settings.unmeasured or direction.effect is not None)
             and names <= present.keys()
             and not names & overridden
             and direction.direction not in history.dead_ends
@@ -71,7 +75,11 @@ class Plugin:
 
 
 def _idea(
-    direction: Known, present: dict[str, Hyperparameter], source: str, history: History
+    direction: Known,
+    change: float,
+    present: dict[str, Hyperparameter],
+    source: str,
+    history: History,
 ) -> Idea | None:
     values = {
         item.name: _value(item.applied(float(present[item.name].value)), present[item.name])
@@ -81,19 +89,19 @@ def _idea(
     if changed == source or digest(changed) in history.tried_sources:
         return None
     changes = {name: (present[name].value, new) for name, new in values.items()}
-    best = history.best
+    best, gain = history.best, -change if history.lower_is_better else change
     told = f" experiment {best.number} stands at {history.best_metric:.4f}" if best else ""
     return Idea(
         direction=direction.direction,
         description=f"{direction.key}: {trials.describe(changes)}",
-        hypothesis=f"{direction.note} A gain of {direction.prior:.4f} is expected here;{told}",
+        hypothesis=f"{direction.note} A gain of {gain:.4f} is expected here;{told}",
         generator="catalogue",
-        evidence=(direction.sentence,),
+        evidence=(direction.sentence(history.metric),),
         cites=(best.number,) if best else (0,),
         risk=f"measured on another stack ({direction.source}); it may not transfer",
         source=changed,
-        predicted=None if history.best_metric is None else history.best_metric - direction.prior,
-        expected_gain=direction.prior,
+        predicted=None if history.best_metric is None else history.best_metric + change,
+        expected_gain=gain,
     )
 
 

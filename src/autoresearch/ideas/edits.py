@@ -8,9 +8,7 @@ other byte, comment and line end as it was.
 
 from __future__ import annotations
 
-import ast
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,6 +17,7 @@ from attrs import field, frozen
 
 from autoresearch.errors import AutoresearchError
 from autoresearch.ideas.literals import Literal, Value, evaluate, literals, typed
+from autoresearch.python_source import tree
 
 
 @frozen(kw_only=True)
@@ -43,12 +42,12 @@ def hyperparameters(source: str) -> tuple[Hyperparameter, ...]:
 
     A name that is given two different values is left out: nobody could say which one counts.
     """
-    tree = _parse(source)
-    if tree is None:
+    parsed = tree(source)
+    if parsed is None:
         return ()
     starts = _line_starts(source)
     grouped: dict[str, list[Hyperparameter]] = defaultdict(list)
-    for found in literals(tree):
+    for found in literals(parsed):
         read = _read(found, starts)
         if read is not None:
             grouped[read.name].append(read)
@@ -81,15 +80,6 @@ def with_values(source: str, values: Mapping[str, Value]) -> str:
     for start, end, literal in sorted(replacements, reverse=True):
         data = data[:start] + literal.encode() + data[end:]
     return data.decode()
-
-
-def _parse(source: str) -> ast.Module | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the script's own bad escapes are not our warnings
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def _line_starts(source: str) -> list[int]:

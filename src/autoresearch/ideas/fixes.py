@@ -15,6 +15,7 @@ from attrs import frozen
 
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Idea, IdeaKind, Workspace
+from autoresearch.python_source import fault
 
 _RANK = re.compile(r"^\[(?:rank|default)\d+\]:\s?", re.MULTILINE)
 _FRAME = re.compile(r'^ *File ".*", line (\d+), in .*\n +(\S.*)$', re.MULTILINE)
@@ -63,7 +64,7 @@ def mended(source: str, log: str) -> str | None:
     if crash is None:
         return None
     for candidate in _candidates(source, crash):
-        if candidate != source and _compiles(candidate):
+        if candidate != source and fault(candidate) is None:
             return candidate
     return None
 
@@ -151,11 +152,3 @@ def _ends(tree: ast.AST, crash: _Crash, number: int) -> Iterator[int]:
             hit = isinstance(node, ast.Name) and node.id == crash.name
         if hit and getattr(node, "end_lineno", None) == number:
             yield int(getattr(node, "end_col_offset", 0))
-
-
-def _compiles(source: str) -> bool:
-    try:
-        compile(source, "mended", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError):
-        return False
-    return True

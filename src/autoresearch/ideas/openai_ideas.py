@@ -15,11 +15,11 @@ from attrs import frozen
 
 from autoresearch.config import Config, setting
 from autoresearch.errors import PluginError
-from autoresearch.golf.known import known
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import answers, prompts
 from autoresearch.ideas.answers import AnswerError, Ground
+from autoresearch.ideas.known import known
 from autoresearch.model import Cost, Idea, Workspace
 from autoresearch.text import block, one_line
 
@@ -43,7 +43,7 @@ class Settings:
     retries: int = setting(2, "times the client repeats a request after a rate limit or an outage")
     attempts: int = setting(2, "answers asked for; a bad one is sent back with what was wrong")
     max_source_chars: int = setting(80_000, "characters of the script that are shown")
-    known: bool = setting(True, "also show what is known of the challenge, where it is the preset")
+    known: bool = setting(True, "also show the known effects, where `knowledge` names a file")
     schema: bool = setting(True, "ask the server to enforce the JSON schema")
     usd_per_million_in: float = setting(0.0, "price of a million tokens read, US dollars")
     usd_per_million_out: float = setting(0.0, "price of a million tokens written, US dollars")
@@ -83,7 +83,7 @@ class Plugin:
         """Return an idea that was checked; PluginError when none could be had."""
         fixed = frozenset(self._config.env)
         ground = Ground(history=history, source=source, generator=_NAME, fixed=fixed)
-        asked = prompts.question(history, self._shown(source), fixed, self._facts())
+        asked = prompts.question(history, self._shown(source), fixed, self._facts(history.metric))
         return self._ask(
             (prompts.SYSTEM, asked), prompts.SCHEMA, lambda text: answers.read(text, ground)
         )
@@ -102,10 +102,9 @@ class Plugin:
     def _shown(self, source: str) -> str:
         return source[: self._settings.max_source_chars]
 
-    def _facts(self) -> tuple[str, ...]:
-        if self._config.preset != "golf" or not self._settings.known:
-            return ()
-        return tuple(item.sentence for item in known())
+    def _facts(self, metric: str) -> tuple[str, ...]:
+        rows = known(self._config.knowledge) if self._settings.known else ()
+        return tuple(row.sentence(metric) for row in rows)
 
     def _ask(self, told: tuple[str, str], schema: dict[str, Any], read: Callable[[str], T]) -> T:
         """Ask until an answer holds; a bad one goes back to the model with what was wrong."""

@@ -6,9 +6,12 @@ the policies that ask for more evidence over the greedy one.
 
 from __future__ import annotations
 
+from functools import cache
+
 from attrs import frozen
 
 from autoresearch.config import Config
+from autoresearch.presets import presets
 
 
 @frozen(kw_only=True)
@@ -30,7 +33,7 @@ class BuiltIn:
         return self.default or (self.preset != "" and config.preset == self.preset)
 
 
-BUILT_INS = (
+_ALWAYS = (
     BuiltIn(name="script_ideas", module="autoresearch.ideas.script"),
     BuiltIn(name="catalogue", module="autoresearch.ideas.catalogue", default=False),
     BuiltIn(name="openai", module="autoresearch.ideas.openai_ideas", default=False, needs="openai"),
@@ -45,5 +48,21 @@ BUILT_INS = (
     BuiltIn(name="modal", module="autoresearch.launchers.modal", needs="modal"),
     BuiltIn(name="analysis", module="autoresearch.policies.analysis"),
     BuiltIn(name="pattern_metrics", module="autoresearch.policies.pattern_metrics"),
-    BuiltIn(name="golf", module="autoresearch.golf.plugin", default=False, preset="golf"),
 )
+
+
+@cache
+def built_ins() -> tuple[BuiltIn, ...]:
+    """Return the plugins of this package, those of its presets last."""
+    of_presets = (
+        BuiltIn(
+            name=item.name,
+            module=item.module,
+            default=False,
+            preset=preset.name,
+            needs=item.needs,
+        )
+        for preset in presets().values()
+        for item in preset.plugins
+    )
+    return (*_ALWAYS, *of_presets)

@@ -79,7 +79,7 @@ class Plugins:
         list of names and files. ``patience`` is how many seconds an observer may take. Raises
         PluginError or ConfigError with one line that names the plugin.
         """
-        return cls(Registry.load(config, project, extra, environ, patience))
+        return cls(Registry.load(config.at(project), project, extra, environ, patience))
 
     @classmethod
     def only(

@@ -18,7 +18,7 @@ from attrs import evolve, field, frozen
 
 from autoresearch.config import Config
 from autoresearch.errors import PluginError
-from autoresearch.plugins.builtins import BUILT_INS, BuiltIn
+from autoresearch.plugins.builtins import BuiltIn, built_ins
 
 GROUP = "autoresearch"
 BUILT_IN = "built-in"
@@ -46,7 +46,7 @@ class Found:
 
 def find(config: Config, project: Path) -> tuple[Found, ...]:
     """Return every plugin but those of ``--plugin``, the nearest to the user last."""
-    found = [_built_in(item, config) for item in BUILT_INS]
+    found = [_built_in(item, config) for item in built_ins()]
     found += sorted(_distributions(), key=lambda item: item.name)
     found += [from_file(path, project) for path in _files(project / "plugins")]
     return tuple(found)

@@ -43,7 +43,7 @@ class Plugin:
 
 
 def result_line(experiment: Experiment, history: History) -> str:
-    """Return ``val_bpb=1.2244 artifact=15.9MB``; ``none`` stands for what the run did not give.
+    """Return ``loss=1.2244 artifact=15.9MB``; ``none`` stands for what the run did not give.
 
     Megabytes are decimal (10**6 bytes), as the challenge's limit is. The verdict is not known yet.
     """

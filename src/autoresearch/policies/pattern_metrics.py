@@ -19,7 +19,7 @@ _NUMBER = r"([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf(?:in
 
 
 class Plugin:
-    """Answers for every preset but the challenge's, which reads its own logs."""
+    """Answers unless the campaign names another plugin that alone reads its metric."""
 
     def __init__(self) -> None:
         self._patterns: dict[str, re.Pattern[str]] = {}
@@ -42,7 +42,7 @@ def patterns(config: Config) -> dict[str, re.Pattern[str]]:
     metric = config.metric
     if metric.pattern:
         return {metric.name: _users(metric.pattern)}
-    if config.preset == "golf":
+    if metric.reader not in ("", "pattern_metrics"):
         return {}
     return {name: _printed(name) for name in dict.fromkeys((metric.name, metric.size)) if name}
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from attrs import evolve
+
 from autoresearch.log import Column, View
+from autoresearch.presets import MetricColumn
 
 
 def _column(name: str, kind: str, doc: str, unit: str = "", sql: str = "") -> Column:
@@ -51,7 +56,6 @@ RUNS = View(
             "requested, running, completed, crashed, timed_out, stopped_early or infra_failed",
         ),
         _column("metric", "DOUBLE", "the campaign's metric; null when the run gave none", "metric"),
-        _column("val_bpb", "DOUBLE", "bits per byte, where the run printed them", "bits/byte"),
         _column("artifact_bytes", "BIGINT", "size of code and model", "bytes"),
         _column("seconds", "DOUBLE", "wall clock measured by the launcher", "s"),
         _column("exit_code", "BIGINT", "exit code of the program"),
@@ -79,7 +83,7 @@ RUNS = View(
         ), extracted AS (
             SELECT m.campaign, m.run,
                 arg_max_null(m.metrics[c.metric_name], m.position) AS metric,
-                arg_max_null(m.metrics['val_bpb'], m.position) AS val_bpb,
+                -- extracted metrics
                 arg_max_null(m.metrics[coalesce(c.size_name, 'artifact_bytes')], m.position)
                     AS artifact_bytes
             FROM metrics_extracted m LEFT JOIN campaigns c ON c.campaign = m.campaign
@@ -88,7 +92,9 @@ RUNS = View(
         SELECT q.campaign, q.experiment, q.run, q."index", q.seed, q.launcher, q.position,
             coalesce(f.status, CASE WHEN s.run IS NULL THEN 'requested' ELSE 'running' END)
                 AS status,
-            e.metric, e.val_bpb, e.artifact_bytes,
+            e.metric,
+            -- metrics of runs
+            e.artifact_bytes,
             f.seconds, f.exit_code, q.recorded_at AS requested_at, f.recorded_at AS finished_at,
             s.reference, nullif(f.detail, '') AS detail,
             nullif(q.script_digest, '') AS script_digest, nullif(f.log_digest, '') AS log_digest,
@@ -142,7 +148,6 @@ EXPERIMENTS = View(
         _column("hypothesis", "VARCHAR", "what is expected and why"),
         _column("metric_name", "VARCHAR", "name of the campaign's metric"),
         _column("metric", "DOUBLE", "mean of the completed runs; null when none gave it", "metric"),
-        _column("val_bpb", "DOUBLE", "bits per byte; null when none was printed", "bits/byte"),
         _column("artifact_bytes", "BIGINT", "largest size of code and model", "bytes"),
         _column("predicted", "DOUBLE", "metric expected before the run", "metric"),
         _column("delta", "DOUBLE", "score minus the best before, as decided", "metric"),
@@ -184,7 +189,7 @@ EXPERIMENTS = View(
         ), scores AS (
             SELECT campaign, experiment, count(*) AS runs, sum(seconds) AS seconds,
                 avg(metric) FILTER (status = 'completed') AS metric,
-                arg_max(val_bpb, position) FILTER (status = 'completed') AS val_bpb,
+                -- last metrics
                 max(artifact_bytes) FILTER (status = 'completed') AS artifact_bytes
             FROM runs GROUP BY campaign, experiment
         ), analysed AS (
@@ -195,8 +200,7 @@ EXPERIMENTS = View(
             coalesce(v.verdict, 'running') AS status,
             p.direction, p.description, p.generator, p.hypothesis, c.metric_name,
             coalesce(s.metric, v.metric) AS metric,
-            CASE WHEN c.metric_name = 'val_bpb' THEN coalesce(s.metric, v.metric)
-                ELSE s.val_bpb END AS val_bpb,
+            -- metrics of experiments
             coalesce(s.artifact_bytes, v.artifact_bytes) AS artifact_bytes,
             p.predicted, v.delta, v.confidence, coalesce(s.runs, 0) AS runs, s.seconds,
             p.recorded_at AS started_at, v.ended_at, v.reason, v.policy, a.lesson, p.idea, p.kind,
@@ -213,3 +217,27 @@ EXPERIMENTS = View(
         WHERE d.position IS NULL OR d.position < p.position
     """,
 )
+
+# What each comment in the queries stands for, once for every metric that has a column of its own.
+_METRIC_SQL = {
+    "-- extracted metrics": "arg_max_null(m.metrics['{name}'], m.position) AS \"{name}\",",
+    "-- metrics of runs": 'e."{name}",',
+    "-- last metrics": ('arg_max("{name}", position) FILTER (status = \'completed\') AS "{name}",'),
+    "-- metrics of experiments": (
+        "CASE WHEN c.metric_name = '{name}' THEN coalesce(s.metric, v.metric) "
+        'ELSE s."{name}" END AS "{name}",'
+    ),
+}
+
+
+def with_metrics(view: View, metrics: Mapping[str, MetricColumn]) -> View:
+    """Return ``RUNS`` or ``EXPERIMENTS`` with a column for each of the metrics, after `metric`."""
+    query = view.query
+    for comment, sql in _METRIC_SQL.items():
+        query = query.replace(comment, " ".join(sql.format(name=name) for name in metrics))
+    extra = tuple(
+        _column(name, "DOUBLE", f"{item.doc}; null when none was printed", item.unit)
+        for name, item in metrics.items()
+    )
+    at = [column.name for column in view.columns].index("metric") + 1
+    return evolve(view, columns=(*view.columns[:at], *extra, *view.columns[at:]), query=query)

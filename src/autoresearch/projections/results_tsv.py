@@ -10,7 +10,7 @@ from autoresearch.model import Experiment, Verdict
 from autoresearch.projections.blocks import shown_status
 from autoresearch.text import one_line
 
-COLUMNS = ("commit", "val_bpb", "artifact_mb", "status", "reasoning", "description")
+COLUMNS = ("commit", "metric", "artifact_mb", "status", "reasoning", "description")
 
 
 @frozen

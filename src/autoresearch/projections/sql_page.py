@@ -29,7 +29,7 @@ Times are UTC. A number that a run did not give is NULL, never 0. What the unit 
 ## Three questions to begin with
 
 ```sql
-SELECT experiment, status, val_bpb FROM experiments ORDER BY experiment;
+SELECT experiment, status, metric FROM experiments ORDER BY experiment;
 SELECT direction, count(*) AS tried, count(*) FILTER (status = 'keep') AS kept
     FROM experiments GROUP BY direction ORDER BY kept DESC, tried DESC;
 SELECT campaign, sum(usd) AS usd, sum(gpu_seconds) / 3600 AS gpu_hours FROM costs GROUP BY campaign;

@@ -7,8 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from autoresearch.log import FileLog, Schema, open_log, to_stderr
+from autoresearch.presets import metric_columns
 from autoresearch.projections.columns import event_tables
-from autoresearch.projections.people import CAMPAIGNS, DECISIONS, EXPERIMENTS, RUNS
+from autoresearch.projections.people import CAMPAIGNS, DECISIONS, EXPERIMENTS, RUNS, with_metrics
 from autoresearch.projections.people_more import (
     COSTS,
     DEAD_ENDS,
@@ -18,11 +19,7 @@ from autoresearch.projections.people_more import (
     SOURCES,
 )
 
-VIEWS = (
-    CAMPAIGNS,
-    RUNS,
-    DECISIONS,
-    EXPERIMENTS,
+_MORE = (
     METRICS,
     IDEAS,
     LESSONS,
@@ -35,7 +32,8 @@ VIEWS = (
 @cache
 def people_schema() -> Schema:
     """Return the typed tables of all event types and the views that people ask for."""
-    return Schema(event_tables(), VIEWS)
+    runs, experiments = (with_metrics(view, metric_columns()) for view in (RUNS, EXPERIMENTS))
+    return Schema(event_tables(), (CAMPAIGNS, runs, DECISIONS, experiments, *_MORE))
 
 
 def open_store(root: Path, notify: Callable[[str], None] = to_stderr) -> FileLog:

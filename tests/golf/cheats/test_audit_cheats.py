@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from autoresearch.golf.audit import (
+from autoresearch.golf.audits import (
     audit_change,
     audit_environment,
     audit_files,

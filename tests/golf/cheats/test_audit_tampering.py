@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from autoresearch.golf.audit import audit_source, format_findings, needs_model_tests
+from autoresearch.golf.audits import audit_source, format_findings, needs_model_tests
 
 SCRIPT = Path(__file__).parents[3] / "train_gpt.py"
 MAIN = "def main() -> int:\n"

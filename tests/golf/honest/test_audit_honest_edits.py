@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.golf.audit import audit_source, format_findings
+from autoresearch.golf.audits import audit_source, format_findings
 
 SCRIPT = Path(__file__).parents[3] / "train_gpt.py"
 PUBLIC = os.environ.get("AUTORESEARCH_PUBLIC_BASELINE", "")

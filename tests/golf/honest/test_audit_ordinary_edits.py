@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.golf.audit import audit_source, format_findings
+from autoresearch.golf.audits import audit_source, format_findings
 
 SCRIPT = Path(__file__).parents[3] / "train_gpt.py"
 LOSS = "        return F.cross_entropy(logits, target_ids.flatten(), reduction=reduction)\n"

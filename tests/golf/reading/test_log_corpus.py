@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from autoresearch.golf.log_formats import LogReading
-from autoresearch.golf.log_formats import read_log as read_anew
+from autoresearch.golf.reading import LogReading
+from autoresearch.golf.reading import read_log as read_anew
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 STATUS = {

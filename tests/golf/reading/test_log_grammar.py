@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autoresearch.golf.log_formats import read_log
-from autoresearch.golf.reading.candidates import parse_candidate
-from autoresearch.golf.reading.sizes import artifact_of, parse_size
-from autoresearch.golf.reading.stages import Stage, announced_stage, stage_of
+from autoresearch.golf.reading import read_log
+from autoresearch.golf.reading.grammar import (
+    Stage,
+    announced_stage,
+    artifact_of,
+    parse_candidate,
+    parse_size,
+    stage_of,
+)
 
 if TYPE_CHECKING:
     from conftest import Sketch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autoresearch.golf.log_formats import LogReading, read_log
+from autoresearch.golf.reading import LogReading, read_log
 
 if TYPE_CHECKING:
     from conftest import Sketch

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from autoresearch.golf.log_formats import read_log
-from autoresearch.golf.reading.own_run import read_result
+from autoresearch.golf.reading import read_log, read_result
 
 if TYPE_CHECKING:
     from conftest import Sketch
@@ -170,7 +169,7 @@ def test_a_log_of_ours_is_read_by_its_result_line(sketch: Sketch) -> None:
     assert (reading.status, reading.val_bpb) == ("completed", result()["val_bpb"])
     assert reading.score_name == "autoresearch_result"
     assert reading.score_line == len(text.splitlines())
-    assert reading.note.startswith("the result line of a run of ours")
+    assert reading.note.startswith("the result line counts")
     assert reading.violations == ()
 
 
@@ -179,7 +178,7 @@ def test_a_log_of_ours_whose_result_does_not_count_has_no_score(sketch: Sketch) 
     for after in ((line(), "more"), (line(), line()), (line()[:-9],)):
         reading = read_log(log(sketch, *after))
         assert reading.val_bpb is None
-        assert reading.note.startswith("not in this log: a run of ours")
+        assert reading.note.startswith("not in this log: a result line")
     failed = read_log(log(sketch, line()), exit_code=1)
     assert (failed.status, failed.val_bpb) == ("crashed", None)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autoresearch.golf.log_formats import read_log
+from autoresearch.golf.reading import read_log
 
 if TYPE_CHECKING:
     from conftest import Sketch

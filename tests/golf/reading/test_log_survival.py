@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.golf.log_formats import format_reading, read_log
-from autoresearch.golf.reading.own_run import read_result
+from autoresearch.golf.reading import format_reading, read_log, read_result
 
 if TYPE_CHECKING:
     from conftest import Sketch

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autoresearch.golf.log_formats import read_log
+from autoresearch.golf.reading import read_log
 
 if TYPE_CHECKING:
     from conftest import Sketch
@@ -36,7 +36,7 @@ def test_a_later_score_in_an_unknown_form_is_not_passed_over(sketch: Sketch, lin
     """A last line that states a score under another key leaves the one before it undecided."""
     reading = read_log(sketch.with_(after=(line,)).text())
     assert reading.val_bpb is None
-    assert "in a form that nobody knows" in reading.note
+    assert "in an unknown form" in reading.note
 
 
 @pytest.mark.parametrize(

@@ -8,26 +8,63 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Protocol
 
-from autoresearch.golf.audits.labels import (
-    CLEAN,
-    COUNTING,
-    COUNTS,
-    DATA,
-    GROWING,
-    METRIC,
-    PATH,
-    READERS,
-    Env,
-    Labels,
-    Watcher,
-    names_validation,
-)
-from autoresearch.golf.audits.tree import Script
+from autoresearch.golf.audits.script import Script, words
+
+DATA = "data"  # validation tokens, or anything computed from them
+PATH = "path"  # the name of a validation shard
+METRIC = "metric"  # a number that the evaluation returned
+Labels = frozenset[str]
+Env = dict[str, Labels]
+CLEAN: Labels = frozenset()
+
+# Attributes and calls that tell of data only how much there is, or of a file only where it lies.
+COUNTS = words("shape dtype device ndim nbytes itemsize scored name stem parent")
+COUNTING = words("numel size dim element_size exists is_file stat nelement")
+READERS = (
+    "numpy.fromfile", "numpy.memmap", "numpy.load", "numpy.frombuffer", "torch.load", "open",
+    "torch.from_file", "mmap.mmap", "io.open", "builtins.open", "torch.UntypedStorage.from_file",
+)  # fmt: skip
+GROWING = words("append extend insert add update copy_ put setdefault put_")
+
+
+class Watcher(Protocol):
+    """Is told about every call, assignment and cut while the labels flow past."""
+
+    def call(self, node: ast.Call, receiver: Labels, arguments: Labels, inside: bool) -> None:
+        """A call; ``inside`` says whether it happens in the evaluation code."""
+
+    def measured(self, node: ast.Call, loops: tuple[ast.AST, ...]) -> None:
+        """The evaluation was called on validation data, inside these loops, the outermost first."""
+
+    def assigned(self, target: ast.expr, labels: Labels, inside: bool) -> None:
+        """A value was stored."""
+
+    def cut(self, node: ast.Subscript, labels: Labels, inside: bool) -> None:
+        """A slice was taken of something labelled."""
+
+
+def names_validation(text: str) -> bool:
+    """Whether a string names, or as a pattern also matches, the validation split."""
+    if len(text) > 300 or "\n" in text:
+        return False
+    last = text.rsplit("/", 1)[-1]
+    if "fineweb_val" in text or text in ("val", "validation"):
+        return True
+    if not any(magic in last for magic in "*?["):
+        return last.endswith(".bin") and ("_val_" in last or last.startswith("val_"))
+    return fnmatchcase("fineweb_val_000000.bin", last) or fnmatchcase("val", last)
+
 
 _RETURN = "<return>"
 _DEPTH = 10
 _BUDGET = 60_000  # expressions; a script of 4,000 lines needs about half of it
+
+
+def _grow(env: Env, name: str, labels: Labels) -> None:
+    env[name] = env.get(name, CLEAN) | labels
 
 
 class Flow:
@@ -57,12 +94,11 @@ class Flow:
                     self.follow(function, [], self.module)
 
     def _index(self) -> None:
-        for node in self.script.walk():
-            if isinstance(node, ast.FunctionDef):
-                self.functions.setdefault(node.name, []).append(node)
-            elif isinstance(node, ast.ClassDef):
-                self.classes[node.name] = node
-                self.methods |= {id(n) for n in node.body if isinstance(n, ast.FunctionDef)}
+        for function in self.script.every(ast.FunctionDef):
+            self.functions.setdefault(function.name, []).append(function)
+        for node in self.script.every(ast.ClassDef):
+            self.classes[node.name] = node
+            self.methods |= {id(n) for n in node.body if isinstance(n, ast.FunctionDef)}
 
     # statements
 
@@ -90,7 +126,7 @@ class Flow:
 
     def _do_Return(self, node: ast.Return, env: Env) -> None:  # noqa: N802
         if node.value is not None:
-            env[_RETURN] = env.get(_RETURN, CLEAN) | self.value(node.value, env)
+            _grow(env, _RETURN, self.value(node.value, env))
 
     def _do_If(self, node: ast.If, env: Env) -> None:  # noqa: N802
         self.value(node.test, env)
@@ -134,7 +170,7 @@ class Flow:
             self.block(body, ends[-1])
         for end in ends:
             for name, labels in end.items():
-                env[name] = env.get(name, CLEAN) | labels
+                _grow(env, name, labels)
 
     def _bind_value(self, target: ast.expr, value: ast.expr, env: Env) -> None:
         pairs = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
@@ -156,14 +192,13 @@ class Flow:
         elif isinstance(target, ast.Attribute):
             env[ast.unparse(target)] = labels
         elif isinstance(target, ast.Subscript | ast.Starred):
-            self._grow(target.value, labels, env)
+            self._put(target.value, labels, env)
 
-    def _grow(self, target: ast.expr, labels: Labels, env: Env) -> None:
+    def _put(self, target: ast.expr, labels: Labels, env: Env) -> None:
         while isinstance(target, ast.Subscript):
             target = target.value
         if labels:
-            path = ast.unparse(target)
-            env[path] = env.get(path, CLEAN) | labels
+            _grow(env, ast.unparse(target), labels)
 
     # expressions
 
@@ -180,15 +215,10 @@ class Flow:
         parts = (c for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr))
         return CLEAN.union(*(self.value(part, env) for part in parts))
 
-    def _of_Constant(self, node: ast.Constant, env: Env) -> Labels:  # noqa: N802, ARG002
-        named = isinstance(node.value, str) and names_validation(node.value)
-        return frozenset({PATH}) if named else CLEAN
-
-    def _of_JoinedStr(self, node: ast.JoinedStr, env: Env) -> Labels:  # noqa: N802
+    def _of_Constant(self, node: ast.expr, env: Env) -> Labels:  # noqa: N802
         return self._folded(node) | self._children(node, env)
 
-    def _of_BinOp(self, node: ast.BinOp, env: Env) -> Labels:  # noqa: N802
-        return self._folded(node) | self._children(node, env)
+    _of_JoinedStr = _of_BinOp = _of_Constant  # noqa: N815
 
     def _folded(self, node: ast.expr) -> Labels:
         text = self.script.text(node)
@@ -219,7 +249,7 @@ class Flow:
 
     def _of_Yield(self, node: ast.Yield | ast.YieldFrom, env: Env) -> Labels:  # noqa: N802
         if node.value is not None:
-            env[_RETURN] = env.get(_RETURN, CLEAN) | self.value(node.value, env)
+            _grow(env, _RETURN, self.value(node.value, env))
         return CLEAN
 
     _of_YieldFrom = _of_Yield  # noqa: N815
@@ -250,7 +280,7 @@ class Flow:
         self.watcher.call(node, receiver, arguments, self.inside)
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         if name in GROWING and method:
-            self._grow(node.func.value, arguments, env)  # type: ignore[attr-defined]
+            self._put(node.func.value, arguments, env)  # type: ignore[attr-defined]
         library = self._library(node, name, receiver | arguments)
         if library is not None:
             return library | self._folded(node)
@@ -352,6 +382,5 @@ def _parameters(
         if name is not None and name in env:
             env[name] = labels
         elif function.args.kwarg is not None:
-            kwarg = function.args.kwarg.arg
-            env[kwarg] = env.get(kwarg, CLEAN) | labels
+            _grow(env, function.args.kwarg.arg, labels)
     return env

@@ -1,4 +1,8 @@
-"""S9: what the score lines tell comes from the evaluation, and from nowhere else."""
+"""S9 and S10: the lines that tell the score stay and say what the evaluation found.
+
+Their values come from the evaluation and from nowhere else; flags switched while training, which
+compiled code may not see, are named.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,98 @@ import ast
 from collections.abc import Iterator
 from functools import lru_cache
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from autoresearch.golf.audits.region import evaluation_region, region_nodes
-from autoresearch.golf.audits.tree import Script, line_of, shown, words
+from autoresearch.golf.audits.script import (
+    Script,
+    finding,
+    inside,
+    line_of,
+    names_in,
+    shown,
+    stores,
+    words,
+)
 from autoresearch.model import Violation
 
 SCORE = ("autoresearch_result", "final_int8_zlib_roundtrip_exact")
+# Text without which a log has no score, or no size, or no proof of the whole validation split.
+TOLD = ("model_params:", "val_bpb:", *SCORE)
 # Facts that only the evaluation may state; a script may add facts of its own beside them.
 MEASURED = words(
     "schema script_stage val_loss val_bpb val_tokens val_bytes reload_val_bpb artifact_bytes "
     "code_bytes model_bytes val_digest tokenizer_digest code_digest artifact_digest"
 )
+Fact = tuple[object, str]  # key and code
+
+
+def audit_prints(
+    script: Script, pristine: Script | None, *, typed: bool = False
+) -> Iterator[Violation]:
+    """Yield score lines that are gone, rewritten, or fed from elsewhere than the evaluation.
+
+    ``typed`` says that the idea is an evaluation change, which may write them another way; gone
+    they may not be.
+    """
+    if pristine is None:
+        if not _statements(script, "val_bpb"):
+            yield finding("S9", 1, "prints no val_bpb: a run without a score tells nothing")
+        return
+    for text in TOLD:
+        if _statements(pristine, text) and not _statements(script, text):
+            yield finding("S9", 1, f"the line {text!r} is printed no more")
+    for found in (*_forged_lines(script, pristine), *_forged_values(script, pristine)):
+        yield evolve(found, severity="warning") if typed else found
+
+
+def audit_flags(script: Script) -> Iterator[Violation]:
+    """Yield class attributes switched inside a loop: compiled code may never see the switch."""
+    if not any(script.dotted(n.func) == "torch.compile" for n in script.every(ast.Call)):
+        return
+    classes = {n.name for n in script.every(ast.ClassDef)}
+    loops = script.every((ast.For, ast.While))
+    parts = {id(part): part for loop in loops for part in inside(loop, ast.Attribute)}
+    for node in parts.values():
+        if stores(node) and isinstance(node.value, ast.Name) and node.value.id in classes:
+            detail = f"{shown(node)} is switched while training: compiled code may not notice"
+            yield finding("S10", node, detail, warn=True)
+
+
+@lru_cache(maxsize=32)
+def _statements(script: Script, text: str) -> dict[str, int]:
+    """The smallest statements that contain a text, as code, with their lines."""
+    holding = (
+        n for n in script.every(ast.Constant) if isinstance(n.value, str) and text in n.value
+    )
+    lines = [line_of(n) for n in holding if n not in script.prose]
+    return {
+        ast.unparse(node): line_of(node)
+        for node in (script.every(ast.stmt) if lines else ())
+        if any(node.lineno <= line <= (node.end_lineno or node.lineno) for line in lines)
+        and any(text in value for value in _own_strings(script, node))
+    }
+
+
+def _own_strings(script: Script, node: ast.stmt) -> Iterator[str]:
+    """Strings in the statement itself, those of statements inside it and prose left out."""
+    stack: list[ast.AST] = [node]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, ast.Constant):
+            if isinstance(part.value, str) and part not in script.prose:
+                yield part.value
+        else:
+            stack += [c for c in ast.iter_child_nodes(part) if not isinstance(c, ast.stmt)]
+
+
+def _forged_lines(script: Script, pristine: Script) -> Iterator[Violation]:
+    for text in SCORE:
+        before = _statements(pristine, text)
+        for code, line in _statements(script, text).items():
+            if before and code not in before:
+                detail = f"the score line {text!r} is written another way: {code[:80]}"
+                yield finding("S9", line, detail)
 
 
 @frozen(eq=False)
@@ -30,70 +114,57 @@ class _Scope:
     tellings: tuple[ast.AST, ...]
 
 
-def audit_forgery(script: Script, pristine: Script) -> Iterator[Violation]:
+def _forged_values(script: Script, pristine: Script) -> Iterator[Violation]:
     """Yield each value of a score line that is bound, changed or passed in a new way."""
-    before = {scope.name: scope for scope in _known_scopes(pristine)}
+    before = {scope.name: scope for scope in _scopes(pristine)}
     trusted = _functions(script)
     for scope in _scopes(script):
         known = before.get(scope.name)
         if known is None:
-            yield _found(scope.node, "the score is told in another place than before")
+            yield finding("S9", scope.node, "the score is told in another place than before")
             continue
         told = {ast.unparse(node) for node in known.tellings}
         for node in scope.tellings:
             if ast.unparse(node) not in told:
-                yield _found(node, "the score line is written another way")
+                yield finding("S9", node, f"the score line is written another way: {shown(node)}")
         bound = {ast.unparse(node) for node, _ in _bindings(known)}
         stated = {fact for _, value in _bindings(known) for fact in _facts(value)}
         for node, value in _bindings(scope):
             if ast.unparse(node) not in bound and not _is_honest(value, trusted, stated):
-                yield _found(node, "a value of the score line comes from elsewhere")
-
-
-def _found(node: ast.AST, what: str) -> Violation:
-    detail = what if isinstance(node, ast.FunctionDef | ast.Module) else f"{what}: {shown(node)}"
-    return Violation(rule="S9", detail=detail, line=line_of(node))
+                detail = f"a value of the score line comes from elsewhere: {shown(node)}"
+                yield finding("S9", node, detail)
 
 
 @lru_cache(maxsize=8)
-def _known_scopes(script: Script) -> tuple[_Scope, ...]:
-    return tuple(_scopes(script))
-
-
-def _scopes(script: Script) -> Iterator[_Scope]:
+def _scopes(script: Script) -> tuple[_Scope, ...]:
     """Functions outside of the evaluation code that tell the score, and the module itself."""
-    region = evaluation_region(script)
-    inside = region_nodes(script, region)
-    tellers = _tellers(script, _functions(script))
-    functions = [n for n in script.walk() if isinstance(n, ast.FunctionDef) and id(n) not in inside]
-    for node in [*functions, script.tree]:
-        own = [part for part in _own_nodes(node) if id(part) not in inside]
+    measuring = region_nodes(script, evaluation_region(script))
+    tellers = _tellers(script)
+    found, nodes = [], script.every((ast.FunctionDef, ast.Module))
+    for node in (n for n in nodes if id(n) not in measuring):
+        own = (part for part in _own_nodes(node) if id(part) not in measuring)
         tellings = tuple(part for part in own if _tells(part, tellers))
         if tellings:
-            names = {n.id for t in tellings for n in ast.walk(t) if isinstance(n, ast.Name)}
+            names = frozenset[str]().union(*map(names_in, tellings)) - tellers
             name = node.name if isinstance(node, ast.FunctionDef) else "the module"
-            yield _Scope(node, name, frozenset(names - tellers), tellings)
+            found.append(_Scope(node, name, names, tellings))
+    return tuple(found)
 
 
 def _functions(script: Script) -> frozenset[str]:
     """The functions of the evaluation code; its classes can be filled with anything."""
-    names = evaluation_region(script).names
-    return frozenset(
-        n.name for n in script.tree.body if isinstance(n, ast.FunctionDef) and n.name in names
-    )
+    return frozenset(script.functions) & evaluation_region(script).names
 
 
-def _tellers(script: Script, trusted: frozenset[str]) -> frozenset[str]:
+def _tellers(script: Script) -> frozenset[str]:
     """Functions of the evaluation code that write the final line from their arguments."""
-    return frozenset(
-        node.name
-        for node in script.tree.body
-        if isinstance(node, ast.FunctionDef) and node.name in trusted and _has_text(node, SCORE[:1])
-    )
+    functions = (n for n in script.tree.body if isinstance(n, ast.FunctionDef))
+    told = {n.name for n in functions if _has_text(n, SCORE[:1])}
+    return _functions(script) & told
 
 
 def _has_text(node: ast.AST, texts: tuple[str, ...]) -> bool:
-    strings = (n.value for n in ast.walk(node) if isinstance(n, ast.Constant))
+    strings = (n.value for n in inside(node, ast.Constant))
     return any(isinstance(s, str) and any(text in s for text in texts) for s in strings)
 
 
@@ -121,9 +192,7 @@ def _bindings(scope: _Scope) -> Iterator[tuple[ast.AST, ast.AST | None]]:
     for node in _own_nodes(scope.node):
         if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if {
-                n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)
-            } & scope.names:
+            if any(names_in(target) & scope.names for target in targets):
                 changed = isinstance(node, ast.AugAssign)
                 yield node, None if changed else _stored(targets[0], node.value)
         elif isinstance(node, ast.Call) and _changes(node) in scope.names:
@@ -146,16 +215,14 @@ def _changes(node: ast.Call) -> str | None:
     return None
 
 
-def _facts(value: ast.AST | None) -> Iterator[tuple[object, str]]:
+def _facts(value: ast.AST | None) -> Iterator[Fact]:
     """The facts of a dict display, as key and code."""
     if isinstance(value, ast.Dict):
         for key, fact in zip(value.keys, value.values, strict=True):
             yield (key.value if isinstance(key, ast.Constant) else None), ast.unparse(fact)
 
 
-def _is_honest(
-    value: ast.AST | None, trusted: frozenset[str], stated: set[tuple[object, str]]
-) -> bool:
+def _is_honest(value: ast.AST | None, trusted: frozenset[str], stated: set[Fact]) -> bool:
     """A call of the evaluation and nothing around it, or facts that it does not state."""
     if isinstance(value, ast.Call):
         if isinstance(value.func, ast.Name):

@@ -1,13 +1,19 @@
-"""S3: nothing from outside comes in, and nothing is started: network, packages, processes, code."""
+"""S3 and S6: nothing from outside comes in: no network, package, process or code, and no data.
+
+Data could also be smuggled in as literals: long strings, long lists of numbers, blobs in comments.
+"""
 
 from __future__ import annotations
 
 import ast
+import io
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
 
-from autoresearch.golf.audits.tree import Script, line_of, shown, words
+from autoresearch.golf.audits.script import Script, finding, inside, line_of, shown, words
+from autoresearch.golf.audits.tampering import FILE_READERS
 from autoresearch.model import Violation
 
 NETWORK = words(
@@ -35,14 +41,20 @@ LOADED_CODE = words(
     "types.FunctionType runpy.run_path runpy.run_module code.InteractiveInterpreter "
     "importlib.util.spec_from_file_location importlib.machinery.SourceFileLoader"
 )
-FILE_READERS = ("open", "io.open", "torch.load", "numpy.load", "numpy.fromfile", "numpy.memmap")
 # What a run may read by a fixed name besides shards and tokenizer: itself and what it wrote.
 _OWN_FILES = re.compile(r"(^|/)(final_model[^/]*|logs/[^/]*|train_gpt\.py)$|^/proc/|^/sys/")
 HIDING = ("sys.modules", "os.__dict__", "builtins.__dict__", "__builtins__", "subprocess.__dict__")
-SENSITIVE = words("os sys subprocess builtins importlib shutil socket urllib")
-# The starter prints the driver's table, and our own script scores its artifact in a new process.
+SENSITIVE = words("os sys subprocess builtins importlib shutil socket urllib __builtins__")
+# The starter prints the driver's table, and the project's script scores its artifact in a new
+# process.
 HONEST_PROGRAMS = frozenset({"nvidia-smi"})
 CUDA_LIBRARIES = ("libcudart", "libcuda", "libnccl")
+
+MAX_LITERAL_BYTES = 4_096  # the limit of the challenge's reviewers for one constant
+MAX_NUMBERS = 1_000  # at two bytes a token this would already hold 2 kB of validation text
+MAX_NUMBERS_TOGETHER = 4_000
+_BLOB = re.compile(r"[^\s]{120,}")  # prose and code break sooner; base64, hex and base85 do not
+_DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict)
 
 
 def audit_imports(script: Script) -> Iterator[Violation]:
@@ -51,66 +63,64 @@ def audit_imports(script: Script) -> Iterator[Violation]:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _module(alias.name, node)
-        elif isinstance(node, ast.ImportFrom):
-            yield from _imported_from(node)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield _s3(node, "imports a neighbouring file: all code that counts is in the script")
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from _module(node.module, node)
         elif isinstance(node, ast.Call):
             yield from _call(script, node)
         elif isinstance(node, ast.Name | ast.Attribute):
             yield from _reference(script, node)
 
 
-def _found(node: ast.AST, detail: str, severity: str = "violation") -> Violation:
-    return Violation(rule="S3", detail=detail, line=line_of(node), severity=severity)
+def _s3(node: ast.AST, detail: str, *, warn: bool = False) -> Violation:
+    return finding("S3", node, detail, warn=warn)
 
 
-def _imported_from(node: ast.ImportFrom) -> Iterator[Violation]:
-    if node.level:
-        yield _found(node, "imports a neighbouring file: all code that counts is in the script")
-    elif node.module:
-        yield from _module(node.module, node)
+def _deed(node: ast.AST, what: str, *, warn: bool = False) -> Violation:
+    return finding("S3", node, f"{what}: {shown(node)}", warn=warn)
 
 
 def _module(name: str, node: ast.AST) -> Iterator[Violation]:
     top = name.split(".")[0]
     if top in NETWORK and name != "urllib.parse":
-        yield _found(node, f"imports {name}: a run must not reach the network")
+        yield _s3(node, f"imports {name}: a run must not reach the network")
     elif top in INSTALLERS:
-        yield _found(node, f"imports {name}: a run must not install packages")
+        yield _s3(node, f"imports {name}: a run must not install packages")
     elif top in SPAWNERS:
-        yield _found(node, f"imports {name}: a run must not start programs or load machine code")
+        yield _s3(node, f"imports {name}: a run must not start programs or load machine code")
     elif name.startswith("torch.hub"):
-        yield _found(node, f"imports {name}: a run must not download anything")
+        yield _s3(node, f"imports {name}: a run must not download anything")
     elif top not in USUAL and top not in sys.stdlib_module_names:
-        yield _found(node, f"imports {name}: a machine without it ends the run", "warning")
+        yield _s3(node, f"imports {name}: a machine without it ends the run", warn=True)
 
 
 def _call(script: Script, node: ast.Call) -> Iterator[Violation]:
     name = script.dotted(node.func)
     if name is None:
         if isinstance(node.func, ast.Attribute) and node.func.attr == "from_pretrained":
-            yield _found(node, f"loads foreign weights: {shown(node)}")
-        return
-    if name in ("__import__", "builtins.__import__", "importlib.import_module"):
+            yield _deed(node, "loads foreign weights")
+    elif name in ("__import__", "builtins.__import__", "importlib.import_module"):
         yield from _dynamic_import(script, node)
     elif name in ("getattr", "builtins.getattr", "vars", "builtins.vars"):
         yield from _lookup(script, node, name)
     elif name in LOADED_CODE:
-        yield _found(node, f"runs code that no reader sees in the script: {shown(node)}")
+        yield _deed(node, "runs code that no reader sees in the script")
     elif name.startswith(("os.exec", "os.spawn")) or name in PROCESS_CALLS:
-        yield _found(node, f"starts a process: {shown(node)}")
+        yield _deed(node, "starts a process")
     elif name.startswith("subprocess."):
         if not _honest_process(script, node):
-            yield _found(node, f"starts a process: {shown(node)}")
+            yield _deed(node, "starts a process")
     elif name in REMOTE:
-        yield _found(node, f"reaches the network: {shown(node)}")
+        yield _deed(node, "reaches the network")
     elif name.startswith(DOWNLOADS):
-        yield _found(node, f"downloads: {shown(node)}")
+        yield _deed(node, "downloads")
     elif name.startswith("ctypes.") and not _cuda_library(script, node):
-        yield _found(node, f"calls machine code outside of the libraries: {shown(node)}")
+        yield _deed(node, "calls machine code outside of the libraries")
     elif name in FILE_READERS:
         yield from _file(script, node)
     elif name.startswith(("torch.utils.cpp_extension.", "multiprocessing.")):
-        yield _found(node, f"starts a compiler or workers: {shown(node)}", "warning")
+        yield _deed(node, "starts a compiler or workers", warn=True)
 
 
 def _file(script: Script, node: ast.Call) -> Iterator[Violation]:
@@ -119,7 +129,7 @@ def _file(script: Script, node: ast.Call) -> Iterator[Violation]:
     writes = isinstance(mode, str) and mode[:1] in ("w", "a", "x")
     if isinstance(path, str) and not writes and not _OWN_FILES.search(path):
         what = f"reads {path!r}: a run has shards, tokenizer and its own output only"
-        yield _found(node, what, "warning")
+        yield _s3(node, what, warn=True)
 
 
 def _dynamic_import(script: Script, node: ast.Call) -> Iterator[Violation]:
@@ -127,29 +137,28 @@ def _dynamic_import(script: Script, node: ast.Call) -> Iterator[Violation]:
     if isinstance(module, str):
         yield from _module(module, node)
     else:
-        yield _found(node, f"imports a module whose name is computed: {shown(node)}")
+        yield _deed(node, "imports a module whose name is computed")
 
 
 def _lookup(script: Script, node: ast.Call, name: str) -> Iterator[Violation]:
     module = script.dotted(node.args[0]) if node.args else None
-    if module not in SENSITIVE and module != "__builtins__":
+    if module not in SENSITIVE:
         return
     if name.endswith("vars") or len(node.args) < 2 or script.text(node.args[1]) is None:
-        yield _found(node, f"looks up a computed name in {module}: {shown(node)}")
+        yield _s3(node, f"looks up a computed name in {module}: {shown(node)}")
 
 
 def _reference(script: Script, node: ast.Name | ast.Attribute) -> Iterator[Violation]:
     name = script.dotted(node) or (node.id if isinstance(node, ast.Name) else "")
     if name in HIDING:
-        yield _found(node, f"goes around the imports through {name}")
+        yield _s3(node, f"goes around the imports through {name}")
     elif name in PROCESS_CALLS and isinstance(node.ctx, ast.Load) and isinstance(node, ast.Name):
-        yield _found(node, f"starts a process under another name: {node.id} is {name}")
+        yield _s3(node, f"starts a process under another name: {node.id} is {name}")
 
 
 def _cuda_library(script: Script, node: ast.Call) -> bool:
     library = script.text(node.args[0]) if node.args else None
-    opens = script.dotted(node.func) in ("ctypes.CDLL", "ctypes.cdll.LoadLibrary")
-    if opens:
+    if script.dotted(node.func) in ("ctypes.CDLL", "ctypes.cdll.LoadLibrary"):
         return isinstance(library, str) and library.startswith(CUDA_LIBRARIES)
     return "find_library" not in ast.unparse(node.func) and "LoadLibrary" not in shown(node.func)
 
@@ -168,19 +177,96 @@ def _honest_process(script: Script, node: ast.Call) -> bool:
 
 
 def _honest_command(script: Script, parts: list[ast.expr]) -> bool:
+    """A known program, or the script itself by its own path: no ``-c``, ``-m`` or other file."""
     program = script.text(parts[0])
     if isinstance(program, str):
         return program.rsplit("/", 1)[-1] in HONEST_PROGRAMS
-    return script.dotted(parts[0]) == "sys.executable" and _is_this_script(script, parts[1:])
-
-
-def _is_this_script(script: Script, parts: list[ast.expr]) -> bool:
-    """Only the script itself, by its own path: no ``-c``, no ``-m``, no other file."""
-    if not parts:
+    if script.dotted(parts[0]) != "sys.executable" or len(parts) < 2:
         return False
-    code = ast.unparse(script.resolve(parts[0]))
+    code = ast.unparse(script.resolve(parts[1]))
     return "__file__" in code or "sys.argv[0]" in code
 
 
 def _is_false(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is False
+
+
+def audit_literals(script: Script) -> Iterator[Violation]:
+    """Yield literals that could hold a piece of the validation text or of somebody's model."""
+    parts = _inner_parts(script)
+    blobs = numbers = 0
+    last = 1
+    for node in (n for n in script.walk() if n not in parts):
+        size, count = _text_size(script, node), _numbers(node)
+        if size > MAX_LITERAL_BYTES:
+            yield _s6(node, f"a literal of {size} bytes, more than {MAX_LITERAL_BYTES}")
+        if count > MAX_NUMBERS:
+            yield _s6(node, f"a literal with {count} numbers, more than {MAX_NUMBERS}")
+        elif count > 16:
+            numbers, last = numbers + count, line_of(node)
+        if isinstance(node, ast.Constant):
+            blobs += _blob_size(node.value)
+            if isinstance(node.value, int) and node.value.bit_length() // 8 > 256:
+                yield _s6(node, f"a number of {node.value.bit_length() // 8} bytes")
+    if numbers > MAX_NUMBERS_TOGETHER:
+        yield _s6(last, f"lists with {numbers} numbers together, more than {MAX_NUMBERS_TOGETHER}")
+    if blobs > MAX_LITERAL_BYTES:
+        yield _s6(1, f"strings that are no words: {blobs} bytes together")
+    yield from _comments(script.source)
+
+
+def _s6(at: ast.AST | int, what: str) -> Violation:
+    return finding("S6", at, f"{what}: code must not carry data")
+
+
+def _inner_parts(script: Script) -> set[ast.AST]:
+    """Parts of a larger literal, which is counted as a whole."""
+    parts: set[ast.AST] = set()
+    for node in script.walk():
+        if node not in parts and isinstance(node, (ast.BinOp, ast.JoinedStr, *_DISPLAYS)):
+            parts.update(child for child in ast.walk(node) if child is not node)
+    return {p for p in parts if not isinstance(p, ast.Call | ast.Lambda)}
+
+
+def _text_size(script: Script, node: ast.AST) -> int:
+    if node in script.prose:
+        return 0  # its blobs are counted by _blob_size
+    if isinstance(node, (ast.BinOp, *_DISPLAYS)):
+        return sum(_size(child.value) for child in inside(node, ast.Constant))
+    text = node.value if isinstance(node, ast.Constant) else None
+    if text is None and isinstance(node, ast.Call | ast.JoinedStr | ast.Subscript):
+        text = script.text(node)
+    return _size(text)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "replace"))
+    return len(value) if isinstance(value, bytes) else 0
+
+
+def _numbers(node: ast.AST) -> int:
+    if not isinstance(node, _DISPLAYS):
+        return 0
+    constants = inside(node, ast.Constant)
+    return sum(isinstance(child.value, int | float | complex) for child in constants)
+
+
+def _blob_size(value: object) -> int:
+    if isinstance(value, bytes):
+        return len(value) if len(value) >= 120 else 0
+    return _blobs(value) if isinstance(value, str) else 0
+
+
+def _blobs(text: str) -> int:
+    return sum(_size(match.group()) for match in _BLOB.finditer(text))
+
+
+def _comments(source: str) -> Iterator[Violation]:
+    """A script can read its own comments, so they can carry data as well."""
+    size, last = 0, 1
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT and (blob := _blobs(token.string.strip("#=-~* "))):
+            size, last = size + blob, token.start[0]
+    if size > MAX_LITERAL_BYTES:
+        yield _s6(last, f"comments that are no words: {size} bytes together")

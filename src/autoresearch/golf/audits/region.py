@@ -1,8 +1,12 @@
-"""S5: the code that measures is the code that measured before, unless the idea says otherwise."""
+"""S5: the code that measures is the code that measured before, unless the idea says otherwise.
+
+Nor is anything that it uses put in place of what it was written against.
+"""
 
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -10,8 +14,16 @@ from functools import lru_cache
 from attrs import frozen
 
 from autoresearch.durable import digest
-from autoresearch.golf.audits.digest import code_digest
-from autoresearch.golf.audits.tree import Script, line_of, shown
+from autoresearch.golf.audits.script import (
+    Script,
+    code_digest,
+    finding,
+    inside,
+    line_of,
+    shown,
+    stores,
+    words,
+)
 from autoresearch.model import Violation
 
 BEGIN = re.compile(r"^\s*#\s*-+\s*evaluation:\s*begin\s*-+\s*$")
@@ -25,6 +37,19 @@ _MEASURING = re.compile(
 _HELPING = re.compile(
     r"shard|token|(^|_)val(_|$)|digest|sha256|artifact_file|tolerance", re.IGNORECASE
 )
+# The score goes through these; replacing one changes the score and leaves the region alone.
+_TRUSTED = (
+    "math.", "builtins.", "json.", "time.", "numpy.", "sentencepiece.", "hashlib.", "struct.",
+    "torch.Tensor.", "torch.distributed.",
+)  # fmt: skip
+_TRUSTED_NAMES = words(
+    "sys.stdout sys.stderr os.path.getsize os.stat torch.nn.functional.cross_entropy "
+    "torch.nn.functional.log_softmax torch.nn.functional.nll_loss torch.log_softmax "
+    "torch.logsumexp torch.softmax torch.nn.functional.softmax torch.zeros torch.stack "
+    "torch.tensor torch.from_numpy torch.inference_mode torch.load torch.save"
+)
+_BUILTINS = frozenset(dir(builtins))
+Place = tuple[int, str]  # a line, and what is wrong there
 
 
 @frozen(kw_only=True)
@@ -45,7 +70,7 @@ class Region:
         """One sha256 over all pieces, in the order of their names; empty where there are none."""
         if not self.pieces:
             return ""
-        text = "\n".join(f"{name} {digest}" for name, digest in sorted(self.pieces.items()))
+        text = "\n".join(f"{name} {piece}" for name, piece in sorted(self.pieces.items()))
         return digest(text)
 
 
@@ -58,13 +83,14 @@ def evaluation_region(script: Script) -> Region:
     """
     span = _marked_lines(script.source)
     members = [node for node in script.tree.body if _is_member(node, span)]
-    helpers = _helpers(script.tree, members)
-    pieces = {_name(node): code_digest(script, node) for node in [*members, *helpers]}
-    lines = {_name(node): line_of(node) for node in [*members, *helpers]}
+    code = [*members, *_helpers(script.tree, members)]
     names = frozenset(n.name for n in members if isinstance(n, ast.FunctionDef | ast.ClassDef))
-    used = frozenset(name for node in [*members, *helpers] for name in _used(node))
     return Region(
-        pieces=pieces, lines=lines, marked=span is not None, names=names, calls=used - names
+        pieces={_name(node): code_digest(script, node) for node in code},
+        lines={_name(node): line_of(node) for node in code},
+        marked=span is not None,
+        names=names,
+        calls=frozenset(name for node in code for name in _used(node)) - names,
     )
 
 
@@ -74,11 +100,13 @@ def audit_region(script: Script, pristine: Script | None, *, typed: bool) -> Ite
     ``typed`` says that the idea is an evaluation change: differences are then only warnings, which
     say that the model tests have to judge it.
     """
-    if pristine is not None:
-        region = evaluation_region(script)
-        severity = "warning" if typed else "violation"
-        for line, detail in _differences(region, evaluation_region(pristine)):
-            yield Violation(rule="S5", detail=_advice(detail, typed), line=line, severity=severity)
+    if pristine is None:
+        return
+    advice = 'give the idea the kind "evaluation" if that is meant, and run the model tests'
+    if typed:
+        advice = "the model tests have to judge it before its score is believed"
+    for line, detail in _differences(evaluation_region(script), evaluation_region(pristine)):
+        yield finding("S5", line, f"{detail}: {advice}", warn=typed)
 
 
 def region_nodes(script: Script, region: Region) -> set[int]:
@@ -87,24 +115,16 @@ def region_nodes(script: Script, region: Region) -> set[int]:
     return {id(n) for member in members for n in ast.walk(member)}
 
 
-def _advice(detail: str, typed: bool) -> str:
-    if typed:
-        return f"{detail}: the model tests have to judge it before its score is believed"
-    return (
-        f'{detail}: give the idea the kind "evaluation" if that is meant, and run the model tests'
-    )
-
-
-def _differences(region: Region, before: Region) -> Iterator[tuple[int, str]]:
+def _differences(region: Region, before: Region) -> Iterator[Place]:
     if before.marked and not region.marked:
         yield 1, "the marks around the evaluation code are gone"
         return
     for name in sorted(before.pieces.keys() - region.pieces.keys()):
         yield 1, f"evaluation code removed: {name}"
-    for name in sorted(region.pieces.keys() - before.pieces.keys()):
-        yield region.lines[name], f"evaluation code added: {name}"
-    for name in sorted(region.pieces.keys() & before.pieces.keys()):
-        if region.pieces[name] != before.pieces[name]:
+    for name in sorted(region.pieces.keys()):
+        if name not in before.pieces:
+            yield region.lines[name], f"evaluation code added: {name}"
+        elif region.pieces[name] != before.pieces[name]:
             yield region.lines[name], f"evaluation code changed: {name}"
 
 
@@ -145,8 +165,7 @@ def _used(node: ast.AST) -> set[str]:
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns"):
             continue
-        children = value if isinstance(value, list) else [value]
-        for child in children:
+        for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.Name):
                 names.add(child.id)
             elif isinstance(child, ast.AST):
@@ -160,3 +179,90 @@ def _name(node: ast.stmt) -> str:
     if isinstance(node, ast.Assign):
         return ast.unparse(node.targets[0])
     return ast.unparse(node.target) if isinstance(node, ast.AnnAssign) else shown(node)
+
+
+def audit_replaced(script: Script, pristine: Script | None, *, typed: bool) -> Iterator[Violation]:
+    """Yield each name or library function that the evaluation would find changed.
+
+    ``typed`` says that the idea is an evaluation change, which makes them warnings.
+    """
+    region = evaluation_region(script)
+    found = [*_replacements(script, region), *_shadowed(script, region)]
+    if pristine is not None:
+        found += _other_origins(script, pristine, region)
+    for line, detail in found:
+        yield finding("S5", line, detail, warn=typed)
+
+
+def _replacements(script: Script, region: Region) -> Iterator[Place]:
+    measuring = region_nodes(script, region)
+    protected = region.names | region.pieces.keys()
+    defined: set[str] = set()
+    for node in script.walk():
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if node.name in defined and node.name in region.names:
+                yield line_of(node), f"evaluation code replaced: {node.name} is defined again"
+            defined.add(node.name)
+        elif id(node) not in measuring:
+            what = _replaced(script, node, protected)
+            if what is not None:
+                yield line_of(node), what
+
+
+def _replaced(script: Script, node: ast.AST, protected: frozenset[str]) -> str | None:
+    if isinstance(node, ast.Call):
+        return _set(script, node, protected)
+    if not stores(node):
+        return None
+    if isinstance(node, ast.Name) and node.id in protected:
+        return f"evaluation code replaced: {node.id} is assigned"
+    if isinstance(node, ast.Attribute):
+        if isinstance(node.value, ast.Name) and node.value.id in protected:
+            return f"evaluation code replaced: {shown(node)} is assigned"
+        if _is_trusted(script.dotted(node) or ""):
+            return f"library function replaced: {shown(node)}"
+    held = node.value if isinstance(node, ast.Subscript) else None
+    origin = script.dotted(held.func) if isinstance(held, ast.Call) else None
+    if origin in ("globals", "builtins.globals"):
+        return f"a global name is replaced: {shown(node)}"
+    return None
+
+
+def _set(script: Script, node: ast.Call, protected: frozenset[str]) -> str | None:
+    if script.dotted(node.func) not in ("setattr", "builtins.setattr") or not node.args:
+        return None
+    if ast.unparse(node.args[0]) in protected:
+        return f"evaluation code replaced: {shown(node)}"
+    target = script.dotted(node.args[0])
+    if target and (_is_trusted(f"{target}.x") or target == "torch.nn.functional"):
+        return f"library function replaced: {shown(node)}"
+    return None
+
+
+def _is_trusted(name: str) -> bool:
+    return name in _TRUSTED_NAMES or name.startswith(_TRUSTED)
+
+
+def _shadowed(script: Script, region: Region) -> Iterator[Place]:
+    """Built-in functions that the evaluation uses, bound again where it would see them."""
+    used = region.calls & _BUILTINS
+    bound: list[tuple[ast.AST, set[str]]] = []
+    for node in script.tree.body:
+        names = {n.id for n in inside(node, ast.Name) if stores(n)}
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names = {node.name}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.asname or alias.name for alias in node.names}
+        bound.append((node, names))
+    bound += [(part, set(part.names)) for part in script.every(ast.Global)]
+    for place, names in bound:
+        for name in sorted(used & names):
+            yield line_of(place), f"the evaluation would use another {name}"
+
+
+def _other_origins(script: Script, pristine: Script, region: Region) -> Iterator[Place]:
+    """Imported names that stand for something else than before: ``import fake as math``."""
+    for name in sorted(region.calls & script.names.keys() & pristine.names.keys()):
+        now, then = script.names[name], pristine.names[name]
+        if now != then:
+            yield 1, f"in the evaluation {name} stood for {then} and would stand for {now}"

@@ -1,4 +1,8 @@
-"""S7 and S8: the seed comes from the runner, and no default buys time or spares validation."""
+"""S2, S7 and S8: what follows from a script's defaults.
+
+The seed comes from the runner, no default buys time or spares validation, and the artifact of a
+network of that shape can stay under the limit of the challenge.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,19 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from attrs import frozen
 
-from autoresearch.golf.audits.tree import Script, line_of, shown
+from autoresearch.golf.audits.script import (
+    Script,
+    finding,
+    inside,
+    line_of,
+    names_in,
+    shown,
+    stores,
+)
 from autoresearch.model import Violation
 
 MAX_WALLCLOCK_SECONDS = 600.0  # rule 2 of the challenge
@@ -20,11 +33,22 @@ _SPARING = re.compile(
     r"NUM_TOKENS|NUM_DOCS|NUM_BATCHES|ITERS|ONLY_FIRST))$"
 )
 _OFF = {"", "0", "0.0", "false", "none", "no", "-1", "1.0"}  # a fraction of 1.0 spares nothing
+_GOVERNED = ("MAX_WALLCLOCK_SECONDS", "SEED", "DATA_PATH", "TOKENIZER_PATH", "MODEL_TEST")
+_ENVIRONMENT_CALLS = ("os.putenv", "os.environ.update", "os.environ.setdefault")
+_SHARDS = ("fineweb_val_000000.bin", "fineweb_val_000001.bin", "fineweb_val_000137.bin")
 _SEEDING = re.compile(
     r"^(torch\.(cuda\.|random\.)?(manual_seed(_all)?|seed)|random\.seed|(np|numpy)\.random\.seed|"
     r"(set_seed|seed_everything|seed_all)\w*)$"
 )
 _STARTING = re.compile(r"^(main|run|train|build|make|init)(_|$)")
+_LOOPS = (ast.For, ast.While, ast.ListComp, ast.GeneratorExp, ast.DictComp)
+
+RESERVE = 20_000  # what two seeds of one script differ by, with room
+MAX_SOURCE_BYTES = 1_000_000  # source is counted as it is; a sixteenth of the limit is no script
+# Compressed over stored bytes of int8 artifacts: 0.92 after a full run on 8xH100 (15,815,847 of
+# 17,178,912), 0.74 to 0.86 after ten minutes on one GPU. Less training compresses better.
+FULL_RATIO, SHORT_RATIO = 0.92, 0.74
+_SHAPE = ("VOCAB_SIZE", "NUM_LAYERS", "MODEL_DIM", "NUM_HEADS", "NUM_KV_HEADS", "MLP_MULT")
 
 
 @frozen(kw_only=True)
@@ -40,13 +64,12 @@ class Setting:
 def read_settings(script: Script) -> dict[str, Setting]:
     """Read every default of the script; the first one of a name counts."""
     found: dict[str, Setting] = {}
-    for node in script.walk():
-        if isinstance(node, ast.Call) and (setting := _from_call(script, node)):
+    for node in script.every(ast.Call):
+        if setting := _from_call(script, node):
             found.setdefault(setting.name, setting)
-    for node in script.tree.body:
-        if isinstance(node, ast.ClassDef) and "hyperparam" in node.name.lower():
-            for name, value in _class_values(node):
-                found.setdefault(name.upper(), _setting(script, name.upper(), value))
+    for group in script.classes:
+        for name, value in _class_values(group) if "hyperparam" in group.name.lower() else ():
+            found.setdefault(name.upper(), _setting(script, name.upper(), value))
     return found
 
 
@@ -57,19 +80,15 @@ def audit_settings(script: Script, pristine: Script | None) -> Iterator[Violatio
     yield from _wallclock(settings)
     for name, setting in settings.items():
         if _SPARING.match(name) and (setting.value or "").lower() not in _OFF:
-            yield _s8(setting.line, f"{name} is {setting.value} by default: validation is whole")
+            detail = f"{name} is {setting.value} by default: validation is whole"
+            yield finding("S8", setting.line, detail)
     yield from _validation_files(script)
     yield from _written_environment(script)
-    yield from _seed_default(settings, before)
+    now, then = settings.get("SEED"), before.get("SEED")
+    if now and then and now.value != then.value:
+        detail = f"the default seed went from {then.value} to {now.value}: the runner sets SEED"
+        yield finding("S7", now.line, detail)
     yield from _seed_search(script)
-
-
-def _s8(line: int, detail: str) -> Violation:
-    return Violation(rule="S8", detail=detail, line=line)
-
-
-def _s7(node: ast.AST, detail: str, severity: str = "violation") -> Violation:
-    return Violation(rule="S7", detail=detail, line=line_of(node), severity=severity)
 
 
 def _from_call(script: Script, node: ast.Call) -> Setting | None:
@@ -118,57 +137,40 @@ def _wallclock(settings: Mapping[str, Setting]) -> Iterator[Violation]:
     if setting is None or setting.number is None:
         return
     if setting.number > MAX_WALLCLOCK_SECONDS:
-        yield _s8(setting.line, f"MAX_WALLCLOCK_SECONDS is {setting.value} by default, over 600")
+        detail = f"MAX_WALLCLOCK_SECONDS is {setting.value} by default, over 600"
+        yield finding("S8", setting.line, detail)
     elif setting.number <= 0:
-        yield _s8(setting.line, "MAX_WALLCLOCK_SECONDS is off by default: training is 600 s")
+        detail = "MAX_WALLCLOCK_SECONDS is off by default: training is 600 s"
+        yield finding("S8", setting.line, detail)
 
 
 def _validation_files(script: Script) -> Iterator[Violation]:
     """The glob of the validation shards must match all of them and nothing else."""
-    for node in script.walk():
-        if not isinstance(node, ast.Constant | ast.BinOp | ast.JoinedStr):
-            continue
+    for node in script.every((ast.Constant, ast.BinOp, ast.JoinedStr)):
         text = script.text(node)
         if not isinstance(text, str) or len(text) > 200 or "fineweb_val" not in text:
             continue
         name = text.rsplit("/", 1)[-1]
-        if name.endswith(".bin") and not _reads_all(name) and "_bytes_" not in name:
-            yield _s8(line_of(node), f"reads validation shards by {name}, not fineweb_val_*.bin")
-
-
-def _reads_all(name: str) -> bool:
-    shards = ("fineweb_val_000000.bin", "fineweb_val_000001.bin", "fineweb_val_000137.bin")
-    return all(fnmatchcase(shard, name) for shard in shards)
+        reads_all = all(fnmatchcase(shard, name) for shard in _SHARDS)
+        if name.endswith(".bin") and not reads_all and "_bytes_" not in name:
+            detail = f"reads validation shards by {name}, not fineweb_val_*.bin"
+            yield finding("S8", node, detail)
 
 
 def _written_environment(script: Script) -> Iterator[Violation]:
     for node in script.walk():
-        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+        if isinstance(node, ast.Subscript) and stores(node):
             name = script.text(node.slice)
             if script.dotted(node.value) == "os.environ" and _governs(name):
-                yield _s8(line_of(node), f"sets {name!r} itself: it belongs to the runner")
+                yield finding("S8", node, f"sets {name!r} itself: it belongs to the runner")
         elif isinstance(node, ast.Call) and script.dotted(node.func) in _ENVIRONMENT_CALLS:
-            texts = [script.text(n) for n in ast.walk(node) if isinstance(n, ast.Constant)]
-            names = [*texts, *(k.arg for k in node.keywords)]
-            if any(_governs(name) for name in names):
-                yield _s8(line_of(node), f"sets what belongs to the runner: {shown(node)}")
-
-
-_ENVIRONMENT_CALLS = ("os.putenv", "os.environ.update", "os.environ.setdefault")
+            texts = [script.text(n) for n in inside(node, ast.Constant)]
+            if any(map(_governs, [*texts, *(k.arg for k in node.keywords)])):
+                yield finding("S8", node, f"sets what belongs to the runner: {shown(node)}")
 
 
 def _governs(name: object) -> bool:
-    governed = ("MAX_WALLCLOCK_SECONDS", "SEED", "DATA_PATH", "TOKENIZER_PATH", "MODEL_TEST")
-    return isinstance(name, str) and (name in governed or bool(_SPARING.match(name)))
-
-
-def _seed_default(
-    settings: Mapping[str, Setting], before: Mapping[str, Setting]
-) -> Iterator[Violation]:
-    now, then = settings.get("SEED"), before.get("SEED")
-    if now and then and now.value != then.value:
-        detail = f"the default seed went from {then.value} to {now.value}: the runner sets SEED"
-        yield Violation(rule="S7", detail=detail, line=now.line)
+    return isinstance(name, str) and (name in _GOVERNED or bool(_SPARING.match(name)))
 
 
 def _seed_search(script: Script) -> Iterator[Violation]:
@@ -176,18 +178,16 @@ def _seed_search(script: Script) -> Iterator[Violation]:
 
     Seeding inside a loop alone is honest: one generator for each layer, or a new stream each step.
     """
-    functions = {n.name: n for n in script.walk() if isinstance(n, ast.FunctionDef)}
-    builders = {n.name for n in script.walk() if isinstance(n, ast.ClassDef) and _is_model(n)} | {
-        name for name in functions if _STARTING.match(name)
-    }
-    if not any(isinstance(n, ast.Call) and _is_seeding(n) for n in script.walk()):
+    if not any(map(_is_seeding, script.every(ast.Call))):
         return
-    for loop in script.walk():
-        if isinstance(loop, ast.For | ast.While | ast.ListComp | ast.GeneratorExp | ast.DictComp):
-            called = _reached(loop, functions)
-            seeds = [c for c in called if _is_seeding(c)]
-            if _varies(loop, seeds) and any(ast.unparse(c.func) in builders for c in called):
-                yield _s7(loop, f"tries seeds in a loop: {shown(seeds[0])}")
+    functions = {n.name: n for n in script.every(ast.FunctionDef)}
+    builders = {n.name for n in script.every(ast.ClassDef) if _is_model(n)}
+    builders |= {name for name in functions if _STARTING.match(name)}
+    for loop in script.every(_LOOPS):
+        reached = _reached(loop, functions)
+        seeds = [call for call in reached if _is_seeding(call)]
+        if _varies(loop, seeds) and any(ast.unparse(c.func) in builders for c in reached):
+            yield finding("S7", loop, f"tries seeds in a loop: {shown(seeds[0])}")
 
 
 def _is_model(node: ast.ClassDef) -> bool:
@@ -203,30 +203,89 @@ def _reached(loop: ast.AST, functions: Mapping[str, ast.FunctionDef]) -> list[as
     calls: list[ast.Call] = []
     queue, seen = [loop], set[str]()
     while queue:
-        for call in ast.walk(queue.pop()):
-            if isinstance(call, ast.Call):
-                calls.append(call)
-                name = ast.unparse(call.func)
-                if name in functions and name not in seen:
-                    seen.add(name)
-                    queue.append(functions[name])
+        for call in inside(queue.pop(), ast.Call):
+            calls.append(call)
+            name = ast.unparse(call.func)
+            if name in functions and name not in seen:
+                seen.add(name)
+                queue.append(functions[name])
     return calls
 
 
 def _varies(loop: ast.AST, seeds: list[ast.Call]) -> bool:
     """Whether a seeding, or a call in the loop with a seed in it, depends on the loop."""
-    stored = {n.id for n in ast.walk(loop) if isinstance(n, ast.Name) and _is_stored(n)}
-    own = {id(n) for n in ast.walk(loop)}
-    inner = any(id(seeding) not in own for seeding in seeds)
-    calls = [n for n in ast.walk(loop) if isinstance(n, ast.Call)] if inner else []
-    named = [c for c in calls if re.search("seed", ast.unparse(c), re.IGNORECASE)]
-    return any(
-        isinstance(part, ast.Name) and part.id in stored
-        for call in [*(c for c in seeds if id(c) in own), *named]
-        for argument in [*call.args, *(k.value for k in call.keywords)]
-        for part in ast.walk(argument)
-    )
+    stored = {n.id for n in inside(loop, ast.Name) if stores(n)}
+    calls = list(inside(loop, ast.Call))
+    own = {id(call) for call in calls}
+    asked = [seeding for seeding in seeds if id(seeding) in own]
+    if len(asked) < len(seeds):  # a function that the loop calls does the seeding
+        asked += [c for c in calls if re.search("seed", ast.unparse(c), re.IGNORECASE)]
+    arguments = (a for c in asked for a in (*c.args, *(k.value for k in c.keywords)))
+    return any(names_in(argument) & stored for argument in arguments)
 
 
-def _is_stored(node: ast.Name) -> bool:
-    return isinstance(node.ctx, ast.Store)
+def audit_size(
+    script: Script, pristine: Script | None, env: Mapping[str, str], limit: int
+) -> Iterator[Violation]:
+    """Yield a source that is too long, or an artifact that is over the limit beyond doubt.
+
+    The artifact is estimated only where the shape of the network follows from settings that both
+    scripts have and the code that packs and builds it is the pristine one; elsewhere it is unknown
+    before the run, and nothing is said. Between the two ratios it is a warning.
+    """
+    size = len(script.source.encode("utf-8", "replace"))
+    if size > MAX_SOURCE_BYTES:
+        yield Violation(rule="S2", detail=f"the source has {size} bytes, over {MAX_SOURCE_BYTES}")
+    payload = estimated_payload(script, env)
+    if pristine is None or payload is None or _building(script) != _building(pristine):
+        return
+    low, high = (size + round(ratio * payload) for ratio in (SHORT_RATIO, FULL_RATIO))
+    if high > limit - RESERVE:
+        doubtful = low <= limit - RESERVE
+        said = f"{low} to {high}" if doubtful else f"at least {low}"
+        detail = (
+            f"the artifact will have {said} bytes, the limit is {limit} with {RESERVE} to spare"
+        )
+        yield finding("S2", 1, detail, warn=doubtful)
+
+
+def estimated_payload(script: Script, env: Mapping[str, str]) -> int | None:
+    """Bytes of int8 weights and fp16 row scales of the starter's network, before compression.
+
+    ``env`` overrides the defaults of the script. None where a setting of the shape is missing.
+    """
+    settings = read_settings(script)
+    shape = [_integer(name, settings, env) for name in _SHAPE]
+    if any(value is None for value in shape):
+        return None
+    vocab, layers, dim, heads, kv_heads, mult = (value or 0 for value in shape)
+    if 0 in (vocab, dim, heads):
+        return None
+    kv = dim // heads * kv_heads
+    rows = 2 * dim + 2 * kv + (mult + 1) * dim
+    block = dim * (2 * dim + 2 * kv + 2 * mult * dim) + 2 * rows + 4 * (4 * dim + heads)
+    default = settings.get("TIE_EMBEDDINGS")
+    tied = env.get("TIE_EMBEDDINGS") or (default.value if default else "1")
+    tables = 2 if tied in ("0", "False") else 1
+    return layers * block + tables * vocab * (dim + 2)
+
+
+def _integer(name: str, settings: Mapping[str, Setting], env: Mapping[str, str]) -> int | None:
+    try:
+        if name in env:
+            return int(env[name])
+        number = settings[name].number if name in settings else None
+        return None if number is None else int(number)
+    except (ValueError, OverflowError):
+        return None
+
+
+@lru_cache(maxsize=8)
+def _building(script: Script) -> dict[str, str]:
+    """The code of network and quantiser: where that is the same, settings alone give the size."""
+    return {
+        node.name: ast.unparse(node)
+        for node in script.tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        and ("nn." in ast.unparse(node) or "quantize" in node.name or "artifact" in node.name)
+    }

@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 
-from autoresearch.golf.audits.clock import RUNNERS, audit_lost
 from autoresearch.golf.audits.region import Region, evaluation_region, region_nodes
-from autoresearch.golf.audits.tree import Script, line_of, shown, words
+from autoresearch.golf.audits.script import (
+    Script,
+    added,
+    called,
+    code_digest,
+    finding,
+    inside,
+    names_in,
+    shown,
+    stores,
+    words,
+)
 from autoresearch.model import Violation
 
+RUNNERS = {
+    "seed": "S7", "data_path": "S8", "tokenizer_path": "S8", "max_wallclock_seconds": "S8",
+}  # fmt: skip
+"""Settings that the runner gives, with the rule that a script breaks which sets them itself."""
+
+FILE_READERS = ("open", "io.open", "torch.load", "numpy.load", "numpy.fromfile", "numpy.memmap")
 _FRAMES = words(
     "sys._getframe sys._current_frames sys.settrace sys.setprofile inspect.currentframe "
     "inspect.stack inspect.trace inspect.getouterframes gc.get_objects gc.get_referrers "
@@ -28,68 +43,54 @@ _MARKS = (b"autoresearch", b"final_int8_zlib")
 _LOOKING = words("startswith endswith encode rstrip")
 _SHOWING = words("print write append put info debug warning len str isinstance")
 _SETTERS = ("setattr", "builtins.setattr", "object.__setattr__")
-Deed = tuple[str, str, ast.AST]
+_SEEDING = re.compile(r"^(torch\.manual_seed|random\.seed|numpy\.random\.seed)$")
+_GIVEN = "sets what belongs to the runner"
+Deed = tuple[str, str, ast.AST]  # rule, what is done, and where
 
 
-def audit_tampering(
-    script: Script, pristine: Script | None, *, typed: bool
-) -> Iterator[Violation]:  # fmt: skip
+def audit_tampering(script: Script, pristine: Script | None, *, typed: bool) -> Iterator[Violation]:
     """Yield each new deed; ``typed`` evaluation changes are only warned about S5."""
-    known = Counter(_known(pristine)) if pristine is not None else Counter()
-    for rule, what, node in _deeds(script):
-        if known[_key((rule, what, node))] > 0:
-            known[_key((rule, what, node))] -= 1
-            continue
-        severity = "warning" if typed and rule == "S5" else "violation"
-        yield Violation(
-            rule=rule, detail=f"{what}: {shown(node)}", line=line_of(node), severity=severity
-        )
+    known = _deeds(pristine) if pristine is not None else ()
+    for rule, what, node in added(_deeds(script), known, _key):
+        yield finding(rule, node, f"{what}: {shown(node)}", warn=typed and rule == "S5")
     if pristine is not None:
-        yield from audit_lost(script, pristine)
-
-
-@lru_cache(maxsize=8)
-def _known(pristine: Script) -> tuple[tuple[str, str, str], ...]:
-    return tuple(map(_key, _deeds(pristine)))
+        yield from _lost(script, pristine)
 
 
 def _key(deed: Deed) -> tuple[str, str, str]:
     return deed[0], deed[1], ast.unparse(deed[2])
 
 
-def _deeds(script: Script) -> Iterator[Deed]:
+@lru_cache(maxsize=8)
+def _deeds(script: Script) -> tuple[Deed, ...]:
     region = evaluation_region(script)
-    inside = region_nodes(script, region)
+    measuring = region_nodes(script, region)
     fields = _fields(script, region)
-    yield from _loaders(script, region)
-    yield from _telling(script)
+    found = [*_loaders(script, region), *_telling(script)]
     for node in script.walk():
-        if id(node) in inside or node in script.prose:
-            continue
-        yield from _insides(script, node)
-        yield from _values(node, fields)
-        yield from _files(node, region)
-        yield from _settings(script, node)
+        if id(node) not in measuring and node not in script.prose:
+            found += _insides(script, node)
+            found += _values(node, fields)
+            found += _files(node, region)
+            found += _settings(script, node)
+    return tuple(found)
 
 
 def _insides(script: Script, node: ast.AST) -> Iterator[Deed]:
-    if isinstance(node, ast.Attribute | ast.Name):
-        if script.dotted(node) in _FRAMES or getattr(node, "attr", "") in _INSIDES:
-            yield "S5", "looks into running code", node
-    elif isinstance(node, ast.Constant) and _is_mark(node.value):
+    dotted = script.dotted(node) if isinstance(node, ast.Attribute | ast.Name) else None
+    if dotted in _FRAMES or getattr(node, "attr", "") in _INSIDES:
+        yield "S5", "looks into running code", node
+    text = node.value if isinstance(node, ast.Constant) else None
+    if isinstance(text, bytes) and any(mark in text for mark in _MARKS):
         yield "S9", "writes a score line of its own", node
-    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+    owner = None
+    if isinstance(node, ast.Subscript) and stores(node):
         owner = _namespace(script, node.value)
-        if owner is not None:
-            yield "S5", f"a name of {owner} is replaced", node
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        owner = _namespace(script, node.func.value)
-        if owner is not None and node.func.attr in ("update", "setdefault"):
-            yield "S5", f"a name of {owner} is replaced", node
-
-
-def _is_mark(value: object) -> bool:
-    return isinstance(value, bytes) and any(mark in value for mark in _MARKS)
+        changes = node.func.attr in ("update", "setdefault")
+        owner = _namespace(script, node.func.value) if changes else None
+    if owner is not None:
+        yield "S5", f"a name of {owner} is replaced", node
 
 
 def _namespace(script: Script, node: ast.expr) -> str | None:
@@ -101,28 +102,21 @@ def _namespace(script: Script, node: ast.expr) -> str | None:
         owner = node.args[0] if node.args else None
     if owner is None:
         return None
-    classes = {n.name for n in script.tree.body if isinstance(n, ast.ClassDef)}
+    classes = {n.name for n in script.classes}
     known = script.dotted(owner) is not None or ast.unparse(owner) in classes
     return ast.unparse(owner) if known else None
 
 
 def _fields(script: Script, region: Region) -> frozenset[str]:
     """The annotated fields of the evaluation's own classes, such as ``Validation.base_bytes``."""
-    classes = [
-        n for n in script.tree.body if isinstance(n, ast.ClassDef) and n.name in region.names
-    ]
-    return frozenset(
-        ast.unparse(part.target)
-        for node in classes
-        for part in node.body
-        if isinstance(part, ast.AnnAssign)
-    )
+    parts = (part for n in script.classes if n.name in region.names for part in n.body)
+    return frozenset(ast.unparse(p.target) for p in parts if isinstance(p, ast.AnnAssign))
 
 
 def _values(node: ast.AST, fields: frozenset[str]) -> Iterator[Deed]:
     """Tables and tokens of the evaluation that are changed where they lie."""
     held: ast.expr | None = None
-    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+    if isinstance(node, ast.Subscript) and stores(node):
         held = node.value
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         changes = re.search(r"[a-z]_$", node.func.attr) or node.func.attr in ("fill", "sort", "put")
@@ -135,25 +129,25 @@ def _values(node: ast.AST, fields: frozenset[str]) -> Iterator[Deed]:
 
 
 def _files(node: ast.AST, region: Region) -> Iterator[Deed]:
-    if isinstance(node, ast.Name) and node.id == "__file__" and isinstance(node.ctx, ast.Store):
+    if isinstance(node, ast.Name) and node.id == "__file__" and stores(node):
         yield "S5", "the script hides where it lies", node
     if not isinstance(node, ast.Call):
         return
-    name = ast.unparse(node.func).rsplit(".", 1)[-1]
-    code = ast.unparse(node)
-    opens = name == "open" and re.search(r"['\"][rwax]?b?[wax+]b?\+?['\"]", code)
+    name, code = called(node), ast.unparse(node)
+    writes = name in _REWRITING
+    writes |= name == "open" and bool(re.search(r"['\"][rwax]?b?[wax+]b?\+?['\"]", code))
     of_text = name == "replace" and len(node.args) == 2 and not code.startswith("os.")
-    if "__file__" in code and not of_text and (name in _REWRITING or opens):
+    if writes and "__file__" in code and not of_text:
         yield "S5", "the script rewrites itself", node
-    elif name in _REWRITING or opens:
-        written = _names(node) & (region.names | region.pieces.keys())
+    elif writes:
+        written = names_in(node) & (region.names | region.pieces.keys())
         if any(n.isupper() for n in written):
             yield "S5", "a file of the evaluation is written", node
 
 
 def _loaders(script: Script, region: Region) -> Iterator[Deed]:
     """What the evaluation calls to load the artifact opens that artifact and no other file."""
-    functions = {n.name: n for n in script.tree.body if isinstance(n, ast.FunctionDef)}
+    functions = script.functions
     queue = [name for name in region.calls if name.startswith("load_") or "quant" in name]
     seen: set[str] = set()
     while queue:
@@ -162,70 +156,106 @@ def _loaders(script: Script, region: Region) -> Iterator[Deed]:
             continue
         seen.add(name)
         own = {a.arg for a in functions[name].args.args}
-        for node in ast.walk(functions[name]):
-            if isinstance(node, ast.Call):
-                queue.append(ast.unparse(node.func))
-                if _opens(script, node) and not _reads_own(node, own):
-                    yield "S3", "what loads the artifact reads another file", node
+        for node in inside(functions[name], ast.Call):
+            queue.append(ast.unparse(node.func))
+            if _opens(script, node) and not _reads_own(node, own):
+                yield "S3", "what loads the artifact reads another file", node
 
 
 def _opens(script: Script, node: ast.Call) -> bool:
     name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-    readers = ("open", "io.open", "torch.load", "numpy.load", "numpy.fromfile", "numpy.memmap")
-    return script.dotted(node.func) in readers or name in ("read_bytes", "read_text")
+    return script.dotted(node.func) in FILE_READERS or name in ("read_bytes", "read_text")
 
 
 def _reads_own(node: ast.Call, own: set[str]) -> bool:
     file = node.args[0] if node.args else node.func
-    parts = [n for n in ast.walk(file) if isinstance(n, ast.Name)]
-    known = any(n.id in own or n.id.islower() for n in parts)
-    texts = [n for n in ast.walk(file) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-    return known and not texts and not any(n.id.isupper() for n in parts)
+    names = names_in(file)
+    known = any(name in own or name.islower() for name in names)
+    texts = any(isinstance(constant.value, str) for constant in inside(file, ast.Constant))
+    return known and not texts and not any(name.isupper() for name in names)
 
 
 def _telling(script: Script) -> Iterator[Deed]:
     """A log may add to a line and must not change what the line says."""
-    classes = [n for n in script.tree.body if isinstance(n, ast.ClassDef) and _is_log(n)]
-    for method in (m for c in classes for m in c.body if isinstance(m, ast.FunctionDef)):
+    logs = (c for c in script.classes if "log" in c.name.lower())
+    methods = (m for c in logs for m in c.body if isinstance(m, ast.FunctionDef))
+    for method in (m for m in methods if m.name == "__call__"):
         lines = {a.arg for a in method.args.args[1:2]}
-        for node in (n for n in ast.walk(method) if isinstance(n, ast.Call)):
+        for node in inside(method, ast.Call):
             held = node.func.value if isinstance(node.func, ast.Attribute) else None
-            name = ast.unparse(node.func).rsplit(".", 1)[-1]
-            changed = held is not None and _names(held) & lines and name not in _LOOKING
-            given = any(_names(argument) & lines for argument in node.args)
-            if method.name == "__call__" and (changed or (given and name not in _SHOWING)):
+            name = called(node)
+            changed = held is not None and names_in(held) & lines and name not in _LOOKING
+            given = any(names_in(argument) & lines for argument in node.args)
+            if changed or (given and name not in _SHOWING):
                 yield "S9", "lines are changed before they are told", node
-
-
-def _is_log(node: ast.ClassDef) -> bool:
-    return "log" in node.name.lower()
-
-
-def _names(node: ast.AST) -> set[str]:
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
 def _settings(script: Script, node: ast.AST) -> Iterator[Deed]:
     """Settings that the runner gives, given by the script."""
+    names: list[object] = []
     if isinstance(node, ast.Call):
         if "hyperparam" in ast.unparse(node.func).lower():
-            for keyword in node.keywords:
-                if keyword.arg in RUNNERS:
-                    yield RUNNERS[keyword.arg], "sets what belongs to the runner", node
+            names = [keyword.arg for keyword in node.keywords]
         elif script.dotted(node.func) in _SETTERS and len(node.args) > 1:
-            name = script.text(node.args[1])
-            if isinstance(name, str) and name in RUNNERS:
-                yield RUNNERS[name], "sets what belongs to the runner", node
-    elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-        if node.attr in RUNNERS and ast.unparse(node.value) != "self":
-            yield RUNNERS[node.attr], "sets what belongs to the runner", node
+            names = [script.text(node.args[1])]
+    elif isinstance(node, ast.Attribute) and stores(node):
+        names = [node.attr] if ast.unparse(node.value) != "self" else []
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         sides = (node.left, node.right)
         factors = [s.value for s in sides if isinstance(s, ast.Constant)]
-        large = [f for f in factors if isinstance(f, int | float) and f > 1 and f != 1000]
-        if large and any(_is_cap(side) for side in sides):
+        large = any(isinstance(f, int | float) and f > 1 and f != 1000 for f in factors)
+        attributes = [s.attr for s in sides if isinstance(s, ast.Attribute)]
+        if large and "max_wallclock_seconds" in attributes:
             yield "S8", "makes the cap longer than the runner says", node
+    for name in names:
+        if isinstance(name, str) and name in RUNNERS:
+            yield RUNNERS[name], _GIVEN, node
 
 
-def _is_cap(node: ast.expr) -> bool:
-    return isinstance(node, ast.Attribute) and node.attr == "max_wallclock_seconds"
+def _lost(script: Script, pristine: Script) -> Iterator[Violation]:
+    """What the pristine script did to be measured, and the changed one does no more."""
+    now, before = _texts(script), _texts(pristine)
+    for name, rule in RUNNERS.items():
+        if name.upper() in before and name.upper() not in now:
+            yield finding(rule, 1, f"{name.upper()} is not read any more")
+    if _seeded(script) < _seeded(pristine):
+        yield finding("S7", 1, "a generator does not get the runner's seed")
+    known = _clocks(pristine)
+    for name, node in _clocks(script).items():
+        if name in known and code_digest(script, node) != code_digest(pristine, known[name]):
+            yield finding("S8", node, f"the training clock is changed: {name}")
+    yield from _unclocked(script, pristine)
+
+
+def _texts(script: Script) -> set[object]:
+    return {n.value for n in script.every(ast.Constant) if n not in script.prose}
+
+
+def _clocks(script: Script) -> dict[str, ast.ClassDef]:
+    return {n.name: n for n in script.classes if "clock" in n.name.lower()}
+
+
+def _seeded(script: Script) -> int:
+    seeding = (n for n in script.every(ast.Call) if _SEEDING.search(script.dotted(n.func) or ""))
+    return sum("seed" in ast.unparse(ast.Tuple(elts=node.args)) for node in seeding)
+
+
+def _unclocked(script: Script, pristine: Script) -> Iterator[Violation]:
+    """Training that no clock sees: outside of the loop, kept from the warm-up, set back."""
+    before = {n.name: n for n in pristine.every(ast.FunctionDef)}
+    for node in script.every(ast.FunctionDef):
+        old = before.get(node.name)
+        if old is None:
+            continue
+        if "warm" in node.name and _count(node, "load_state_dict") < _count(old, "load_state_dict"):
+            yield finding("S8", node, f"what {node.name} trained is not taken back")
+        ends = _count(old, "save_and_score") and not _count(old, "step", "backward")
+        if ends and _count(node, "step", "backward"):
+            yield finding("S8", node, f"{node.name} trains outside of the clock")
+    for target in script.every(ast.Attribute):
+        if stores(target) and re.search(r"(^|[._])clock\.\w+$", ast.unparse(target)):
+            yield finding("S8", target, f"the training clock is set: {shown(target)}")
+
+
+def _count(node: ast.AST, *names: str) -> int:
+    return sum(called(call) in names for call in inside(node, ast.Call))

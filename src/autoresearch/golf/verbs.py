@@ -14,9 +14,6 @@ from autoresearch.cli.project import json_option, project_option, root_of, setti
 from autoresearch.config import Config
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
-from autoresearch.golf.audit import audit_source, format_findings
-from autoresearch.golf.log_formats import read_log
-from autoresearch.golf.reading.table import format_reading
 
 
 @click.command()
@@ -24,6 +21,8 @@ from autoresearch.golf.reading.table import format_reading
 @json_option
 def metrics(log: Path, as_json: bool) -> None:
     """Read the score of a training LOG by the declared rule; never a guess, never the minimum."""
+    from autoresearch.golf.reading import format_reading, read_log
+
     reading = read_log(log)
     if as_json:
         print_json(reading.to_json())
@@ -42,6 +41,8 @@ def audit(file: Path | None, project: Path, against: Path | None, as_json: bool)
     Without FILE, the project's script is checked against its last commit. Exits with 1 when a
     finding blocks.
     """
+    from autoresearch.golf.audits import audit_source, format_findings
+
     path, pristine = _what(file, project, against)
     findings = audit_source(_text(path), pristine=pristine)
     if as_json:
@@ -123,6 +124,3 @@ def _text(path: Path) -> str:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise WorkspaceError(f"cannot read {path}: {error}; name a Python script") from None
-
-
-COMMANDS = (metrics, audit, canary)

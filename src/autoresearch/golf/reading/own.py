@@ -1,4 +1,4 @@
-"""The score of a run of ours: one machine-readable last line, and nothing else in the log.
+"""The score of the project's own script: one machine-readable last line, and nothing else.
 
 The line is `autoresearch_result {json}`. It counts only when it is there exactly once, as the
 last line that the run printed, and the run ended with exit status 0; everything else in the log
@@ -7,21 +7,24 @@ is evidence that the line is compared with.
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import Any
 
+import attrs
 from attrs import define, field, frozen
 
 from autoresearch.errors import AutoresearchError
 from autoresearch.golf.plausibility import Findings, broken, conservation, reload
-from autoresearch.golf.reading.candidates import Candidate
-from autoresearch.golf.reading.lines import Line, Source, bare, open_source, read_lines
-from autoresearch.golf.reading.own_result import MARK, OwnResult, parse_result
-from autoresearch.golf.reading.scan import Run, Scan, scan
-from autoresearch.golf.reading.stages import CANONICAL
-from autoresearch.model import Violation
+from autoresearch.golf.reading.grammar import CANONICAL, Candidate
+from autoresearch.golf.reading.scan import Line, Run, Scan, bare
 from autoresearch.text import one_line
+
+MARK = "autoresearch_result"
+SCHEMA = 1
 
 # Said by the launcher's client after the run's own output has ended.
 _CLIENT = re.compile(
@@ -31,12 +34,114 @@ _SAME = 1e-8  # half a unit of the eighth decimal, twice: both sides were rounde
 
 
 @frozen(kw_only=True)
-class OwnReading:
-    """A result or the reason why there is none; `violations` are disagreements inside the log."""
+class OwnResult:
+    """What the script measured: losses in nats per token, scores in bits per byte, times in ms.
 
-    result: OwnResult | None
-    reason: str
-    violations: tuple[Violation, ...] = ()
+    `reload_val_bpb` is None where the script was told not to score its artifact again.
+    """
+
+    val_bpb: float
+    val_loss: float
+    val_tokens: int
+    val_bytes: int
+    artifact_bytes: int
+    code_bytes: int
+    model_bytes: int
+    model_params: int
+    steps: int
+    train_time_ms: float
+    eval_time_ms: float
+    seed: int
+    world_size: int
+    val_digest: str
+    tokenizer_digest: str
+    code_digest: str
+    artifact_digest: str
+    script_stage: str
+    hardware: str
+    dtype: str
+    versions: Mapping[str, str]
+    reload_val_bpb: float | None
+    data_dir: str
+    train_shards: int
+    schema: int = SCHEMA
+
+    def metrics(self) -> dict[str, float]:
+        """Return the measured numbers by name; a number that was not measured is left out."""
+        return {
+            name: value
+            for name, value in attrs.asdict(self, recurse=False).items()
+            if type(value) in (int, float) and name not in ("schema", "seed", "world_size")
+        }
+
+
+def parse_result(text: str) -> OwnResult:
+    """Return the result that the JSON after the mark states.
+
+    Raises AutoresearchError for broken JSON, another schema, a missing or mistyped value, a
+    number that is not finite, or a key that is there twice.
+    """
+    try:
+        values = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise AutoresearchError(f"the result line is not valid JSON: {error}") from error
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise AutoresearchError(f"the result line has another schema than {SCHEMA}")
+    return OwnResult(**{item.name: _typed(item, values) for item in attrs.fields(OwnResult)})
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return values
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
+
+
+def _typed(item: attrs.Attribute[Any], values: Mapping[str, Any]) -> Any:
+    name, kind = item.name, str(item.type)
+    if name not in values:
+        raise AutoresearchError(f"the result line has no {name}")
+    value = values[name]
+    good = {
+        "int": type(value) is int and 0 <= value < 2**63,
+        # A loss or a score of zero is none; a time may be.
+        "float": _finite(value) and value >= 0 and not (name.startswith("val_") and value == 0),
+        "float | None": value is None or (_finite(value) and value > 0),
+        "str": isinstance(value, str),
+    }
+    texts = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    if not good.get(kind, texts):
+        raise AutoresearchError(
+            f"the result line has {name} {str(value)[:60]!r}, not a valid value"
+        )
+    return one_line(value, 200) if kind == "str" else value
+
+
+def _finite(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(float(value))  # type: ignore[arg-type]
+
+
+class Outcome(StrEnum):
+    """What a log says of the result line: it counts, there is none, or why it does not count."""
+
+    RESULT = "result"
+    ABSENT = "absent"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@frozen(kw_only=True)
+class OwnReading:
+    """A result, or why there is none; `violations` are disagreements inside the log."""
+
+    outcome: Outcome
+    result: OwnResult | None = None
+    reason: str = ""
+    violations: Findings = ()
 
 
 @define
@@ -58,11 +163,9 @@ class ResultWatch:
     def result(self) -> OwnResult:
         """Return the one result of the output that was watched.
 
-        Raises AutoresearchError, with the reason, where there is no such line, more than one, one
+        Raises AutoresearchError, with the reason, where there is more than one result line, one
         that is not the last line, or one that is not a valid result.
         """
-        if not self.results:
-            raise AutoresearchError(f"the output has no line `{MARK} {{json}}`")
         if len(self.results) > 1:
             lines = ", ".join(str(number) for number, _ in self.results[:5])
             count = len(self.results)
@@ -81,29 +184,29 @@ class ResultWatch:
             del self.results[1000:]
 
 
-def read_result(source: Source, exit_code: int | None) -> OwnReading:
-    """Read the result of a run of ours from its output: a path, or the text itself.
+def own_reading(watch: ResultWatch, scanned: Scan, exit_code: int | None) -> OwnReading:
+    """Read the result of the watched output.
 
-    `exit_code` is the launcher's word; None means that nobody knows it, and then nothing counts.
-    Raises AutoresearchError where there is no such file.
+    `exit_code` is the launcher's word; None means that it is unknown, and then nothing counts.
     """
-    watch = ResultWatch()
-    with open_source(source) as stream:
-        scanned = scan(watch.over(read_lines(stream)))
     if exit_code != 0:
         said = "unknown" if exit_code is None else str(exit_code)
-        return OwnReading(result=None, reason=f"exit status {said}, expected 0")
+        return OwnReading(outcome=Outcome.FAILED, reason=f"exit status {said}, expected 0")
+    if not watch.results:
+        reason = f"the output has no line `{MARK} {{json}}`"
+        return OwnReading(outcome=Outcome.ABSENT, reason=reason)
     try:
         result = watch.result()
     except AutoresearchError as error:
-        return OwnReading(result=None, reason=one_line(str(error), 300))
-    return OwnReading(result=result, reason="", violations=cross_check(result, scanned))
+        return OwnReading(outcome=Outcome.REFUSED, reason=one_line(str(error), 300))
+    found = cross_check(result, scanned)
+    return OwnReading(outcome=Outcome.RESULT, result=result, violations=found)
 
 
 def cross_check(result: OwnResult, scanned: Scan) -> Findings:
     """Compare a result with the challenge's own lines in the same log; each difference counts."""
-    run = scanned.last
-    found: Findings = _one_run(scanned)
+    run, runs = scanned.last, len(scanned.runs)
+    found = broken("D2", f"{runs} runs in one log, expected exactly one") if runs > 1 else ()
     found += _canonical_pair(result, run)
     found += _sizes(result, run)
     for rule, name, key in _STATED:
@@ -129,12 +232,6 @@ _STATED = (
 )
 
 
-def _one_run(scanned: Scan) -> Findings:
-    if len(scanned.runs) <= 1:
-        return ()
-    return broken("D2", f"{len(scanned.runs)} runs in one log, expected exactly one")
-
-
 def _canonical_pair(result: OwnResult, run: Run) -> Findings:
     short = [c for c in run.candidates if c.name == CANONICAL.removesuffix("_exact")]
     exact = [c for c in run.candidates if c.name == CANONICAL]
@@ -146,8 +243,7 @@ def _canonical_pair(result: OwnResult, run: Run) -> Findings:
 
 def _same_score(result: OwnResult, line: Candidate, tolerance: float) -> Findings:
     loss = line.val_loss if line.val_loss is not None else math.nan
-    apart = max(abs(line.val_bpb - result.val_bpb), abs(loss - result.val_loss))
-    if apart <= tolerance:
+    if max(abs(line.val_bpb - result.val_bpb), abs(loss - result.val_loss)) <= tolerance:
         return ()
     shown = f"val_loss {loss} and val_bpb {line.val_bpb}"
     return broken(
@@ -157,8 +253,8 @@ def _same_score(result: OwnResult, line: Candidate, tolerance: float) -> Finding
 
 def _sizes(result: OwnResult, run: Run) -> Findings:
     found: Findings = ()
-    if result.code_bytes + result.model_bytes != result.artifact_bytes:
-        total = result.code_bytes + result.model_bytes
+    total = result.code_bytes + result.model_bytes
+    if total != result.artifact_bytes:
         found += _differs("D6", "artifact_bytes", f"{total} (code + model)", result.artifact_bytes)
     stated = {(s.what, s.label): s.bytes for s in run.sizes}
     for key, name in (

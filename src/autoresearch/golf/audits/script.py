@@ -1,4 +1,4 @@
-"""A training script as audits see it: its tree, what each name stands for, and its constants."""
+"""A training script as audits see it: its tree, what names stand for, and how to speak of both."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ import ast
 import base64
 import binascii
 import builtins
+import io
+import token as kinds
+import tokenize
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import lru_cache
+from typing import TypeVar
 
 from attrs import evolve, frozen
 
+from autoresearch.durable import digest
+from autoresearch.model import Violation
+
 Text = str | bytes
+N = TypeVar("N", bound=ast.AST)
+T = TypeVar("T")
 _BUILTINS = frozenset(dir(builtins))
 _PLAIN = {"lower", "upper", "strip", "replace", "removeprefix", "removesuffix", "swapcase"}
 _FOLD_DEPTH = 40  # a name may stand for itself, and a sum of strings may be deep
-_ALIAS_ROUNDS = 4  # an alias of an alias of an alias; nobody honest goes further
+_ALIAS_ROUNDS = 4  # an alias of an alias of an alias; no honest script goes further
 
 
 @frozen(eq=False, kw_only=True)
@@ -31,7 +40,7 @@ class Script:
     prose: frozenset[ast.AST]
 
     def dotted(self, node: ast.AST) -> str | None:
-        """Return what an expression stands for, such as ``os.system``; None where nobody knows.
+        """Return what an expression stands for, such as ``os.system``; None where it is unknown.
 
         Aliases, ``getattr`` with a constant name and ``import_module`` with one are seen through.
         """
@@ -43,11 +52,11 @@ class Script:
         return self._dotted_call(node) if isinstance(node, ast.Call) else None
 
     def _dotted_call(self, node: ast.Call) -> str | None:
-        called = self.dotted(node.func)
-        if called in ("importlib.import_module", "__import__", "builtins.__import__"):
+        origin = self.dotted(node.func)
+        if origin in ("importlib.import_module", "__import__", "builtins.__import__"):
             module = self.text(node.args[0]) if node.args else None
             return module if isinstance(module, str) else None
-        if called in ("getattr", "builtins.getattr") and len(node.args) >= 2:
+        if origin in ("getattr", "builtins.getattr") and len(node.args) >= 2:
             base, name = self.dotted(node.args[0]), self.text(node.args[1])
             return f"{base}.{name}" if base and isinstance(name, str) else None
         return None
@@ -73,6 +82,20 @@ class Script:
         """Every node of the tree."""
         return iter(self.nodes)
 
+    def every(self, kind: type[N] | tuple[type[N], ...]) -> Iterator[N]:
+        """Every node of a kind."""
+        return (node for node in self.nodes if isinstance(node, kind))
+
+    @property
+    def functions(self) -> dict[str, ast.FunctionDef]:
+        """The functions at the top of the script by name."""
+        return {n.name: n for n in self.tree.body if isinstance(n, ast.FunctionDef)}
+
+    @property
+    def classes(self) -> list[ast.ClassDef]:
+        """The classes at the top of the script."""
+        return [n for n in self.tree.body if isinstance(n, ast.ClassDef)]
+
 
 @lru_cache(maxsize=8)
 def parse_script(source: str) -> Script:
@@ -80,13 +103,15 @@ def parse_script(source: str) -> Script:
     tree = ast.parse(source)
     nodes = tuple(ast.walk(tree))
     values = _single_assignments(nodes)
+    statements = (node.value for node in nodes if isinstance(node, ast.Expr))
+    prose = (value for value in statements if isinstance(value, ast.Constant))
     script = Script(
         source=source,
         tree=tree,
         names=_imported(nodes),
         values=values,
         nodes=nodes,
-        prose=frozenset(_docstrings(nodes)),
+        prose=frozenset(prose),
     )
     for _ in range(_ALIAS_ROUNDS):
         aliases = {name: origin for name, node in values.items() if (origin := script.dotted(node))}
@@ -95,6 +120,14 @@ def parse_script(source: str) -> Script:
             break
         script = evolve(script, names=names)
     return script
+
+
+def try_parse(source: str) -> Script | None:
+    """Parse a script; None where Python would refuse it."""
+    try:
+        return parse_script(source)
+    except (SyntaxError, ValueError):
+        return None
 
 
 def words(text: str) -> frozenset[str]:
@@ -113,10 +146,41 @@ def line_of(node: ast.AST) -> int:
     return getattr(node, "lineno", 1)
 
 
-def _docstrings(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    for node in nodes:
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            yield node.value
+def finding(rule: str, at: ast.AST | int, detail: str, *, warn: bool = False) -> Violation:
+    """A finding at a node or a line; one that only warns where ``warn`` says so."""
+    line = at if isinstance(at, int) else line_of(at)
+    severity = "warning" if warn else "violation"
+    return Violation(rule=rule, detail=detail, line=line, severity=severity)
+
+
+def added(now: Iterable[T], before: Iterable[T], key: Callable[[T], Hashable]) -> Iterator[T]:
+    """Yield what is there now and was not before; each former one answers for one of now."""
+    left = Counter(map(key, before))
+    for item in now:
+        if left[key(item)] > 0:
+            left[key(item)] -= 1
+        else:
+            yield item
+
+
+def inside(node: ast.AST, kind: type[N] | tuple[type[N], ...]) -> Iterator[N]:
+    """Every node of a kind in a piece of code, the piece itself among them."""
+    return (part for part in ast.walk(node) if isinstance(part, kind))
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """The plain names in a piece of code."""
+    return {name.id for name in inside(node, ast.Name)}
+
+
+def stores(node: ast.AST) -> bool:
+    """Whether something is stored into an expression."""
+    return isinstance(getattr(node, "ctx", None), ast.Store)
+
+
+def called(node: ast.Call) -> str:
+    """The last part of what a call names: ``step`` for ``optimizer.step()``."""
+    return ast.unparse(node.func).rsplit(".", 1)[-1]
 
 
 def _imported(nodes: Iterable[ast.AST]) -> dict[str, str]:
@@ -219,3 +283,45 @@ def _joined(script: Script, separator: str, node: ast.expr, depth: int) -> str |
         return None
     parts = [script.text(element, depth) for element in node.elts]
     return separator.join(str(p) for p in parts) if all(isinstance(p, str) for p in parts) else None
+
+
+_SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, kinds.ENDMARKER}
+
+
+def code_digest(script: Script, node: ast.stmt) -> str:
+    """Digest of the words of a piece of code: the same however it is laid out or commented."""
+    first = min([d.lineno for d in getattr(node, "decorator_list", [])], default=node.lineno)
+    last = node.end_lineno or node.lineno
+    text = "\n".join(script.source.split("\n")[first - 1 : last]) + "\n"
+    silent = {
+        (line_of(prose) - first + 1, getattr(prose, "col_offset", 0))
+        for prose in script.prose
+        if first <= line_of(prose) <= last
+    }
+    return digest("\x1f".join(_words(text, silent)))
+
+
+def _words(text: str, silent: set[tuple[int, int]]) -> Iterator[str]:
+    """Tokens that matter. Python 3.12 splits f-strings into tokens, so they are taken whole."""
+    start = getattr(kinds, "FSTRING_START", -1)
+    end = getattr(kinds, "FSTRING_END", -2)
+    lines = text.split("\n")
+    depth, opened, after_prose = 0, (1, 0), False
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == start:
+            opened, depth = (token.start, depth + 1) if depth == 0 else (opened, depth + 1)
+        elif token.type == end:
+            depth -= 1
+            if depth == 0:
+                yield _slice(lines, opened, token.end)
+        elif token.start in silent or (after_prose and token.type == kinds.NEWLINE):
+            after_prose = token.start in silent
+        elif depth == 0 and token.type not in _SILENT:
+            yield kinds.tok_name[token.type] if not token.string.strip() else token.string
+
+
+def _slice(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
+    if start[0] == end[0]:
+        return lines[start[0] - 1][start[1] : end[1]]
+    middle = lines[start[0] : end[0] - 1]
+    return "\n".join([lines[start[0] - 1][start[1] :], *middle, lines[end[0] - 1][: end[1]]])

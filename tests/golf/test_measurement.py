@@ -1,4 +1,4 @@
-"""What a run left is measured from its files, scored again from its artifact, and locked."""
+"""What a run left is measured from its files, scored again from its artifact, and named."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ import pytest
 from attrs import evolve, frozen
 
 from autoresearch.errors import DataError
-from autoresearch.golf.after_run import ARTIFACT, score_again
-from autoresearch.golf.locks import Lock, comparable, differences, evaluation_digest, lock_of
-from autoresearch.golf.measure import (
+from autoresearch.golf.asking import NoAnswerError, reload_score, run_script
+from autoresearch.golf.canary import WholeScore, read_score
+from autoresearch.golf.measurement import (
+    Files,
     Measured,
+    Measurement,
+    comparable,
     compare_clocks,
     compare_run,
+    differences,
+    evaluation_digest,
+    join_shards,
     longest_sequence,
-    measure_run,
+    measure_files,
+    measurement_of,
+    shard_tokens,
+    write_shard,
 )
-from autoresearch.golf.reading.own_result import OwnResult
-from autoresearch.golf.shards import join_shards, shard_tokens, write_shard
-from autoresearch.golf.trials.process import run_script
-from autoresearch.golf.trials.protocol import NoAnswerError
-from autoresearch.golf.trials.reload import check_reload, reload_score
-from autoresearch.golf.trials.whole_run import WholeScore, read_score
+from autoresearch.golf.plausibility import reload
+from autoresearch.golf.plugin import ARTIFACT, score_again
+from autoresearch.golf.reading.own import OwnResult
 from autoresearch.model import RunOutput, RunStatus
 
 pytest.importorskip("numpy")
@@ -44,10 +50,10 @@ class Finished:
     tokenizer: Path
     score: WholeScore
 
-    def files(self) -> dict[str, Path]:
-        """The arguments that name files."""
-        names = ("script", "artifact", "data_dir", "tokenizer")
-        return {name: getattr(self, name) for name in names}
+    @property
+    def files(self) -> Files:
+        """What it read and wrote."""
+        return Files(self.script, self.artifact, self.data_dir, self.tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +89,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture
 def measured(finished: Finished) -> Measured:
     """The facts of that run."""
-    return measure_run(**finished.files())
+    return measure_files(finished.files)
 
 
 @pytest.fixture
@@ -156,14 +162,14 @@ def test_an_artifact_over_the_limit_is_a_violation(measured: Measured, honest: O
 def test_a_missing_or_damaged_file_cannot_be_measured(finished: Finished, tmp_path: Path) -> None:
     """Nothing is guessed where a file is not there, or not what its header says."""
     with pytest.raises(DataError, match="cannot be measured"):
-        measure_run(**{**finished.files(), "artifact": tmp_path / "absent"})
+        measure_files(evolve(finished.files, artifact=tmp_path / "absent"))
     with pytest.raises(DataError, match="no fineweb_val"):
-        measure_run(**{**finished.files(), "data_dir": tmp_path})
+        measure_files(evolve(finished.files, data_dir=tmp_path))
     (tmp_path / "fineweb_val_000000.bin").write_bytes(
         (finished.data_dir / "fineweb_val_000000.bin").read_bytes()[:-100]
     )
     with pytest.raises(DataError, match="header promises"):
-        measure_run(**{**finished.files(), "data_dir": tmp_path})
+        measure_files(evolve(finished.files, data_dir=tmp_path))
 
 
 def test_shards_are_joined_without_loss(finished: Finished, tmp_path: Path) -> None:
@@ -192,17 +198,17 @@ def test_clocks_are_compared_with_the_launcher(honest: OwnResult) -> None:
 
 def test_the_artifact_alone_gives_the_score(finished: Finished) -> None:
     """A new process with code and artifact only, and no training data, scores the same."""
-    reloaded = reload_score(**finished.files(), timeout_s=60.0)
+    reloaded = reload_score(finished.files, timeout_s=60.0)
     assert reloaded.val_bpb == pytest.approx(finished.score.val_bpb, abs=1e-9)
     assert reloaded.val_tokens == 1984
-    assert check_reload(finished.score.val_bpb, reloaded) == ()
+    assert reload(finished.score.val_bpb, reloaded.val_bpb) == ()
 
 
 def test_a_score_that_is_not_the_artifacts_is_a_violation(finished: Finished) -> None:
     """A printed score that the artifact does not give is D7, and so is no second scoring."""
-    reloaded = reload_score(**finished.files(), timeout_s=60.0)
-    assert [v.rule for v in check_reload(finished.score.val_bpb - 0.01, reloaded)] == ["D7"]
-    assert [v.rule for v in check_reload(finished.score.val_bpb, None)] == ["D7"]
+    reloaded = reload_score(finished.files, timeout_s=60.0)
+    assert [v.rule for v in reload(finished.score.val_bpb - 0.01, reloaded.val_bpb)] == ["D7"]
+    assert [v.rule for v in reload(finished.score.val_bpb, None)] == ["D7"]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +230,7 @@ def test_an_evaluation_that_needs_more_than_the_artifact_fails(
     assert anchor in source
     script.write_text(source.replace(anchor, anchor + needs), encoding="utf-8")
     with pytest.raises(NoAnswerError, match="did not answer"):
-        reload_score(**{**finished.files(), "script": script}, timeout_s=60.0)
+        reload_score(evolve(finished.files, script=script), timeout_s=60.0)
 
 
 def test_an_artifact_that_gives_no_score_is_a_violation(
@@ -248,16 +254,18 @@ def test_an_artifact_that_gives_no_score_is_a_violation(
     assert "gives no score" in found[0].detail
 
 
-def test_a_lock_tells_what_two_scores_do_not_share(honest: OwnResult) -> None:
-    """Scores are comparable under one lock only, and a person is told what differs."""
+def test_a_measurement_tells_what_two_scores_do_not_share(honest: OwnResult) -> None:
+    """Scores are comparable under one measurement only, and a person is told what differs."""
     source = SCRIPT.read_text(encoding="utf-8")
-    one = lock_of(source, honest)
-    assert comparable(one, lock_of(source.replace('"NUM_LAYERS", 9', '"NUM_LAYERS", 10'), honest))
-    elsewhere = lock_of(source, evolve(honest, hardware="8x H100", tokenizer_digest="0"))
+    one = measurement_of(source, honest)
+    assert comparable(
+        one, measurement_of(source.replace('"NUM_LAYERS", 9', '"NUM_LAYERS", 10'), honest)
+    )
+    elsewhere = measurement_of(source, evolve(honest, hardware="8x H100", tokenizer_digest="0"))
     assert not comparable(one, elsewhere)
     assert differences(one, elsewhere) == ("tokenizer", "hardware")
     assert one.digest != elsewhere.digest
-    assert isinstance(one, Lock)
+    assert isinstance(one, Measurement)
 
 
 def test_the_evaluation_digest_sees_code_and_not_layout() -> None:

@@ -1,7 +1,8 @@
-"""The tests T1 to T6 on the answers that a script's own evaluation gives to model tests.
+"""The tests T1 to T6 on the answers that a script's own evaluation gives, and their sealed texts.
 
 Each is a pure function from answers to one result. Uniformly random tokens are the ground: nothing
 honest can predict them, so whatever a script gains on them, it gains from the targets themselves.
+The bytes that tokens stand for are counted from the tokenizer and not by the script.
 """
 
 from __future__ import annotations
@@ -9,13 +10,125 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 
 import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from autoresearch.golf.trials.protocol import Answer
-from autoresearch.golf.trials.token_bytes import ByteTable
+from autoresearch.errors import DataError
+from autoresearch.golf.asking import Answer
+
+_SPACE = "\u2581"  # SentencePiece writes a space in front of a word as this character
+Ids = NDArray[np.int64]
+
+
+@frozen(eq=False, kw_only=True)
+class ByteTable:
+    """For each id its bytes without a leading space, whether it has one, and whether it bounds."""
+
+    base: NDArray[np.int64]
+    leading: NDArray[np.bool_]
+    boundary: NDArray[np.bool_]
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of ids of the tokenizer."""
+        return len(self.base)
+
+    def count(self, targets: Ids, previous: Ids) -> int:
+        """Bytes of the targets, each after its previous token.
+
+        The space in front of a word counts one byte, but not after a boundary: a control, unknown
+        or unused piece, which stands for no text itself.
+        """
+        spaces = self.leading[targets] & ~self.boundary[previous]
+        return int(self.base[targets].sum() + spaces.sum())
+
+
+def byte_table(tokenizer: Path) -> ByteTable:
+    """Read the table from a SentencePiece model; raises ``DataError`` where it is none."""
+    try:
+        import sentencepiece
+    except ImportError:
+        raise DataError("sentencepiece is missing: pip install 'autoresearch[train]'") from None
+    try:
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
+    except (RuntimeError, OSError, TypeError):
+        raise DataError(f"{tokenizer} is not a SentencePiece model: get the data again") from None
+    size = int(pieces.vocab_size())
+    base, leading, boundary = np.zeros(size, np.int64), np.zeros(size, bool), np.zeros(size, bool)
+    for token in range(size):
+        if pieces.is_control(token) or pieces.is_unknown(token) or pieces.is_unused(token):
+            boundary[token] = True
+        elif pieces.is_byte(token):
+            base[token] = 1
+        else:
+            piece: str = pieces.id_to_piece(token)
+            leading[token] = piece.startswith(_SPACE)
+            base[token] = len(piece.removeprefix(_SPACE).encode("utf-8"))
+    return ByteTable(base=base, leading=leading, boundary=boundary)
+
+
+Tokens = NDArray[np.int64]
+SCORED = 16_384  # the allowance of T5 is then 0.002 bits a token
+NARROW = 16  # ids of the narrow text: contexts recur in it, as a cache needs them to
+DISTRIBUTIONS = 48
+TRAINING = 40_000
+
+
+@frozen(eq=False, kw_only=True)
+class Streams:
+    """``flipped`` equals ``base`` up to the token ``first``; ``shorter`` is a prefix of ``base``.
+
+    ``narrow`` is uniform over a few ids only, ``asked`` are target indexes for distributions.
+    """
+
+    base: Tokens
+    flipped: Tokens
+    shorter: Tokens
+    narrow: Tokens
+    train: Tokens
+    first: int
+    asked: tuple[int, ...]
+    alphabet: int
+
+    @property
+    def scored(self) -> int:
+        """Targets of the base text."""
+        return len(self.base) - 1
+
+
+def draw_streams(seed: int, table: ByteTable, sequence: int, scored: int = SCORED) -> Streams:
+    """Draw the texts for a tokenizer and a sequence length; the same seed draws the same ones.
+
+    Texts are whole sequences plus the first input. The flip is in the middle of a sequence, so that
+    tokens on both sides of it share a window.
+    """
+    rng = np.random.default_rng(seed)
+    sequences = max(scored // sequence, 8)
+    length = sequences * sequence + 1
+    base = rng.integers(0, table.vocabulary, length)
+    index = sequence * (sequences * 3 // 5) + sequence // 2
+    flipped = base.copy()
+    flipped[index + 1 :] = rng.integers(0, table.vocabulary, length - index - 1)
+    flipped[index + 1] = (
+        base[index + 1] + 1 + rng.integers(table.vocabulary - 1)
+    ) % table.vocabulary
+    others = rng.choice(sequences * sequence, size=DISTRIBUTIONS - 1, replace=False)
+    ids = np.flatnonzero(table.base > 0)
+    few = rng.choice(ids, size=min(NARROW, len(ids)), replace=False)
+    return Streams(
+        base=base,
+        flipped=flipped,
+        shorter=base[: (sequences * 5 // 8) * sequence + 1],
+        narrow=rng.choice(few, size=length),
+        train=rng.integers(0, table.vocabulary, TRAINING),
+        first=index + 1,
+        asked=tuple(sorted({int(i) for i in others} | {index - 1, index})),
+        alphabet=len(few),
+    )
+
 
 # An honest predictor q of n independent uniform tokens has E[prod q / (1/V)] <= 1, so by Markov's
 # inequality the sum of its gains exceeds a nats with probability at most exp(-a), however it adapts

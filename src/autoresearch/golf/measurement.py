@@ -1,0 +1,247 @@
+"""What a score was measured with, and what the files of a finished run say of it.
+
+A script can print anything. Sizes, digests and token counts are therefore taken from the files by
+whoever judges the run; a disagreement is a violation and not a rounding. Token shards are read by
+the standard library only: 1,024 bytes of header, then two bytes a token.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attrs import asdict, frozen
+
+from autoresearch import durable
+from autoresearch.durable import digest_files
+from autoresearch.errors import DataError
+from autoresearch.golf import plausibility
+from autoresearch.golf.audits.region import evaluation_region
+from autoresearch.golf.audits.script import try_parse
+from autoresearch.golf.audits.settings import read_settings
+from autoresearch.golf.plausibility import ARTIFACT_LIMIT, Findings, broken, doubt
+from autoresearch.golf.reading.own import OwnResult
+
+MAGIC, VERSION = 20240520, 1
+HEADER_BYTES, TOKEN_BYTES = 1024, 2
+
+# Importing, compiling, the warm-up that is rolled back, packing and the second scoring are in
+# neither of the script's clocks; the longest honest packing on record took 118 s.
+UNTIMED_SECONDS = 600.0
+LONGEST_SEQUENCE = 65_536  # tokens; where a script does not say how long its sequences are
+
+
+@frozen(kw_only=True)
+class Measurement:
+    """Digests of evaluation code, tokenizer and validation data, and the name of the hardware.
+
+    Only scores of one measurement are compared. ``evaluation`` is empty for a script in which no
+    evaluation code was found.
+    """
+
+    evaluation: str
+    tokenizer: str
+    validation: str
+    hardware: str
+
+    @property
+    def digest(self) -> str:
+        """One sha256 over all four, in a fixed order."""
+        text = "\0".join(f"{name}={value}" for name, value in sorted(asdict(self).items()))
+        return durable.digest(text)
+
+
+def evaluation_digest(source: str) -> str:
+    """Digest of the evaluation code of a script, the same however it is laid out or commented.
+
+    Empty where there is none, or where the source does not compile.
+    """
+    script = try_parse(source)
+    return "" if script is None else evaluation_region(script).digest
+
+
+def measurement_of(source: str, result: OwnResult) -> Measurement:
+    """What a finished run was measured with: the script that ran, and what its result names."""
+    return Measurement(
+        evaluation=evaluation_digest(source),
+        tokenizer=result.tokenizer_digest,
+        validation=result.val_digest,
+        hardware=result.hardware,
+    )
+
+
+def comparable(one: Measurement, other: Measurement) -> bool:
+    """Whether two scores may be compared without saying more."""
+    return one == other
+
+
+def differences(one: Measurement, other: Measurement) -> tuple[str, ...]:
+    """What two measurements do not share, in words for a person: ``evaluation``, ``hardware``..."""
+    mine, theirs = asdict(one), asdict(other)
+    return tuple(name for name in mine if mine[name] != theirs[name])
+
+
+def shard_tokens(path: Path) -> int:
+    """Number of tokens of a shard, from its header, which must agree with the size of the file.
+
+    Raises ``DataError`` for another magic, version or size, or where there is no file.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header = file.read(12)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): get the data again") from None
+    if size < HEADER_BYTES:
+        raise DataError(f"{path} has {size} bytes, expected a header of {HEADER_BYTES}: replace it")
+    magic, version, count = struct.unpack("<3i", header)
+    if (magic, version) != (MAGIC, VERSION):
+        raise DataError(
+            f"{path} says {magic} version {version}, expected {MAGIC} version {VERSION}: replace it"
+        )
+    expected = HEADER_BYTES + TOKEN_BYTES * count
+    if size != expected:
+        raise DataError(f"{path} has {size} bytes, its header promises {expected}: get it again")
+    return int(count)
+
+
+def write_shard(path: Path, tokens: Sequence[int]) -> None:
+    """Write token ids (0 to 65,535) as one shard."""
+    ids = array("H", tokens)
+    if sys.byteorder == "big":
+        ids.byteswap()
+    path.write_bytes(_header(len(tokens)) + ids.tobytes())
+
+
+def join_shards(shards: Sequence[Path], path: Path) -> Path:
+    """Write several shards as one, for a reader that takes one file; returns its path."""
+    total = sum(shard_tokens(shard) for shard in shards)
+    with path.open("wb") as joined:
+        joined.write(_header(total))
+        for shard in shards:
+            with shard.open("rb") as file:
+                file.seek(HEADER_BYTES)
+                shutil.copyfileobj(file, joined, 1 << 20)
+    return path
+
+
+def _header(tokens: int) -> bytes:
+    return struct.pack("<3i", MAGIC, VERSION, tokens).ljust(HEADER_BYTES, b"\0")
+
+
+def validation_shards(data_dir: Path) -> tuple[Path, ...]:
+    """The validation shards of a data folder by name, the per-token byte sidecars left out."""
+    found = sorted(data_dir.glob("fineweb_val_*.bin"))
+    return tuple(path for path in found if "_bytes_" not in path.name)
+
+
+@frozen
+class Files:
+    """The script of a finished run, the artifact that it wrote, its data and its tokenizer."""
+
+    script: Path
+    artifact: Path
+    data_dir: Path
+    tokenizer: Path
+
+    def shards(self, otherwise: str) -> tuple[Path, ...]:
+        """Return the validation shards; raises ``DataError`` where any of the files is missing."""
+        for path in (self.script, self.artifact, self.tokenizer):
+            if not path.is_file():
+                raise DataError(f"{path} is not a file: {otherwise} without it")
+        found = validation_shards(self.data_dir)
+        if not found:
+            raise DataError(f"{self.data_dir} has no fineweb_val_*.bin: get the data again")
+        return found
+
+
+@frozen(kw_only=True)
+class Measured:
+    """Facts taken from files: bytes, sha256 digests, and the tokens that the headers promise."""
+
+    code_bytes: int
+    model_bytes: int
+    val_tokens: int
+    val_digest: str
+    tokenizer_digest: str
+    code_digest: str
+    artifact_digest: str
+    sequence: int
+
+    @property
+    def artifact_bytes(self) -> int:
+        """Bytes of the exact script that ran and of the compressed model."""
+        return self.code_bytes + self.model_bytes
+
+
+def measure_files(files: Files, *, env: Mapping[str, str] | None = None) -> Measured:
+    """Measure a finished run; ``env`` are the overrides that it ran with.
+
+    Raises ``DataError`` where a file is missing or a shard is not what its header says.
+    """
+    shards = files.shards("the run cannot be measured")
+    script = files.script
+    return Measured(
+        code_bytes=script.stat().st_size,
+        model_bytes=files.artifact.stat().st_size,
+        val_tokens=sum(shard_tokens(shard) for shard in shards),
+        val_digest=digest_files(*shards),
+        tokenizer_digest=digest_files(files.tokenizer),
+        code_digest=digest_files(script),
+        artifact_digest=digest_files(files.artifact),
+        sequence=longest_sequence(script.read_text("utf-8", "replace"), env or {}),
+    )
+
+
+def longest_sequence(source: str, env: Mapping[str, str]) -> int:
+    """The longest sequence that a script evaluates: less than that may be left out at the end."""
+    script = try_parse(source)
+    lengths = [
+        int(env[name]) if env.get(name, "").isdigit() else int(setting.number or 0)
+        for name, setting in (read_settings(script).items() if script else ())
+        if re.search(r"SEQ_?LEN", name)
+    ]
+    return max(lengths, default=0) or LONGEST_SEQUENCE
+
+
+def compare_run(measured: Measured, result: OwnResult, *, limit: int = ARTIFACT_LIMIT) -> Findings:
+    """Compare the files with what the result line says of them: D6 for sizes, D8 for the data."""
+    found = plausibility.artifact(
+        measured.artifact_bytes, logged=result.artifact_bytes, limit=limit
+    )
+    for name in ("code_bytes", "model_bytes"):
+        stated, real = getattr(result, name), getattr(measured, name)
+        if stated != real:
+            found += broken("D6", f"the script says {name} {stated:,}, the file has {real:,}")
+    names = ("val", "tokenizer", "code", "artifact")
+    found += plausibility.same_digests(
+        {name: getattr(result, f"{name}_digest") for name in names},
+        {name: getattr(measured, f"{name}_digest") for name in names},
+    )
+    left_out = measured.val_tokens - 1 - result.val_tokens
+    if 0 <= left_out < measured.sequence:
+        return found
+    return found + broken(
+        "D8",
+        f"{result.val_tokens:,} tokens scored of {measured.val_tokens - 1:,} in the shards, "
+        f"expected all but a tail shorter than {measured.sequence:,}",
+    )
+
+
+def compare_clocks(result: OwnResult, seconds: float) -> Findings:
+    """D3 and D5: the script's clocks against the launcher's ``seconds`` for the whole run."""
+    stated = (result.train_time_ms + result.eval_time_ms) / 1000.0
+    found = plausibility.training_clock(
+        result.train_time_ms, step_ms=result.train_time_ms / max(result.steps, 1)
+    )
+    found += plausibility.evaluation_clock(result.eval_time_ms)
+    if stated > seconds + 1.0:
+        found += broken("D3", f"the script claims {stated:.0f} s of work, it ran for {seconds:.0f}")
+    elif seconds - stated > UNTIMED_SECONDS:
+        found += doubt("D3", f"{seconds - stated:.0f} s are in neither of the script's clocks")
+    return found

@@ -1,0 +1,401 @@
+"""Lines that carry a score or a size: what they are called, where they stand, what they say."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from attrs import evolve, frozen
+
+from autoresearch.golf.plausibility import ARTIFACT_LIMIT, Findings, broken, doubt
+
+CANONICAL = "final_int8_zlib_roundtrip_exact"
+"""The name that the challenge's own script prints its score under, and that many others keep."""
+
+
+class Stage(StrEnum):
+    """Where in a run a score was measured, from the training loop to the last evaluation."""
+
+    DIAGNOSTIC = "diagnostic"
+    ROUNDTRIP = "roundtrip"
+    SLIDING = "sliding"
+    TTT = "ttt"
+    MIXTURE = "mixture"
+    OTHER = "other"
+    SUMMARY = "summary"
+
+    @property
+    def rank(self) -> int:
+        """How late the stage comes in an evaluation; 0 for what is never a final score."""
+        return _RANKS[self]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a score of this stage can be the score of the run."""
+        return self.rank > 0
+
+
+_RANKS = {
+    Stage.DIAGNOSTIC: 0,
+    Stage.OTHER: 0,
+    Stage.SUMMARY: 0,
+    Stage.ROUNDTRIP: 1,
+    Stage.SLIDING: 2,
+    Stage.TTT: 3,
+    Stage.MIXTURE: 4,
+}
+
+# Names that are never a final score, whatever else they say.
+_NEVER = re.compile(
+    r"diag|pre[-_ ]?(?:quant|ttt|slot|gptq|export)|unquant|probe|running|fp32|float32"
+)
+# The same, unless the name starts like a final one ("final_...", "quantized...", "legal_...").
+_PROGRESS = re.compile(r"chunk|epoch|iter|step|batch|warmup|train|debug|partial|progress|calib")
+_FINAL_START = re.compile(r"final|quanti[sz]ed|legal|submission|official")
+# A later stage is looked for first: "ttt_sliding" is test-time training on a sliding window.
+_STAGE_WORDS: tuple[tuple[Stage, re.Pattern[str]], ...] = (
+    (
+        Stage.MIXTURE,
+        re.compile(
+            r"slot|n[-_]?gram|ppm|knn|hedge|mixer|two[-_]?pass|(?<![a-z])(?:cache|mix|mixture|blend)(?![a-z])"
+        ),
+    ),
+    (Stage.TTT, re.compile(r"ttt|test[-_ ]?time|score[-_]?first")),
+    (Stage.SLIDING, re.compile(r"slid|stride|overlap|(?<![a-z])s\d+(?![\da-z])")),
+    (
+        Stage.ROUNDTRIP,
+        re.compile(
+            r"round[-_ ]?trip|post[-_]?quant|quanti[sz]ed|dequant|int\d|ternary|binary|xnor|"
+            r"temped|packed|gptq|^final|submission|official|reload"
+        ),
+    ),
+)
+
+
+def stage_of(name: str, extras: str = "") -> Stage:
+    """Return the stage that a metric's name stands for; `extras` are what else its line says."""
+    lowered = name.lower()
+    if _NEVER.search(lowered):
+        return Stage.DIAGNOSTIC
+    if _PROGRESS.search(lowered) and not _FINAL_START.match(lowered):
+        return Stage.DIAGNOSTIC
+    for stage, words in _STAGE_WORDS:
+        if words.search(lowered):
+            return _stage_said_beside(stage, extras.lower())
+    return (
+        Stage.DIAGNOSTIC if re.search(r"(?<![a-z])(?:ema|swa)(?![a-z])", lowered) else Stage.OTHER
+    )
+
+
+def _stage_said_beside(stage: Stage, extras: str) -> Stage:
+    if stage is Stage.ROUNDTRIP and "ttt" in extras:
+        return Stage.TTT
+    if stage is Stage.ROUNDTRIP and re.search(r"\bstride[:=]\s*\d", extras):
+        return Stage.SLIDING
+    return stage
+
+
+_ANNOUNCED = re.compile(
+    r"(?:beginning |starting |running )?(?:legal_|quantized_|eval_|final_)*"
+    r"(ttt|ttp|slot|sliding|n-?gram|ppm)(?!_enabled|\w*=)",
+    re.IGNORECASE,
+)
+_STARTED = re.compile(r"start|begin|warm|chunk|phase|\d+/\d+|running", re.IGNORECASE)
+_OVER = re.compile(
+    r"done|elapsed|complete|finish|disabled|skip|enabled\s*[:=]\s*(?:0|false)", re.IGNORECASE
+)
+
+
+def announced_stage(text: str) -> Stage | None:
+    """Return the stage whose beginning or progress a line reports, if it reports one."""
+    found = _ANNOUNCED.match(text.lstrip(" =-*>"))
+    if found is None or not _STARTED.search(text) or _OVER.search(text):
+        return None
+    what = found[1].lower()
+    if what == "sliding":
+        return Stage.SLIDING
+    return Stage.TTT if what.startswith("tt") else Stage.MIXTURE
+
+
+_ENABLED = re.compile(
+    r"\s*(ttt|sliding_window|slot)_enabled\s*[:=]\s*(true|1|false|0)\b", re.IGNORECASE
+)
+_SWITCHES = {"ttt": Stage.TTT, "sliding_window": Stage.SLIDING, "slot": Stage.MIXTURE}
+
+
+def enabled_stage(text: str) -> tuple[Stage, bool] | None:
+    """Return what a line of the printed configuration switches: a stage, and whether it is on."""
+    found = _ENABLED.match(text)
+    if found is None:
+        return None
+    return _SWITCHES[found[1].lower()], found[2].lower() in {"true", "1"}
+
+
+NUMBER = r"(?:[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf(?:inity)?)\b)"
+
+_LOSS = re.compile(rf"\bval_loss\s*[:=]\s*({NUMBER})", re.IGNORECASE)
+_BPB = re.compile(rf"\bval_bpb\s*[:=]\s*({NUMBER})(?P<more>.*)", re.IGNORECASE)
+_FIRST = re.compile(r"\b(?:val_loss|val_bpb)\s*[:=]")
+_SETTING = re.compile(r"[\w.]+[:=]\S+$")
+_HEAD = re.compile(r"[A-Za-z_][\w.+:/\-]*$")
+_WORD = re.compile(r"[A-Za-z][\w.+\-]*:?$")
+_TIME = re.compile(r"\b(?:eval_time|time|elapsed)\s*[:=]\s*(\d+(?:\.\d+)?)\s*(ms|s)\b")
+_TRAINING = re.compile(r"(?:step|iter|iteration)?[: ]?\s*(\d{1,12})(?:\s*/\s*\d+)?[\s|:,]+(.*)")
+_TRAIN_LOSS = re.compile(rf"(?:train_)?loss\s*[:=]\s*({NUMBER})", re.IGNORECASE)
+_CLOCK = re.compile(r"\btrain_time\s*:\s*(\d+(?:\.\d+)?)\s*ms")
+_MOST_WORDS = 4
+_CLAIM = re.compile(r"(?:final|legal|submission|official)[\w.+\-]*[\s:=]", re.IGNORECASE)
+_CLAIMED = re.compile(rf"\b(\w*bpb)\s*[:=]\s*{NUMBER}", re.IGNORECASE)
+_NO_CLAIM = re.compile(r"delta|gain|base|pre|target|best|diff|gap|improve|train|fp32|diag")
+
+
+@frozen(kw_only=True)
+class Candidate:
+    """A named score: losses in nats per token, scores in bits per byte, `line` counted from 1."""
+
+    name: str
+    line: int
+    stage: Stage
+    val_bpb: float
+    val_loss: float | None = None
+    eval_time_ms: float | None = None
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the score is a number that a score can be."""
+        losses = (self.val_bpb, self.val_loss if self.val_loss is not None else 1.0)
+        return all(math.isfinite(value) and value > 0 for value in losses)
+
+    @property
+    def base_name(self) -> str:
+        """The name without what only says how many decimals were printed."""
+        return self.name.replace("_exact", "").lower()
+
+    def agrees_with(self, other: Candidate) -> bool:
+        """Whether the two print one measurement, perhaps with different numbers of decimals."""
+        return abs(self.val_bpb - other.val_bpb) < 0.000_061
+
+    def at_stage(self, stage: Stage) -> Candidate:
+        """Return the same score, known to belong to another stage."""
+        return evolve(self, stage=stage)
+
+
+@frozen(kw_only=True)
+class Validation:
+    """A validation inside the training loop, which is never the score of a run."""
+
+    line: int
+    step: int
+    val_bpb: float
+    val_loss: float
+    train_time_ms: float | None = None
+
+
+class TrainLine(NamedTuple):
+    """A line of the training loop: its step, loss in nats and clock where it is in milliseconds."""
+
+    step: int
+    loss: float
+    train_time_ms: float | None = None
+
+
+def parse_candidate(text: str, line: int, *, ended: bool = True) -> Candidate | None:
+    """Return the named score that a line states, or None for anything else.
+
+    A line that the end of the file cut off counts only if its two numbers have the same decimals.
+    """
+    first = _FIRST.search(text)
+    bpb = _BPB.search(text)
+    if first is None or bpb is None or not _is_number_end(bpb["more"]):
+        return None
+    name, settings = _name_and_settings(text[: first.start()])
+    if name is None:
+        return None
+    loss = _LOSS.search(text)
+    if not ended and not bpb["more"] and (loss is None or not _same_decimals(loss[1], bpb[1])):
+        return None
+    return Candidate(
+        name=name,
+        line=line,
+        stage=stage_of(name, settings + bpb["more"]),
+        val_bpb=float(bpb[1]),
+        val_loss=float(loss[1]) if loss else None,
+        eval_time_ms=_milliseconds(bpb["more"]),
+    )
+
+
+def claims_score(text: str) -> bool:
+    """Whether a line that starts like a final one states a score under whatever name."""
+    if len(text) > 1000 or not _CLAIM.match(text) or _NO_CLAIM.search(text.split()[0].lower()):
+        return False
+    return any(not _NO_CLAIM.search(name.lower()) for name in _CLAIMED.findall(text))
+
+
+def parse_summary(text: str) -> float | None:
+    """Return the score of a trailer line, which is nothing but `val_bpb:   1.12278022`."""
+    found = re.fullmatch(rf"val_bpb\s*[:=]\s*({NUMBER})\s*", text)
+    return float(found[1]) if found else None
+
+
+def parse_training(text: str, line: int) -> Validation | TrainLine | None:
+    """Return what a line of the training loop says, in any of the loggers' forms."""
+    found = _TRAINING.match(text)
+    if found is None:
+        return None
+    step, rest = int(found[1]), found[2]
+    bpb = _BPB.search(rest) if "val_bpb" in rest else None
+    if bpb is None:
+        trained = _TRAIN_LOSS.match(rest)
+        return TrainLine(step, float(trained[1]), _clock(rest)) if trained else None
+    loss = _LOSS.search(rest)
+    if loss is None:
+        return None
+    return Validation(
+        line=line,
+        step=step,
+        val_bpb=float(bpb[1]),
+        val_loss=float(loss[1]),
+        train_time_ms=_clock(rest),
+    )
+
+
+def _name_and_settings(before: str) -> tuple[str | None, str]:
+    words = before.replace(",", " ").split()
+    kept = [word for place, word in enumerate(words) if place == 0 or not _SETTING.match(word)]
+    settings = " ".join(word for word in words[1:] if _SETTING.match(word))
+    if not kept or len(kept) > _MOST_WORDS or not _HEAD.match(kept[0]):
+        return None, ""
+    if not all(_WORD.match(word) for word in kept[1:]) or not re.search(r"[A-Za-z]{2}", kept[0]):
+        return None, ""
+    return " ".join(kept).rstrip(":"), settings + " "
+
+
+def _is_number_end(more: str) -> bool:
+    return not more or not (more[0].isalnum() or more[0] in "_{%\"'.")
+
+
+def _same_decimals(one: str, other: str) -> bool:
+    return len(one.partition(".")[2]) == len(other.partition(".")[2])
+
+
+def _milliseconds(text: str) -> float | None:
+    found = _TIME.search(text)
+    if found is None:
+        return None
+    return float(found[1]) * (1000.0 if found[2] == "s" else 1.0)
+
+
+def _clock(text: str) -> float | None:
+    found = _CLOCK.search(text)
+    return float(found[1]) if found else None
+
+
+UNLABELLED_LIMIT = 16_500_000
+"""Bytes; a bare "Total submission size" over this is the uncompressed checkpoint plus code."""
+
+_COUNT = r"(\d[\d,_]{0,18})"
+_LINE = re.compile(
+    rf"(?P<what>Serialized model|Code size|Total submission size)\b(?P<label>[^:]{{0,60}}?)"
+    rf"\s*:\s*(?P<bytes>{_COUNT})(?=\s*(?:bytes|B\b|$))",
+    re.IGNORECASE,
+)
+_BUDGET = re.compile(rf"budget:{_COUNT}/{_COUNT}")
+_ROUNDED = re.compile(r"artifact:(\d{1,9}(?:\.\d+)?)MB\b(?:\s+(\w+):)?.*?\bcode:(\d{1,12})")
+_TRAILER = re.compile(rf"artifact_bytes\s*[:=]\s*{_COUNT}\s*$")
+
+
+@frozen(kw_only=True)
+class Size:
+    """One printed size in bytes; `what` is model, code, total, budget, rounded or trailer."""
+
+    what: str
+    label: str
+    bytes: int
+    line: int = 0
+
+
+_KINDS = {"serialized model": "model", "code size": "code", "total submission size": "total"}
+
+
+def parse_size(text: str, line: int) -> Size | None:
+    """Return the size that a line prints, or None."""
+    found = _LINE.match(text)
+    if found is not None:
+        kind = _KINDS[found["what"].lower()]
+        return Size(what=kind, label=found["label"].strip(), bytes=_int(found["bytes"]), line=line)
+    if (budget := _BUDGET.match(text)) is not None:
+        return Size(what="budget", label="budget line", bytes=_int(budget[1]), line=line)
+    if (rounded := _ROUNDED.match(text)) is not None:
+        total = round(float(rounded[1]) * 1_000_000) + int(rounded[3])
+        label = f"artifact:{rounded[2] or 'MB'} (MB rounded to 5 kB, plus code)"
+        return Size(what="rounded", label=label, bytes=total, line=line)
+    if (trailer := _TRAILER.match(text)) is not None:
+        return Size(what="trailer", label="artifact_bytes", bytes=_int(trailer[1]), line=line)
+    return None
+
+
+def artifact_of(sizes: Sequence[Size]) -> Size | None:
+    """Return the artifact's size: the last labelled total, else the best of what else there is."""
+    for wanted in ("total", "budget", "trailer", "rounded"):
+        found = [s for s in sizes if s.what == wanted and (s.label or wanted != "total")]
+        if found:
+            return found[-1]
+    bare = [s for s in sizes if s.what == "total"]
+    if bare and len({s.bytes for s in bare}) == 1 and bare[-1].bytes < UNLABELLED_LIMIT:
+        return bare[-1]
+    return None
+
+
+def over_limit(sizes: Sequence[Size]) -> Findings:
+    """D6 as far as a log can tell: the artifact that was counted is not under 16,000,000 bytes.
+
+    Where packing the script could still bring it under, as one public entry did, it only warns.
+    """
+    artifact = artifact_of(sizes)
+    if artifact is None or artifact.bytes < ARTIFACT_LIMIT:
+        return ()
+    detail = f"artifact of {artifact.bytes:,} bytes ({artifact.label or 'unlabelled'})"
+    detail += f", expected under {ARTIFACT_LIMIT:,}"
+    model = _model_bytes(sizes, artifact.label)
+    if model is None or model + _packed_bytes(sizes) >= ARTIFACT_LIMIT:
+        return broken("D6", detail)
+    return doubt("D6", detail + "; a packed script might bring it under")
+
+
+def hidden_payload(sizes: Sequence[Size]) -> int:
+    """Return the bytes of the artifact that are neither the model nor the code, at least 0."""
+    artifact = artifact_of(sizes)
+    if artifact is None or artifact.what != "total":
+        return 0
+    model = _model_bytes(sizes, artifact.label)
+    code = max((s.bytes for s in sizes if s.what == "code"), default=None)
+    if model is None or code is None:
+        return 0
+    return max(0, artifact.bytes - model - code)
+
+
+_SMALLEST_SCRIPT = 10_000  # bytes that the most tightly packed public scripts still take
+
+
+def _model_bytes(sizes: Sequence[Size], label: str) -> int | None:
+    same = [s.bytes for s in sizes if s.what == "model" and s.label == label]
+    labelled = [s.bytes for s in sizes if s.what == "model" and s.label]
+    chosen = same or labelled
+    return chosen[-1] if chosen else None
+
+
+def _packed_bytes(sizes: Sequence[Size]) -> int:
+    """Return the size of the packed script, or the least that it could be packed to."""
+    packed = [
+        s.bytes
+        for s in sizes
+        if s.what == "code" and re.search(r"(?<!un)(?:compress|pack)ed", s.label)
+    ]
+    return packed[-1] if packed else _SMALLEST_SCRIPT
+
+
+def _int(text: str) -> int:
+    return int(re.sub(r"[,_]", "", text))

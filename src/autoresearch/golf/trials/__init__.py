@@ -1,1 +1,0 @@
-"""Asking a script's own evaluation: random tokens, flipped targets, a process of our own."""

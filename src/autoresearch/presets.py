@@ -1,0 +1,83 @@
+"""The presets that ship with autoresearch; what one brings is imported when somebody asks for it.
+
+This is the only file outside of a preset's own package that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from attrs import field, frozen
+
+DEFAULT = "golf"
+
+# Modules that hold a PRESET; they are read for `--help` and every project, so they must be light.
+_MODULES = {"golf": "autoresearch.golf.preset", "plain": ""}
+
+
+@frozen(kw_only=True)
+class PresetPlugin:
+    """A plugin that is active in campaigns of its preset; ``needs`` as in a built-in plugin."""
+
+    name: str
+    module: str
+    needs: str = ""
+
+
+@frozen(kw_only=True)
+class Verb:
+    """A command of the command line: one line of help, and its click command as module:name."""
+
+    help: str
+    command: str
+
+
+@frozen(kw_only=True)
+class MetricColumn:
+    """A metric that has a column of its own name in the views ``runs`` and ``experiments``."""
+
+    doc: str
+    unit: str = ""
+
+
+@frozen(kw_only=True)
+class Preset:
+    """Defaults to start from, and what comes with them; ``settings`` are shaped like a file's.
+
+    ``verbs`` and ``columns`` are there in every project, whatever preset it starts from.
+    """
+
+    name: str
+    summary: str
+    settings: Mapping[str, Any] = field(factory=dict)
+    plugins: tuple[PresetPlugin, ...] = ()
+    verbs: Mapping[str, Verb] = field(factory=dict)
+    columns: Mapping[str, MetricColumn] = field(factory=dict)
+
+
+@cache
+def presets() -> Mapping[str, Preset]:
+    """Return all presets by name, the default one first."""
+    return {name: _load(name, module) for name, module in _MODULES.items()}
+
+
+def _load(name: str, module: str) -> Preset:
+    if not module:
+        return Preset(name=name, summary="no defaults of any task")
+    found: Preset = import_module(module).PRESET
+    return found
+
+
+def preset_verbs() -> Mapping[str, Verb]:
+    """Return the verbs of all presets by name."""
+    found = (preset.verbs.items() for preset in presets().values())
+    return {name: verb for verbs in found for name, verb in verbs}
+
+
+def metric_columns() -> Mapping[str, MetricColumn]:
+    """Return the metrics of all presets that have a column of their own."""
+    found = (preset.columns.items() for preset in presets().values())
+    return {name: column for columns in found for name, column in columns}
