@@ -134,7 +134,7 @@ class Campaign:
         """
         try:
             answers.idea(idea, "")
-        except answers.NonsenseError as error:
+        except answers.InvalidAnswerError as error:
             raise WorkspaceError(f"this idea cannot be tried: {error}") from None
         texts = idea.texts(self.config.script)
         if texts:  # as a patch it still fits when head has moved on elsewhere

@@ -198,7 +198,7 @@ def test_a_handle_can_be_asked_and_found_again(only, tmp_path):
 
         def stop(self, reason): ...
 
-    for answer, error in [("pid 1", "is no RunHandle"), (Half(), "has text as reference")]:
+    for answer, error in [("pid 1", "is not a RunHandle"), (Half(), "has text as reference")]:
         plugins, failures = only(answering("launch_run", answer))
         handle = plugins.launch_run(run_request(tmp_path), workspace(tmp_path))
         assert handle.poll().status == "infra_failed"

@@ -25,9 +25,12 @@ EVENT_TYPES: dict[str, type[Event]] = {}
 UPCASTERS: dict[tuple[str, int], Callable[[Payload], Payload]] = {}
 
 
-def doc(text: str, unit: str = "", **options: Any) -> Any:
-    """An attrs field with its meaning and unit, from which the column reference is generated."""
-    return field(metadata={"doc": text, "unit": unit}, **options)
+def doc(text: str, unit: str = "", former: str = "", **options: Any) -> Any:
+    """An attrs field with its meaning and unit, from which the column reference is generated.
+
+    ``former`` is its name in older versions, under which SQL finds it in their payloads.
+    """
+    return field(metadata={"doc": text, "unit": unit, "former": former}, **options)
 
 
 def experiment_number() -> Any:

@@ -80,8 +80,8 @@ class Plugin:
         return _canonical_pair(output) if _prints_no_result(reading) else None
 
     @hookimpl
-    def lock_run(self, output: RunOutput) -> Mapping[str, str] | None:
-        """Lock evaluation code, tokenizer, validation data and hardware."""
+    def measure_run(self, output: RunOutput) -> Mapping[str, str] | None:
+        """Name evaluation code, tokenizer, validation data and hardware."""
         if output.script_path is None or not output.log_path.exists():
             return None
         result = read_result(output.log_path, output.exit_code).result

@@ -11,14 +11,14 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from autoresearch import hookspecs
 from autoresearch.errors import PluginError
-from autoresearch.plugins.failures import CAUGHT
-from autoresearch.plugins.sources import Found
+from autoresearch.hookspecs import FORMER, HOOKS, PROJECT
+from autoresearch.plugins.calls import CAUGHT
+from autoresearch.plugins.discovery import Found
 from autoresearch.structure import suggest
 from autoresearch.text import one_line
 
-MARK = f"{hookspecs.PROJECT}_impl"
+MARK = f"{PROJECT}_impl"
 
 
 class MissingPartError(PluginError):
@@ -51,8 +51,8 @@ def load(found: Found) -> Loaded:
     """
     # Looked up here, because a built-in imports it only when it is used.
     if found.needs and importlib.util.find_spec(found.needs) is None:
-        mend = f"pip install 'autoresearch[{found.needs}]'"
-        raise MissingPartError(f"plugin {found.name!r} needs {found.needs}; {mend}")
+        fix = f"pip install 'autoresearch[{found.needs}]'"
+        raise MissingPartError(f"plugin {found.name!r} needs {found.needs}; {fix}")
     try:
         digest = found.digest()
         module = found.load()
@@ -69,14 +69,14 @@ def load(found: Found) -> Loaded:
         version=found.version or str(getattr(module, "__version__", "0")),
         digest=digest,
         summary=one_line((inspect.getdoc(module) or "").strip().partition("\n")[0]),
-        hooks=tuple(sorted(hooks, key=hookspecs.HOOKS.index)),
+        hooks=tuple(name for name in HOOKS if name in hooks),
         shape=_shape(found, plugin, module),
     )
 
 
 def way_round(name: str) -> str:
     """Say how to go on without a plugin."""
-    return f"mend it, or go on without it: --plugin no:{name}"
+    return f"fix it, or go on without it: --plugin no:{name}"
 
 
 def _called(found: Found) -> str:
@@ -121,16 +121,17 @@ def _check(found: Found, name: str, function: Callable[..., Any]) -> str:
     """Return the hook that a marked function implements, or say what is wrong with it."""
     options: Mapping[str, Any] = getattr(function, MARK)
     hook = str(options.get("specname") or name)
-    if hook not in hookspecs.HOOKS:
-        mend = suggest(hook, hookspecs.HOOKS) or f"; hooks are {', '.join(hookspecs.HOOKS)}"
-        raise PluginError(f"{_called(found)} implements {hook!r}, which is no hook{mend}")
+    hook = FORMER.get(hook, hook)
+    if hook not in HOOKS:
+        fix = suggest(hook, HOOKS) or f"; hooks are {', '.join(HOOKS)}"
+        raise PluginError(f"{_called(found)} implements {hook!r}, which is not a hook{fix}")
     _check_arguments(found, hook, function)
     _check_wrapper(found, hook, options, function)
     return hook
 
 
 def _check_arguments(found: Found, hook: str, function: Callable[..., Any]) -> None:
-    known = tuple(inspect.signature(getattr(hookspecs, hook)).parameters)
+    known = HOOKS[hook].arguments
     for argument in inspect.signature(function).parameters.values():
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
             raise PluginError(
@@ -138,8 +139,8 @@ def _check_arguments(found: Found, hook: str, function: Callable[..., Any]) -> N
                 f"stay empty; name what it needs of {', '.join(known)}"
             )
         if argument.name not in known:
-            mend = suggest(argument.name, known) or f"; it gets {', '.join(known) or 'none'}"
-            raise PluginError(f"{_called(found)}: {hook} has no argument {argument.name!r}{mend}")
+            fix = suggest(argument.name, known) or f"; it gets {', '.join(known) or 'none'}"
+            raise PluginError(f"{_called(found)}: {hook} has no argument {argument.name!r}{fix}")
         if argument.default is not argument.empty:
             raise PluginError(
                 f"{_called(found)}: {hook} always gets {argument.name!r}; remove its default"
@@ -153,7 +154,7 @@ def _check_wrapper(
         raise PluginError(f"{_called(found)}: {hook} is an old hookwrapper; use wrapper=True")
     if not options.get("wrapper"):
         return
-    if hook not in hookspecs.FIRST_RESULT:
+    if not HOOKS[hook].first_result:
         # A wrapper here could hide what another plugin found or was told.
         raise PluginError(
             f"{_called(found)}: {hook} asks every plugin and cannot be wrapped; remove wrapper=True"
@@ -166,7 +167,7 @@ def _refuse_unmarked(found: Found, plugin: object) -> None:
     home = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__
     for name, function in _functions(plugin):
         own = getattr(function, "__module__", home) == home
-        if name in hookspecs.HOOKS and own and not hasattr(function, MARK):
+        if (name in HOOKS or name in FORMER) and own and not hasattr(function, MARK):
             raise PluginError(
                 f"{_called(found)}: {name} is named like a hook but not marked; "
                 "put @hookimpl above it or rename it"

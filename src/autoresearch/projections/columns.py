@@ -61,6 +61,8 @@ def _column(item: Any, hint: Any) -> Column:
     kind = sql_kind(hint)
     arrow = "->>" if kind in _PLAIN.values() else "->"
     value = f"payload{arrow}'$.{item.name}'"
+    if former := item.metadata.get("former"):
+        value = f"COALESCE({value}, payload{arrow}'$.{former}')"
     # TRY_CAST: a payload of an older version may lack the field or have it in another form, and
     # one such row must not make the table unreadable.
     return Column(
