@@ -1,7 +1,5 @@
 """Wrong projections and observers; the first of each kind is right."""
 
-# ruff: noqa: ARG002 - the signatures are those of the right plugins
-
 from __future__ import annotations
 
 import itertools
