@@ -58,3 +58,10 @@ def test_old_events_have_their_tables(past: FileLog) -> None:
         for name in EVENT_TYPES:
             found = connection.execute(f'SELECT count(*) FROM "{name}"').fetchall()
             assert found == [(2,)], name
+
+
+def test_a_renamed_field_keeps_its_old_rows_in_sql(past: FileLog) -> None:
+    """``run_locked.measurement`` was called locks; SQL shows both versions under one name."""
+    with past.connect() as connection:
+        query = "SELECT count(*) FROM run_locked WHERE cardinality(measurement) = 2"
+        assert connection.execute(query).fetchall() == [(1,)]

@@ -105,6 +105,14 @@ def test_nothing_is_kept_without_a_score(only):
             Backtrack(signal="regression", reason="x", to_experiment=2),
             "experiment 2 was never kept; go back to a kept one",
         ),
+        (
+            Backtrack(signal="plateau", reason="x", experiments=(1, 3)),
+            "Backtrack.experiments names [3], which do not exist",
+        ),
+        (
+            Backtrack(signal="plateau", reason="x", experiments=("1",)),
+            "Backtrack.experiments is ('1',); give numbers of experiments",
+        ),
     ],
 )
 def test_ways_back(only, answer, error):

@@ -49,6 +49,7 @@ class Found:
     load: Callable[[], object] = field(eq=False)
     digest: Callable[[], str] = field(eq=False)
     path: Path | None = None
+    given: object = field(default=None, eq=id)  # what a program brought itself
     shadow: str = ""
     needs: str = ""
 
@@ -185,7 +186,7 @@ def from_object(plugin: object) -> Found:
     Raises PluginError for a value that cannot have hooks.
     """
     home = plugin if isinstance(plugin, (ModuleType, type)) else type(plugin)
-    if vars(builtins).get(home.__name__) is home:
+    if plugin is None or vars(builtins).get(home.__name__) is home:
         raise PluginError(
             f"{one_line(repr(plugin), 80)} is not a plugin; pass a module, a class, an instance, "
             "the path of a file, or a name"
@@ -197,6 +198,7 @@ def from_object(plugin: object) -> Found:
         version="",
         default=True,
         load=lambda: plugin,
+        given=plugin,
         digest=lambda: hashlib.sha256(_text_of(home).encode()).hexdigest(),
     )
 

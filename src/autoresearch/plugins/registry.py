@@ -134,6 +134,17 @@ class Registry:
     def on_failure(self, listener: Callable[[PluginFailure], None]) -> None:
         self.calls.on_failure = listener
 
+    def is_current(
+        self, project: Path, extra: Sequence[object], environ: Mapping[str, str] = os.environ
+    ) -> bool:
+        """Return whether :meth:`load` would make the same of it, so that it can be spared."""
+        asked, given = discovery.wishes(extra, environ)
+        found = discovery.find_all(self.config, project, asked, given)
+        chosen = discovery.choose(found, self.config, asked)
+        return [item for item in chosen if item.name not in self.missing] == [
+            item.found for item in self.loaded if item.found.digest() == item.digest
+        ]
+
     def close(self) -> None:
         """Let the observers' threads end."""
         self.observers.close()
