@@ -107,7 +107,7 @@ class Campaign:
 
     def _active(self, plugins: Sequence[object]) -> Plugins:
         # What start loaded and configured serves the first run: a plugin that opens a connection
-        # does so once. A later run has new instances, so that nothing is remembered outside the log.
+        # does so once. A later run has new instances: nothing is remembered outside the log.
         ready, self.started_with = self.started_with, None
         if ready is not None and ready.is_current(self.project, plugins):
             return ready
