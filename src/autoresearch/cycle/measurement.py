@@ -18,7 +18,7 @@ def other_measurement(experiment: Experiment, history: History) -> tuple[Violati
     severity = "warning" if experiment.idea.kind is IdeaKind.EVALUATION else "violation"
     return tuple(
         Violation(
-            rule="lock",
+            rule="measurement",
             detail=f"measured with another {name} than experiment {history.best_number}: "
             f"{new[:12] or 'none'} instead of {old[:12] or 'none'}",
             severity=severity,

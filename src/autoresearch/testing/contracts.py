@@ -170,15 +170,17 @@ class IdeaGeneratorContract(PluginContract):
         """New source differs from the script at head."""
         for name, past in situations():
             idea = _ask(plugins, past, source)
-            unchanged = idea is not None and idea.source == source and not idea.env
+            unchanged = idea and idea.source == source and not idea.env and not idea.files
             assert not unchanged, f"{name}: it proposed the script as it is"
 
     def test_new_source_compiles(self, plugins: Plugins, source: str) -> None:
         """New source is Python that compiles, so that no run is spent on a slip."""
         for name, past in situations():
             idea = _ask(plugins, past, source)
-            error = _compile_error(idea.source) if idea and idea.source else None
-            assert error is None, f"{name}: the source of {idea!r} does not compile: {error}"
+            texts = {"script.py": idea.source or "", **idea.files} if idea else {}
+            for path in (path for path in texts if path.endswith(".py")):
+                error = _compile_error(texts[path])
+                assert error is None, f"{name}: the new {path} does not compile: {error}"
 
     def test_does_not_repeat_itself(self, plugins: Plugins, source: str) -> None:
         """An idea that was tried is not proposed again."""

@@ -149,9 +149,9 @@ class LauncherContract(PluginContract):
     def test_polls_without_waiting(self, launch: Launch, patience: float) -> None:
         """``poll`` says at once that a run still goes on."""
         handle, _ = launch(_SLEEPER)
-        begun = time.monotonic()
+        start = time.monotonic()
         answer = handle.poll()
-        took = time.monotonic() - begun
+        took = time.monotonic() - start
         handle.stop("the test is over")
         finished(handle, patience)
         assert answer is None, f"a run that sleeps was said to be {answer}"

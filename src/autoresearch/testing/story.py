@@ -170,6 +170,8 @@ def _fact(kind: type[E], thing: object, /, **more: Any) -> E:
     """Return an event whose fields are those of ``thing`` that have their name, and ``more``."""
     names = [item.name for item in attrs.fields(kind)]  # type: ignore[arg-type]
     given = {name: getattr(thing, name) for name in names if hasattr(thing, name)}
+    if "changes" in given:  # an event holds plain values
+        given["changes"] = tuple(attrs.asdict(item) for item in given["changes"])
     return kind(**{**given, **more})
 
 
@@ -188,18 +190,9 @@ def proposal(past: History, told: Experiment) -> Iterator[events.Event]:
             results_digest=digest(f"results {number}"),
             notes_digest=digest(f"notes {number}"),
         )
-    direction = idea.direction if number else "baseline"
-    description = idea.description if number else "baseline"
-    yield _fact(
-        events.IdeaProposed,
-        idea,
-        experiment=number,
-        idea=idea.id,
-        kind=idea.kind.value,
-        direction=direction,
-        description=description,
-        patch=None,
-    )
+    words = {} if number else {"direction": "baseline", "description": "baseline"}
+    more = {"idea": idea.id, "kind": idea.kind.value, "patch": None, **words}
+    yield _fact(events.IdeaProposed, idea, experiment=number, **more)
     yield _fact(
         events.ReasoningRecorded,
         idea,

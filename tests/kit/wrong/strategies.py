@@ -15,7 +15,7 @@ from autoresearch.testing import KeepBetter
 
 
 class Elsewhere:
-    """Implements a hook that is asked for by nobody here."""
+    """Implements a hook that no contract asks for."""
 
     @hookimpl
     def notify(self, notice: Notice) -> None:
