@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import attrs
 
@@ -72,17 +72,17 @@ def idea(answer: object, plugin: str, _: Given | None = None) -> Idea:
     """Check an Idea: words that say what and why, and at most one kind of code."""
     given = _sound(answer, Idea, plugin)
     if given.source is not None and given.patch is not None:
-        raise InvalidAnswerError("an Idea has both a source and a patch; give one of them")
+        _refuse("an Idea has both a source and a patch; give one of them")
     for name in ("source", "patch"):
         if getattr(given, name) is not None:
             _words(given, name)
     if given.files and given.patch is not None:
-        raise InvalidAnswerError("an Idea has both files and a patch; give one of them")
+        _refuse("an Idea has both files and a patch; give one of them")
     _strings("Idea.files", given.files)
     for path, text in given.files.items():
         _text(text, f"the new text of {path}")
     if not all(isinstance(item, ValueChange) for item in given.changes):
-        raise InvalidAnswerError(f"Idea.changes is {given.changes!r}; give ValueChange values")
+        _refuse(f"Idea.changes is {given.changes!r}; give ValueChange values")
     _environment(given.env)
     _strings("Idea.evidence", given.evidence)
     _integers("Idea.cites", given.cites)
@@ -104,9 +104,7 @@ def texts(answer: object, _plugin: str, given: Given) -> Mapping[str, str]:
     for path, text in answer.items():
         _text(text, f"the new text of {path}")
         if not workspace.allows(path):
-            raise InvalidAnswerError(
-                f"{path} may not be changed; it is not among the editable files"
-            )
+            _refuse(f"{path} may not be changed; it is not among the editable files")
     return answer
 
 
@@ -115,25 +113,23 @@ def violations(answer: object, plugin: str, _: Given) -> tuple[Violation, ...]:
     many = _each(answer, Violation, plugin)
     for item in many:
         if item.severity not in ("violation", "warning"):
-            raise InvalidAnswerError(f"severity is {item.severity!r}; use violation or warning")
+            _refuse(f"severity is {item.severity!r}; use violation or warning")
     return many
 
 
 def handle(answer: object, _plugin: str, _: Given) -> RunHandle:
     """Check a handle: it can be asked, stopped, and found again."""
     if not isinstance(answer, RunHandle):
-        raise InvalidAnswerError(
-            f"{_shown(answer)} is not a RunHandle; it needs reference, log_path, poll and stop"
-        )
+        _refuse(f"{_shown(answer)} is not a RunHandle; it needs reference, log_path, poll and stop")
     if not isinstance(answer.reference, str) or not isinstance(answer.log_path, Path):
-        raise InvalidAnswerError("a RunHandle has text as reference and a Path as log_path")
+        _refuse("a RunHandle has text as reference and a Path as log_path")
     return answer
 
 
 def metrics(answer: object, _plugin: str, _: Given) -> Mapping[str, Any]:
     """Check that metrics are a mapping from names; the values are judged one by one."""
     if not isinstance(answer, Mapping):
-        raise InvalidAnswerError(f"{_shown(answer)} is not a mapping of names to numbers")
+        _refuse(f"{_shown(answer)} is not a mapping of names to numbers")
     _strings("a metric's name", answer)
     return answer
 
@@ -141,7 +137,7 @@ def metrics(answer: object, _plugin: str, _: Given) -> Mapping[str, Any]:
 def measurement(answer: object, _plugin: str, _: Given) -> Mapping[str, str]:
     """Check that a measurement is a mapping from names to texts."""
     if not isinstance(answer, Mapping):
-        raise InvalidAnswerError(f"{_shown(answer)} is not a mapping of names to texts")
+        _refuse(f"{_shown(answer)} is not a mapping of names to texts")
     _strings("a measurement's name", answer)
     _strings("a measurement", answer.values())
     return answer
@@ -150,9 +146,7 @@ def measurement(answer: object, _plugin: str, _: Given) -> Mapping[str, str]:
 def number(value: object) -> float:
     """Check one metric's value: a finite real number."""
     if not _is_finite(value):
-        raise InvalidAnswerError(
-            f"{_shown(value)} is not a finite number; leave an absent metric out"
-        )
+        _refuse(f"{_shown(value)} is not a finite number; leave an absent metric out")
     return float(value)  # type: ignore[arg-type]
 
 
@@ -162,7 +156,7 @@ def costs(answer: object, plugin: str, _: Given) -> tuple[Cost, ...]:
     for item in given:
         amounts = (item.tokens_in, item.tokens_out, item.usd, item.seconds)
         if min(number(amount) for amount in amounts) < 0:
-            raise InvalidAnswerError(f"{_shown(item)} is negative; money does not come back")
+            _refuse(f"{_shown(item)} is negative; money does not come back")
     return given
 
 
@@ -180,11 +174,9 @@ def decision(answer: object, plugin: str, given: Given) -> Decision:
     """Check a Decision: a reason, a probability, and no experiment kept without a score."""
     made, candidate = _sound(answer, Decision, plugin), given["candidate"]
     if made.confidence is not None and not 0 <= made.confidence <= 1:
-        raise InvalidAnswerError(f"confidence is {made.confidence}; give a probability from 0 to 1")
+        _refuse(f"confidence is {made.confidence}; give a probability from 0 to 1")
     if made.verdict is Verdict.KEEP and candidate.metric is None:
-        raise InvalidAnswerError(
-            f"experiment {candidate.experiment.number} has no score and cannot be kept"
-        )
+        _refuse(f"experiment {candidate.experiment.number} has no score and cannot be kept")
     return made
 
 
@@ -192,14 +184,14 @@ def backtrack(answer: object, plugin: str, given: Given) -> Backtrack:
     """Check a Backtrack: target and proof exist, and a dead end names its direction."""
     made, history = _sound(answer, Backtrack, plugin), given["history"]
     if made.signal is Signal.DEAD_END and not made.direction:
-        raise InvalidAnswerError("a dead end names no direction; set Backtrack.direction")
+        _refuse("a dead end names no direction; set Backtrack.direction")
     target = made.to_experiment
     if target is not None and target not in {item.number for item in history.kept}:
-        raise InvalidAnswerError(f"experiment {target} was never kept; go back to a kept one")
+        _refuse(f"experiment {target} was never kept; go back to a kept one")
     _integers("Backtrack.experiments", made.experiments)
     unknown = [item for item in made.experiments if not 0 <= item < history.next_number]
     if unknown:
-        raise InvalidAnswerError(f"Backtrack.experiments names {unknown}, which do not exist")
+        _refuse(f"Backtrack.experiments names {unknown}, which do not exist")
     return made
 
 
@@ -209,7 +201,7 @@ def projections(answer: object, plugin: str, _: Given) -> tuple[Projection, ...]
     for item in many:
         name = item.file_name
         if not isinstance(name, str) or not name or PurePath(name).name != name:
-            raise InvalidAnswerError(f"{name!r} is not the name of a file; leave folders out")
+            _refuse(f"{name!r} is not the name of a file; leave folders out")
     return many
 
 
@@ -226,13 +218,13 @@ def credit(outcome: T, inner: object, plugin: str) -> T:
 def _sound(answer: object, kind: type[T], plugin: str) -> T:
     """Return an answer of its kind, whose words and numbers are such, with its author's name."""
     if not isinstance(answer, kind):
-        raise InvalidAnswerError(f"{_shown(answer)} is not of type {kind.__name__}")
+        _refuse(f"{_shown(answer)} is not of type {kind.__name__}")
     for name in _WORDS.get(kind, ()):
         _words(answer, name)
     for name in _NUMBERS.get(kind, ()):
         value = getattr(answer, name)
         if value is not None and not _is_finite(value):
-            raise InvalidAnswerError(f"{kind.__name__}.{name} is {value!r}; give a finite number")
+            _refuse(f"{kind.__name__}.{name} is {value!r}; give a finite number")
     author = _AUTHORS.get(kind)
     if author is None or getattr(answer, author):
         return answer
@@ -241,7 +233,7 @@ def _sound(answer: object, kind: type[T], plugin: str) -> T:
 
 def _each(answer: object, kind: type[T], plugin: str) -> tuple[T, ...]:
     if not isinstance(answer, Sequence) or isinstance(answer, str):
-        raise InvalidAnswerError(f"{_shown(answer)} is not a sequence of {kind.__name__}")
+        _refuse(f"{_shown(answer)} is not a sequence of {kind.__name__}")
     return tuple(_sound(item, kind, plugin) for item in answer)
 
 
@@ -253,23 +245,21 @@ def _environment(env: Mapping[str, str]) -> None:
     _strings("Idea.env", env)
     for name, value in env.items():
         if not isinstance(value, str):
-            raise InvalidAnswerError(f"Idea.env holds {value!r}; give text")
+            _refuse(f"Idea.env holds {value!r}; give text")
         if "\0" in name + value or "=" in name:
-            raise InvalidAnswerError(
-                f"Idea.env sets {name!r} to {value!r}; no process can be given it"
-            )
+            _refuse(f"Idea.env sets {name!r} to {value!r}; no process can be given it")
         _encodable("Idea.env", value)
 
 
 def _integers(what: str, values: Iterable[object]) -> None:
     if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        raise InvalidAnswerError(f"{what} is {values!r}; give numbers of experiments")
+        _refuse(f"{what} is {values!r}; give numbers of experiments")
 
 
 def _strings(what: str, values: Iterable[Any]) -> None:
     for value in values:
         if not isinstance(value, str) or not value:
-            raise InvalidAnswerError(f"{what} holds {value!r}; give text")
+            _refuse(f"{what} holds {value!r}; give text")
         _encodable(what, value)
 
 
@@ -284,7 +274,7 @@ def _encodable(what: str, value: str) -> None:
 
 def _text(answer: object, what: str) -> str:
     if not isinstance(answer, str) or not answer.strip():
-        raise InvalidAnswerError(f"{_shown(answer)} is not {what}")
+        _refuse(f"{_shown(answer)} is not {what}")
     _encodable(what, answer)
     return answer
 
@@ -292,9 +282,13 @@ def _text(answer: object, what: str) -> str:
 def _words(given: object, name: str) -> None:
     value = getattr(given, name)
     if not isinstance(value, str) or not value.strip():
-        raise InvalidAnswerError(f"{type(given).__name__}.{name} is {value!r}; give text")
+        _refuse(f"{type(given).__name__}.{name} is {value!r}; give text")
     _encodable(f"{type(given).__name__}.{name}", value)
 
 
 def _shown(answer: object) -> str:
     return one_line(repr(answer), 80)
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise InvalidAnswerError(reason)
