@@ -25,7 +25,7 @@ class Settings:
 
 
 class Plugin:
-    """Sends in a thread of its own, so that a service that hangs holds nobody up for long."""
+    """Sends in a thread of its own, so that a service that hangs delays nothing for long."""
 
     @hookimpl
     def configure(self, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""Stops a doomed run: a loss that is no number, or one far behind the best run at the same step."""
+"""Stops a doomed run: a loss that is not a number, or one far behind the best at the same step."""
 
 from __future__ import annotations
 

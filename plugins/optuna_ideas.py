@@ -26,7 +26,7 @@ class Settings:
 
 
 class Plugin:
-    """Makes its study anew from the history every time, so nothing is stored beside the log."""
+    """Makes its study from the history every time, so nothing is stored beside the log."""
 
     @ar.hookimpl
     def configure(self, config: ar.Config) -> None:

@@ -190,3 +190,11 @@ def test_a_missing_upcaster_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EVENT_TYPES["note_added"], "schema_version", 2)
     with pytest.raises(CodecError, match="note_added version 1 has no upcaster"):
         decode("note_added", 1, "{}")
+
+
+def test_what_was_recorded_as_locks_is_read_as_a_measurement() -> None:
+    """``run_locked`` called its field locks in version 1; the bytes stay, the event has today's."""
+    old = '{"experiment":1,"locks":{"data":"abc"},"run":"r"}'
+    measured = EVENT_TYPES["run_locked"](run="r", experiment=1, measurement={"data": "abc"})
+    assert decode("run_locked", 1, old) == measured
+    assert decode("run_locked", 2, old.replace("locks", "measurement")) == measured

@@ -47,6 +47,7 @@ class Campaign:
         self.config = config
         self.lab = Lab(project=project, tag=tag, script=config.script, editable=config.editable)
         self._history: History | None = None
+        self.started_with: Plugins | None = None
 
     @property
     def history(self) -> History:
@@ -79,7 +80,7 @@ class Campaign:
         a budget or a person stops it. ``wait`` says whether a loop without ideas waits for one.
         Raises StreamHeldError when another process runs this campaign.
         """
-        active = Plugins.load(self.config, self.project, plugins)
+        active = self._active(plugins)
         writer = self.log.writer(self.tag)
         with writer:
             history = self.history
@@ -103,6 +104,14 @@ class Campaign:
                 return self._drive(kit, target, wait, accept_plugin_changes)
             finally:
                 active.close()
+
+    def _active(self, plugins: Sequence[object]) -> Plugins:
+        # What start loaded and configured serves the first run: a plugin that opens a connection
+        # does so once. A later run has new instances: nothing is remembered outside the log.
+        ready, self.started_with = self.started_with, None
+        if ready is not None and ready.is_current(self.project, plugins):
+            return ready
+        return Plugins.load(self.config, self.project, plugins)
 
     def _drive(self, kit: Kit, target: int | None, wait: bool, accepted: bool) -> str:
         started = kit.history.started
@@ -139,7 +148,7 @@ class Campaign:
         """
         try:
             answers.idea(idea, "")
-        except answers.NonsenseError as error:
+        except answers.InvalidAnswerError as error:
             raise WorkspaceError(f"this idea cannot be tried: {error}") from None
         texts = idea.texts(self.config.script)
         if texts:  # as a patch it still fits when head has moved on elsewhere

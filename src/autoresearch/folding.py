@@ -296,8 +296,8 @@ def _merged(runs: tuple[Run, ...], metric: str, size: str) -> dict[str, float]:
 
 
 @_on(events.RunLocked)
-def _locked(history: History, event: events.RunLocked, _: str) -> History:
-    return _change(history, event.experiment, locks=event.locks)
+def _measured(history: History, event: events.RunLocked, _: str) -> History:
+    return _change(history, event.experiment, measurement=event.measurement)
 
 
 @_on(events.FixAttempted)

@@ -3,16 +3,19 @@
 All arguments are frozen. A plugin implements a hook with ``@autoresearch.hookimpl`` and names only
 the arguments that it wants. *First result* hooks stop at the first answer that is not ``None``,
 asking the plugin nearest to the user first; *collecting* hooks ask every plugin.
+
+``@hook`` declares everything else that is known of a hook, so that it stands in this one place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
 import pluggy
+from attrs import frozen
 
 from autoresearch.config import Config
 from autoresearch.history import History
@@ -35,25 +38,69 @@ from autoresearch.model import (
     Workspace,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a campaign that runs without the command line need not load them
+    import click
+
     from autoresearch.projections import Projection
 
 PROJECT = "autoresearch"
-hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
+F = TypeVar("F", bound=Callable[..., Any])
 
-@hookspec(historic=True)
+
+@frozen(kw_only=True)
+class Hook:
+    """What is known of one hook beside its signature.
+
+    ``check`` is the function of ``plugins.answers`` that judges an answer, "" for a hook that
+    returns nothing. ``contract`` is the conformance class of ``autoresearch.testing``.
+    ``may_be_silenced``: a wrapper may turn an answer into None, which is an answer of its own.
+    ``frequent``: called for every event or every few seconds, so that a plugin that always fails
+    in it would fill the log: only its 1st, 2nd, 4th, 8th ... failure is told.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    first_result: bool = False
+    check: str = ""
+    contract: str = ""
+    may_be_silenced: bool = False
+    frequent: bool = False
+
+
+HOOKS: dict[str, Hook] = {}
+
+# A plugin that was written before a hook was renamed keeps working.
+FORMER: Mapping[str, str] = {"lock_run": "measure_run"}
+
+
+def hook(**known: Any) -> Callable[[F], F]:
+    """Declare the function below as a hook; ``known`` are fields of :class:`Hook`."""
+
+    def declare(function: F) -> F:
+        made = Hook(
+            name=function.__name__,
+            arguments=tuple(inspect.signature(function).parameters),
+            **known,
+        )
+        HOOKS[made.name] = made
+        return pluggy.HookspecMarker(PROJECT)(function, firstresult=made.first_result)
+
+    return declare
+
+
+@hook()
 def configure(config: Config) -> None:
     """Give a plugin the configuration, once, when it becomes active.
 
     Called before any other hook. ``config.settings("name", MySettings)`` returns the plugin's own
-    table ``[tool.autoresearch.plugins.<name>]`` checked against an attrs class. Historic: a plugin
-    that is registered later is called as well. Returns nothing; raise ``ConfigError`` to refuse.
+    table ``[tool.autoresearch.plugins.<name>]`` checked against an attrs class. Returns nothing;
+    raise ``ConfigError`` to refuse.
     """
 
 
-@hookspec
+@hook()
 def register_commands(cli: click.Group) -> None:
     """Add commands to the command line.
 
@@ -62,7 +109,7 @@ def register_commands(cli: click.Group) -> None:
     """
 
 
-@hookspec
+@hook(check="projections", contract="ProjectionContract", frequent=True)
 def register_projections(config: Config) -> Sequence[Projection] | None:
     """Offer files that are pure functions of the log, beside results.tsv and notes.md.
 
@@ -71,7 +118,7 @@ def register_projections(config: Config) -> Sequence[Projection] | None:
     """
 
 
-@hookspec(firstresult=True)
+@hook(first_result=True, check="idea", contract="IdeaGeneratorContract")
 def propose_idea(
     history: History, source: str, rng: Random, files: Mapping[str, str]
 ) -> Idea | None:
@@ -85,7 +132,7 @@ def propose_idea(
     """
 
 
-@hookspec
+@hook(check="objections")
 def review_idea(idea: Idea, history: History) -> Objection | Sequence[Objection] | None:
     """Raise objections before money is spent.
 
@@ -94,18 +141,18 @@ def review_idea(idea: Idea, history: History) -> Objection | Sequence[Objection]
     """
 
 
-@hookspec(firstresult=True)
+@hook(first_result=True, check="texts")
 def implement_idea(idea: Idea, workspace: Workspace) -> str | Mapping[str, str] | None:
     """Turn an idea without code into the whole new text of the script, or of several files.
 
     Called only for ideas that bring neither source, files, patch nor environment. The script at
     head is ``workspace.script_path``; the plugin must not write into the workspace. The answer is
     the script's text, or a mapping of editable files to theirs. First result; ``None`` passes on,
-    and an idea that nobody implements is dropped.
+    and an idea that no plugin implements is dropped.
     """
 
 
-@hookspec
+@hook(check="violations", contract="AuditContract")
 def audit_change(change: Change, workspace: Workspace) -> Sequence[Violation] | None:
     """Find what must not run: scope, size, integrity of the evaluation.
 
@@ -115,7 +162,7 @@ def audit_change(change: Change, workspace: Workspace) -> Sequence[Violation] | 
     """
 
 
-@hookspec(firstresult=True)
+@hook(first_result=True, check="handle", contract="LauncherContract")
 def launch_run(request: RunRequest, workspace: Workspace) -> RunHandle | None:
     """Start a run, or find the one that was started under the same name.
 
@@ -127,7 +174,7 @@ def launch_run(request: RunRequest, workspace: Workspace) -> RunHandle | None:
     """
 
 
-@hookspec
+@hook(check="metrics", contract="MetricExtractorContract")
 def extract_metrics(output: RunOutput) -> Mapping[str, float] | None:
     """Read named numbers from a finished run.
 
@@ -137,18 +184,18 @@ def extract_metrics(output: RunOutput) -> Mapping[str, float] | None:
     """
 
 
-@hookspec
-def lock_run(output: RunOutput) -> Mapping[str, str] | None:
+@hook(check="measurement")
+def measure_run(output: RunOutput) -> Mapping[str, str] | None:
     """Say what the score of a completed run was measured with.
 
     Called after the metrics were extracted. Digests of the evaluation code, the tokenizer and the
-    validation data, the name of the hardware: a score is compared with the best one only under the
-    same locks. A different ``hardware`` is said in the decision, any other difference makes the
-    verdict ``quarantine``. Collecting and merged; ``None`` locks nothing.
+    validation data, the name of the hardware: a score is compared with the best one only if both
+    were measured with the same things. A different ``hardware`` is said in the decision, any other
+    difference makes the verdict ``quarantine``. Collecting and merged; ``None`` says nothing.
     """
 
 
-@hookspec(firstresult=True)
+@hook(first_result=True, check="reason", may_be_silenced=True, frequent=True)
 def should_stop_run(
     request: RunRequest, observed: Mapping[str, float], history: History
 ) -> str | None:
@@ -159,7 +206,7 @@ def should_stop_run(
     """
 
 
-@hookspec
+@hook(check="violations", contract="AuditContract")
 def audit_run(
     experiment: Experiment, output: RunOutput, history: History
 ) -> Sequence[Violation] | None:
@@ -171,7 +218,7 @@ def audit_run(
     """
 
 
-@hookspec(firstresult=True)
+@hook(first_result=True, check="analysis")
 def analyze_run(experiment: Experiment, history: History) -> Analysis | None:
     """Write the ANALYSIS block.
 
@@ -180,7 +227,7 @@ def analyze_run(experiment: Experiment, history: History) -> Analysis | None:
     """
 
 
-@hookspec(firstresult=True)
+@hook(first_result=True, check="decision", contract="DecisionPolicyContract")
 def decide(candidate: Candidate, history: History) -> Decision | None:
     """Judge a finished experiment: keep, discard, crash, rerun or quarantine.
 
@@ -190,7 +237,9 @@ def decide(candidate: Candidate, history: History) -> Decision | None:
     """
 
 
-@hookspec(firstresult=True)
+@hook(
+    first_result=True, check="backtrack", contract="BacktrackingRuleContract", may_be_silenced=True
+)
 def backtrack(history: History) -> Backtrack | None:
     """Answer the three signals of the protocol: dead end, regression, plateau.
 
@@ -198,7 +247,7 @@ def backtrack(history: History) -> Backtrack | None:
     """
 
 
-@hookspec
+@hook(check="costs")
 def report_costs() -> Sequence[Cost] | None:
     """Say what was spent since the last call: tokens and money of a language model.
 
@@ -208,49 +257,21 @@ def report_costs() -> Sequence[Cost] | None:
     """
 
 
-@hookspec
+@hook(contract="ObserverContract", frequent=True)
 def event_recorded(event: Recorded, history: History) -> None:
     """Observe a fact after it is durable.
 
-    Called for every event the loop appends. Collecting and isolated: it cannot veto, and a failure
-    becomes ``plugin_failed`` and disturbs nobody. Returns nothing.
+    Called for every event of the campaign that is recorded while it runs, the loop's own and what
+    people append meanwhile, but not for ``campaign_started``, which no plugin can be there for, nor
+    for ``plugin_failed``: an observer that fails would be told of it, and fail again. Collecting
+    and isolated: it cannot veto, and a failure becomes ``plugin_failed`` and disturbs no other
+    plugin. Returns nothing.
     """
 
 
-@hookspec
+@hook(contract="ObserverContract", frequent=True)
 def notify(notice: Notice) -> None:
     """Tell a person: a new best, stuck, budget gone, a human is needed.
 
     Called when it happens. Collecting and isolated as ``event_recorded``. Returns nothing.
     """
-
-
-FIRST_RESULT = (
-    "propose_idea",
-    "implement_idea",
-    "launch_run",
-    "should_stop_run",
-    "analyze_run",
-    "decide",
-    "backtrack",
-)
-HOOKS = (
-    "configure",
-    "register_commands",
-    "register_projections",
-    "propose_idea",
-    "review_idea",
-    "implement_idea",
-    "audit_change",
-    "launch_run",
-    "extract_metrics",
-    "lock_run",
-    "should_stop_run",
-    "audit_run",
-    "analyze_run",
-    "decide",
-    "backtrack",
-    "report_costs",
-    "event_recorded",
-    "notify",
-)

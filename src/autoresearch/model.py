@@ -323,7 +323,7 @@ class Experiment:
     analysis: Analysis | None = None
     decision: Decision | None = None
     env: Mapping[str, str] = field(factory=dict, converter=_mapping)
-    locks: Mapping[str, str] = field(factory=dict, converter=_mapping)
+    measurement: Mapping[str, str] = field(factory=dict, converter=_mapping)
     prediction: str = ""
     fixes: int = 0
     added_lines: int = 0

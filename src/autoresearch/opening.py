@@ -50,6 +50,7 @@ def start(
     active = Plugins.load(loaded.config, root, plugins)
     log = store_of(root)
     campaign = Campaign(root, free, log, loaded.config)
+    campaign.started_with = active
     with log.writer(free) as writer:
         for text in ground.files.values():
             log.sources.put(text)

@@ -55,8 +55,8 @@ def write_plugin(
 
 def _check(name: str, kind: str) -> None:
     if kind not in KINDS:
-        mend = suggest(kind, KINDS) or f"; kinds are {', '.join(KINDS)}"
-        raise PluginError(f"there is no kind of plugin {kind!r}{mend}")
+        fix = suggest(kind, KINDS) or f"; kinds are {', '.join(KINDS)}"
+        raise PluginError(f"there is no kind of plugin {kind!r}{fix}")
     if not _NAME.fullmatch(name):
         raise PluginError(
             f"a plugin cannot be called {name!r}; use small letters, digits, - and _: my_plugin"

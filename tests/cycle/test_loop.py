@@ -351,29 +351,29 @@ def test_score_that_is_not_finite_is_no_score(campaign: Go) -> None:
     assert made.history.experiments[1].verdict is Verdict.CRASH
 
 
-class _Locks:
-    """Answers with the next locks for each run."""
+class _Measures:
+    """Answers with the next measurement for each run."""
 
     def __init__(self, *answers: dict[str, str]) -> None:
         self._answers = list(answers)
 
     @hookimpl
-    def lock_run(self) -> dict[str, str]:
+    def measure_run(self) -> dict[str, str]:
         return self._answers.pop(0)
 
 
-def test_score_under_another_lock_is_not_compared(campaign: Go) -> None:
+def test_score_of_another_measurement_is_not_compared(campaign: Go) -> None:
     """A better score on other data is quarantined, not kept."""
-    locks = _Locks({"validation": "aaa"}, {"validation": "bbb"})
-    made = campaign(2, plugins=(ScriptedIdeas([set_constant("WIDTH", 6)]), locks))
+    measures = _Measures({"validation": "aaa"}, {"validation": "bbb"})
+    made = campaign(2, plugins=(ScriptedIdeas([set_constant("WIDTH", 6)]), measures))
     assert made.history.experiments[1].verdict is Verdict.QUARANTINE
     assert made.history.best_number == 0
 
 
 def test_other_hardware_is_said_in_the_decision(campaign: Go) -> None:
     """A result from another machine counts, and the reason tells of it."""
-    locks = _Locks({"hardware": "8x H100"}, {"hardware": "cpu"})
-    made = campaign(2, plugins=(ScriptedIdeas([set_constant("WIDTH", 6)]), locks))
+    measures = _Measures({"hardware": "8x H100"}, {"hardware": "cpu"})
+    made = campaign(2, plugins=(ScriptedIdeas([set_constant("WIDTH", 6)]), measures))
     decision = made.history.experiments[1].decision
     assert decision is not None
     assert decision.verdict is Verdict.KEEP

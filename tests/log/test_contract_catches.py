@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import duckdb
 import pytest
+from log_contract import EventLogContract
 
 from autoresearch.log import GENESIS, MemoryLog, Recorded, Tip
 from autoresearch.log.memory import MemoryWriter
-from autoresearch.testing.log_contract import EventLogContract
 
 
 class ForgetsTheLast(MemoryLog):

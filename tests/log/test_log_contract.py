@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from log_contract import EventLogContract
 
 from autoresearch.log import EventLog, MemoryLog, open_log
-from autoresearch.testing.log_contract import EventLogContract
 
 
 class TestMemoryLog(EventLogContract):

@@ -69,3 +69,10 @@ def test_the_hash_of_a_review_has_a_new_name(past: FileLog) -> None:
     with past.connect() as connection:
         query = "SELECT tip_hash FROM memory_reviewed ORDER BY position"
         assert connection.execute(query).fetchall() == [(text,) for text in hashes]
+
+
+def test_a_renamed_field_keeps_its_old_rows_in_sql(past: FileLog) -> None:
+    """``run_locked.measurement`` was called locks; SQL shows both versions under one name."""
+    with past.connect() as connection:
+        query = "SELECT count(*) FROM run_locked WHERE cardinality(measurement) = 2"
+        assert connection.execute(query).fetchall() == [(1,)]

@@ -105,6 +105,14 @@ def test_nothing_is_kept_without_a_score(only):
             Backtrack(signal="regression", reason="x", to_experiment=2),
             "experiment 2 was never kept; go back to a kept one",
         ),
+        (
+            Backtrack(signal="plateau", reason="x", experiments=(1, 3)),
+            "Backtrack.experiments names [3], which do not exist",
+        ),
+        (
+            Backtrack(signal="plateau", reason="x", experiments=("1",)),
+            "Backtrack.experiments is ('1',); give numbers of experiments",
+        ),
     ],
 )
 def test_ways_back(only, answer, error):
@@ -198,7 +206,7 @@ def test_a_handle_can_be_asked_and_found_again(only, tmp_path):
 
         def stop(self, reason): ...
 
-    for answer, error in [("pid 1", "is no RunHandle"), (Half(), "has text as reference")]:
+    for answer, error in [("pid 1", "is not a RunHandle"), (Half(), "has text as reference")]:
         plugins, failures = only(answering("launch_run", answer))
         handle = plugins.launch_run(run_request(tmp_path), workspace(tmp_path))
         assert handle.poll().status == "infra_failed"

@@ -42,12 +42,12 @@ def test_the_way_round_works(load, write):
     [
         (
             "@hookimpl\ndef decid(candidate): ...",
-            "'decid', which is no hook; did you mean 'decide'?",
+            "'decid', which is not a hook; did you mean 'decide'?",
         ),
-        ("@hookimpl\ndef xyzzy(): ...", "'xyzzy', which is no hook; hooks are configure"),
+        ("@hookimpl\ndef xyzzy(): ...", "'xyzzy', which is not a hook; hooks are configure"),
         (
             "@hookimpl(specname='decid')\ndef f(candidate): ...",
-            "'decid', which is no hook; did you mean 'decide'?",
+            "'decid', which is not a hook; did you mean 'decide'?",
         ),
         (
             "@hookimpl\ndef decide(canditate): ...",

@@ -206,3 +206,50 @@ def test_a_table_for_nobody_is_refused(load):
     """Settings of a plugin that does not exist are a slip, and the nearest name is offered."""
     with pytest.raises(ConfigError, match=r"plugins\.evidnce; did you mean 'evidence'\?"):
         load(plugins={"evidnce": {"sds": 2.0}})
+
+
+def test_a_package_in_the_folder_is_a_plugin(load, tmp_path):
+    """A folder with an __init__.py is loaded with its modules, and known by all of them."""
+    package = tmp_path / "plugins" / "mine"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text('"""Mine."""\nfrom .policy import decide\n')
+    policy = package / "policy.py"
+    policy.write_text("from autoresearch import *\n" + DECIDE.format(reason="first"))
+    plugins = load()
+    assert said(plugins) == "first"
+    assert entry(plugins, "mine").source == "plugins/mine/__init__.py"
+    policy.write_text("from autoresearch import *\n" + DECIDE.format(reason="the second"))
+    assert said(load()) == "the second"
+    assert load().active["mine"] != plugins.active["mine"]
+    assert "mine" not in load(active=("no:plugins/*.py",)).active
+    assert said(load("plugins/mine", active=("no:plugins/*.py",))) == "the second"
+
+
+def test_files_and_packages_are_asked_in_the_order_of_their_names(load, write, tmp_path):
+    """A package stands among the files by its own name."""
+    write("a", DECIDE.format(reason="a"))
+    write("c", DECIDE.format(reason="c"))
+    (tmp_path / "plugins" / "b").mkdir()
+    text = "from autoresearch import *\n" + DECIDE.format(reason="b")
+    (tmp_path / "plugins" / "b" / "__init__.py").write_text(text)
+    assert list(load().active)[-3:] == ["a", "b", "c"]
+
+
+def test_a_program_names_a_file_as_the_command_line_does(load, write):
+    """Text and Path both are the path of a file."""
+    path = write("mine", DECIDE.format(reason="mine"), folder="elsewhere")
+    assert said(load(str(path))) == said(load(path)) == "mine"
+    assert said(Plugins.only(path)) == said(Plugins.only(str(path))) == "mine"
+
+
+@pytest.mark.parametrize("value", [3, None, ["mine.py"], dict])
+def test_what_cannot_be_a_plugin_is_told_in_one_line(load, value):
+    """The error says what to pass."""
+    with pytest.raises(PluginError, match="is not a plugin; pass a module, a class, an instance"):
+        load(value)
+
+
+def test_one_text_where_a_list_is_due_is_told(tmp_path):
+    """A program that passes plugins="x.py" would otherwise load a plugin for each letter."""
+    with pytest.raises(PluginError, match=r"pass a list: plugins=\['x\.py'\]"):
+        Plugins.load(Config(preset="plain"), tmp_path, "x.py", {})

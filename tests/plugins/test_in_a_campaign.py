@@ -248,3 +248,42 @@ def test_a_plugin_that_prints_does_not_reach_the_terminal(ground, capsys):
     campaign(ground, 1, Prints())
     printed = capsys.readouterr()
     assert "look at me" not in printed.out + printed.err
+
+
+COUNTS = """
+import sys
+from autoresearch import hookimpl
+sys.counted.append("imported")
+
+class Plugin:
+    @hookimpl
+    def configure(self):
+        sys.counted.append("configured")
+"""
+
+
+@pytest.fixture
+def counted(ground: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a file in plugins/ did: it counts its imports and its configurations."""
+    monkeypatch.setattr(sys, "counted", [], raising=False)
+    (ground / "plugins").mkdir()
+    (ground / "plugins" / "counts.py").write_text(COUNTS)
+    return sys.counted  # type: ignore[attr-defined]
+
+
+def test_a_plugin_is_imported_and_configured_once_for_a_run(ground: Path, counted: list[str]):
+    """Starting a campaign and running it is one import and one configuration, not two."""
+    made = campaign(ground, 1)
+    assert counted == ["imported", "configured"]
+    made.run(1, plugins=[ScriptedIdeas(IDEAS), FakeLauncher((1.1,))], wait=False,
+             accept_plugin_changes=True)  # fmt: skip
+    assert counted == ["imported", "configured"] * 2
+
+
+def test_a_plugin_that_changed_since_the_start_is_loaded_again(ground: Path, counted: list[str]):
+    """What start loaded serves a run only while the sources are the same."""
+    plugins = [ScriptedIdeas(IDEAS), FakeLauncher((1.1,))]
+    made = autoresearch.start(ground, tag="test", plugins=plugins)
+    (ground / "plugins" / "counts.py").write_text(COUNTS + "# changed")
+    with pytest.raises(PluginError, match="changed counts"):
+        made.run(1, plugins=plugins, wait=False)

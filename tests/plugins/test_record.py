@@ -69,7 +69,7 @@ def test_a_package_is_known_by_all_its_files(load, tmp_path, monkeypatch):
 
 
 def test_a_plugin_typed_at_a_prompt_has_a_digest_too(load):
-    """A class whose text nobody has is known by its name."""
+    """A class whose text is nowhere is known by its name."""
     scope: dict[str, object] = {}
     exec("from autoresearch.testing import KeepBetter\nclass Typed(KeepBetter): ...", scope)
     name = hashlib.sha256(b"Typed").hexdigest()[:12]

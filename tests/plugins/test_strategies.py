@@ -226,12 +226,12 @@ def test_order_among_plugins_can_be_asked_for(only):
     assert plugins.decide(candidate(1.0), History()).reason == "first"
 
 
-def test_nobody_decides(only):
+def test_no_policy_decides(only):
     """A campaign without a policy is told what to do about it."""
     plugins, _ = only()
     with pytest.raises(PluginError, match="no policy decided about experiment 0; make plugin gre"):
         plugins.decide(candidate(1.0), History())
-    with pytest.raises(PluginError, match="nobody analysed experiment 1; make plugin analysis"):
+    with pytest.raises(PluginError, match="no plugin analysed experiment 1; make plugin analysis"):
         plugins.analyze_run(experiment(1.0), History())
 
 

@@ -6,7 +6,8 @@ from attrs import evolve
 from autoresearch import Config, RunStatus, events
 from autoresearch.config import MetricConfig
 from autoresearch.plugins import Plugins
-from autoresearch.testing import PluginContract, Story, experiment, run_request, steps
+from autoresearch.testing import PluginContract, Story, experiment, run_request
+from autoresearch.testing.story import judgement, proposal, run
 
 SLOW = """import time
 
@@ -40,7 +41,7 @@ def watched(*curves: dict[int, float], better: str = "lower") -> Story:
     told = Story(Config(preset="plain", metric=MetricConfig(better=better)))
     for number, curve in enumerate(curves):
         made = experiment(list(curve.values())[-1], number=number)
-        facts = [*steps.proposal(told.history, made), *steps.run(told.history, told.config, made)]
+        facts = [*proposal(told.history, made), *run(told.history, told.config, made)]
         for fact in facts:
             told.tell(fact)
             if isinstance(fact, events.RunStarted):
@@ -51,7 +52,7 @@ def watched(*curves: dict[int, float], better: str = "lower") -> Story:
                     told.tell(seen)
                 if number == len(curves) - 1:
                     return told
-        for fact in steps.judgement(told.history, made):
+        for fact in judgement(told.history, made):
             told.tell(fact)
     return told
 

@@ -11,9 +11,9 @@ from autoresearch.testing import (
     candidate,
     experiment,
     history,
-    steps,
     story,
 )
+from autoresearch.testing.story import digest, proposal
 
 SCORES = [1.0, 0.9999, 0.9998]
 LONGER = """
@@ -93,8 +93,8 @@ def applied(text: str, added: int, removed: int) -> events.ChangeApplied:
     """Return the fact that a change was written into the script of experiment 1."""
     return events.ChangeApplied(
         experiment=1,
-        source_digest=steps.digest(text),
-        parent_digest=steps.digest("before"),
+        source_digest=digest(text),
+        parent_digest=digest("before"),
         added_lines=added,
         removed_lines=removed,
     )
@@ -103,7 +103,7 @@ def applied(text: str, added: int, removed: int) -> events.ChangeApplied:
 def test_lines_are_those_of_the_change_and_its_fixes():
     """History counts a change once, even when a crash of the loop made it be told twice."""
     told, made = story([1.0]), experiment(0.9)
-    for fact in steps.proposal(told.history, made):
+    for fact in proposal(told.history, made):
         told.tell(fact)
     told.tell(applied("change", 5, 2))
     told.tell(applied("change", 5, 2))

@@ -1,17 +1,18 @@
 """Every property of every contract can fail, and fails for the plugin that breaks it alone."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-
-from autoresearch.testing.wrong import WRONG
+import wrong
+from wrong import WRONG
 
 MODULE = """
 import pytest
-from autoresearch.testing.wrong import WRONG
+from wrong import WRONG
 
 def case(wrong):
     class Case(wrong.contract):
@@ -45,7 +46,11 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[int, set[str]]:
     (folder / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "--junitxml=report.xml"]
     done = subprocess.run(
-        [*command, "-p", "no:cacheprovider"], cwd=folder, capture_output=True, text=True
+        [*command, "-p", "no:cacheprovider"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(wrong.__file__).parents[1])},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1, done.stdout + done.stderr
     return _failed(folder / "report.xml")

@@ -13,7 +13,7 @@ from attrs import evolve
 from autoresearch import events
 from autoresearch.cycle import changes, proposals, runs
 from autoresearch.cycle.kit import Kit
-from autoresearch.cycle.locks import broken_locks, other_hardware
+from autoresearch.cycle.measurement import other_hardware, other_measurement
 from autoresearch.cycle.proposals import current
 from autoresearch.model import (
     Analysis,
@@ -123,7 +123,7 @@ def _audit(kit: Kit, output: RunOutput) -> None:
         return
     experiment = current(kit)
     found = (
-        *broken_locks(experiment, kit.history),
+        *other_measurement(experiment, kit.history),
         *kit.plugins.audit_run(experiment, output, kit.history),
     )
     for index, item in enumerate(found):

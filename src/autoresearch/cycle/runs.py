@@ -211,10 +211,13 @@ def _record_end(kit: Kit, request: RunRequest, output: RunOutput) -> None:
         ),
         event_id=f"{request.name}/metrics",
     )
-    locks = kit.plugins.lock_run(output) if output.status is RunStatus.COMPLETED else {}
-    if locks:
+    completed = output.status is RunStatus.COMPLETED
+    if measurement := kit.plugins.measure_run(output) if completed else {}:
         kit.recorder.record(
-            events.RunLocked(run=request.name, experiment=request.experiment, locks=dict(locks)),
+            events.RunLocked(
+                run=request.name, experiment=request.experiment, measurement=dict(measurement)
+            ),
+            # The id that older releases gave: a run that one of them recorded stays recorded once.
             event_id=f"{request.name}/locks",
         )
 

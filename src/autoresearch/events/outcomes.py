@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autoresearch.events.registry import Event, doc, event, experiment_number, grown, run_name
+from autoresearch.events.registry import (
+    Event,
+    doc,
+    event,
+    experiment_number,
+    grown,
+    renamed,
+    run_name,
+)
 
 # --- runs -----------------------------------------------------------------------------------
 
@@ -67,13 +75,15 @@ class MetricsExtracted(Event):
     metrics: Mapping[str, float] = doc("name to value", factory=dict)
 
 
-@event("run_locked")
+@event("run_locked", version=2, upcasters=[renamed(measurement="locks")])
 class RunLocked(Event):
-    """What the score of a run was measured with; only scores under one lock are compared."""
+    """What the score of a run was measured with; only scores of one measurement are compared."""
 
     run: str = run_name()
     experiment: int = experiment_number()
-    locks: Mapping[str, str] = doc("name to digest, or to the name of the hardware", factory=dict)
+    measurement: Mapping[str, str] = doc(
+        "name to digest, or to the name of the hardware", was="locks", factory=dict
+    )
 
 
 @event("fix_attempted")

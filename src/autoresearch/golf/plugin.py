@@ -84,7 +84,7 @@ class Plugin:
         return None if reading is None else reading.metrics()
 
     @hookimpl
-    def lock_run(self, output: RunOutput) -> Mapping[str, str] | None:
+    def measure_run(self, output: RunOutput) -> Mapping[str, str] | None:
         """Say what the score was measured with: evaluation code, tokenizer, data and hardware."""
         reading = _read(output)
         if output.script_path is None or reading is None or reading.result is None:

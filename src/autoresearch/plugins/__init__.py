@@ -1,7 +1,7 @@
 """Finds plugins, makes them active, and is the only place from which their hooks are called."""
 
+from autoresearch.plugins.calls import PluginFailure
 from autoresearch.plugins.facade import Plugins
-from autoresearch.plugins.failures import PluginFailure
-from autoresearch.plugins.info import PluginInfo, SettingInfo
+from autoresearch.plugins.registry import PluginInfo, SettingInfo
 
 __all__ = ["PluginFailure", "PluginInfo", "Plugins", "SettingInfo"]

@@ -1,23 +1,24 @@
 """What each hook may answer: one check a kind, which also fills in the author's name.
 
-A check returns the answer as it is used, or raises NonsenseError with what is wrong with it.
+A check is named in the hook's declaration. It gets the answer, the plugin's name and the arguments
+that the hook was called with, and returns the answer as it is used, or raises InvalidAnswerError
+with what is wrong with it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
-from pathlib import Path
-from typing import Any, TypeVar
+from pathlib import Path, PurePath
+from typing import Any, NoReturn, TypeVar
 
 import attrs
 
-from autoresearch.history import History
+from autoresearch.hookspecs import HOOKS
 from autoresearch.model import (
     Analysis,
     Backtrack,
-    Candidate,
     Cost,
     Decision,
     Idea,
@@ -27,164 +28,181 @@ from autoresearch.model import (
     ValueChange,
     Verdict,
     Violation,
-    Workspace,
 )
+from autoresearch.projections import Projection
 from autoresearch.text import one_line
 
 T = TypeVar("T")
+Given = Mapping[str, Any]
+Check = Callable[[object, str, Given], Any]
+
 _AUTHORS: Mapping[type[Any], str] = {
     Idea: "generator",
+    Objection: "reviewer",
     Analysis: "analyst",
     Decision: "policy",
     Backtrack: "rule",
+    Cost: "source",
+}
+_WORDS: Mapping[type[Any], tuple[str, ...]] = {
+    Idea: ("direction", "description", "hypothesis"),
+    Objection: ("reason",),
+    Violation: ("rule", "detail"),
+    Analysis: ("result", "versus_expected", "why", "lesson"),
+    Decision: ("reason",),
+    Backtrack: ("reason",),
+}
+_NUMBERS: Mapping[type[Any], tuple[str, ...]] = {
+    Idea: ("predicted", "expected_gain"),
+    Decision: ("delta", "confidence"),
 }
 
 
-class NonsenseError(Exception):
+class InvalidAnswerError(Exception):
     """An answer that its hook does not allow; the plugin is passed over."""
 
 
-def idea(answer: object, plugin: str) -> Idea:
+def check_of(hook: str) -> Check:
+    """Return the check that a hook's declaration names."""
+    found: Check = globals()[HOOKS[hook].check]
+    return found
+
+
+def idea(answer: object, plugin: str, _: Given | None = None) -> Idea:
     """Check an Idea: words that say what and why, and at most one kind of code."""
-    given = _instance(answer, Idea)
-    for name in ("direction", "description", "hypothesis"):
-        _words(given, name)
+    given = _sound(answer, Idea, plugin)
     if given.source is not None and given.patch is not None:
-        raise NonsenseError("an Idea has both a source and a patch; give one of them")
+        _refuse("an Idea has both a source and a patch; give one of them")
     for name in ("source", "patch"):
         if getattr(given, name) is not None:
             _words(given, name)
     if given.files and given.patch is not None:
-        raise NonsenseError("an Idea has both files and a patch; give one of them")
+        _refuse("an Idea has both files and a patch; give one of them")
     _strings("Idea.files", given.files)
     for path, text in given.files.items():
         _text(text, f"the new text of {path}")
     if not all(isinstance(item, ValueChange) for item in given.changes):
-        raise NonsenseError(f"Idea.changes is {given.changes!r}; give ValueChange values")
+        _refuse(f"Idea.changes is {given.changes!r}; give ValueChange values")
     _environment(given.env)
     _strings("Idea.evidence", given.evidence)
-    if not all(isinstance(number, int) for number in given.cites):
-        raise NonsenseError(f"Idea.cites is {given.cites!r}; give numbers of experiments")
-    for name in ("predicted", "expected_gain"):
-        _finite(given, name)
-    return _signed(given, "generator", plugin)
+    _integers("Idea.cites", given.cites)
+    return given
 
 
-def objections(answer: object, plugin: str) -> tuple[Objection, ...]:
+def objections(answer: object, plugin: str, _: Given) -> tuple[Objection, ...]:
     """Check one Objection or several, each with its reason."""
-    many = (answer,) if isinstance(answer, Objection) else _sequence(answer, Objection)
-    for item in many:
-        _words(item, "reason")
-    return tuple(_signed(item, "reviewer", plugin) for item in many)
+    many = (answer,) if isinstance(answer, Objection) else answer
+    return _each(many, Objection, plugin)
 
 
-def texts(answer: object, _: str, workspace: Workspace) -> Mapping[str, str]:
+def texts(answer: object, _plugin: str, given: Given) -> Mapping[str, str]:
     """Check new texts of editable files; plain text is that of the script."""
+    workspace = given["workspace"]
     if not isinstance(answer, Mapping):
         return {workspace.script: _text(answer, "the new text of the script")}
     _strings("the path of a file", answer)
     for path, text in answer.items():
         _text(text, f"the new text of {path}")
         if not workspace.allows(path):
-            raise NonsenseError(f"{path} may not be changed; it is not among the editable files")
+            _refuse(f"{path} may not be changed; it is not among the editable files")
     return answer
 
 
-def violations(answer: object, _: str) -> tuple[Violation, ...]:
+def violations(answer: object, plugin: str, _: Given) -> tuple[Violation, ...]:
     """Check violations: each names its rule and what was found."""
-    many = _sequence(answer, Violation)
+    many = _each(answer, Violation, plugin)
     for item in many:
-        _words(item, "rule")
-        _words(item, "detail")
         if item.severity not in ("violation", "warning"):
-            raise NonsenseError(f"severity is {item.severity!r}; use violation or warning")
+            _refuse(f"severity is {item.severity!r}; use violation or warning")
     return many
 
 
-def handle(answer: object, _: str) -> RunHandle:
+def handle(answer: object, _plugin: str, _: Given) -> RunHandle:
     """Check a handle: it can be asked, stopped, and found again."""
     if not isinstance(answer, RunHandle):
-        raise NonsenseError(
-            f"{_shown(answer)} is no RunHandle; it needs reference, log_path, poll and stop"
-        )
+        _refuse(f"{_shown(answer)} is not a RunHandle; it needs reference, log_path, poll and stop")
     if not isinstance(answer.reference, str) or not isinstance(answer.log_path, Path):
-        raise NonsenseError("a RunHandle has text as reference and a Path as log_path")
+        _refuse("a RunHandle has text as reference and a Path as log_path")
     return answer
 
 
-def metrics(answer: object, _: str) -> Mapping[str, Any]:
+def metrics(answer: object, _plugin: str, _: Given) -> Mapping[str, Any]:
     """Check that metrics are a mapping from names; the values are judged one by one."""
     if not isinstance(answer, Mapping):
-        raise NonsenseError(f"{_shown(answer)} is not a mapping of names to numbers")
+        _refuse(f"{_shown(answer)} is not a mapping of names to numbers")
     _strings("a metric's name", answer)
     return answer
 
 
-def locks(answer: object, _: str) -> Mapping[str, str]:
-    """Check that locks are a mapping from names to texts."""
+def measurement(answer: object, _plugin: str, _: Given) -> Mapping[str, str]:
+    """Check that a measurement is a mapping from names to texts."""
     if not isinstance(answer, Mapping):
-        raise NonsenseError(f"{_shown(answer)} is not a mapping of names to texts")
-    _strings("a lock's name", answer)
-    _strings("a lock", answer.values())
+        _refuse(f"{_shown(answer)} is not a mapping of names to texts")
+    _strings("a measurement's name", answer)
+    _strings("a measurement", answer.values())
     return answer
 
 
 def number(value: object) -> float:
     """Check one metric's value: a finite real number."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise NonsenseError(f"{_shown(value)} is not a finite number; leave an absent metric out")
-    return float(value)
+    if not _is_finite(value):
+        _refuse(f"{_shown(value)} is not a finite number; leave an absent metric out")
+    return float(value)  # type: ignore[arg-type]
 
 
-def costs(answer: object, plugin: str) -> tuple[Cost, ...]:
+def costs(answer: object, plugin: str, _: Given) -> tuple[Cost, ...]:
     """Check costs: finite, not negative."""
-    if not isinstance(answer, Sequence):
-        raise NonsenseError(f"{_shown(answer)} is not a sequence of costs")
-    given = tuple(_instance(item, Cost) for item in answer)
+    given = _each(answer, Cost, plugin)
     for item in given:
         amounts = (item.tokens_in, item.tokens_out, item.usd, item.seconds)
         if min(number(amount) for amount in amounts) < 0:
-            raise NonsenseError(f"{_shown(item)} is negative; money does not come back")
-    return tuple(_signed(item, "source", plugin) for item in given)
+            _refuse(f"{_shown(item)} is negative; money does not come back")
+    return given
 
 
-def reason(answer: object, _: str) -> str:
+def reason(answer: object, _plugin: str, _: Given) -> str:
     """Check a reason to stop a run."""
     return _text(answer, "a reason")
 
 
-def analysis(answer: object, plugin: str) -> Analysis:
+def analysis(answer: object, plugin: str, _: Given) -> Analysis:
     """Check an Analysis: all four lines of the block say something."""
-    given = _instance(answer, Analysis)
-    for name in ("result", "versus_expected", "why", "lesson"):
-        _words(given, name)
-    return _signed(given, "analyst", plugin)
+    return _sound(answer, Analysis, plugin)
 
 
-def decision(answer: object, plugin: str, candidate: Candidate) -> Decision:
+def decision(answer: object, plugin: str, given: Given) -> Decision:
     """Check a Decision: a reason, a probability, and no experiment kept without a score."""
-    given = _instance(answer, Decision)
-    _words(given, "reason")
-    _finite(given, "delta")
-    _finite(given, "confidence")
-    if given.confidence is not None and not 0 <= given.confidence <= 1:
-        raise NonsenseError(f"confidence is {given.confidence}; give a probability from 0 to 1")
-    if given.verdict is Verdict.KEEP and candidate.metric is None:
-        number_ = candidate.experiment.number
-        raise NonsenseError(f"experiment {number_} has no score and cannot be kept")
-    return _signed(given, "policy", plugin)
+    made, candidate = _sound(answer, Decision, plugin), given["candidate"]
+    if made.confidence is not None and not 0 <= made.confidence <= 1:
+        _refuse(f"confidence is {made.confidence}; give a probability from 0 to 1")
+    if made.verdict is Verdict.KEEP and candidate.metric is None:
+        _refuse(f"experiment {candidate.experiment.number} has no score and cannot be kept")
+    return made
 
 
-def backtrack(answer: object, plugin: str, history: History) -> Backtrack:
-    """Check a Backtrack: its target was kept, and a dead end names its direction."""
-    given = _instance(answer, Backtrack)
-    _words(given, "reason")
-    if given.signal is Signal.DEAD_END and not given.direction:
-        raise NonsenseError("a dead end names no direction; set Backtrack.direction")
-    target = given.to_experiment
+def backtrack(answer: object, plugin: str, given: Given) -> Backtrack:
+    """Check a Backtrack: target and proof exist, and a dead end names its direction."""
+    made, history = _sound(answer, Backtrack, plugin), given["history"]
+    if made.signal is Signal.DEAD_END and not made.direction:
+        _refuse("a dead end names no direction; set Backtrack.direction")
+    target = made.to_experiment
     if target is not None and target not in {item.number for item in history.kept}:
-        raise NonsenseError(f"experiment {target} was never kept; go back to a kept one")
-    return _signed(given, "rule", plugin)
+        _refuse(f"experiment {target} was never kept; go back to a kept one")
+    _integers("Backtrack.experiments", made.experiments)
+    unknown = [item for item in made.experiments if not 0 <= item < history.next_number]
+    if unknown:
+        _refuse(f"Backtrack.experiments names {unknown}, which do not exist")
+    return made
+
+
+def projections(answer: object, plugin: str, _: Given) -> tuple[Projection, ...]:
+    """Check projections: each has a bare file name."""
+    many: tuple[Projection, ...] = _each(answer, Projection, plugin)  # type: ignore[type-abstract]
+    for item in many:
+        name = item.file_name
+        if not isinstance(name, str) or not name or PurePath(name).name != name:
+            _refuse(f"{name!r} is not the name of a file; leave folders out")
+    return many
 
 
 def credit(outcome: T, inner: object, plugin: str) -> T:
@@ -197,36 +215,51 @@ def credit(outcome: T, inner: object, plugin: str) -> T:
     return attrs.evolve(outcome, **{author: plugin})  # type: ignore[misc]
 
 
-def _signed(given: T, author: str, plugin: str) -> T:
-    return given if getattr(given, author) else attrs.evolve(given, **{author: plugin})  # type: ignore[misc]
-
-
-def _instance(answer: object, kind: type[T]) -> T:
+def _sound(answer: object, kind: type[T], plugin: str) -> T:
+    """Return an answer of its kind, whose words and numbers are such, with its author's name."""
     if not isinstance(answer, kind):
-        raise NonsenseError(f"{_shown(answer)} is not of type {kind.__name__}")
-    return answer
+        _refuse(f"{_shown(answer)} is not of type {kind.__name__}")
+    for name in _WORDS.get(kind, ()):
+        _words(answer, name)
+    for name in _NUMBERS.get(kind, ()):
+        value = getattr(answer, name)
+        if value is not None and not _is_finite(value):
+            _refuse(f"{kind.__name__}.{name} is {value!r}; give a finite number")
+    author = _AUTHORS.get(kind)
+    if author is None or getattr(answer, author):
+        return answer
+    return attrs.evolve(answer, **{author: plugin})  # type: ignore[misc]
 
 
-def _sequence(answer: object, kind: type[T]) -> tuple[T, ...]:
+def _each(answer: object, kind: type[T], plugin: str) -> tuple[T, ...]:
     if not isinstance(answer, Sequence) or isinstance(answer, str):
-        raise NonsenseError(f"{_shown(answer)} is not a sequence of {kind.__name__}")
-    return tuple(_instance(item, kind) for item in answer)
+        _refuse(f"{_shown(answer)} is not a sequence of {kind.__name__}")
+    return tuple(_sound(item, kind, plugin) for item in answer)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _environment(env: Mapping[str, str]) -> None:
     _strings("Idea.env", env)
     for name, value in env.items():
         if not isinstance(value, str):
-            raise NonsenseError(f"Idea.env holds {value!r}; give text")
+            _refuse(f"Idea.env holds {value!r}; give text")
         if "\0" in name + value or "=" in name:
-            raise NonsenseError(f"Idea.env sets {name!r} to {value!r}; no process can be given it")
+            _refuse(f"Idea.env sets {name!r} to {value!r}; no process can be given it")
         _encodable("Idea.env", value)
 
 
-def _strings(what: str, values: Any) -> None:
+def _integers(what: str, values: Iterable[object]) -> None:
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        _refuse(f"{what} is {values!r}; give numbers of experiments")
+
+
+def _strings(what: str, values: Iterable[Any]) -> None:
     for value in values:
         if not isinstance(value, str) or not value:
-            raise NonsenseError(f"{what} holds {value!r}; give text")
+            _refuse(f"{what} holds {value!r}; give text")
         _encodable(what, value)
 
 
@@ -234,12 +267,14 @@ def _encodable(what: str, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise NonsenseError(f"{what} holds half a surrogate pair; give text in UTF-8") from None
+        raise InvalidAnswerError(
+            f"{what} holds half a surrogate pair; give text in UTF-8"
+        ) from None
 
 
 def _text(answer: object, what: str) -> str:
     if not isinstance(answer, str) or not answer.strip():
-        raise NonsenseError(f"{_shown(answer)} is not {what}")
+        _refuse(f"{_shown(answer)} is not {what}")
     _encodable(what, answer)
     return answer
 
@@ -247,17 +282,13 @@ def _text(answer: object, what: str) -> str:
 def _words(given: object, name: str) -> None:
     value = getattr(given, name)
     if not isinstance(value, str) or not value.strip():
-        raise NonsenseError(f"{type(given).__name__}.{name} is {value!r}; give text")
+        _refuse(f"{type(given).__name__}.{name} is {value!r}; give text")
     _encodable(f"{type(given).__name__}.{name}", value)
-
-
-def _finite(given: object, name: str) -> None:
-    value = getattr(given, name)
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise NonsenseError(f"{type(given).__name__}.{name} is {value!r}; give a finite number")
 
 
 def _shown(answer: object) -> str:
     return one_line(repr(answer), 80)
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise InvalidAnswerError(reason)

@@ -1,117 +1,184 @@
-"""Calls hook implementations one by one, so that one that fails is passed over for the next."""
+"""Calls hook implementations one by one, so that one that fails is passed over for the next.
+
+Every failure becomes a PluginFailure and is told; with ``AUTORESEARCH_TRACE_PLUGINS=1`` every call
+is printed: who, what came of it, how long it took.
+"""
 
 from __future__ import annotations
 
+import sys
+import time
+import traceback
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
+from types import TracebackType
 from typing import Any, TypeVar
 
 import pluggy
+from attrs import evolve, frozen
 
-from autoresearch.plugins.answers import NonsenseError, credit
-from autoresearch.plugins.failures import CAUGHT, Failures, PluginFailure
-from autoresearch.plugins.trace import Trace
+from autoresearch.hookspecs import FORMER, HOOKS
+from autoresearch.plugins.answers import Check, Given, InvalidAnswerError, check_of, credit
+from autoresearch.text import block, one_line
 
 T = TypeVar("T")
-Check = Callable[[object, str], T]
-Arguments = Mapping[str, Any]
 
-# For these None is an answer of its own: let the run go on, stay at head.
-_MAY_BE_SILENCED = ("should_stop_run", "backtrack")
+TRACE = "AUTORESEARCH_TRACE_PLUGINS"
+
+# What a plugin may throw at the loop; KeyboardInterrupt is a person's and passes through.
+CAUGHT = (Exception, SystemExit)
 
 
-def _here(work: Callable[[], Any]) -> Any:
-    return work()
+@frozen(kw_only=True)
+class PluginFailure:
+    """A plugin raised, hung, or answered what its hook does not allow; ``error`` is one line."""
+
+    plugin: str
+    hook: str
+    error: str
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, plugin: str, hook: str, error: BaseException) -> PluginFailure:
+        """Describe an exception that came out of a plugin, without the frames of the caller."""
+        frames = _plugin_frames(error.__traceback__)
+        lines = traceback.format_exception(type(error), error, frames)
+        refused = isinstance(error, InvalidAnswerError)
+        kind = "answer refused" if refused else type(error).__name__
+        text = one_line(f"{kind}: {error}", 500)
+        return cls(plugin=plugin, hook=hook, error=text, traceback=block("".join(lines)))
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin} failed in {self.hook}: {self.error}"
+
+
+def _plugin_frames(frames: TracebackType | None) -> TracebackType | None:
+    while frames is not None:
+        module = str(frames.tb_frame.f_globals.get("__name__", ""))
+        if not module.startswith("autoresearch.plugins"):
+            return frames
+        frames = frames.tb_next
+    return None
+
+
+def warn(failure: PluginFailure) -> None:
+    """Print a failure as one line, where nothing else listens."""
+    print(f"warning: {failure}", file=sys.stderr)
+
+
+class Manager(pluggy.PluginManager):
+    """pluggy's manager, for which a hook's former name is an implementation of the hook."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        """Return the options of an implementation, under the hook's name of today."""
+        options = super().parse_hookimpl_opts(plugin, name)
+        today = FORMER.get((options and options.get("specname")) or name)
+        # A copy: pluggy keeps the options on the plugin's own function.
+        return {**options, "specname": today} if options and today else options
 
 
 class Calls:
     """Asks plugins in pluggy's order, the last registered first, and checks what they answer."""
 
-    def __init__(self, manager: pluggy.PluginManager, failures: Failures, trace: Trace) -> None:
+    def __init__(self, manager: pluggy.PluginManager, environ: Mapping[str, str]) -> None:
+        self.on_failure: Callable[[PluginFailure], None] = warn
         self._manager = manager
-        self._failures = failures
-        self._trace = trace
+        self._trace = environ.get(TRACE, "") not in ("", "0")
+        self._counts: Counter[tuple[str, str]] = Counter()
 
     def implementations(self, hook: str) -> tuple[pluggy.HookImpl, ...]:
         """Return a hook's implementations in the order in which they are asked."""
         return tuple(reversed(getattr(self._manager.hook, hook).get_hookimpls()))
 
-    def first(self, hook: str, check: Check[T], arguments: Arguments) -> T | None:
-        """Return the first sound answer that is not None, as the wrappers leave it."""
-        every = self.implementations(hook)
-        opened = [(impl, self._open(impl, hook, arguments)) for impl in every if impl.wrapper]
-        answer: T | None = None
+    def first(
+        self,
+        hook: str,
+        /,
+        instead: Callable[[PluginFailure], Any] | None = None,
+        **given: Any,
+    ) -> Any:
+        """Return the first sound answer that is not None, as the wrappers leave it.
+
+        ``instead`` makes the answer of a plugin that failed, None to pass it over.
+        """
+        every, check = self.implementations(hook), check_of(hook)
+        opened = [(impl, self._open(impl, hook, given)) for impl in every if impl.wrapper]
+        answer = None
         for impl in (impl for impl in every if not impl.wrapper):
-            answer = self._ask(impl, hook, check, arguments)
+            answer = self._ask(impl, hook, check, given, instead)
             if answer is not None:
                 break
         for impl, wrapper in reversed(opened):
             if wrapper is not None:
-                answer = self._close(impl, wrapper, hook, check, answer)
+                answer = self._close(impl, wrapper, hook, check, given, answer)
         return answer
 
     def collect(
         self,
         hook: str,
-        check: Check[T],
-        arguments: Arguments,
-        instead: Callable[[PluginFailure], T] | None = None,
-    ) -> list[tuple[str, T]]:
-        """Return every plugin's sound answer with its name; ``instead`` stands for a failed one."""
-        answers = []
-        for impl in self.implementations(hook):
-            answer = self._ask(impl, hook, check, arguments, instead)
-            if answer is not None:
-                answers.append((impl.plugin_name, answer))
-        return answers
+        /,
+        instead: Callable[[PluginFailure], Any] | None = None,
+        **given: Any,
+    ) -> list[tuple[str, Any]]:
+        """Return every plugin's sound answer with its name; ``instead`` as in :meth:`first`."""
+        every, check = self.implementations(hook), check_of(hook)
+        asked = [(impl.plugin_name, self._ask(impl, hook, check, given, instead)) for impl in every]
+        return [(plugin, answer) for plugin, answer in asked if answer is not None]
 
     def invoke(
         self,
         impl: pluggy.HookImpl,
         hook: str,
-        arguments: Arguments,
-        run: Callable[[Callable[[], Any]], Any] = _here,
+        given: Given,
+        run: Callable[[Callable[[], Any]], Any] = lambda work: work(),
     ) -> Any:
         """Call one implementation with the arguments that it names; its exceptions come out.
 
         ``run`` makes the call, for instance in another thread.
         """
-        given = [arguments[name] for name in impl.argnames]
-        with self._trace.call(impl.plugin_name, hook) as span:
-            span.result = run(partial(impl.function, *given))
-        return span.result
+        work = partial(impl.function, *[given[name] for name in impl.argnames])
+        return self._traced(impl.plugin_name, hook, partial(run, work))
 
     def failed(self, plugin: str, hook: str, error: BaseException) -> PluginFailure:
-        """Report an exception that came out of a plugin."""
-        failure = PluginFailure.of(plugin, hook, error)
-        self._failures.report(failure)
+        """Tell of an exception that came out of a plugin, unless the like was told too often."""
+        failure = told = PluginFailure.of(plugin, hook, error)
+        if HOOKS[hook].frequent:
+            self._counts[plugin, hook] += 1
+            count = self._counts[plugin, hook]
+            if count & (count - 1):
+                return failure
+            if count > 1:
+                told = evolve(failure, error=f"{failure.error} ({count} times by now)")
+        self.on_failure(told)
         return failure
 
     def _ask(
         self,
         impl: pluggy.HookImpl,
         hook: str,
-        check: Check[T],
-        arguments: Arguments,
-        instead: Callable[[PluginFailure], T] | None = None,
-    ) -> T | None:
+        check: Check,
+        given: Given,
+        instead: Callable[[PluginFailure], Any] | None,
+    ) -> Any:
         try:
-            answer = self.invoke(impl, hook, arguments)
-            return None if answer is None else check(answer, impl.plugin_name)
+            answer = self.invoke(impl, hook, given)
+            return None if answer is None else check(answer, impl.plugin_name, given)
         except CAUGHT as error:
             failure = self.failed(impl.plugin_name, hook, error)
             return instead(failure) if instead else None
 
     def _open(
-        self, impl: pluggy.HookImpl, hook: str, arguments: Arguments
+        self, impl: pluggy.HookImpl, hook: str, given: Given
     ) -> Generator[None, Any, Any] | None:
         """Run a wrapper up to its ``yield``; None when it failed and is left out."""
         wrapper: Generator[None, Any, Any]
         try:
-            wrapper = impl.function(*[arguments[name] for name in impl.argnames])  # type: ignore[assignment]
+            wrapper = impl.function(*[given[name] for name in impl.argnames])  # type: ignore[assignment]
             next(wrapper)
         except StopIteration:
-            self.failed(impl.plugin_name, hook, NonsenseError("the wrapper ended without yield"))
+            error = InvalidAnswerError("the wrapper ended without yield")
+            self.failed(impl.plugin_name, hook, error)
             return None
         except CAUGHT as error:
             self.failed(impl.plugin_name, hook, error)
@@ -123,21 +190,39 @@ class Calls:
         impl: pluggy.HookImpl,
         wrapper: Generator[None, Any, Any],
         hook: str,
-        check: Check[T],
-        inner: T | None,
-    ) -> T | None:
+        check: Check,
+        given: Given,
+        inner: Any,
+    ) -> Any:
         """Give a wrapper the answer and return what it makes of it; ``inner`` when it fails."""
+        plugin = impl.plugin_name
         try:
-            with self._trace.call(impl.plugin_name, f"{hook} (wrapper)") as span:
-                span.result = outcome = _finish(wrapper, inner)
-            if outcome is None and inner is not None and hook not in _MAY_BE_SILENCED:
-                raise NonsenseError("the wrapper lost the answer; return what its yield gave")
+            outcome = self._traced(plugin, f"{hook} (wrapper)", partial(_finish, wrapper, inner))
+            if outcome is None and inner is not None and not HOOKS[hook].may_be_silenced:
+                raise InvalidAnswerError("the wrapper lost the answer; return what its yield gave")
             if outcome is None or outcome == inner:
                 return outcome if outcome is None else inner
-            return credit(check(outcome, impl.plugin_name), inner, impl.plugin_name)
+            return credit(check(outcome, plugin, given), inner, plugin)
         except CAUGHT as error:
-            self.failed(impl.plugin_name, hook, error)
+            self.failed(plugin, hook, error)
             return inner
+
+    def _traced(self, plugin: str, hook: str, work: Callable[[], T]) -> T:
+        """Do the work, and print a line about it if that was asked for, also when it raises."""
+        if not self._trace:
+            return work()
+        start, shown = time.perf_counter(), ""
+        try:
+            result = work()
+            shown = repr(result)
+            return result
+        except BaseException as error:
+            shown = repr(error)
+            raise
+        finally:
+            took = (time.perf_counter() - start) * 1000
+            line = f"trace {took:9.3f} ms  {hook} {plugin} -> {one_line(shown, 100)}"
+            print(line, file=sys.stderr)
 
 
 def _finish(wrapper: Generator[None, Any, Any], inner: object) -> Any:
@@ -146,4 +231,4 @@ def _finish(wrapper: Generator[None, Any, Any], inner: object) -> Any:
     except StopIteration as stop:
         return stop.value
     wrapper.close()
-    raise NonsenseError("the wrapper yields twice; yield once")
+    raise InvalidAnswerError("the wrapper yields twice; yield once")

@@ -1,26 +1,24 @@
-"""What several plugins give together: metrics, projections, commands; clashes name both."""
+"""What several plugins give together, where clashes name both, and what stands for a failed one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
 from attrs import frozen
 
 from autoresearch.config import Config
 from autoresearch.errors import PluginError
 from autoresearch.history import History
-from autoresearch.model import Violation
-from autoresearch.plugins.answers import NonsenseError, number
-from autoresearch.plugins.calls import Calls
-from autoresearch.plugins.failures import CAUGHT, PluginFailure
+from autoresearch.model import RunOutput, RunRequest, RunStatus, Violation
+from autoresearch.plugins.answers import InvalidAnswerError, number
+from autoresearch.plugins.calls import CAUGHT, Calls, PluginFailure
 from autoresearch.projections import Projection
+from autoresearch.text import one_line
 
 if TYPE_CHECKING:
-    import pluggy
+    import click
 
 T = TypeVar("T")
 
@@ -37,7 +35,7 @@ def unaudited(failure: PluginFailure) -> tuple[Violation, ...]:
 def merge_metrics(
     found: Sequence[tuple[str, Mapping[str, Any]]], calls: Calls
 ) -> Mapping[str, float]:
-    """Put the metrics of several plugins together; a value that is no number is left out."""
+    """Put the metrics of several plugins together; a value that is not a number is left out."""
     numbers = [(plugin, _numbers(plugin, metrics, calls)) for plugin, metrics in found]
     return merge(numbers, "extract_metrics", calls)
 
@@ -46,7 +44,7 @@ def merge(found: Sequence[tuple[str, Mapping[str, T]]], hook: str, calls: Calls)
     """Put the mappings of several plugins together.
 
     A name to which two plugins give different values is left out and the clash is reported:
-    nobody wins, and a script that prints two scores can neither choose one nor stop the loop.
+    neither wins, and a script that prints two scores can neither choose one nor stop the loop.
     """
     merged: dict[str, T] = {}
     giver: dict[str, str] = {}
@@ -57,7 +55,7 @@ def merge(found: Sequence[tuple[str, Mapping[str, T]]], hook: str, calls: Calls)
             if merged.setdefault(name, value) != value:
                 clashes.add(name)
                 both = f"{merged[name]!r} from {first} and {value!r} from {plugin}"
-                problem = NonsenseError(f"two values for {name!r}: {both}; neither is used")
+                problem = InvalidAnswerError(f"two values for {name!r}: {both}; neither is used")
                 calls.failed(plugin, hook, problem)
     return {name: value for name, value in merged.items() if name not in clashes}
 
@@ -67,8 +65,9 @@ def _numbers(plugin: str, metrics: Mapping[str, Any], calls: Calls) -> dict[str,
     for name, value in metrics.items():
         try:
             sound[name] = number(value)
-        except NonsenseError as error:
-            calls.failed(plugin, "extract_metrics", NonsenseError(f"metric {name!r}: {error}"))
+        except InvalidAnswerError as error:
+            problem = InvalidAnswerError(f"metric {name!r}: {error}")
+            calls.failed(plugin, "extract_metrics", problem)
     return sound
 
 
@@ -86,7 +85,9 @@ class PluginProjection:
         try:
             text = self.inner.render(history)
             if not isinstance(text, str):
-                raise NonsenseError(f"{type(text).__name__} is not the text of {self.file_name}")
+                raise InvalidAnswerError(
+                    f"{type(text).__name__} is not the text of {self.file_name}"
+                )
         except CAUGHT as error:
             failure = self.calls.failed(self.plugin, "register_projections", error)
             return f"{self.file_name} could not be made by plugin {self.plugin}: {failure.error}\n"
@@ -98,48 +99,67 @@ def gather_projections(calls: Calls, config: Config) -> tuple[Projection, ...]:
 
     Raises PluginError when two of them, or one and the loop, claim the same file.
     """
-    check = partial(_projections, calls=calls)
-    found = calls.collect("register_projections", check, {"config": config})
+    gathered = []
     owner = dict.fromkeys(_TAKEN, "autoresearch")
-    for plugin, projections in found:
+    for plugin, projections in calls.collect("register_projections", config=config):
         for item in projections:
-            if item.file_name in owner:
+            name = item.file_name
+            if name in owner:
                 raise PluginError(
-                    f"{item.file_name} is written by {owner[item.file_name]} and by plugin "
-                    f"{plugin}; rename the file of one"
+                    f"{name} is written by {owner[name]} and by plugin {plugin}; "
+                    "rename the file of one"
                 )
-            owner[item.file_name] = plugin
-    return tuple(item for _, projections in found for item in projections)
-
-
-def _projections(answer: object, plugin: str, calls: Calls) -> tuple[PluginProjection, ...]:
-    if not isinstance(answer, Sequence) or isinstance(answer, str):
-        raise NonsenseError(f"{type(answer).__name__} is not a sequence of projections")
-    return tuple(_projection(item, plugin, calls) for item in answer)
-
-
-def _projection(item: object, plugin: str, calls: Calls) -> PluginProjection:
-    if not isinstance(item, Projection):
-        raise NonsenseError(f"{type(item).__name__} is no Projection; give file_name and render")
-    name = item.file_name
-    if not isinstance(name, str) or not name or PurePath(name).name != name:
-        raise NonsenseError(f"{name!r} is not the name of a file; leave folders out")
-    return PluginProjection(plugin, item, name, calls)
+            owner[name] = plugin
+            gathered.append(PluginProjection(plugin, item, name, calls))
+    return tuple(gathered)
 
 
 def add_commands(calls: Calls, cli: click.Group) -> None:
     """Let every plugin add commands to the group; commands that were there stay as they are."""
     for impl in calls.implementations("register_commands"):
-        _add(calls, impl, cli)
+        before = dict(cli.commands)
+        try:
+            calls.invoke(impl, "register_commands", {"cli": cli})
+            for name, command in before.items():
+                if cli.commands.get(name) is not command:
+                    raise InvalidAnswerError(
+                        f"command {name!r} exists already; choose another name"
+                    )
+        except CAUGHT as error:
+            cli.commands = before
+            calls.failed(impl.plugin_name, "register_commands", error)
 
 
-def _add(calls: Calls, impl: pluggy.HookImpl, cli: click.Group) -> None:
-    before = dict(cli.commands)
-    try:
-        calls.invoke(impl, "register_commands", {"cli": cli})
-        for name, command in before.items():
-            if cli.commands.get(name) is not command:
-                raise NonsenseError(f"command {name!r} exists already; choose another name")
-    except CAUGHT as error:
-        cli.commands = before
-        calls.failed(impl.plugin_name, "register_commands", error)
+@frozen
+class NotLaunched:
+    """A handle to a run that did not start: it is over at once, as the machine's fault."""
+
+    request: RunRequest
+    detail: str
+    reference: str = ""  # there is nothing to find again
+
+    @property
+    def log_path(self) -> Path:
+        """A file of its own: a later start under the same name must find its log untouched."""
+        return self.request.folder / "not-launched.log"
+
+    def poll(self) -> RunOutput:
+        """Return the failure; the log says it too."""
+        self.request.folder.mkdir(parents=True, exist_ok=True)
+        self.log_path.write_text(self.detail + "\n", encoding="utf-8")
+        return RunOutput(
+            name=self.request.name,
+            status=RunStatus.INFRA_FAILED,
+            log_path=self.log_path,
+            folder=self.request.folder,
+            detail=self.detail,
+        )
+
+    def stop(self, reason: str) -> None:
+        """Do nothing: nothing runs."""
+
+
+def not_launched(request: RunRequest, failures: Sequence[PluginFailure]) -> NotLaunched:
+    """Return the handle for launchers that failed, with their errors."""
+    errors = "; ".join(f"launcher {item.plugin}: {item.error}" for item in failures)
+    return NotLaunched(request, one_line(errors, 500))

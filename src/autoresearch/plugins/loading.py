@@ -6,19 +6,19 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 from attrs import frozen
 
-from autoresearch import hookspecs
 from autoresearch.errors import PluginError
-from autoresearch.plugins.failures import CAUGHT
-from autoresearch.plugins.sources import Found
+from autoresearch.hookspecs import FORMER, HOOKS, PROJECT
+from autoresearch.plugins.calls import CAUGHT
+from autoresearch.plugins.discovery import Found
 from autoresearch.structure import suggest
 from autoresearch.text import one_line
 
-MARK = f"{hookspecs.PROJECT}_impl"
+MARK = f"{PROJECT}_impl"
 
 
 class MissingPartError(PluginError):
@@ -51,15 +51,16 @@ def load(found: Found) -> Loaded:
     """
     # Looked up here, because a built-in imports it only when it is used.
     if found.needs and importlib.util.find_spec(found.needs) is None:
-        mend = f"pip install 'autoresearch[{found.needs}]'"
-        raise MissingPartError(f"plugin {found.name!r} needs {found.needs}; {mend}")
+        fix = f"pip install 'autoresearch[{found.needs}]'"
+        raise MissingPartError(f"plugin {found.name!r} needs {found.needs}; {fix}")
     try:
         digest = found.digest()
         module = found.load()
     except CAUGHT as error:
         raise _broken(found, error) from error
     plugin = _plugin_in(found, module)
-    hooks = {_check(found, name, item) for name, item in _hooks(plugin)}
+    marked = ((name, item) for name, item in _functions(plugin) if hasattr(item, MARK))
+    hooks = {_check(found, name, item) for name, item in marked}
     _refuse_unmarked(found, plugin)
     if not hooks:
         raise PluginError(f"{_called(found)} has no hook; mark one with @hookimpl or remove it")
@@ -69,14 +70,18 @@ def load(found: Found) -> Loaded:
         version=found.version or str(getattr(module, "__version__", "0")),
         digest=digest,
         summary=one_line((inspect.getdoc(module) or "").strip().partition("\n")[0]),
-        hooks=tuple(sorted(hooks, key=hookspecs.HOOKS.index)),
+        hooks=tuple(name for name in HOOKS if name in hooks),
         shape=_shape(found, plugin, module),
     )
 
 
 def way_round(name: str) -> str:
     """Say how to go on without a plugin."""
-    return f"mend it, or go on without it: --plugin no:{name}"
+    return f"fix it, or go on without it: --plugin no:{name}"
+
+
+def _refuse(found: Found, reason: str) -> NoReturn:
+    raise PluginError(f"{_called(found)}: {reason}")
 
 
 def _called(found: Found) -> str:
@@ -113,68 +118,62 @@ def _functions(plugin: object) -> Iterator[tuple[str, Callable[..., Any]]]:
             yield name, getattr(plugin, name)
 
 
-def _hooks(plugin: object) -> Iterator[tuple[str, Callable[..., Any]]]:
-    return ((name, item) for name, item in _functions(plugin) if hasattr(item, MARK))
-
-
 def _check(found: Found, name: str, function: Callable[..., Any]) -> str:
     """Return the hook that a marked function implements, or say what is wrong with it."""
     options: Mapping[str, Any] = getattr(function, MARK)
     hook = str(options.get("specname") or name)
-    if hook not in hookspecs.HOOKS:
-        mend = suggest(hook, hookspecs.HOOKS) or f"; hooks are {', '.join(hookspecs.HOOKS)}"
-        raise PluginError(f"{_called(found)} implements {hook!r}, which is no hook{mend}")
+    hook = FORMER.get(hook, hook)
+    if hook not in HOOKS:
+        fix = suggest(hook, HOOKS) or f"; hooks are {', '.join(HOOKS)}"
+        raise PluginError(f"{_called(found)} implements {hook!r}, which is not a hook{fix}")
     _check_arguments(found, hook, function)
     _check_wrapper(found, hook, options, function)
     return hook
 
 
 def _check_arguments(found: Found, hook: str, function: Callable[..., Any]) -> None:
-    known = tuple(inspect.signature(getattr(hookspecs, hook)).parameters)
+    known = HOOKS[hook].arguments
     for argument in inspect.signature(function).parameters.values():
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
-            raise PluginError(
-                f"{_called(found)}: {hook} is given its arguments by name, so {argument} would "
-                f"stay empty; name what it needs of {', '.join(known)}"
+            _refuse(
+                found,
+                f"{hook} is given its arguments by name, so {argument} would "
+                f"stay empty; name what it needs of {', '.join(known)}",
             )
         if argument.name not in known:
-            mend = suggest(argument.name, known) or f"; it gets {', '.join(known) or 'none'}"
-            raise PluginError(f"{_called(found)}: {hook} has no argument {argument.name!r}{mend}")
+            fix = suggest(argument.name, known) or f"; it gets {', '.join(known) or 'none'}"
+            _refuse(found, f"{hook} has no argument {argument.name!r}{fix}")
         if argument.default is not argument.empty:
-            raise PluginError(
-                f"{_called(found)}: {hook} always gets {argument.name!r}; remove its default"
-            )
+            _refuse(found, f"{hook} always gets {argument.name!r}; remove its default")
 
 
 def _check_wrapper(
     found: Found, hook: str, options: Mapping[str, Any], function: Callable[..., Any]
 ) -> None:
     if options.get("hookwrapper"):
-        raise PluginError(f"{_called(found)}: {hook} is an old hookwrapper; use wrapper=True")
+        _refuse(found, f"{hook} is an old hookwrapper; use wrapper=True")
     if not options.get("wrapper"):
         return
-    if hook not in hookspecs.FIRST_RESULT:
+    if not HOOKS[hook].first_result:
         # A wrapper here could hide what another plugin found or was told.
-        raise PluginError(
-            f"{_called(found)}: {hook} asks every plugin and cannot be wrapped; remove wrapper=True"
-        )
+        _refuse(found, f"{hook} asks every plugin and cannot be wrapped; remove wrapper=True")
     if not inspect.isgeneratorfunction(function):
-        raise PluginError(f"{_called(found)}: the wrapper of {hook} has no yield; add one")
+        _refuse(found, f"the wrapper of {hook} has no yield; add one")
 
 
 def _refuse_unmarked(found: Found, plugin: object) -> None:
     home = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__
     for name, function in _functions(plugin):
         own = getattr(function, "__module__", home) == home
-        if name in hookspecs.HOOKS and own and not hasattr(function, MARK):
-            raise PluginError(
-                f"{_called(found)}: {name} is named like a hook but not marked; "
-                "put @hookimpl above it or rename it"
+        if (name in HOOKS or name in FORMER) and own and not hasattr(function, MARK):
+            _refuse(
+                found,
+                f"{name} is named like a hook but not marked; put @hookimpl above it or rename it",
             )
 
 
 def _shape(found: Found, plugin: object, module: object) -> type[Any] | None:
     shape = getattr(plugin, "Settings", None) or getattr(module, "Settings", None)
     if shape is not None and not attrs.has(shape):
-        raise PluginError(f"{_called(found)}: Settings is not an attrs class; add @frozen to it")
+        _refuse(found, "Settings is not an attrs class; add @frozen to it")
     return shape

@@ -1,28 +1,62 @@
-"""Loads the chosen plugins, checks their settings, registers and configures them."""
+"""Loads the chosen plugins, checks their settings, configures them, and tells what there is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Self
 
+import attrs
 import pluggy
-from attrs import define
+from attrs import define, frozen
 
 from autoresearch import hookspecs
 from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError, ConfigError, PluginError
-from autoresearch.plugins import selection
-from autoresearch.plugins.calls import Calls
-from autoresearch.plugins.failures import CAUGHT, Failures
-from autoresearch.plugins.info import PluginInfo, settings_of
+from autoresearch.plugins import discovery
+from autoresearch.plugins.calls import CAUGHT, Calls, Manager, PluginFailure
+from autoresearch.plugins.discovery import BUILT_IN, Found
 from autoresearch.plugins.loading import Loaded, MissingPartError, load, way_round
-from autoresearch.plugins.observers import Observers
-from autoresearch.plugins.sources import BUILT_IN, Found
-from autoresearch.plugins.trace import Trace
+from autoresearch.plugins.observers import PATIENCE, Observers
 
 
-@define
+@frozen(kw_only=True)
+class SettingInfo:
+    """One setting of a plugin: its table's key, type, meaning, default and value."""
+
+    name: str
+    type: str
+    doc: str
+    default: Any
+    value: Any
+
+
+@frozen(kw_only=True)
+class PluginInfo:
+    """One plugin that was found, active or only available.
+
+    ``source`` is built-in, ``distribution NAME`` or the file's path; ``digest`` is the sha256 of
+    its source; ``problem`` says why it cannot be used, and is empty otherwise.
+    """
+
+    name: str
+    version: str
+    source: str
+    digest: str
+    active: bool
+    summary: str = ""
+    hooks: tuple[str, ...] = ()
+    settings: tuple[SettingInfo, ...] = ()
+    problem: str = ""
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return everything as plain values for ``--json``."""
+        return attrs.asdict(self, value_serializer=_plain)
+
+
+@define(eq=False)
 class Registry:
     """What was found and what is active; made once when a campaign or a command starts."""
 
@@ -31,7 +65,6 @@ class Registry:
     loaded: tuple[Loaded, ...]
     missing: Mapping[str, str]
     calls: Calls
-    failures: Failures
     observers: Observers
 
     @classmethod
@@ -39,20 +72,40 @@ class Registry:
         cls,
         config: Config,
         project: Path,
-        extra: Sequence[object],
-        environ: Mapping[str, str],
-        patience: float,
-    ) -> Registry:
-        """Do everything that ``Plugins.load`` promises."""
-        asked, given = selection.wishes(extra, environ)
-        found = selection.find_all(config, project, asked, given)
-        selection.check_tables(config, found)
-        chosen = selection.choose(found, config, asked)
+        extra: Sequence[object] = (),
+        environ: Mapping[str, str] = os.environ,
+        patience: float = PATIENCE,
+    ) -> Self:
+        """Find the plugins, make the wanted ones active, and give each its configuration.
+
+        ``extra`` holds the values of ``--plugin``: ``NAME``, ``file.py`` or ``no:NAME``, or
+        plugins themselves (modules, classes, instances); ``AUTORESEARCH_LOAD_PLUGINS`` is a comma
+        list of names and files. ``patience`` is how many seconds an observer may take. Raises
+        PluginError or ConfigError with one line that names the plugin.
+        """
+        asked, given = discovery.wishes(extra, environ)
+        found = discovery.find_all(config, project, asked, given)
+        discovery.check_tables(config, found)
+        chosen = discovery.choose(found, config, asked)
         _check_idle_tables(config, [item for item in found if item not in chosen])
-        return cls.of(config, found, chosen, selection.named(config, asked), environ, patience)
+        named = discovery.named(config, asked)
+        return cls._of(config.at(project), found, chosen, named, environ, patience)
 
     @classmethod
-    def of(
+    def only(
+        cls, *plugins: object, config: Config | None = None, patience: float = PATIENCE
+    ) -> Self:
+        """Make these plugins active and no other, not even a built-in: for tests and replays.
+
+        A plugin is a module, a class, an instance, or the path of a file.
+        """
+        found = tuple(map(discovery.from_anything, plugins))
+        discovery.settle_names(found, ())
+        settings = config or Config(preset="plain")
+        return cls._of(settings, found, found, frozenset(), {}, patience)
+
+    @classmethod
+    def _of(
         cls,
         config: Config,
         found: tuple[Found, ...],
@@ -60,26 +113,49 @@ class Registry:
         named: frozenset[str],
         environ: Mapping[str, str],
         patience: float,
-    ) -> Registry:
+    ) -> Self:
         """Load, register and configure the chosen plugins in their order."""
         loaded, missing = _load_all(chosen, named)
-        manager, failures = pluggy.PluginManager(hookspecs.PROJECT), Failures()
+        manager = Manager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)
-        calls = Calls(manager, failures, Trace(environ))
+        calls = Calls(manager, environ)
         for item in loaded:
             _register(manager, item, config)
         for item in loaded:
             _configure(calls, item, config)
-        observers = Observers(calls, patience)
-        return cls(config, found, loaded, missing, calls, failures, observers)
+        return cls(config, found, loaded, missing, calls, Observers(calls, patience))
+
+    @property
+    def on_failure(self) -> Callable[[PluginFailure], None]:
+        """Who is told of each failure."""
+        return self.calls.on_failure
+
+    @on_failure.setter
+    def on_failure(self, listener: Callable[[PluginFailure], None]) -> None:
+        self.calls.on_failure = listener
+
+    def is_current(
+        self, project: Path, extra: Sequence[object], environ: Mapping[str, str] = os.environ
+    ) -> bool:
+        """Return whether :meth:`load` would make the same of it, so that it can be spared."""
+        asked, given = discovery.wishes(extra, environ)
+        found = discovery.find_all(self.config, project, asked, given)
+        chosen = discovery.choose(found, self.config, asked)
+        return [item for item in chosen if item.name not in self.missing] == [
+            item.found for item in self.loaded if item.found.digest() == item.digest
+        ]
+
+    def close(self) -> None:
+        """Let the observers' threads end."""
+        self.observers.close()
 
     @property
     def active(self) -> Mapping[str, str]:
-        """Active name to version and the start of the digest."""
+        """Active name to ``version digest``, the digest cut to 12 hex digits."""
         return {item.name: f"{item.version} {item.digest[:12]}" for item in self.loaded}
 
     def diff(self, recorded: Mapping[str, str]) -> tuple[str, ...]:
-        """Return a line for each plugin that was added, removed or changed."""
+        """Say in lines what is active now and differs from what a campaign recorded."""
         now = self.active
         lines = []
         for name in sorted({*now, *recorded}):
@@ -92,41 +168,68 @@ class Registry:
         return tuple(lines)
 
     def infos(self) -> tuple[PluginInfo, ...]:
-        """Describe the active plugins in the order of registration, then the others."""
+        """Describe the active plugins in the order of registration, then the others.
+
+        Those that are not active are imported for it.
+        """
         active = {id(item.found) for item in self.loaded}
-        described = [self._info(item, active=True) for item in self.loaded]
+        described = [self._loaded_info(item, active=True) for item in self.loaded]
         return (*described, *(self._other(item) for item in self.found if id(item) not in active))
 
     def _other(self, found: Found) -> PluginInfo:
         if found.shadow:
-            return _unusable(found, f"its name is taken by {found.shadow}; rename one of them")
+            return _info(found, problem=f"its name is taken by {found.shadow}; rename one of them")
         try:
-            return self._info(load(found), active=False)
+            return self._loaded_info(load(found), active=False)
         except AutoresearchError as error:
-            return _unusable(found, self.missing.get(found.name, str(error)))
+            return _info(found, problem=self.missing.get(found.name, str(error)))
 
-    def _info(self, item: Loaded, *, active: bool) -> PluginInfo:
-        return PluginInfo(
-            name=item.name,
+    def _loaded_info(self, item: Loaded, *, active: bool) -> PluginInfo:
+        return _info(
+            item.found,
             version=item.version,
-            source=item.found.source,
             digest=item.digest,
             active=active,
             summary=item.summary,
             hooks=item.hooks,
-            settings=settings_of(item.name, item.shape, self.config),
+            settings=_settings_info(item, self.config),
         )
 
 
-def _unusable(found: Found, problem: str) -> PluginInfo:
-    return PluginInfo(
-        name=found.name,
-        version=found.version,
-        source=found.source,
-        digest="",
-        active=False,
-        problem=problem,
+def _info(found: Found, **known: Any) -> PluginInfo:
+    given = {"version": found.version, "digest": "", "active": False, **known}
+    return PluginInfo(name=found.name, source=found.source, **given)
+
+
+def _settings_info(item: Loaded, config: Config) -> tuple[SettingInfo, ...]:
+    """Describe the settings class of a plugin with the values that the configuration gives it."""
+    if item.shape is None:
+        return ()
+    values = config.settings(item.name, item.shape)
+    return tuple(
+        SettingInfo(
+            name=one.name,
+            type=one.type.__name__ if isinstance(one.type, type) else str(one.type),
+            doc=str(one.metadata.get("doc", "")),
+            default=_default(one, values),
+            value=getattr(values, one.name),
+        )
+        for one in attrs.fields(item.shape)
     )
+
+
+def _default(item: attrs.Attribute[Any], values: Any) -> Any:
+    default: Any = item.default
+    if default is attrs.NOTHING:
+        return None
+    if not hasattr(default, "takes_self"):  # attrs.Factory is not a class for type checkers
+        return default
+    return default.factory(values) if default.takes_self else default.factory()
+
+
+def _plain(_: Any, __: Any, value: Any) -> Any:
+    plain = isinstance(value, (str, int, float, bool, tuple, list, dict)) or value is None
+    return value if plain else str(value)
 
 
 def _load_all(

@@ -17,13 +17,19 @@ from autoresearch.testing.builders import (
     run_request,
     workspace,
 )
-from autoresearch.testing.contracts_audits import AuditContract
-from autoresearch.testing.contracts_base import PluginContract
-from autoresearch.testing.contracts_ideas import IdeaGeneratorContract
-from autoresearch.testing.contracts_runs import LauncherContract, MetricExtractorContract
-from autoresearch.testing.contracts_verdicts import BacktrackingRuleContract, DecisionPolicyContract
-from autoresearch.testing.contracts_views import ObserverContract, ProjectionContract
-from autoresearch.testing.examples import EXAMPLES
+from autoresearch.testing.contracts import (
+    BacktrackingRuleContract,
+    DecisionPolicyContract,
+    IdeaGeneratorContract,
+    PluginContract,
+)
+from autoresearch.testing.contracts_runs import (
+    AuditContract,
+    LauncherContract,
+    MetricExtractorContract,
+    ObserverContract,
+    ProjectionContract,
+)
 from autoresearch.testing.fakes import (
     FakeLauncher,
     FixedMetrics,
@@ -34,11 +40,9 @@ from autoresearch.testing.fakes import (
     ScriptedSource,
     set_constant,
 )
-from autoresearch.testing.fixtures import memory_log, openai_server, project
-from autoresearch.testing.log_contract import EventLogContract
+from autoresearch.testing.fixtures import git, make_project, memory_log, openai_server, project
 from autoresearch.testing.openai_server import ApiError, LoopbackOpenAI, Slow
-from autoresearch.testing.projects import git, make_project
-from autoresearch.testing.story import Story, history, refold, story
+from autoresearch.testing.story import EXAMPLES, Story, history, refold, story
 
 __all__ = [
     "EXAMPLES",
@@ -47,7 +51,6 @@ __all__ = [
     "AuditContract",
     "BacktrackingRuleContract",
     "DecisionPolicyContract",
-    "EventLogContract",
     "FakeLauncher",
     "FixedMetrics",
     "IdeaGeneratorContract",

@@ -1,22 +1,44 @@
-"""What every launcher and every metric extractor must do."""
+"""What every launcher, metric extractor, audit, projection and observer must do."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from autoresearch.config import Config
 from autoresearch.errors import PluginError
-from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
+from autoresearch.history import History
+from autoresearch.log import Recorded
+from autoresearch.model import (
+    Notice,
+    RunHandle,
+    RunOutput,
+    RunRequest,
+    RunStatus,
+    Violation,
+    Workspace,
+)
 from autoresearch.plugins import PluginFailure, Plugins
-from autoresearch.testing.builders import run_output, run_request, workspace
-from autoresearch.testing.contracts_base import PluginContract, snapshot, sound
+from autoresearch.projections import Projection
+from autoresearch.testing.builders import (
+    SOURCE,
+    change,
+    experiment,
+    idea,
+    run_output,
+    run_request,
+    workspace,
+)
+from autoresearch.testing.contracts import PluginContract, situations, snapshot, sound
+from autoresearch.testing.story import EXAMPLES, history
 
 # A handle that needs longer than this to say "not yet" would hold up the whole loop.
 POLL_SECONDS = 0.5
@@ -32,8 +54,6 @@ class LauncherContract(PluginContract):
     ``launcher`` is the name in the configuration to which it answers, by default the plugin's own.
     ``patience`` is how many seconds a short run may take in all.
     """
-
-    hooks = ("launch_run",)
 
     @pytest.fixture
     def launcher(self, plugins: Plugins) -> str:
@@ -129,9 +149,9 @@ class LauncherContract(PluginContract):
     def test_polls_without_waiting(self, launch: Launch, patience: float) -> None:
         """``poll`` says at once that a run still goes on."""
         handle, _ = launch(_SLEEPER)
-        begun = time.monotonic()
+        start = time.monotonic()
         answer = handle.poll()
-        took = time.monotonic() - begun
+        took = time.monotonic() - start
         handle.stop("the test is over")
         finished(handle, patience)
         assert answer is None, f"a run that sleeps was said to be {answer}"
@@ -175,8 +195,6 @@ def _place(folder: Path) -> Workspace:
 
 class MetricExtractorContract(PluginContract):
     """Conformance of ``extract_metrics``; give ``plugin``, and ``log`` for another log format."""
-
-    hooks = ("extract_metrics",)
 
     @pytest.fixture
     def log(self) -> str:
@@ -242,3 +260,175 @@ _GARBAGE: Mapping[str, bytes] = {
     "terminal escapes": b"\x1b[2Jscore\x1b[0m: \x1b[31m1.0\r\n",
     "half a number": b"score: 1.0e\nscore:\nscore: --1\nscore: 1.2.3\n",
 }
+
+
+_ODD_SOURCES = {
+    "an empty script": "",
+    "a syntax error": "def broken(:\n",
+    "a NUL byte": "x = 1\0\n",
+    "one endless line": "x = [" + "1, " * 50_000 + "]\n",
+    "deep nesting": "x = " + "(" * 150 + "1" + ")" * 150 + "\n",
+    "not Python at all": "\N{SNOWMAN} #!/bin/sh\necho {score: 1}\n",
+}
+
+_LOGS: Mapping[str, str | bytes] = {
+    "an empty log": "",
+    "not text": b"\xff\0\xfe",
+    "a score": "score: 1\n",
+}
+
+
+class AuditContract(PluginContract):
+    """Conformance of ``audit_change`` and ``audit_run``; give ``plugin``.
+
+    ``source`` is the script as the campaign found it, which must pass.
+    """
+
+    @pytest.fixture
+    def source(self) -> str:
+        """A script that is as it must be."""
+        return SOURCE
+
+    def test_passes_what_was_not_changed(
+        self, plugins: Plugins, source: str, tmp_path: Path, failures: list[PluginFailure]
+    ) -> None:
+        """The script as it was found breaks no rule."""
+        found = plugins.audit_change(change(source), workspace(tmp_path, source))
+        sound(failures, "an unchanged script")
+        assert not _blocking(found), f"the unchanged script is refused: {_blocking(found)}"
+
+    def test_survives_every_change(
+        self, plugins: Plugins, source: str, tmp_path: Path, failures: list[PluginFailure]
+    ) -> None:
+        """It does not fail on whatever a generator may write."""
+        for name, odd in _ODD_SOURCES.items():
+            plugins.audit_change(change(source, odd), workspace(tmp_path, odd))
+            sound(failures, name)
+
+    def test_same_change_same_findings(self, plugins: Plugins, source: str, tmp_path: Path) -> None:
+        """The findings follow from the change alone."""
+        for name, odd in {**_ODD_SOURCES, "no change": source}.items():
+            place, made = workspace(tmp_path, odd), change(source, odd)
+            first, second = plugins.audit_change(made, place), plugins.audit_change(made, place)
+            assert first == second, f"{name}: asked twice, it found {first} and then {second}"
+
+    def test_only_reads(self, plugins: Plugins, source: str, tmp_path: Path) -> None:
+        """It writes neither into the workspace nor into the folder of the run."""
+        place = workspace(tmp_path / "work", source)
+        output = run_output(tmp_path / "run")
+        before = snapshot(tmp_path)
+        plugins.audit_change(change(source, source + "# more\n"), place)
+        plugins.audit_run(experiment(1.07), output, history([1.1]))
+        assert snapshot(tmp_path) == before, "it changed what it was given to judge"
+
+    def test_survives_every_run(
+        self, plugins: Plugins, tmp_path: Path, failures: list[PluginFailure]
+    ) -> None:
+        """It does not fail on a run without a log, without numbers, or without a past."""
+        past = history([1.1, 1.08])
+        for name, log in _LOGS.items():
+            plugins.audit_run(experiment(1.07), run_output(tmp_path, log), past)
+            sound(failures, name)
+        gone = run_output(tmp_path)
+        gone.log_path.unlink()
+        for made, known in ((experiment(), past), (experiment(1.07), history())):
+            plugins.audit_run(made, gone, known)
+            sound(failures, "a run that left nothing")
+
+
+def _blocking(found: tuple[Violation, ...]) -> list[str]:
+    return [f"{item.rule}: {item.detail}" for item in found if item.blocks]
+
+
+_NOTICES = ("new_best", "stuck", "budget_gone", "needs_human")
+_ESCAPE = "\x1b[2Jcleared\x1b]0;title\x07"
+
+
+class ProjectionContract:
+    """Conformance of a projection; give the fixture ``projection``."""
+
+    @pytest.fixture
+    def projection(self) -> Projection:
+        """The projection under test."""
+        pytest.fail(f"{type(self).__name__} has no projection; give it a fixture of this name")
+
+    def test_has_a_file_name(self, projection: Projection) -> None:
+        """Its file has a name and no folder."""
+        name = projection.file_name
+        bare = isinstance(name, str) and name != "" and PurePath(name).name == name
+        assert bare, f"file_name is {name!r}; give a name without a folder"
+
+    def test_renders_every_history(self, projection: Projection) -> None:
+        """There is no campaign that it cannot show."""
+        for name, past in situations():
+            text = projection.render(past)
+            assert isinstance(text, str), f"{name}: it rendered {text!r}; return text"
+
+    def test_same_history_same_text(
+        self, projection: Projection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The text follows from the history alone: not from time, place or what came before."""
+        texts = {name: _shown(projection, past) for name, past in situations()}
+        monkeypatch.chdir(tmp_path)
+        for name, past in reversed(list(situations())):
+            assert _shown(projection, past) == texts[name], f"{name}: the second text differs"
+
+    def test_shows_foreign_text_safely(self, projection: Projection) -> None:
+        """Terminal escapes in an idea do not reach the file."""
+        told = experiment(1.05, idea=idea(_ESCAPE, hypothesis=_ESCAPE, direction=_ESCAPE))
+        text = projection.render(history([1.1, told]))
+        assert "\x1b" not in text, "an escape sequence of an idea stands in the file"
+
+    def test_writes_nothing(
+        self, projection: Projection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It returns its text and leaves writing to the loop."""
+        monkeypatch.chdir(tmp_path)
+        for _, past in situations():
+            _shown(projection, past)
+        assert os.listdir(tmp_path) == [], f"it wrote {os.listdir(tmp_path)}"
+
+
+def _shown(projection: Projection, past: History) -> str:
+    """Return the text, or the error: that it fails at all is told by one test and not by all."""
+    try:
+        return projection.render(past)
+    except Exception as error:
+        return repr(error)
+
+
+class ObserverContract(PluginContract):
+    """Conformance of ``event_recorded`` and ``notify``; give ``plugin``.
+
+    It must not need more than two seconds for any event.
+    """
+
+    def test_sees_every_event(self, plugins: Plugins, failures: list[PluginFailure]) -> None:
+        """It neither raises nor hangs, whatever happens in a campaign."""
+        for event, past in _watched():
+            plugins.event_recorded(event, past)
+            sound(failures, f"event {event.type}")
+
+    def test_sees_events_of_newer_releases(
+        self, plugins: Plugins, failures: list[PluginFailure]
+    ) -> None:
+        """An event type that it does not know is no reason to fail."""
+        event, past = next(_watched())
+        plugins.event_recorded(evolve(event, type="from_the_future", payload='{"x":1}'), past)
+        sound(failures, "an event of an unknown type")
+
+    def test_takes_every_notice(self, plugins: Plugins, failures: list[PluginFailure]) -> None:
+        """It can tell a person about everything there is to tell, with and without a number."""
+        for kind in _NOTICES:
+            for number in (None, 3):
+                plugins.notify(
+                    Notice(kind=kind, campaign="test", text=f"{kind} 1.07", experiment=number)
+                )
+                sound(failures, f"notice {kind}")
+
+
+def _watched() -> Iterator[tuple[Recorded, History]]:
+    for make in EXAMPLES.values():
+        told = make()
+        for event in told.log.read():
+            yield event, told.history

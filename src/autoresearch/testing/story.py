@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
+import attrs
 from attrs import evolve
 
 from autoresearch import events
@@ -13,11 +16,11 @@ from autoresearch.config import Config, MetricConfig, unstructure
 from autoresearch.folding import empty, fold, step
 from autoresearch.history import History
 from autoresearch.log import MemoryLog, Recorded
-from autoresearch.model import Experiment
+from autoresearch.model import Experiment, Idea, RunStatus, Verdict, Violation
 from autoresearch.protocol import check
-from autoresearch.testing import builders, steps
-from autoresearch.testing.steps import digest
+from autoresearch.testing import builders
 
+E = TypeVar("E", bound=events.Event)
 Told = float | Experiment | None
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -73,9 +76,9 @@ class Story:
         number = self.history.next_number
         given = evolve(given, number=number)
         for event in (
-            *steps.proposal(self.history, given),
-            *steps.run(self.history, self.config, given),
-            *steps.judgement(self.history, given),
+            *proposal(self.history, given),
+            *run(self.history, self.config, given),
+            *judgement(self.history, given),
         ):
             self.tell(event)
         return self
@@ -110,20 +113,20 @@ class Story:
         )
         return self
 
+    def drop(self, idea: Idea, reason: str = "a reviewer objected") -> Story:
+        """Tell that an idea was proposed and dropped before it ran."""
+        number = self.history.next_number
+        made = builders.experiment(number=number, idea=idea)
+        for event in islice(proposal(self.history, made), 2):  # up to the idea itself
+            self.tell(event)
+        self.tell(events.IdeaDropped(idea=idea.id, reason=reason, experiment=number))
+        return self
+
     def queue(self, description: str, expected_gain: float | None = None) -> Story:
         """Tell that a person queued an idea."""
         made = builders.idea(description, env={"WIDTH": str(len(self.history.queue) + 5)})
-        self.tell(
-            events.IdeaQueued(
-                idea=made.id,
-                direction=made.direction,
-                description=made.description,
-                hypothesis=made.hypothesis,
-                generator="a person",
-                expected_gain=expected_gain,
-                env=made.env,
-            )
-        )
+        gain = {"expected_gain": expected_gain}
+        self.tell(_fact(events.IdeaQueued, made, idea=made.id, generator="a person", **gain))
         return self
 
 
@@ -158,3 +161,159 @@ def history(scores: Iterable[Told] = (), **options: Any) -> History:
 def refold(log: MemoryLog, campaign: str = "test") -> History:
     """Return the History that a log folds to."""
     return fold(empty(campaign), log.read())
+
+
+# --- the facts of one experiment, in the order in which the loop records them ---------------
+
+
+def _fact(kind: type[E], thing: object, /, **more: Any) -> E:
+    """Return an event whose fields are those of ``thing`` that have their name, and ``more``."""
+    names = [item.name for item in attrs.fields(kind)]  # type: ignore[arg-type]
+    given = {name: getattr(thing, name) for name in names if hasattr(thing, name)}
+    if "changes" in given:  # an event holds plain values
+        given["changes"] = tuple(attrs.asdict(item) for item in given["changes"])
+    return kind(**{**given, **more})
+
+
+def digest(text: str) -> str:
+    """Return a sha256 that stands for something of this name."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def proposal(past: History, told: Experiment) -> Iterator[events.Event]:
+    """Yield the review of the memory, the idea and its reasoning."""
+    number, idea, position = told.number, told.idea, past.position
+    if number:
+        yield events.MemoryReviewed(
+            experiment=number,
+            read_to=position,
+            results_digest=digest(f"results {number}"),
+            notes_digest=digest(f"notes {number}"),
+        )
+    words = {} if number else {"direction": "baseline", "description": "baseline"}
+    more = {"idea": idea.id, "kind": idea.kind.value, "patch": None, **words}
+    yield _fact(events.IdeaProposed, idea, experiment=number, **more)
+    yield _fact(
+        events.ReasoningRecorded,
+        idea,
+        experiment=number,
+        evidence="the baseline",
+        cites=(0,) if number else (),
+        read_to=position if number else 0,
+    )
+
+
+def run(past: History, config: Config, told: Experiment) -> Iterator[events.Event]:
+    """Yield the change, its commit, and one run with its numbers."""
+    number, name = told.number, f"{past.campaign}-{told.number}-0"
+    parent = digest("base")[:40] if past.head is None else past.experiments[past.head].commit
+    source = told.source_digest or digest(f"source {number}")
+    yield events.ChangeApplied(
+        experiment=number,
+        source_digest=source,
+        parent_digest=digest(parent),
+        files=(config.script,),
+        added_lines=1,
+        removed_lines=1,
+    )
+    yield events.AuditPassed(experiment=number)
+    yield events.CommitMade(
+        experiment=number,
+        commit=told.commit or digest(f"commit {number}")[:40],
+        parent=parent,
+        ref=f"refs/autoresearch/{past.campaign}/{number}",
+        source_digest=source,
+    )
+    yield events.RunRequested(
+        experiment=number,
+        run=name,
+        index=0,
+        seed=config.seed,
+        launcher="fake",
+        command=("python", config.script),
+        timeout_seconds=config.limits.timeout_seconds,
+        script_digest=source,
+    )
+    yield events.RunStarted(run=name, experiment=number, reference="pid 1")
+    yield from _end(told, name)
+
+
+def _end(told: Experiment, name: str) -> Iterator[events.Event]:
+    number, done = told.number, told.runs[0]
+    status = done.status or RunStatus.COMPLETED
+    completed = status is RunStatus.COMPLETED
+    yield events.RunFinished(
+        run=name,
+        experiment=number,
+        status=status.value,
+        exit_code=0 if completed else 1,
+        seconds=done.seconds or 1.0,
+        detail="" if completed else status.value.replace("_", " "),
+    )
+    yield events.MetricsExtracted(run=name, experiment=number, metrics=told.metrics)
+    for found in told.violations:
+        yield events.AuditFailed(
+            experiment=number, rule=found.rule, detail=found.detail, stage="after_run"
+        )
+
+
+def judgement(past: History, told: Experiment) -> Iterator[events.Event]:
+    """Yield the analysis, the lesson and the decision."""
+    number, written = told.number, told.analysis or builders.analysis()
+    verdict = told.verdict or _verdict(past, told)
+    score, best = past.score(told), past.best_metric
+    yield _fact(events.AnalysisRecorded, written, experiment=number)
+    direction = told.idea.direction if number else "baseline"
+    yield events.LessonLearned(experiment=number, direction=direction, lesson=written.lesson)
+    size = told.metrics.get(past.size)
+    yield events.Decided(
+        experiment=number,
+        verdict=verdict.value,
+        reason=told.decision.reason if told.decision else "a test says so",
+        policy="a test",
+        metric=score,
+        delta=None if score is None or best is None else score - best,
+        artifact_bytes=None if size is None else int(size),
+    )
+
+
+def _verdict(past: History, told: Experiment) -> Verdict:
+    score, best = past.score(told), past.best_metric
+    if score is None:
+        return Verdict.CRASH
+    better = best is None or past.better(score, best)
+    return Verdict.KEEP if better else Verdict.DISCARD
+
+
+# --- the situations in which every strategy is asked; contracts run through all of them -----
+
+
+def _violated() -> Story:
+    found = (Violation(rule="artifact_size", detail="16,000,001 bytes"),)
+    return story([1.1, builders.experiment(0.2, verdict="quarantine", violations=found)])
+
+
+def _regressed() -> Story:
+    worse = (builders.experiment(1.12 + 0.01 * step, verdict="keep") for step in range(4))
+    return story([1.10, 1.08, *worse])
+
+
+def _settled() -> Story:
+    made = story([1.10, 1.12, 1.13, 1.14, 1.09], directions=["width"])
+    made.declare_dead("width").queue("a deeper model", 0.01).queue("another optimizer")
+    return made.declare_plateau().go_back(0)
+
+
+EXAMPLES: Mapping[str, Callable[[], Story]] = {
+    "nothing yet": lambda: story([]),
+    "a baseline": lambda: story([1.1]),
+    "a baseline that crashed": lambda: story([None]),
+    "steady progress": lambda: story([1.1 - 0.02 * step for step in range(8)]),
+    "discards in a row": lambda: story([1.1, 1.12, 1.13, 1.14, 1.15], directions=["width"]),
+    "crashes in a row": lambda: story([1.1, None, None, None, None]),
+    "a plateau": lambda: story([1.1, *(1.09 - 0.00001 * step for step in range(9))]),
+    "a regression": _regressed,
+    "higher is better": lambda: story([0.5, 0.6, 0.55, None, 0.7], better="higher"),
+    "a violation": _violated,
+    "dead ends, a plateau and a queue": _settled,
+}

@@ -1,7 +1,5 @@
 """Wrong launchers; the first is right: what it knows of a run stands in the run's folder."""
 
-# ruff: noqa: ARG002 - the signatures are those of the right plugins
-
 from __future__ import annotations
 
 import os

@@ -8,15 +8,17 @@ from autoresearch.model import Experiment, IdeaKind, Violation
 HARDWARE = "hardware"
 
 
-def broken_locks(experiment: Experiment, history: History) -> tuple[Violation, ...]:
-    """Return a violation for each lock but the hardware that differs from the best experiment's.
+def other_measurement(experiment: Experiment, history: History) -> tuple[Violation, ...]:
+    """Return a violation for each part of the measurement that the best experiment's differs in.
+
+    The hardware is not among them.
 
     An experiment that is typed as an evaluation change differs on purpose: it is only warned of.
     """
     severity = "warning" if experiment.idea.kind is IdeaKind.EVALUATION else "violation"
     return tuple(
         Violation(
-            rule="lock",
+            rule="measurement",
             detail=f"measured with another {name} than experiment {history.best_number}: "
             f"{new[:12] or 'none'} instead of {old[:12] or 'none'}",
             severity=severity,
@@ -36,8 +38,9 @@ def other_hardware(experiment: Experiment, history: History) -> str:
 
 def _differences(experiment: Experiment, history: History) -> list[tuple[str, str, str]]:
     best = history.best
-    if best is None or best.number == experiment.number or not experiment.locks:
+    if best is None or best.number == experiment.number or not experiment.measurement:
         return []
-    names = sorted(best.locks.keys() | experiment.locks.keys()) if best.locks else []
-    pairs = [(name, best.locks.get(name, ""), experiment.locks.get(name, "")) for name in names]
+    before, now = best.measurement, experiment.measurement
+    names = sorted(before.keys() | now.keys()) if before else []
+    pairs = [(name, before.get(name, ""), now.get(name, "")) for name in names]
     return [(name, old, new) for name, old, new in pairs if old != new]

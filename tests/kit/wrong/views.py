@@ -1,7 +1,5 @@
 """Wrong projections and observers; the first of each kind is right."""
 
-# ruff: noqa: ARG002 - the signatures are those of the right plugins
-
 from __future__ import annotations
 
 import itertools
@@ -47,7 +45,7 @@ class NeedsABest(View):
 
 
 class ShowsTheTime(View):
-    """Renders something else each time, as a clock does."""
+    """Renders different text each time, as a clock does."""
 
     def __init__(self) -> None:
         self._ticks = itertools.count()
@@ -101,7 +99,7 @@ class Observer:
 
 
 class NoObserver:
-    """Implements a hook that nobody asks for here."""
+    """Implements a hook that its contract does not ask for."""
 
     @hookimpl
     def backtrack(self, history: History) -> None:

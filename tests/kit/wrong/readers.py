@@ -1,7 +1,5 @@
 """Wrong metric extractors and audits; the first of each kind is right."""
 
-# ruff: noqa: ARG002 - the signatures are those of the right plugins
-
 from __future__ import annotations
 
 import ast
@@ -11,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Change, RunOutput, Violation, Workspace
-from autoresearch.testing.wrong_strategies import Elsewhere
+from wrong.strategies import Elsewhere
 
 
 class Extractor:

@@ -1,7 +1,5 @@
 """Wrong idea generators, policies and rules; the first of each kind is right."""
 
-# ruff: noqa: ARG002 - the signatures are those of the right plugins
-
 from __future__ import annotations
 
 import itertools
@@ -13,11 +11,11 @@ from attrs import evolve
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Backtrack, Candidate, Decision, Idea, Notice, Signal, Verdict
-from autoresearch.testing.fakes import KeepBetter
+from autoresearch.testing import KeepBetter
 
 
 class Elsewhere:
-    """Implements a hook that is asked for by nobody here."""
+    """Implements a hook that no contract asks for."""
 
     @hookimpl
     def notify(self, notice: Notice) -> None:
@@ -90,6 +88,15 @@ class Gambles(Ideas):
         return super().propose(history, source, rng)
 
 
+class Reseeds(Ideas):
+    """Makes the chance of everybody its own, always in the same way."""
+
+    def propose(self, history: History, source: str, rng: Random) -> Idea | None:
+        """Reseed, and draw from the given one all the same."""
+        random.seed(1337)
+        return super().propose(history, source, rng)
+
+
 class CitesNothingReal(Ideas):
     """Refers to an experiment that was never made."""
 
@@ -110,15 +117,34 @@ class ChangesNothing(Ideas):
     def allows(self, history: History, idea: Idea) -> bool:
         """Take every idea's number as new, since its source is not."""
         tried = {item.idea.description for item in history.experiments}
-        return idea.description not in tried and idea.direction not in history.dead_ends
+        alive = idea.direction not in history.dead_ends
+        return idea.description not in tried and alive and not history.rejected
+
+
+class WritesNoPython(Ideas):
+    """Leaves a bracket open."""
+
+    def propose(self, history: History, source: str, rng: Random) -> Idea | None:
+        """Open it."""
+        return super().propose(history, f"{source}print(\n", rng)
+
+
+class InsistsOnDropped(Ideas):
+    """Looks only at what ran: an idea that was dropped is in no experiment."""
+
+    def allows(self, history: History, idea: Idea) -> bool:
+        """Look at the experiments and the dead ends."""
+        ran = {item.idea_id for item in history.experiments}
+        return idea.id not in ran and idea.direction not in history.dead_ends
 
 
 class Forgets(Ideas):
-    """Does not look at what was tried."""
+    """Does not look at what ran."""
 
     def allows(self, history: History, idea: Idea) -> bool:
-        """Look at the dead ends only."""
-        return idea.direction not in history.dead_ends
+        """Look at what was dropped and at the dead ends only."""
+        dropped = {getattr(item, "idea", None) for item in history.rejected}
+        return idea.id not in dropped and idea.direction not in history.dead_ends
 
 
 class InsistsOnDeadEnds(Ideas):
@@ -180,6 +206,36 @@ class LikesLowOnly:
         return KeepBetter().decide(candidate, evolve(history, lower_is_better=True))
 
 
+class RerunsForEver:
+    """Wants one more run of whatever is close."""
+
+    @hookimpl
+    def decide(self, candidate: Candidate, history: History) -> Decision:
+        """Decide."""
+        best, score = history.best_metric, candidate.metric
+        if best is not None and score is not None and abs(score - best) < 0.01:
+            return Decision(verdict=Verdict.RERUN, reason="it is close")
+        return KeepBetter().decide(candidate, history)
+
+
+class Anneals:
+    """A right policy of another taste: it keeps what is up to a fifth worse."""
+
+    @hookimpl
+    def decide(self, candidate: Candidate, history: History) -> Decision:
+        """Decide."""
+        best, score = history.best_metric, candidate.metric
+        if best is not None and score is not None and abs(score - best) < 0.2 * abs(best):
+            return Decision(verdict=Verdict.KEEP, reason="near enough")
+        return KeepBetter().decide(candidate, history)
+
+
+def plateau(history: History, reason: str) -> Backtrack:
+    """Return a plateau that the newest experiments prove."""
+    proof = tuple(item.number for item in history.decided[-3:])
+    return Backtrack(signal=Signal.PLATEAU, reason=reason, experiments=proof)
+
+
 class Rule:
     """A right rule: after three failures in a row it declares a plateau, once."""
 
@@ -189,7 +245,7 @@ class Rule:
         failed = [item for item in last if item.verdict in (Verdict.DISCARD, Verdict.CRASH)]
         if len(failed) < 3 or history.plateaus:
             return None
-        return Backtrack(signal=Signal.PLATEAU, reason="three failures in a row")
+        return plateau(history, "three failures in a row")
 
     @hookimpl
     def backtrack(self, history: History) -> Backtrack | None:
@@ -210,6 +266,15 @@ class GoesNowhere(Rule):
         return answer and evolve(answer, to_experiment=history.decided[-1].number)
 
 
+class ProvesNothing(Rule):
+    """Names no experiments."""
+
+    def answer(self, history: History) -> Backtrack | None:
+        """Return the answer."""
+        answer = super().answer(history)
+        return answer and evolve(answer, experiments=())
+
+
 class Wavers(Rule):
     """Gives another reason each time."""
 
@@ -228,7 +293,7 @@ class Hasty(Rule):
     def answer(self, history: History) -> Backtrack | None:
         """Return the answer."""
         if len(history.experiments) == 1 and not history.plateaus:
-            return Backtrack(signal=Signal.PLATEAU, reason="nothing has happened yet")
+            return plateau(history, "nothing has happened yet")
         return super().answer(history)
 
 
@@ -238,7 +303,7 @@ class Pessimist(Rule):
     def answer(self, history: History) -> Backtrack | None:
         """Return the answer."""
         if len(history.experiments) >= 10 and not history.plateaus:
-            return Backtrack(signal=Signal.PLATEAU, reason="ten experiments are enough")
+            return plateau(history, "ten experiments are enough")
         return super().answer(history)
 
 
