@@ -16,18 +16,16 @@ from attrs import define, evolve, field
 
 from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError, ConfigError
-from autoresearch.launchers.modal import Plugin, launch
-from autoresearch.launchers.modal_order import Settings, order_for
+from autoresearch.launchers.modal import ModalRun, Plugin, Settings, launch, order_for
 from autoresearch.launchers.modal_remote import (
     RemoteAwayError,
-    RemoteCrashError,
+    RemoteEndedError,
     RemoteError,
     RemoteTimeoutError,
     explain,
     explain_call,
-    status_of,
+    verdict_in,
 )
-from autoresearch.launchers.modal_run import ModalRun
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -42,11 +40,11 @@ class Loopback:
     volume: Path
     orders: list[dict[str, Any]] = field(factory=list)
     calls: dict[str, subprocess.Popen[str]] = field(factory=dict)
-    claims: dict[str, str] = field(factory=dict)
+    claims: dict[str, dict[str, str]] = field(factory=dict)
     says: dict[str, str | RemoteError] = field(factory=dict)
     away: bool = False
 
-    def claimed(self, name: str) -> str | None:
+    def claimed(self, name: str) -> dict[str, str] | None:
         self._reach()
         return self.claims.get(name)
 
@@ -64,7 +62,9 @@ class Loopback:
         process.stdin.close()
         process.stdin = None
         self.calls[call] = process
-        self.claims[self.orders[-1]["name"]] = call
+        asked = self.orders[-1]
+        claim = {"call": call, "script_digest": asked["script_digest"]}
+        self.claims.setdefault(asked["name"], claim)
         return call
 
     def verdict(self, call: str) -> str | None:
@@ -188,8 +188,8 @@ def test_a_crash_before_the_call_was_noted(
     request_for: RunRequest, workspace: Workspace, remote: Loopback
 ) -> None:
     """The call that entered itself under the name is found, although its id was never kept here."""
-    launch(request_for, workspace, remote, QUICK)
-    (request_for.folder / "modal_call.json").unlink()
+    handle = launch(request_for, workspace, remote, QUICK)
+    (handle.folder.control / "modal_call.json").unlink()
     handle = launch(request_for, workspace, remote, QUICK)
     assert handle.reference == "fc-0"
     assert finish(handle).status is RunStatus.COMPLETED
@@ -202,7 +202,7 @@ def test_a_second_call_leads_to_the_first(
     """A call that was beaten to the name says so, and the handle follows the other one."""
     first = launch(request_for, workspace, remote, QUICK)
     other = launch(evolve(request_for, folder=request_for.folder / "b"), workspace, remote, QUICK)
-    (other.folder.path / "modal_call.json").write_text('{"call": "fc-late"}')
+    (other.folder.control / "modal_call.json").write_text('{"call": "fc-late"}')
     remote.says["fc-late"] = json.dumps({"status": "duplicate", "call_id": "fc-0"})
     assert finish(other).status is RunStatus.COMPLETED
     assert other.reference == first.reference == "fc-0"
@@ -214,7 +214,7 @@ def test_a_forgotten_result_is_in_the_volume(
     """When Modal no longer knows the result of a call, the kept verdict counts."""
     handle = launch(request_for, workspace, remote, QUICK)
     remote.calls["fc-0"].communicate(timeout=30)
-    remote.says["fc-0"] = RemoteError("modal failed (OutputExpiredError): too old")
+    remote.says["fc-0"] = RemoteEndedError("modal failed (OutputExpiredError): too old")
     output = finish(handle)
     assert output.status is RunStatus.COMPLETED
     assert output.log_path.read_text() == "val_bpb:1.21 seed 7\n"
@@ -289,8 +289,8 @@ def test_output_arrives_while_the_run_goes_on(
     ("error", "status"),
     [
         (RemoteTimeoutError("ended by Modal's own limit"), RunStatus.TIMED_OUT),
-        (RemoteCrashError("the remote function raised ValueError: no"), RunStatus.CRASHED),
-        (RemoteError("modal failed (InternalFailure): oops"), RunStatus.INFRA_FAILED),
+        (RemoteEndedError("the remote function raised ValueError: no"), RunStatus.INFRA_FAILED),
+        (RemoteEndedError("modal failed (InternalFailure): oops"), RunStatus.INFRA_FAILED),
     ],
 )
 def test_failures_of_a_call(
@@ -306,20 +306,27 @@ def test_failures_of_a_call(
     assert (output.status, output.detail) == (status, str(error))
 
 
-def test_errors_of_the_client_are_told_apart() -> None:
-    """The real exceptions of the client become timeout, crash, wait, or failure."""
+def test_the_end_of_a_call_and_a_question_that_failed_are_told_apart() -> None:
+    """Of what the real client raises only a definite end of the call ends the run."""
     modal = pytest.importorskip("modal")
     known = modal.exception
     told = {
         known.FunctionTimeoutError("t"): RemoteTimeoutError,
+        known.OutputExpiredError("old"): RemoteEndedError,
+        known.InternalFailure("i"): RemoteEndedError,
+        known.RemoteError("r"): RemoteEndedError,
+        ValueError("mine"): RemoteEndedError,
         known.ConnectionError("c"): RemoteAwayError,
+        known.ResourceExhaustedError("busy"): RemoteAwayError,
+        known.InternalError("500"): RemoteAwayError,
+        known.PermissionDeniedError("p"): RemoteAwayError,
+        known.NotFoundError("n"): RemoteAwayError,
+        known.AuthError("a"): RemoteAwayError,
         OSError("unreachable"): RemoteAwayError,
-        known.OutputExpiredError("old"): RemoteError,
-        known.InternalFailure("i"): RemoteError,
-        known.AuthError("a"): RemoteError,
-        ValueError("mine"): RemoteCrashError,
     }
     assert {error: type(explain_call(error)) for error in told} == told
+    assert type(explain(known.ResourceExhaustedError("busy"))) is RemoteAwayError
+    assert type(explain(known.PermissionDeniedError("p"))) is RemoteError
     assert type(explain(ValueError("no functions provided"))) is RemoteError
     assert "modal token new" in str(explain(known.AuthError("Token missing")))
 
@@ -328,7 +335,7 @@ def test_a_verdict_that_is_none_is_refused() -> None:
     """Text that is no verdict is a failure with its reason, not a traceback."""
     for text in ("", "[]", "{}", "null"):
         with pytest.raises(RemoteError, match="the verdict of the remote function"):
-            status_of(text)
+            verdict_in(text)
 
 
 def test_without_a_token_the_line_says_what_to_do(
@@ -364,7 +371,7 @@ def test_the_table_of_settings(request_for: RunRequest, workspace: Workspace) ->
     with pytest.raises(AutoresearchError, match=r"finds no .*gone\.py; put modal_train\.py there"):
         plugin.launch_run(request_for, workspace)
     assert plugin.launch_run(evolve(request_for, launcher="local"), workspace) is None
-    assert [Settings(gpu=gpu).gpus for gpu in ("", "H100", "H100:8")] == [0, 1, 8]
+    assert [Settings(gpu=gpu).gpus for gpu in ("H100", "H100:8")] == [1, 8]
 
 
 @pytest.mark.parametrize("option", ["--nproc_per_node=8", "--nproc-per-node 8"])
@@ -378,7 +385,7 @@ def test_processes_and_gpus_have_to_agree(
         order_for(asked, workspace, Settings(gpu="H100"))
 
 
-@pytest.mark.parametrize("gpu", ["H100:", "H100:0", "H100:x", "8", "H 100"])
+@pytest.mark.parametrize("gpu", ["", "H100:", "H100:0", "H100:x", "8", "H 100"])
 def test_a_gpu_that_is_none(gpu: str) -> None:
     """A GPU setting that Modal would refuse, or that has no price, is refused first."""
     with pytest.raises(ConfigError, match="write a type and a number, as in H100:8"):

@@ -6,6 +6,7 @@ A check returns the answer as it is used, or raises NonsenseError with what is w
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -213,11 +214,20 @@ def _sequence(answer: object, kind: type[T]) -> tuple[T, ...]:
     return tuple(_instance(item, kind) for item in answer)
 
 
+# Variables by which a loader, an interpreter, a shell or git runs code that no audit has seen.
+_LOADS_CODE = re.compile(
+    r"(LD|DYLD|GIT|AUTORESEARCH)_.*|PYTHON(PATH|HOME|STARTUP|USERBASE|INSPECT|BREAKPOINT|WARNINGS)"
+    r"|BASH_ENV|ENV|PATH"
+)
+
+
 def _environment(env: Mapping[str, str]) -> None:
     _strings("Idea.env", env)
     for name, value in env.items():
         if not isinstance(value, str):
             raise NonsenseError(f"Idea.env holds {value!r}; give text")
+        if _LOADS_CODE.fullmatch(name):
+            raise NonsenseError(f"Idea.env sets {name!r}, which loads code; change the script")
         if "\0" in name + value or "=" in name:
             raise NonsenseError(f"Idea.env sets {name!r} to {value!r}; no process can be given it")
         _encodable("Idea.env", value)
