@@ -213,9 +213,7 @@ def variables(env: str) -> dict[str, str]:
     except ValueError as error:
         found = error
     if not isinstance(found, dict):
-        sys.exit(
-            f"""--env is {env!r}, not a JSON object; write it like '{{"ITERATIONS": "500"}}'"""
-        )
+        sys.exit(f"--env is {env!r}, not a JSON object; write it as in --env '{EXAMPLE}'")
     return {key: str(value) for key, value in found.items()}
 
 

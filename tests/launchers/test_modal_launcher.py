@@ -331,6 +331,133 @@ def test_the_end_of_a_call_and_a_question_that_failed_are_told_apart() -> None:
     assert "modal token new" in str(explain(known.AuthError("Token missing")))
 
 
+def test_equal_tags_of_two_projects_do_not_meet(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback, tmp_path: Path
+) -> None:
+    """The name in the shared workspace carries the campaign, so that both runs happen."""
+    mine = evolve(request_for, campaign_id="commit 1")
+    theirs = evolve(request_for, campaign_id="commit 2", seed=8, folder=tmp_path / "theirs")
+    outputs = [finish(launch(asked, workspace, remote, QUICK)) for asked in (mine, theirs)]
+    logs = [output.log_path.read_text() for output in outputs]
+    assert logs == ["val_bpb:1.21 seed 7\n", "val_bpb:1.21 seed 8\n"]
+    names = [asked["name"] for asked in remote.orders]
+    assert len(set(names)) == 2
+    assert all(name.startswith("night-1-0-") for name in names)
+    assert [asked["env"]["RUN_ID"] for asked in remote.orders] == ["night-1-0"] * 2
+
+
+def test_a_name_belongs_to_one_script(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback, tmp_path: Path
+) -> None:
+    """A name that another script has, here or over there, is refused, and nothing is spawned."""
+    finish(launch(evolve(request_for, script_digest="a" * 64), workspace, remote, QUICK))
+    with pytest.raises(AutoresearchError, match="started with script aaaaaaaaaaaa, not with bbbb"):
+        launch(evolve(request_for, script_digest="b" * 64), workspace, remote, QUICK)
+    other = evolve(request_for, script_digest="b" * 64, folder=tmp_path / "other")
+    output = finish(launch(other, workspace, remote, QUICK))
+    assert output.status is RunStatus.INFRA_FAILED
+    assert "was started with script aaaaaaaaaaaa, not with bbbbbbbbbbbb" in output.detail
+    assert len(remote.orders) == 1
+
+
+def test_a_verdict_of_another_script_is_refused(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """What the call found under the name in the volume has to be of this script."""
+    verdict = {"status": "completed", "exit_code": 0, "detail": "", "seconds": 1.0}
+    remote.says["fc-0"] = json.dumps({**verdict, "script_digest": "c" * 64})
+    output = finish(launch(request_for, workspace, remote, QUICK))
+    assert output.status is RunStatus.INFRA_FAILED
+    assert "was started with script cccccccccccc" in output.detail
+
+
+def test_a_question_that_failed_is_no_end(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """With a known call a refused question is asked again, also when patience is over."""
+    handle = launch(request_for, workspace, remote, QUICK)
+    remote.calls["fc-0"].communicate(timeout=30)
+    remote.says["fc-0"] = '{"status": "completed", "exit_code": 0, "detail": "", "seconds": 2.0}'
+    remote.away = True
+    handle.clock = lambda: time.time() + 10**6
+    assert handle.poll() is None
+    remote.away = False
+    assert finish(handle).status is RunStatus.COMPLETED
+    assert len(remote.orders) == 1
+
+
+def test_a_stop_that_did_not_arrive_is_tried_again(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """A run counts as stopped once Modal took the cancelling, not before."""
+    workspace.script_path.write_text("import time; time.sleep(60)")
+    handle = launch(request_for, workspace, remote, QUICK)
+    remote.away = True
+    handle.stop("hopeless")
+    assert handle.poll() is None
+    assert remote.calls["fc-0"].poll() is None
+    remote.away = False
+    output = finish(handle)
+    assert (output.status, output.detail) == (RunStatus.STOPPED_EARLY, "hopeless")
+    assert remote.calls["fc-0"].returncode is not None
+
+
+@define
+class Forgetful(Loopback):
+    """A place whose volume cannot be read for a while."""
+
+    shut: bool = True
+
+    def read(self, path: str) -> bytes | None:
+        if self.shut:
+            raise RemoteAwayError("modal does not answer: no volume")
+        return Loopback.read(self, path)
+
+
+def test_a_verdict_waits_for_its_evidence(
+    request_for: RunRequest, workspace: Workspace, tmp_path: Path
+) -> None:
+    """A run is over here only when its log and its model are here."""
+    pytest.importorskip("modal")
+    remote = Forgetful(tmp_path / "volume")
+    handle = launch(request_for, workspace, remote, QUICK)
+    remote.calls["fc-0"].wait(timeout=30)
+    assert handle.poll() is None
+    assert handle.poll() is None
+    remote.shut = False
+    output = finish(handle)
+    assert output.status is RunStatus.COMPLETED
+    assert (output.folder / "final_model.int8.ptz").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        RemoteEndedError("modal failed (InternalFailure): oops"),
+        '{"status": "infra_failed", "detail": "no disk"}',
+    ],
+)
+def test_a_failed_machine_is_paid_for(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback, said: str | RemoteError
+) -> None:
+    """A run that Modal lost accounts the time since its call, at most to Modal's own limit."""
+    handle = launch(request_for, workspace, remote, QUICK)
+    remote.says["fc-0"] = said
+    handle.clock = lambda: time.time() + 100
+    output = finish(handle)
+    assert output.status is RunStatus.INFRA_FAILED
+    assert output.seconds == pytest.approx(100, abs=30)
+    assert output.gpu_seconds == pytest.approx(8 * output.seconds, abs=0.01)
+    assert output.cost_usd > 0.5
+
+
+@pytest.mark.parametrize("seconds", ["-5", "NaN", "Infinity"])
+def test_an_impossible_time_is_refused(seconds: str) -> None:
+    """A verdict cannot earn money."""
+    with pytest.raises(RemoteEndedError, match="but must be 0 or more"):
+        verdict_in('{"status": "completed", "seconds": ' + seconds + "}")
+
+
 def test_a_verdict_that_is_none_is_refused() -> None:
     """Text that is no verdict is a failure with its reason, not a traceback."""
     for text in ("", "[]", "{}", "null"):
