@@ -195,7 +195,7 @@ def test_a_person_passes_variables_on(
 
 
 def old_folder(path: Path) -> None:
-    """Make the folder of a run as version 0.1 left it: everything in one place."""
+    """Make the folder of a run as an earlier version left it: everything in one place."""
     path.mkdir()
     spec = {"name": "night-0001", "command": ["true"], "env": {}, "timeout_seconds": 900.0}
     (path / "request.json").write_text(json.dumps({**spec, "max_log_bytes": 1000}))
@@ -205,7 +205,7 @@ def old_folder(path: Path) -> None:
     (path / "supervisor.lock").touch()
 
 
-def test_a_finished_run_of_version_0_1_is_read(start: Start, tmp_path: Path) -> None:
+def test_a_finished_run_of_an_earlier_version_is_read(start: Start, tmp_path: Path) -> None:
     """Its outcome beside its log is found, and it is not run again."""
     path = tmp_path / "night-0001"
     old_folder(path)
@@ -218,7 +218,7 @@ def test_a_finished_run_of_version_0_1_is_read(start: Start, tmp_path: Path) -> 
     assert not (tmp_path / "night-0001.control").exists()
 
 
-def test_a_going_run_of_version_0_1_is_found(start: Start, tmp_path: Path) -> None:
+def test_a_going_run_of_an_earlier_version_is_found(start: Start, tmp_path: Path) -> None:
     """Its supervisor holds the lock in the old place: attached to, then read."""
     path = tmp_path / "night-0001"
     old_folder(path)

@@ -70,7 +70,7 @@ class RunFolder:
         """Return the folders of the run that works in `path`."""
         path = path.absolute()
         control = path.with_name(f"{path.name}.control")
-        # Version 0.1 kept everything in the run's own folder; what it started can be read on.
+        # Earlier versions kept all in the run's own folder; what they started is still read.
         old = not control.exists() and any(
             (path / name).exists() for name in ("request.json", "modal_order.json")
         )

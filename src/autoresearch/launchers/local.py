@@ -79,10 +79,10 @@ class LocalRun:
                     return self.folder.read_outcome() or self._give_up(
                         RunStatus.INFRA_FAILED, "the supervisor of the run died"
                     )
-        except OSError as error:
+            return self._end_overdue()
+        except (OSError, ValueError, TypeError, KeyError) as error:
             detail = f"the folder of the run cannot be used: {error}; repair it and run again"
             return Outcome(status=RunStatus.INFRA_FAILED, detail=detail)
-        return self._end_overdue()
 
     def _end_overdue(self) -> Outcome | None:
         """Keep the deadline for a supervisor that does not, because the run stopped it."""
@@ -97,8 +97,8 @@ class LocalRun:
 
     def _take_over(self, status: RunStatus, detail: str) -> Outcome | None:
         """End a supervisor that does not answer, and the run with it."""
-        owner = self.folder.read("supervisor.json") or {}
-        with suppress(psutil.Error, KeyError):
+        owner = self.folder.read("supervisor.json") or {"pid": 0, "created": 0.0}
+        with suppress(psutil.Error):
             process = psutil.Process(owner["pid"])
             if abs(process.create_time() - owner["created"]) < 1.0:  # else the pid is used again
                 process.kill()

@@ -78,7 +78,7 @@ class ModalRemote:
             found = claims.get(name)
         except Exception as error:
             raise explain(error) from error
-        return {"call": found} if isinstance(found, str) else found  # scripts of version 0.1: text
+        return {"call": found} if isinstance(found, str) else found  # text: an earlier script
 
     def spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
         """Spawn, and deploy first if this text of the script is not deployed yet."""
