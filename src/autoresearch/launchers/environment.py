@@ -9,8 +9,8 @@ from pathlib import Path
 
 # A run sees only what is named here, each name in full: an exported MATRIX_LR or NCCL_AUTH in
 # somebody's shell must neither change a score nor be within reach of generated code.
-_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-_PROXIES += tuple(name.lower() for name in _PROXIES)
+_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
+_PROXIES |= {name.lower() for name in _PROXIES}
 _KEPT_BY_PREFIX = {
     "": "PATH HOME USER LOGNAME SHELL TERM TZ TMPDIR TMP TEMP LANG LANGUAGE XDG_CACHE_HOME CC CXX "
     "VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV LD_LIBRARY_PATH SSL_CERT_FILE SSL_CERT_DIR "
@@ -36,7 +36,7 @@ _KEPT_BY_PREFIX = {
     "PYTORCH_": "ALLOC_CONF CUDA_ALLOC_CONF HIP_ALLOC_CONF KERNEL_CACHE_PATH",
     "TRITON_": "CACHE_DIR HOME PTXAS_PATH",
 }
-_KEPT = frozenset(_PROXIES).union(
+_KEPT = _PROXIES.union(
     *({prefix + name for name in names.split()} for prefix, names in _KEPT_BY_PREFIX.items())
 )
 # Anywhere in a name; PAT, a personal access token, as a word of its own, for PATH has none.
