@@ -40,10 +40,12 @@ def test_a_run_cannot_write_its_own_outcome(
     start: Start, finish: Finish, tmp_path: Path, place: str
 ) -> None:
     """An outcome that appears while the supervisor lives is not believed, wherever it is put."""
-    script = f"echo '{FORGED}' > {place}/outcome.json; touch done; sleep 0.5; exit 3"
+    script = f"echo '{FORGED}' > {place}/outcome.json; touch done"
+    script += "; while [ ! -e go ]; do sleep 0.05; done; exit 3"
     handle = start("sh", "-c", script)
     wait_for(tmp_path / "night-0001" / "done")
     assert handle.poll() is None
+    (tmp_path / "night-0001" / "go").touch()
     output = finish(handle)
     assert (output.status, output.exit_code, output.cost_usd) == (RunStatus.CRASHED, 3, 0.0)
 
