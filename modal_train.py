@@ -9,8 +9,10 @@ autoresearch-runs under the run's name.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -28,6 +30,7 @@ DATA = {
     "DATA_PATH": "/data/datasets/fineweb10B_sp1024",
     "TOKENIZER_PATH": "/data/tokenizers/fineweb_1024_bpe.model",
 }
+EXAMPLE = '{"ITERATIONS": "500"}'
 RUNS = Path(os.environ.get("AUTORESEARCH_RUNS", "/runs"))
 
 app = modal.App("autoresearch-train")
@@ -49,34 +52,69 @@ claims = modal.Dict.from_name("autoresearch-claims", create_if_missing=True)
     single_use_containers=True,  # what a run leaves in memory or on disk is gone with it
 )
 def train(order: str) -> str:
-    """Carry out an order once: a preempted call starts over, a second call learns of the first."""
-    asked = json.loads(order)
+    """Carry out an order once, and raise nothing: whoever asks could not tell it from Modal's."""
+    try:
+        return json.dumps(once(json.loads(order)))
+    except Exception as error:
+        said = f"the remote function failed, {type(error).__name__}: {error}"
+        return json.dumps({"status": "infra_failed", "exit_code": None, "detail": said})
+
+
+def once(asked: dict[str, Any]) -> dict[str, Any]:
+    """Answer with the verdict; a preempted call starts over, a second call learns of the first."""
     verdict: Path = RUNS / asked["name"] / "outcome.json"
     if not modal.is_local():
         runs.reload()
-        mine = modal.current_function_call_id()
+        mine = {"call": modal.current_function_call_id(), "script_digest": digest(asked)}
         if not claims.put(asked["name"], mine, skip_if_exists=True):
             owner = claims.get(asked["name"])
-            if owner != mine:
-                return json.dumps({"status": "duplicate", "call_id": owner})
+            if owner["script_digest"] != mine["script_digest"]:
+                return refusal(asked, owner["script_digest"])
+            if owner["call"] != mine["call"]:
+                return {"status": "duplicate", "call_id": owner["call"]}
     if not verdict.exists():
         verdict.parent.mkdir(parents=True, exist_ok=True)
-        outcome = perform(asked, verdict.parent)
+        outcome = {**perform(asked, verdict.parent), "script_digest": digest(asked)}
+        save()  # the log and the model are there before the verdict is
         part = verdict.with_suffix(".part")
         part.write_text(json.dumps(outcome))
         part.replace(verdict)
+    save()
+    found: dict[str, Any] = json.loads(verdict.read_text())
+    known = found.get("script_digest", digest(asked))
+    return found if known == digest(asked) else refusal(asked, known)
+
+
+def digest(asked: dict[str, Any]) -> str:
+    """Return the digest by which two orders under one name are told apart."""
+    given: str = asked.get("script_digest", "")
+    return given or hashlib.sha256(asked["source"].encode()).hexdigest()
+
+
+def refusal(asked: dict[str, Any], known: str) -> dict[str, Any]:
+    """Answer an order whose name was given to another script."""
+    detail = (
+        f"the run {asked['name']!r} was started with script {known[:12]}, "
+        f"not with {digest(asked)[:12]}; use another tag"
+    )
+    return {"status": "refused", "detail": detail}
+
+
+def save() -> None:
+    """Make what is in the volume visible outside this container."""
     if not modal.is_local():
         runs.commit()
-    return verdict.read_text()
 
 
 def perform(asked: dict[str, Any], kept: Path) -> dict[str, Any]:
     """Run the script in a fresh folder; keep its output and the files that were asked for."""
     work = Path(tempfile.mkdtemp())
-    (work / asked["script"]).write_text(asked["source"], encoding="utf-8")
+    (work / asked["script"]).write_text(asked["source"], encoding="utf-8", newline="")
     secret = ("MODAL_", "AWS_", "HF_TOKEN")
     env = {key: value for key, value in os.environ.items() if not key.startswith(secret)}
-    env |= {"PYTHONUNBUFFERED": "1", **asked["env"], **(DATA if not modal.is_local() else {})}
+    # A campaign's paths are those of another machine; what a person typed for this run is meant.
+    env |= {"PYTHONUNBUFFERED": "1", **asked["env"], **({} if modal.is_local() else DATA)}
+    env |= asked.get("typed", {})
     began = time.monotonic()
     with (kept / "run.log").open("wb", buffering=0) as log:
         try:
@@ -144,14 +182,49 @@ def main(
     order = {
         "name": f"manual-{uuid.uuid4().hex[:12]}",
         "script": Path(script).name,
-        "source": Path(script).read_text(encoding="utf-8"),
+        "source": source_of(script),
         "command": command.split(),
-        "env": {key: str(value) for key, value in json.loads(env).items()},
+        "env": {},
+        "typed": variables(env),
         "timeout_seconds": timeout,
         "max_log_bytes": 64_000_000,
+        "keep": ["final_model.int8.ptz"],
     }
+    check_gpus(command, gpu)
     there = train.with_options(gpu=gpu, timeout=timeout + 300)
     outcome = json.loads(there.remote(json.dumps(order)))
-    print(f"run:{order['name']} status:{outcome['status']} seconds:{outcome['seconds']}")
+    print(f"run:{order['name']} status:{outcome['status']} seconds:{outcome.get('seconds', 0)}")
     if outcome["status"] != "completed":
         sys.exit(f"{outcome['status']}: {outcome['detail']}")
+
+
+def source_of(script: str) -> str:
+    """Return the text of the script, or end with one line."""
+    try:
+        return Path(script).read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"cannot read the script {script}: {error}; name a file with --script")
+
+
+def variables(env: str) -> dict[str, str]:
+    """Return what --env says, or end with one line."""
+    try:
+        found = json.loads(env)
+    except ValueError as error:
+        found = error
+    if not isinstance(found, dict):
+        sys.exit(f"--env is {env!r}, not a JSON object; write it as in --env '{EXAMPLE}'")
+    return {key: str(value) for key, value in found.items()}
+
+
+def check_gpus(command: str, gpu: str) -> None:
+    """End with one line where torchrun would crash, or leave GPUs idle that are paid for."""
+    if not re.fullmatch(r"[A-Za-z][\w-]*!?(:[1-9]\d*)?", gpu):
+        sys.exit(f"--gpu is {gpu!r}; write a type and a number, as in H100:8")
+    count = int(gpu.partition(":")[2] or 1)
+    asked = re.search(r"--nproc[_-]per[_-]node[= ](\d+)", command)
+    if asked and int(asked[1]) != count:
+        sys.exit(
+            f"--command starts {asked[1]} processes, but --gpu is {gpu!r}; "
+            "make them the same number"
+        )

@@ -158,6 +158,9 @@ class Config:
     )
     launcher: str = setting("local", "launcher plugin that runs the command")
     env: Mapping[str, str] = setting({}, "environment of every run; {project} is the repository")
+    pass_env: tuple[str, ...] = setting(
+        (), "variables of your own environment that a run sees too: NAME or PREFIX_*"
+    )
     seed: int = setting(1337, "seed of the first run; reruns count up; given as SEED")
     data: tuple[str, ...] = setting((), "paths that must exist; relative to the repository")
     data_command: str = setting("", "command that gets the data, told when it is missing")

@@ -9,6 +9,7 @@ from pathlib import Path
 from autoresearch.durable import digest_files
 from autoresearch.events import RunFinished
 from autoresearch.git import Git
+from autoresearch.launchers.folder import log_in
 from autoresearch.log import Anchor, FileLog, Finding
 
 HIDES = "*\n"  # what the store's own .gitignore says
@@ -39,7 +40,7 @@ def changed_outputs(log: FileLog) -> Iterator[Finding]:
         if record.type != RunFinished.type_name or not isinstance(record.event, RunFinished):
             continue
         event = record.event
-        path = log.root / record.campaign / "runs" / event.run / "run.log"
+        path = log_in(log.root / record.campaign / "runs" / event.run)
         if path.is_file() and event.log_digest and digest_files(path) != event.log_digest:
             yield Finding(
                 str(path.relative_to(log.root)),

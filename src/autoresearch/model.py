@@ -211,7 +211,10 @@ class Change:
 
 @frozen(kw_only=True)
 class RunRequest:
-    """One execution to start; ``name`` is unique for ever, so that a launcher can find it again."""
+    """One execution to start; ``name`` is unique for ever, so that a launcher can find it again.
+
+    ``campaign_id`` tells apart campaigns of several projects that have one tag.
+    """
 
     name: str
     campaign: str
@@ -225,6 +228,7 @@ class RunRequest:
     max_log_bytes: int = 64_000_000
     script_digest: str = ""
     folder: Path = Path()
+    campaign_id: str = ""
 
 
 @frozen(kw_only=True)

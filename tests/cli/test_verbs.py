@@ -133,7 +133,7 @@ def test_verify_names_what_was_changed(say, project: Path) -> None:
 
 
 @pytest.mark.usefixtures("ran")
-@pytest.mark.parametrize("name", ["t1/runs/t1-1-0/run.log", ".gitignore"])
+@pytest.mark.parametrize("name", ["t1/runs/t1-1-0.control/run.log", ".gitignore"])
 def test_verify_finds_what_is_changed_beside_the_log(say, project: Path, name: str) -> None:
     """The output of a run is what was recorded of it, and the store hides itself from git."""
     with (project / ".autoresearch" / name).open("a") as file:

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from autoresearch.launchers.local import launch_run
+from autoresearch.launchers.local import Plugin
 from autoresearch.model import RunHandle, RunOutput, RunRequest, Workspace
 
 Start = Callable[..., RunHandle]
@@ -20,6 +20,7 @@ Start = Callable[..., RunHandle]
 def start(tmp_path: Path) -> Iterator[Start]:
     """Launch a command as the run `name` in `tmp_path / name`."""
     handles: list[RunHandle] = []
+    plugin = Plugin()
 
     def launch(*command: str, name: str = "night-0001", **options: Any) -> RunHandle:
         options.setdefault("folder", tmp_path / name)
@@ -27,7 +28,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             name=name, campaign="night", experiment=1, index=0, command=command, **options
         )
         workspace = Workspace(path=tmp_path / "worktree", script="train.py", project=tmp_path)
-        handle = launch_run(request, workspace)
+        handle = plugin.launch_run(request, workspace)
         assert handle is not None
         handles.append(handle)
         return handle

@@ -14,6 +14,8 @@ from autoresearch.launchers.environment import clean_environment, visible_gpus
     [
         *("GITHUB_TOKEN", "HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "MODAL_TOKEN_ID"),
         *("SSH_AUTH_SOCK", "GIT_ASKPASS", "PGPASSWORD", "CUDA_REGISTRY_TOKEN", "TORCH_APIKEY"),
+        *("TORCH_HUB_PASS", "LC_PASSPHRASE", "CUDA_LICENSE_PAT", "NCCL_AUTH", "AWS_PROFILE"),
+        *("LD_PRELOAD", "LC_ANYTHING", "NVIDIA_ANYTHING", "OMP_ANYTHING", "CONDA_TOKEN"),
     ],
 )
 def test_credentials_stay_outside(name: str) -> None:
@@ -35,9 +37,29 @@ def test_what_the_machine_needs_passes(name: str) -> None:
     assert clean_environment({name: "x"}, {}) == {name: "x"}
 
 
-def test_a_password_inside_an_address_stays_outside() -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TORCH_HOME", "https://me:secret@host/"),
+        ("HTTPS_PROXY", "http://me:secret@proxy:8080"),
+        ("https_proxy", "me:secret@proxy:8080"),
+        ("ALL_PROXY", "socks5://me:se/cret@proxy"),
+    ],
+)
+def test_a_password_inside_an_address_stays_outside(name: str, value: str) -> None:
     """A kept variable is left out when its value is an address with a user in it."""
-    assert clean_environment({"TORCH_HUB": "https://me:secret@host/"}, {}) == {}
+    assert clean_environment({name: value}, {}) == {}
+    assert clean_environment({name: "http://proxy:8080"}, {}) == {name: "http://proxy:8080"}
+
+
+def test_a_person_passes_more_by_name_or_pattern() -> None:
+    """An exact name is taken as it is; a pattern never takes what sounds like a secret."""
+    environ = {"WANDB_MODE": "offline", "WANDB_API_KEY": "k", "HF_TOKEN": "t", "OTHER": "o"}
+    passed = clean_environment(environ, {}, ["WANDB_*", "HF_TOKEN"])
+    assert passed == {"WANDB_MODE": "offline", "HF_TOKEN": "t"}
+    secret = ["X_PASS", "X_PAT", "X_PAT_2", "X_AUTH", "X_CREDENTIALS", "X_SECRETS", "X_TOKENS"]
+    assert clean_environment(dict.fromkeys([*secret, "X_PATH"], "1"), {}, ["*"]) == {"X_PATH": "1"}
+    assert clean_environment({"X_URL": "https://me:pw@host"}, {}, ["X_*"]) == {}
 
 
 def test_the_configuration_is_taken_as_it_is() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import pytest
 
-from autoresearch.launchers import local
+from autoresearch.launchers.local import Plugin
 from autoresearch.testing import LauncherContract
 
 
@@ -14,9 +12,9 @@ class TestLocal(LauncherContract):
     """The conformance tests of the kit, with the built-in launcher."""
 
     @pytest.fixture
-    def plugin(self) -> ModuleType:
+    def plugin(self) -> Plugin:
         """The launcher under test."""
-        return local
+        return Plugin()
 
     @pytest.fixture
     def launcher(self) -> str:

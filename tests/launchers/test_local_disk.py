@@ -18,12 +18,12 @@ Finish = Callable[[RunHandle], RunOutput]
 LIMITED = """
 import json, resource, sys, time
 from pathlib import Path
-from autoresearch.launchers.local import launch_run
+from autoresearch.launchers.local import Plugin
 from autoresearch.model import RunRequest, Workspace
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 request = RunRequest(name="n", campaign="c", experiment=0, index=0,
                      command=("sh", "-c", "yes"), folder=Path(sys.argv[1]))
-handle = launch_run(request, Workspace(path=Path("."), script="s", project=Path(".")))
+handle = Plugin().launch_run(request, Workspace(path=Path("."), script="s", project=Path(".")))
 while (output := handle.poll()) is None:
     time.sleep(0.02)
 print(json.dumps([output.status, output.detail]))
@@ -51,7 +51,7 @@ def test_a_log_that_cannot_grow(tmp_path: Path) -> None:
     status, detail = json.loads(answer.stdout)
     assert status == RunStatus.INFRA_FAILED
     assert detail == "cannot write run.log: File too large; free some space and run again"
-    assert (tmp_path / "run" / "run.log").stat().st_size == 20_000
+    assert (tmp_path / "run.control" / "run.log").stat().st_size == 20_000
 
 
 def test_a_run_that_prints_the_disk_full(start: Start, finish: Finish, small_disk: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_run_that_prints_the_disk_full(start: Start, finish: Finish, small_dis
     output = finish(start("yes", folder=small_disk / "run"))
     assert output.status is RunStatus.INFRA_FAILED
     assert output.detail.startswith("cannot write run.log: No space left on device")
-    assert (output.folder / "outcome.json").exists()
+    assert (output.log_path.parent / "outcome.json").exists()
 
 
 def test_a_run_that_fills_the_disk_itself(start: Start, finish: Finish, small_disk: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_run_that_fills_the_disk_itself(start: Start, finish: Finish, small_di
     fill = "dd if=/dev/zero of=model bs=4k 2>/dev/null; exit 7"
     output = finish(start("sh", "-c", fill, folder=small_disk / "run"))
     assert (output.status, output.exit_code) == (RunStatus.CRASHED, 7)
-    assert (output.folder / "outcome.json").exists()
+    assert (output.log_path.parent / "outcome.json").exists()
 
 
 def test_no_room_to_start(start: Start, small_disk: Path) -> None:

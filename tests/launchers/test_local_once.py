@@ -22,14 +22,14 @@ Finish = Callable[[RunHandle], RunOutput]
 CALLER = """
 import sys
 from pathlib import Path
-from autoresearch.launchers.local import launch_run
+from autoresearch.launchers.local import Plugin
 from autoresearch.model import RunRequest, Workspace
 folder, *command = sys.argv[1:]
 request = RunRequest(name="night-0001", campaign="night", experiment=1, index=0,
                      command=command, folder=Path(folder))
 print("ready", flush=True)
 sys.stdin.readline()
-handle = launch_run(request, Workspace(path=Path("."), script="s", project=Path(".")))
+handle = Plugin().launch_run(request, Workspace(path=Path("."), script="s", project=Path(".")))
 print(handle.reference, flush=True)
 sys.stdin.readline()
 """
@@ -84,7 +84,7 @@ def test_a_run_that_finished_while_nobody_looked(
     assert process.stdout.readline().startswith("pid ")
     end(process)
     deadline = time.monotonic() + 20
-    while not (tmp_path / "night-0001" / "outcome.json").exists():
+    while not (tmp_path / "night-0001.control" / "outcome.json").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     output = start(*command).poll()
@@ -123,12 +123,12 @@ def test_the_deadline_holds_without_the_loop(start: Start, tmp_path: Path) -> No
 
 
 def test_the_death_of_the_supervisor_is_noticed(
-    start: Start, finish: Finish, alive: Callable[[int], bool]
+    start: Start, finish: Finish, alive: Callable[[int], bool], tmp_path: Path
 ) -> None:
     """kill -9 of the supervisor is infra_failed, its processes go, and the run stays over."""
     script = "(setsid sh -c 'echo $$ > orphan; exec sleep 60' &); echo $$ > child; sleep 60"
     handle = start("sh", "-c", script)
-    folder = handle.log_path.parent
+    folder = tmp_path / "night-0001"
     deadline = time.monotonic() + 20
     while not ((folder / "orphan").exists() and (folder / "child").exists()):
         assert time.monotonic() < deadline

@@ -16,18 +16,16 @@ from attrs import define, evolve, field
 
 from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError, ConfigError
-from autoresearch.launchers.modal import Plugin, launch
-from autoresearch.launchers.modal_order import Settings, order_for
+from autoresearch.launchers.modal import ModalRun, Plugin, Settings, launch, order_for
 from autoresearch.launchers.modal_remote import (
     RemoteAwayError,
-    RemoteCrashError,
+    RemoteEndedError,
     RemoteError,
     RemoteTimeoutError,
     explain,
     explain_call,
-    status_of,
+    verdict_in,
 )
-from autoresearch.launchers.modal_run import ModalRun
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -42,11 +40,11 @@ class Loopback:
     volume: Path
     orders: list[dict[str, Any]] = field(factory=list)
     calls: dict[str, subprocess.Popen[str]] = field(factory=dict)
-    claims: dict[str, str] = field(factory=dict)
+    claims: dict[str, dict[str, str]] = field(factory=dict)
     says: dict[str, str | RemoteError] = field(factory=dict)
     away: bool = False
 
-    def claimed(self, name: str) -> str | None:
+    def claimed(self, name: str) -> dict[str, str] | None:
         self._reach()
         return self.claims.get(name)
 
@@ -64,7 +62,9 @@ class Loopback:
         process.stdin.close()
         process.stdin = None
         self.calls[call] = process
-        self.claims[self.orders[-1]["name"]] = call
+        asked = self.orders[-1]
+        claim = {"call": call, "script_digest": asked["script_digest"]}
+        self.claims.setdefault(asked["name"], claim)
         return call
 
     def verdict(self, call: str) -> str | None:
@@ -188,8 +188,8 @@ def test_a_crash_before_the_call_was_noted(
     request_for: RunRequest, workspace: Workspace, remote: Loopback
 ) -> None:
     """The call that entered itself under the name is found, although its id was never kept here."""
-    launch(request_for, workspace, remote, QUICK)
-    (request_for.folder / "modal_call.json").unlink()
+    handle = launch(request_for, workspace, remote, QUICK)
+    (handle.folder.control / "modal_call.json").unlink()
     handle = launch(request_for, workspace, remote, QUICK)
     assert handle.reference == "fc-0"
     assert finish(handle).status is RunStatus.COMPLETED
@@ -202,7 +202,7 @@ def test_a_second_call_leads_to_the_first(
     """A call that was beaten to the name says so, and the handle follows the other one."""
     first = launch(request_for, workspace, remote, QUICK)
     other = launch(evolve(request_for, folder=request_for.folder / "b"), workspace, remote, QUICK)
-    (other.folder.path / "modal_call.json").write_text('{"call": "fc-late"}')
+    (other.folder.control / "modal_call.json").write_text('{"call": "fc-late"}')
     remote.says["fc-late"] = json.dumps({"status": "duplicate", "call_id": "fc-0"})
     assert finish(other).status is RunStatus.COMPLETED
     assert other.reference == first.reference == "fc-0"
@@ -214,7 +214,7 @@ def test_a_forgotten_result_is_in_the_volume(
     """When Modal no longer knows the result of a call, the kept verdict counts."""
     handle = launch(request_for, workspace, remote, QUICK)
     remote.calls["fc-0"].communicate(timeout=30)
-    remote.says["fc-0"] = RemoteError("modal failed (OutputExpiredError): too old")
+    remote.says["fc-0"] = RemoteEndedError("modal failed (OutputExpiredError): too old")
     output = finish(handle)
     assert output.status is RunStatus.COMPLETED
     assert output.log_path.read_text() == "val_bpb:1.21 seed 7\n"
@@ -289,8 +289,8 @@ def test_output_arrives_while_the_run_goes_on(
     ("error", "status"),
     [
         (RemoteTimeoutError("ended by Modal's own limit"), RunStatus.TIMED_OUT),
-        (RemoteCrashError("the remote function raised ValueError: no"), RunStatus.CRASHED),
-        (RemoteError("modal failed (InternalFailure): oops"), RunStatus.INFRA_FAILED),
+        (RemoteEndedError("the remote function raised ValueError: no"), RunStatus.INFRA_FAILED),
+        (RemoteEndedError("modal failed (InternalFailure): oops"), RunStatus.INFRA_FAILED),
     ],
 )
 def test_failures_of_a_call(
@@ -306,29 +306,163 @@ def test_failures_of_a_call(
     assert (output.status, output.detail) == (status, str(error))
 
 
-def test_errors_of_the_client_are_told_apart() -> None:
-    """The real exceptions of the client become timeout, crash, wait, or failure."""
+def test_the_end_of_a_call_and_a_question_that_failed_are_told_apart() -> None:
+    """Of what the real client raises only a definite end of the call ends the run."""
     modal = pytest.importorskip("modal")
     known = modal.exception
     told = {
         known.FunctionTimeoutError("t"): RemoteTimeoutError,
+        known.OutputExpiredError("old"): RemoteEndedError,
+        known.InternalFailure("i"): RemoteEndedError,
+        known.RemoteError("r"): RemoteEndedError,
+        ValueError("mine"): RemoteEndedError,
         known.ConnectionError("c"): RemoteAwayError,
+        known.ResourceExhaustedError("busy"): RemoteAwayError,
+        known.InternalError("500"): RemoteAwayError,
+        known.PermissionDeniedError("p"): RemoteAwayError,
+        known.NotFoundError("n"): RemoteAwayError,
+        known.AuthError("a"): RemoteAwayError,
         OSError("unreachable"): RemoteAwayError,
-        known.OutputExpiredError("old"): RemoteError,
-        known.InternalFailure("i"): RemoteError,
-        known.AuthError("a"): RemoteError,
-        ValueError("mine"): RemoteCrashError,
     }
     assert {error: type(explain_call(error)) for error in told} == told
+    assert type(explain(known.ResourceExhaustedError("busy"))) is RemoteAwayError
+    assert type(explain(known.PermissionDeniedError("p"))) is RemoteError
     assert type(explain(ValueError("no functions provided"))) is RemoteError
     assert "modal token new" in str(explain(known.AuthError("Token missing")))
+
+
+def test_equal_tags_of_two_projects_do_not_meet(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback, tmp_path: Path
+) -> None:
+    """The name in the shared workspace carries the campaign, so that both runs happen."""
+    mine = evolve(request_for, campaign_id="commit 1")
+    theirs = evolve(request_for, campaign_id="commit 2", seed=8, folder=tmp_path / "theirs")
+    outputs = [finish(launch(asked, workspace, remote, QUICK)) for asked in (mine, theirs)]
+    logs = [output.log_path.read_text() for output in outputs]
+    assert logs == ["val_bpb:1.21 seed 7\n", "val_bpb:1.21 seed 8\n"]
+    names = [asked["name"] for asked in remote.orders]
+    assert len(set(names)) == 2
+    assert all(name.startswith("night-1-0-") for name in names)
+    assert [asked["env"]["RUN_ID"] for asked in remote.orders] == ["night-1-0"] * 2
+
+
+def test_a_name_belongs_to_one_script(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback, tmp_path: Path
+) -> None:
+    """A name that another script has, here or over there, is refused, and nothing is spawned."""
+    finish(launch(evolve(request_for, script_digest="a" * 64), workspace, remote, QUICK))
+    with pytest.raises(AutoresearchError, match="started with script aaaaaaaaaaaa, not with bbbb"):
+        launch(evolve(request_for, script_digest="b" * 64), workspace, remote, QUICK)
+    other = evolve(request_for, script_digest="b" * 64, folder=tmp_path / "other")
+    output = finish(launch(other, workspace, remote, QUICK))
+    assert output.status is RunStatus.INFRA_FAILED
+    assert "was started with script aaaaaaaaaaaa, not with bbbbbbbbbbbb" in output.detail
+    assert len(remote.orders) == 1
+
+
+def test_a_verdict_of_another_script_is_refused(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """What the call found under the name in the volume has to be of this script."""
+    verdict = {"status": "completed", "exit_code": 0, "detail": "", "seconds": 1.0}
+    remote.says["fc-0"] = json.dumps({**verdict, "script_digest": "c" * 64})
+    output = finish(launch(request_for, workspace, remote, QUICK))
+    assert output.status is RunStatus.INFRA_FAILED
+    assert "was started with script cccccccccccc" in output.detail
+
+
+def test_a_question_that_failed_is_no_end(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """With a known call a refused question is asked again, also when patience is over."""
+    handle = launch(request_for, workspace, remote, QUICK)
+    remote.calls["fc-0"].communicate(timeout=30)
+    remote.says["fc-0"] = '{"status": "completed", "exit_code": 0, "detail": "", "seconds": 2.0}'
+    remote.away = True
+    handle.clock = lambda: time.time() + 10**6
+    assert handle.poll() is None
+    remote.away = False
+    assert finish(handle).status is RunStatus.COMPLETED
+    assert len(remote.orders) == 1
+
+
+def test_a_stop_that_did_not_arrive_is_tried_again(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback
+) -> None:
+    """A run counts as stopped once Modal took the cancelling, not before."""
+    workspace.script_path.write_text("import time; time.sleep(60)")
+    handle = launch(request_for, workspace, remote, QUICK)
+    remote.away = True
+    handle.stop("hopeless")
+    assert handle.poll() is None
+    assert remote.calls["fc-0"].poll() is None
+    remote.away = False
+    output = finish(handle)
+    assert (output.status, output.detail) == (RunStatus.STOPPED_EARLY, "hopeless")
+    assert remote.calls["fc-0"].returncode is not None
+
+
+@define
+class Forgetful(Loopback):
+    """A place whose volume cannot be read for a while."""
+
+    shut: bool = True
+
+    def read(self, path: str) -> bytes | None:
+        if self.shut:
+            raise RemoteAwayError("modal does not answer: no volume")
+        return Loopback.read(self, path)
+
+
+def test_a_verdict_waits_for_its_evidence(
+    request_for: RunRequest, workspace: Workspace, tmp_path: Path
+) -> None:
+    """A run is over here only when its log and its model are here."""
+    pytest.importorskip("modal")
+    remote = Forgetful(tmp_path / "volume")
+    handle = launch(request_for, workspace, remote, QUICK)
+    remote.calls["fc-0"].wait(timeout=30)
+    assert handle.poll() is None
+    assert handle.poll() is None
+    remote.shut = False
+    output = finish(handle)
+    assert output.status is RunStatus.COMPLETED
+    assert (output.folder / "final_model.int8.ptz").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        RemoteEndedError("modal failed (InternalFailure): oops"),
+        '{"status": "infra_failed", "detail": "no disk"}',
+    ],
+)
+def test_a_failed_machine_is_paid_for(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback, said: str | RemoteError
+) -> None:
+    """A run that Modal lost accounts the time since its call, at most to Modal's own limit."""
+    handle = launch(request_for, workspace, remote, QUICK)
+    remote.says["fc-0"] = said
+    handle.clock = lambda: time.time() + 100
+    output = finish(handle)
+    assert output.status is RunStatus.INFRA_FAILED
+    assert output.seconds == pytest.approx(100, abs=30)
+    assert output.gpu_seconds == pytest.approx(8 * output.seconds, abs=0.01)
+    assert output.cost_usd > 0.5
+
+
+@pytest.mark.parametrize("seconds", ["-5", "NaN", "Infinity"])
+def test_an_impossible_time_is_refused(seconds: str) -> None:
+    """A verdict cannot earn money."""
+    with pytest.raises(RemoteEndedError, match="but must be 0 or more"):
+        verdict_in('{"status": "completed", "seconds": ' + seconds + "}")
 
 
 def test_a_verdict_that_is_none_is_refused() -> None:
     """Text that is no verdict is a failure with its reason, not a traceback."""
     for text in ("", "[]", "{}", "null"):
         with pytest.raises(RemoteError, match="the verdict of the remote function"):
-            status_of(text)
+            verdict_in(text)
 
 
 def test_without_a_token_the_line_says_what_to_do(
@@ -364,7 +498,7 @@ def test_the_table_of_settings(request_for: RunRequest, workspace: Workspace) ->
     with pytest.raises(AutoresearchError, match=r"finds no .*gone\.py; put modal_train\.py there"):
         plugin.launch_run(request_for, workspace)
     assert plugin.launch_run(evolve(request_for, launcher="local"), workspace) is None
-    assert [Settings(gpu=gpu).gpus for gpu in ("", "H100", "H100:8")] == [0, 1, 8]
+    assert [Settings(gpu=gpu).gpus for gpu in ("H100", "H100:8")] == [1, 8]
 
 
 @pytest.mark.parametrize("option", ["--nproc_per_node=8", "--nproc-per-node 8"])
@@ -378,7 +512,7 @@ def test_processes_and_gpus_have_to_agree(
         order_for(asked, workspace, Settings(gpu="H100"))
 
 
-@pytest.mark.parametrize("gpu", ["H100:", "H100:0", "H100:x", "8", "H 100"])
+@pytest.mark.parametrize("gpu", ["", "H100:", "H100:0", "H100:x", "8", "H 100"])
 def test_a_gpu_that_is_none(gpu: str) -> None:
     """A GPU setting that Modal would refuse, or that has no price, is refused first."""
     with pytest.raises(ConfigError, match="write a type and a number, as in H100:8"):

@@ -82,10 +82,19 @@ def test_a_script_runs_and_everything_is_kept(
 
 def test_a_name_runs_once(modal_train: ModuleType, volume: Path) -> None:
     """An order whose verdict is in the volume is answered from there."""
-    first = carry_out(modal_train, order("print('first')"))
-    second = carry_out(modal_train, order("print('second')"))
-    assert second == first
-    assert (volume / "night-1-0" / "run.log").read_text() == "first\n"
+    first = carry_out(modal_train, order("print('once')"))
+    (volume / "night-1-0" / "run.log").unlink()
+    assert carry_out(modal_train, order("print('once')")) == first
+    assert not (volume / "night-1-0" / "run.log").exists()
+
+
+def test_a_name_belongs_to_one_script(modal_train: ModuleType) -> None:
+    """A verdict of another script under the same name is not passed off as this one's."""
+    carry_out(modal_train, order("print('first')"))
+    found = carry_out(modal_train, order("print('second')"))
+    assert found["status"] == "refused"
+    assert "the run 'night-1-0' was started with script" in found["detail"]
+    assert found["detail"].endswith("; use another tag")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +163,99 @@ def test_the_image_has_the_versions_of_this_project(modal_train: ModuleType) -> 
     named = dict(re.findall(r'"(\w+)==([\w.]+)"', SCRIPT.read_text()))
     assert set(named) == {"torch", "numpy", "sentencepiece", "psutil"}
     assert {name: pins[name] for name in named} == named
+
+
+def test_a_fault_of_the_function_itself_is_a_verdict(
+    modal_train: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An OSError over there does not read as a network error here: it is infra_failed."""
+    monkeypatch.setattr(modal_train, "RUNS", Path("/proc/no-such-volume"))
+    found = carry_out(modal_train, order("print('never')"))
+    assert found["status"] == "infra_failed"
+    assert found["detail"].startswith("the remote function failed, FileNotFoundError: ")
+
+
+def test_the_evidence_is_kept_before_the_verdict(
+    modal_train: ModuleType, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the verdict becomes visible the log and the model already are."""
+    saved: list[set[str]] = []
+    kept = volume / "night-1-0"
+    names = lambda: {file.name for file in kept.iterdir()}  # noqa: E731
+    monkeypatch.setattr(modal_train, "save", lambda: saved.append(names()))
+    carry_out(modal_train, order("open('final_model.int8.ptz', 'wb').write(b'abc')"))
+    evidence = {"run.log", "final_model.int8.ptz"}
+    assert saved == [evidence, {*evidence, "outcome.json"}]
+
+
+class Spy:
+    """Stands for the function: carries an order out here, and remembers it."""
+
+    def __init__(self, modal_train: ModuleType) -> None:
+        self.here = modal_train.train.local
+        self.options: dict[str, Any] = {}
+        self.order: dict[str, Any] = {}
+
+    def with_options(self, **options: Any) -> Spy:
+        self.options = options
+        return self
+
+    def remote(self, asked: str) -> str:
+        self.order = json.loads(asked)
+        answer: str = self.here(asked)
+        return answer
+
+
+@pytest.fixture
+def by_hand(modal_train: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """What ``modal run`` does, with this machine as the far one; a script lies in the folder."""
+    spy = Spy(modal_train)
+    monkeypatch.setattr(modal_train, "train", spy)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train_gpt.py").write_text(
+        "import os\nprint('data', os.environ['DATA_PATH'])\n"
+        "open('final_model.int8.ptz', 'wb').write(b'abc')\n"
+    )
+    return spy
+
+
+def test_by_hand_the_model_is_kept_and_env_wins(
+    modal_train: ModuleType, by_hand: Spy, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packed model is in the volume, and --env wins over the paths of the container."""
+    monkeypatch.setattr(modal_train.modal, "is_local", lambda: False)
+    monkeypatch.setattr(modal_train, "runs", type("Volume", (), {"reload": lambda self: None})())
+    monkeypatch.setattr(modal_train, "save", lambda: None)
+    monkeypatch.setattr(modal_train.modal, "current_function_call_id", lambda: "fc-1")
+    claims = type("Claims", (), {"put": lambda *_, **__: True})()
+    monkeypatch.setattr(modal_train, "claims", claims)
+    modal_train.main(command=f"{sys.executable} train_gpt.py", env='{"DATA_PATH": "/mine"}')
+    kept = volume / by_hand.order["name"]
+    assert (kept / "run.log").read_text() == "data /mine\n"
+    assert (kept / "final_model.int8.ptz").read_bytes() == b"abc"
+    assert by_hand.options == {"gpu": "H100:8", "timeout": 1200}
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"script": "gone.py"}, "cannot read the script gone.py"),
+        ({"env": "ITERATIONS=500"}, "--env is 'ITERATIONS=500', not a JSON object; write it as in"),
+        ({"env": "[1]"}, "--env is '[1]', not a JSON object"),
+        ({"gpu": "H100"}, "--command starts 8 processes, but --gpu is 'H100'; make them the same"),
+        ({"gpu": ""}, "--gpu is ''; write a type and a number, as in H100:8"),
+    ],
+)
+def test_mistakes_by_hand_are_one_line(
+    modal_train: ModuleType, by_hand: Spy, options: dict[str, str], line: str
+) -> None:
+    """A wrong option ends with its line and exit code 1 before anything is paid for."""
+    with pytest.raises(SystemExit) as ended:
+        modal_train.main(**options)
+    said = str(ended.value.code)  # a text: Python prints it and exits with 1
+    assert said.startswith(line)
+    assert "\n" not in said
+    assert by_hand.order == {}
 
 
 def test_modal_run_without_a_token(tmp_path: Path) -> None:

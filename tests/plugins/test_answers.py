@@ -62,6 +62,17 @@ def test_ideas(only, answer, error):
 
 
 @pytest.mark.parametrize(
+    "name", ["LD_PRELOAD", "LD_AUDIT", "PYTHONPATH", "PYTHONSTARTUP", "GIT_CEILING_DIRECTORIES"]
+)
+def test_an_idea_loads_no_code_by_its_environment(only, name):
+    """Variables that make a loader, an interpreter or git run other code are refused."""
+    plugins, failures = only(answering("propose_idea", idea(env={name: "x"})))
+    assert plugins.propose_idea(History(), "", Random(1)) is None
+    line = f"Idea.env sets {name!r}, which loads code; change the script"
+    assert [failure.error for failure in failures] == [f"answer refused: {line}"]
+
+
+@pytest.mark.parametrize(
     ("answer", "error"),
     [
         ("keep", "'keep' is not of type Decision"),

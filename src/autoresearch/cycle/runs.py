@@ -15,6 +15,7 @@ from autoresearch.cycle.kit import Kit, write_text
 from autoresearch.cycle.proposals import current
 from autoresearch.cycle.tail import Tail
 from autoresearch.durable import digest, digest_files
+from autoresearch.launchers.folder import log_in
 from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.text import one_line
 
@@ -76,7 +77,7 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
         return RunOutput(
             name=run.name,
             status=run.status,
-            log_path=folder / "run.log",
+            log_path=log_in(folder),
             folder=folder,
             seconds=run.seconds,
             detail="the machine failed before the loop was interrupted",
@@ -90,7 +91,7 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
         command=kit.config.command,
         timeout_seconds=kit.config.limits.timeout_seconds,
         env=dict(experiment.env),
-        script_digest=experiment.source_digest,
+        script_digest=run.script_digest or experiment.source_digest,
     )
     request, workspace = _request(kit, asked)
     handle = kit.plugins.launch_run(request, workspace)
@@ -124,6 +125,7 @@ def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspac
         max_log_bytes=kit.config.limits.max_log_bytes,
         script_digest=asked.script_digest,
         folder=kit.lab.folder / "runs" / asked.run,
+        campaign_id=kit.history.started.base_commit if kit.history.started else "",
     )
     return request, workspace
 

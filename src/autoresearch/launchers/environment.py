@@ -1,37 +1,65 @@
-"""The environment of a run: what the machine needs, what the campaign says, and no credentials."""
+"""The environment of a run: an allow-list of what the machine needs, and what a person adds."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-# A run sees only what is named here: an exported MATRIX_LR or GITHUB_TOKEN in somebody's shell
-# must neither change a score nor be within reach of generated code.
-_KEPT = frozenset(
-    {
-        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LANGUAGE", "TZ"),
-        *("TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME", "HF_HOME", "VIRTUAL_ENV", "CONDA_PREFIX"),
-        *("LD_LIBRARY_PATH", "LD_PRELOAD", "CC", "CXX"),
-    }
+# A run sees only what is named here, each name in full: an exported MATRIX_LR or NCCL_AUTH in
+# somebody's shell must neither change a score nor be within reach of generated code.
+_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
+_PROXIES |= {name.lower() for name in _PROXIES}
+_KEPT_BY_PREFIX = {
+    "": "PATH HOME USER LOGNAME SHELL TERM TZ TMPDIR TMP TEMP LANG LANGUAGE XDG_CACHE_HOME CC CXX "
+    "VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV LD_LIBRARY_PATH SSL_CERT_FILE SSL_CERT_DIR "
+    "REQUESTS_CA_BUNDLE HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES ROCM_PATH NUMEXPR_MAX_THREADS "
+    "HSA_OVERRIDE_GFX_VERSION GOMP_CPU_AFFINITY CUBLAS_WORKSPACE_CONFIG",
+    "LC_": "ALL ADDRESS COLLATE CTYPE IDENTIFICATION MEASUREMENT MESSAGES MONETARY NAME NUMERIC "
+    "PAPER TELEPHONE TIME",
+    "HF_": "HOME HUB_CACHE HUB_OFFLINE DATASETS_CACHE",
+    "CUDA_": "VISIBLE_DEVICES DEVICE_ORDER HOME PATH CACHE_PATH CACHE_MAXSIZE CACHE_DISABLE "
+    "LAUNCH_BLOCKING MODULE_LOADING DEVICE_MAX_CONNECTIONS MPS_PIPE_DIRECTORY MPS_LOG_DIRECTORY",
+    "NVIDIA_": "VISIBLE_DEVICES DRIVER_CAPABILITIES TF32_OVERRIDE",
+    "NCCL_": "DEBUG DEBUG_SUBSYS DEBUG_FILE SOCKET_IFNAME SOCKET_FAMILY SOCKET_NTHREADS NTHREADS "
+    "NSOCKS_PERTHREAD IB_DISABLE IB_HCA IB_GID_INDEX IB_TIMEOUT IB_RETRY_CNT P2P_DISABLE P2P_LEVEL "
+    "SHM_DISABLE NET NET_PLUGIN NET_GDR_LEVEL ALGO PROTO BUFFSIZE MIN_NCHANNELS MAX_NCHANNELS "
+    "TOPO_FILE CROSS_NIC NVLS_ENABLE CUMEM_ENABLE",
+    "OMP_": "NUM_THREADS PROC_BIND PLACES DYNAMIC SCHEDULE STACKSIZE WAIT_POLICY",
+    "KMP_": "AFFINITY BLOCKTIME",
+    "MKL_": "NUM_THREADS DYNAMIC THREADING_LAYER SERVICE_FORCE_INTEL CBWR",
+    "OPENBLAS_": "NUM_THREADS CORETYPE",
+    "TORCH_": "HOME EXTENSIONS_DIR CUDA_ARCH_LIST LOGS SHOW_CPP_STACKTRACES "
+    "NCCL_ASYNC_ERROR_HANDLING NCCL_BLOCKING_WAIT NCCL_HEARTBEAT_TIMEOUT_SEC",
+    "TORCHINDUCTOR_": "CACHE_DIR FX_GRAPH_CACHE COMPILE_THREADS",
+    "PYTORCH_": "ALLOC_CONF CUDA_ALLOC_CONF HIP_ALLOC_CONF KERNEL_CACHE_PATH",
+    "TRITON_": "CACHE_DIR HOME PTXAS_PATH",
+}
+_KEPT = _PROXIES.union(
+    *({prefix + name for name in names.split()} for prefix, names in _KEPT_BY_PREFIX.items())
 )
-_KEPT_PREFIXES = (
-    *("LC_", "CUDA_", "NVIDIA_", "NCCL_", "HIP_", "HSA_", "ROCR_"),
-    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
-    *("TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "TRITON_"),
-)
-_SECRET_ENDINGS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS")
-_USER_AND_PASSWORD = re.compile(r"://[^/\s@]+@")
+# Anywhere in a name; PAT, a personal access token, as a word of its own, for PATH has none.
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|AUTH|CRED|PRIVATE|COOKIE|PWD|(?:^|_)PATS?(?:_|$)")
+_USER_AND_PASSWORD = re.compile(r"://\S*@")
 
 
-def clean_environment(environ: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
+def clean_environment(
+    environ: Mapping[str, str], extra: Mapping[str, str], passed: Iterable[str] = ()
+) -> dict[str, str]:
     """Return what a started process may see of `environ`, with `extra` laid over it.
 
-    Kept are the paths, the language, and the settings of CUDA, OpenMP and torch. A variable whose
-    name looks like a credential, or whose value is an address with a user in it, is left out even
-    then. `extra` is what a person wrote into the configuration and is taken as it is.
+    Kept are the well-known settings of the machine, the language, CUDA, OpenMP and torch, unless
+    the value is an address with a user in it. `passed` is what a person adds (`pass_env`): a name
+    is taken as it is; a pattern such as ``PREFIX_*`` never takes a name that sounds like a secret.
     """
-    kept = {name: value for name, value in environ.items() if _may_pass(name, value)}
+    exact = {name for name in passed if "*" not in name}
+    patterns = [name for name in passed if "*" in name]
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in exact or (_harmless(name, value) and _listed(name, patterns))
+    }
     return {**kept, **extra}
 
 
@@ -49,10 +77,14 @@ def visible_gpus(environ: Mapping[str, str], devices: Path = Path("/dev")) -> in
     return min(present, len([part for part in named if part and part != "-1"]))
 
 
-def _may_pass(name: str, value: str) -> bool:
-    if name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
-        return False
-    words = name.upper().split("_")
-    return not any(word.endswith(_SECRET_ENDINGS) for word in words) and not (
-        _USER_AND_PASSWORD.search(value)
-    )
+def _listed(name: str, patterns: Iterable[str]) -> bool:
+    if name in _KEPT:
+        return True
+    matches = any(fnmatchcase(name, pattern) for pattern in patterns)
+    return matches and not _SECRET.search(name.upper())
+
+
+def _harmless(name: str, value: str) -> bool:
+    if name in _PROXIES:  # a proxy needs no scheme before its user
+        return "@" not in value
+    return not _USER_AND_PASSWORD.search(value)

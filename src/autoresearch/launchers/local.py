@@ -6,25 +6,29 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from attrs import frozen
+import psutil
+from attrs import evolve, frozen
 
+from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError
 from autoresearch.hookspecs import hookimpl
-from autoresearch.launchers.environment import clean_environment
+from autoresearch.launchers.environment import clean_environment, visible_gpus
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
-from autoresearch.launchers.processes import RUN_MARKER, kill_marked
+from autoresearch.launchers.supervisor import RUN_MARKER, hide_memory, kill_marked
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.02
+_OVERDUE_SECONDS = 60.0  # what a supervisor may need to kill a run and write its outcome
 
 
 @frozen
 class LocalRun:
-    """A run on this machine; everything it knows stands in the run's folder.
+    """A run on this machine; everything it knows stands in the run's control folder.
 
     `problem` is why the run could not even be handed to a supervisor; it is empty otherwise.
     """
@@ -36,7 +40,7 @@ class LocalRun:
     @property
     def reference(self) -> str:
         """The process id of the supervisor."""
-        found = self.folder.read_supervisor()
+        found = self.folder.read("supervisor.json")
         return f"pid {found['pid']}" if found else ""
 
     @property
@@ -47,93 +51,144 @@ class LocalRun:
     def poll(self) -> RunOutput | None:
         """Return the output once the run is over, else None.
 
-        A run whose supervisor is gone without an outcome is `infra_failed`, and what is left of
-        its processes is killed.
+        An outcome counts once the supervisor is gone: what stands there before was written by
+        somebody else. A run whose supervisor is gone without an outcome is `infra_failed`, and
+        what is left of its processes is killed.
         """
-        outcome = self.folder.read_outcome() or self._abandoned()
+        outcome = self._look()
         return self.folder.output(self.name, outcome) if outcome else None
 
     def stop(self, reason: str) -> None:
         """End the run with all its children and wait until they are gone; no harm done twice."""
         if self.poll() is not None:
             return
-        self.folder.ask_to_stop(reason)
+        self.folder.write("stop.json", {"reason": reason})
         end = time.monotonic() + _STOP_SECONDS
-        while self.poll() is None and time.monotonic() < end:
+        while self.poll() is None:
+            if time.monotonic() >= end:
+                self._take_over(RunStatus.STOPPED_EARLY, f"{reason}; its supervisor did not answer")
+                return
             time.sleep(_POLL_SECONDS)
 
-    def _abandoned(self) -> Outcome | None:
+    def _look(self) -> Outcome | None:
         if self.problem:
             return Outcome(status=RunStatus.INFRA_FAILED, detail=self.problem)
         try:
             with self.folder.lock() as alone:
-                if not alone:
-                    return None
-                return self.folder.read_outcome() or self._give_up()
-        except OSError as error:
-            detail = f"the folder of the run cannot be used: {error}; mend it and run again"
+                if alone:
+                    return self.folder.read_outcome() or self._give_up(
+                        RunStatus.INFRA_FAILED, "the supervisor of the run died"
+                    )
+            return self._end_overdue()
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            detail = f"the folder of the run cannot be used: {error}; repair it and run again"
             return Outcome(status=RunStatus.INFRA_FAILED, detail=detail)
 
-    def _give_up(self) -> Outcome:
+    def _end_overdue(self) -> Outcome | None:
+        """Keep the deadline for a supervisor that does not, because the run stopped it."""
+        spec, owner = self.folder.read_spec(), self.folder.read("supervisor.json")
+        if spec is None or owner is None or "began" not in owner:
+            return None
+        limit = spec.timeout_seconds
+        if time.monotonic() < owner["began"] + limit + _OVERDUE_SECONDS:
+            return None
+        detail = f"killed after its deadline of {limit:g} seconds; its supervisor did not answer"
+        return self._take_over(RunStatus.TIMED_OUT, detail)
+
+    def _take_over(self, status: RunStatus, detail: str) -> Outcome | None:
+        """End a supervisor that does not answer, and the run with it."""
+        owner = self.folder.read("supervisor.json") or {"pid": 0, "created": 0.0}
+        with suppress(psutil.Error):
+            process = psutil.Process(owner["pid"])
+            if abs(process.create_time() - owner["created"]) < 1.0:  # else the pid is used again
+                process.kill()
+                process.wait(5.0)
+        with self.folder.lock() as alone:
+            return (self.folder.read_outcome() or self._give_up(status, detail)) if alone else None
+
+    def _give_up(self, status: RunStatus, detail: str) -> Outcome:
         killed = kill_marked(self.folder.path)
-        outcome = Outcome(
-            status=RunStatus.INFRA_FAILED,
-            detail=f"the supervisor of the run died; processes left and killed: {killed}"
-            + _last_words(self.folder.supervisor_log),
-        )
+        detail += f"; processes left and killed: {killed}{_last_words(self.folder.supervisor_log)}"
+        seconds, gpu_seconds = self._spent()
+        outcome = Outcome(status=status, detail=detail, seconds=seconds, gpu_seconds=gpu_seconds)
         try:
             self.folder.write_outcome(outcome)
         except OSError as error:
-            return Outcome(
-                status=outcome.status, detail=f"{outcome.detail}; cannot record that: {error}"
-            )
+            return evolve(outcome, detail=f"{detail}; cannot record that: {error}")
         return outcome
 
-
-@hookimpl
-def launch_run(request: RunRequest, workspace: Workspace) -> RunHandle | None:
-    """Start a run on this machine, or find it: `request.folder` is where both is decided.
-
-    The folder is also the working directory, so that what a script writes stays with its run; a
-    word of the command that is the script's name therefore means the script in the worktree.
-    """
-    if request.launcher != "local":
-        return None
-    folder = RunFolder(request.folder.absolute())
-    try:
-        return _launch(request, workspace, folder)
-    except OSError as error:
-        problem = f"cannot start a run in {folder.path}: {error.strerror}; free or mend the disk"
-        return LocalRun(request.name, folder, problem)
+    def _spent(self) -> tuple[float, float]:
+        """Return the seconds since the start, at most to the deadline, and those of its GPUs."""
+        spec, owner = self.folder.read_spec(), self.folder.read("supervisor.json")
+        if spec is None or owner is None:
+            return 0.0, 0.0
+        seconds = min(max(time.time() - owner["created"], 0.0), spec.timeout_seconds)
+        return round(seconds, 3), round(seconds * visible_gpus(spec.env), 3)
 
 
-def _launch(request: RunRequest, workspace: Workspace, folder: RunFolder) -> LocalRun:
-    folder.path.mkdir(parents=True, exist_ok=True)
-    known = folder.read_spec()
-    if known is None:
-        folder.write_spec(_spec(request, workspace, folder))
-    elif known.name != request.name:
-        raise AutoresearchError(
-            f"the run folder {folder.path} belongs to {known.name!r}, not to {request.name!r}; "
-            "give every run a folder of its own"
-        )
-    if folder.read_outcome() is None and folder.read_supervisor() is None:
-        _start_supervisor(folder)
-    return LocalRun(request.name, folder)
+class Plugin:
+    """Answers requests for the launcher ``local``."""
+
+    def __init__(self) -> None:
+        self._passed: tuple[str, ...] = ()
+
+    @hookimpl
+    def configure(self, config: Config) -> None:
+        """Read which variables a run sees beyond the usual ones."""
+        self._passed = config.pass_env
+
+    @hookimpl
+    def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle | None:
+        """Start a run on this machine, or find it: its control folder is where both is decided.
+
+        `request.folder` is the working directory, so that what a script writes stays with its run;
+        a word of the command that is the script's name therefore means the one in the worktree.
+        """
+        if request.launcher != "local":
+            return None
+        hide_memory()
+        folder = RunFolder.of(request.folder)
+        try:
+            return self._launch(request, workspace, folder)
+        except OSError as error:
+            problem = f"cannot start a run in {folder.path}: {error.strerror}; free or repair it"
+            return LocalRun(request.name, folder, problem)
+
+    def _launch(self, request: RunRequest, workspace: Workspace, folder: RunFolder) -> LocalRun:
+        folder.make()
+        known = folder.read_spec()
+        if known is None:
+            folder.write_spec(_spec(request, workspace, folder, self._passed))
+        elif known.name != request.name:
+            raise AutoresearchError(
+                f"the run folder {folder.path} belongs to {known.name!r}, not to "
+                f"{request.name!r}; give every run a folder of its own"
+            )
+        else:
+            folder.check_digest(request.name, known.script_digest, request.script_digest)
+        if folder.read_outcome() is None and folder.read("supervisor.json") is None:
+            _start_supervisor(folder)
+        return LocalRun(request.name, folder)
 
 
-def _spec(request: RunRequest, workspace: Workspace, folder: RunFolder) -> Spec:
+def _spec(
+    request: RunRequest, workspace: Workspace, folder: RunFolder, passed: tuple[str, ...]
+) -> Spec:
     if not request.command:
         raise AutoresearchError("the command is empty; set command to a program and its arguments")
     script = {workspace.script: str(workspace.script_path.absolute())}
-    extra = {"PYTHONUNBUFFERED": "1", **request.env}
+    # Git looks for a repository upwards from where it is, but not into these folders: the user's
+    # repository, around the run's folder, is out of sight for `git push`.
+    ceilings = os.pathsep.join([str(folder.path.parent), str(workspace.project.absolute())])
+    extra = {"PYTHONUNBUFFERED": "1", "GIT_CEILING_DIRECTORIES": ceilings, **request.env}
     extra |= {"SEED": str(request.seed), "RUN_ID": request.name, RUN_MARKER: str(folder.path)}
     return Spec(
         name=request.name,
         command=tuple(script.get(word, word) for word in request.command),
-        env=clean_environment(_environ_with_this_python_first(), extra),
+        env=clean_environment(_environ_with_this_python_first(), extra, passed),
         timeout_seconds=request.timeout_seconds,
         max_log_bytes=request.max_log_bytes,
+        script_digest=request.script_digest,
     )
 
 
@@ -146,10 +201,11 @@ def _environ_with_this_python_first() -> dict[str, str]:
 def _start_supervisor(folder: RunFolder) -> None:
     """Return once a supervisor is in charge; one that cannot be is found by the next poll."""
     package = str(Path(__file__).parents[2])
+    command = [sys.executable, "-m", "autoresearch.launchers.supervisor"]
     with folder.supervisor_log.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "autoresearch.launchers.supervisor", str(folder.path)],
-            cwd=folder.path,
+            [*command, str(folder.path), str(folder.control)],
+            cwd=folder.control,
             env=clean_environment(os.environ, {"PYTHONPATH": package}),
             stdin=subprocess.DEVNULL,
             stdout=log,

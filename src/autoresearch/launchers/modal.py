@@ -2,16 +2,69 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
-from autoresearch.config import Config
-from autoresearch.errors import AutoresearchError
+from attrs import Attribute, define, field, frozen
+
+from autoresearch.config import Config, setting
+from autoresearch.durable import replace_file
+from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.hookspecs import hookimpl
-from autoresearch.launchers.folder import RunFolder
-from autoresearch.launchers.modal_order import Settings, order_for
-from autoresearch.launchers.modal_remote import ModalRemote, Remote
-from autoresearch.launchers.modal_run import ModalRun
-from autoresearch.model import RunHandle, RunRequest, Workspace
+from autoresearch.launchers.folder import Outcome, RunFolder
+from autoresearch.launchers.modal_remote import (
+    ModalRemote,
+    Remote,
+    RemoteAwayError,
+    RemoteError,
+    RemoteTimeoutError,
+    verdict_in,
+)
+from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
+
+_SPARE_SECONDS = 300.0  # for Modal's own limit: start, data and the last commit of the volume
+_LOG_SECONDS = 15.0
+
+
+def _gpu(_: object, attribute: Attribute[str], value: str) -> None:
+    # An empty one would run on the GPUs that the script names, at a recorded price of 0.
+    if not re.fullmatch(r"[A-Za-z][\w-]*!?(:[1-9]\d*)?", value):
+        raise ConfigError(f"{attribute.name} is {value!r}; write a type and a number, as in H100:8")
+
+
+@frozen(kw_only=True)
+class Settings:
+    """The table ``[tool.autoresearch.plugins.modal]``.
+
+    The price is Modal's list price of one H100, $3.95 an hour, as of May 2026 (modal.com/pricing);
+    processor and memory come on top of it.
+    """
+
+    module: str = setting("modal_train.py", "script that defines the remote function")
+    app: str = setting("autoresearch-train", "app name; a digest of the script is appended")
+    volume: str = setting("autoresearch-runs", "volume of run logs and verdicts, as in the script")
+    claims: str = setting("autoresearch-claims", "dictionary of started runs, as in the script")
+    gpu: str = setting("H100:8", "GPU type and number", validator=_gpu)
+    usd_per_gpu_second: float = setting(0.001097, "price of one GPU, USD a second")
+    keep: tuple[str, ...] = setting(
+        ("final_model.int8.ptz",), "files of a run to bring here beside its log"
+    )
+    patience_seconds: float = setting(
+        3600.0, "longest wait for a machine or an answer beyond the deadline of a run"
+    )
+    poll_seconds: float = setting(2.0, "time between two questions to Modal")
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs a run has."""
+        return int(self.gpu.partition(":")[2] or 1)
 
 
 class Plugin:
@@ -32,29 +85,267 @@ class Plugin:
         """Order a run, or find the one that was ordered under the same name."""
         if request.launcher != "modal":
             return None
-        module = workspace.project / self._settings.module
+        chosen = self._settings
+        module = workspace.project / chosen.module
         if not module.exists():
             raise AutoresearchError(
                 f"the launcher 'modal' finds no {module}; put modal_train.py there or set module"
             )
         remote = ModalRemote(
-            script=module,
-            app=self._settings.app,
-            volume=self._settings.volume,
-            claims=self._settings.claims,
+            script=module, app=chosen.app, volume=chosen.volume, claims=chosen.claims
         )
-        return launch(request, workspace, remote, self._settings)
+        return launch(request, workspace, remote, chosen)
 
 
 def launch(
     request: RunRequest, workspace: Workspace, remote: Remote, settings: Settings
 ) -> ModalRun:
-    """Keep the order, then see that it is carried out; both at most once for a name."""
-    folder = RunFolder(request.folder.absolute())
-    folder.path.mkdir(parents=True, exist_ok=True)
-    if folder.read("modal_order.json") is None:
+    """Keep the order, then have it carried out; both at most once for a name."""
+    folder = RunFolder.of(request.folder)
+    folder.make()
+    known = folder.read("modal_order.json")
+    if known is None:
         order = {**order_for(request, workspace, settings), "asked_at": time.time()}
         folder.write("modal_order.json", order)
+    else:
+        folder.check_digest(request.name, known.get("script_digest", ""), request.script_digest)
     run = ModalRun(request.name, folder, remote, settings)
     run.poll()
     return run
+
+
+def order_for(request: RunRequest, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """Return what the remote function is told; places of this machine become those over there."""
+    _check_processes(request.command, settings)
+    there = {str(workspace.script_path): Path(workspace.script).name, sys.executable: "python"}
+    source = workspace.read_script()
+    return {
+        "name": _place(request),
+        "script": Path(workspace.script).name,
+        "script_digest": request.script_digest or hashlib.sha256(source.encode()).hexdigest(),
+        "source": source,
+        "command": [there.get(word, word) for word in request.command],
+        "env": {**request.env, "SEED": str(request.seed), "RUN_ID": request.name},
+        "timeout_seconds": request.timeout_seconds,
+        "max_log_bytes": request.max_log_bytes,
+        "keep": list(settings.keep),
+    }
+
+
+def _place(request: RunRequest) -> str:
+    """Name the run in a workspace that campaigns of other projects share, with equal tags."""
+    if not request.campaign_id:
+        return request.name
+    return f"{request.name}-{hashlib.sha256(request.campaign_id.encode()).hexdigest()[:8]}"
+
+
+def _check_processes(command: tuple[str, ...], settings: Settings) -> None:
+    """Refuse a torchrun that would crash, or leave GPUs idle that are paid for."""
+    asked = re.search(r"--nproc[_-]per[_-]node[= ](\d+)", " ".join(command))
+    if asked and int(asked[1]) != settings.gpus:
+        raise AutoresearchError(
+            f"the command starts {asked[1]} processes, but gpu is {settings.gpu!r}; "
+            "make them the same number"
+        )
+
+
+@define
+class ModalRun:
+    """A run on Modal; what is known of it stands in its control folder, the rest is asked for.
+
+    Once the id of its call is known, only that call's definite end, or a cancelling that Modal
+    confirmed, ends the run: not being able to ask is no end.
+    """
+
+    name: str
+    folder: RunFolder
+    remote: Remote
+    settings: Settings
+    clock: Callable[[], float] = time.time
+    _next_look: float = field(default=0.0, init=False)
+    _next_log: float = field(default=0.0, init=False)
+
+    @property
+    def reference(self) -> str:
+        """The id of the function call, as Modal's own pages show it."""
+        return self._call() or ""
+
+    @property
+    def log_path(self) -> Path:
+        """Where the run's output arrives, a quarter of a minute late."""
+        return self.folder.log
+
+    def poll(self) -> RunOutput | None:
+        """Return the output once the run is over, else None; asks Modal every few seconds."""
+        outcome = self.folder.read_outcome()
+        if outcome is None and self.clock() >= self._next_look:
+            self._next_look = self.clock() + self.settings.poll_seconds
+            outcome = self._look()
+        return self.folder.output(self.name, outcome) if outcome else None
+
+    def stop(self, reason: str) -> None:
+        """Cancel the call and its machine; where Modal cannot be asked now, each poll tries."""
+        if self.poll() is None:
+            self.folder.write("stop.json", {"reason": reason})
+            self._next_look = 0.0
+            self.poll()
+
+    def _look(self) -> Outcome | None:
+        try:
+            outcome = self._ask()
+        except RemoteAwayError as error:
+            outcome = self._overdue(str(error))
+        except OSError:
+            return None  # on a full disk here everything stays at Modal, and is asked for again
+        if outcome is not None:
+            with suppress(OSError):
+                self.folder.write_outcome(outcome)
+        return outcome
+
+    def _ask(self) -> Outcome | None:
+        reason = self.folder.stop_reason()
+        if reason is not None:
+            return self._stopped(reason)
+        try:
+            call = self._call() or self._start()
+            verdict = self.remote.verdict(call)
+            if verdict is not None:
+                return self._conclude(verdict_in(verdict))
+        except RemoteAwayError:
+            raise
+        except RemoteError as error:
+            return self._kept() or self._failed(error)
+        if self.clock() >= self._next_log:
+            self._next_log = self.clock() + _LOG_SECONDS
+            with suppress(RemoteError):
+                self._fetch("run.log")
+        return self._overdue("no verdict came")
+
+    def _start(self) -> str:
+        """Spawn the call unless one entered itself under this name; harmless if done twice."""
+        order = self._order()
+        claim = self.remote.claimed(order["name"])
+        if claim is None:
+            limit = order["timeout_seconds"] + _SPARE_SECONDS
+            call = self.remote.spawn(json.dumps(order), self.settings.gpu, limit)
+        else:
+            self._check(claim)
+            call = claim["call"]
+        self._note(call)
+        return call
+
+    def _conclude(self, facts: dict[str, Any]) -> Outcome | None:
+        """Seal a verdict once its evidence is here; a duplicate leads to the call to follow."""
+        if facts["status"] == "duplicate":
+            self._note(facts["call_id"])
+            return None
+        if facts["status"] == "refused":
+            raise RemoteError(facts["detail"])
+        self._check(facts)
+        for name in ("run.log", *self.settings.keep):
+            self._fetch(name)
+        status, seconds = RunStatus(facts["status"]), facts["seconds"]
+        if status is RunStatus.INFRA_FAILED:  # a GPU was paid for, whatever was run on it
+            seconds = seconds or self._spent()
+        return self._outcome(status, facts["detail"], seconds, facts["exit_code"])
+
+    def _kept(self) -> Outcome | None:
+        """Look for a verdict in the volume: results of calls are forgotten after seven days."""
+        try:
+            found = self.remote.read(f"{self._order()['name']}/outcome.json")
+            return self._conclude(verdict_in(found)) if found else None
+        except RemoteAwayError:
+            if self._call():
+                raise  # it may be there
+            return None
+        except RemoteError:
+            return None
+
+    def _failed(self, error: RemoteError) -> Outcome:
+        with suppress(RemoteError):
+            self._fetch("run.log")
+        if isinstance(error, RemoteTimeoutError):
+            limit = self._order()["timeout_seconds"] + _SPARE_SECONDS
+            return self._outcome(RunStatus.TIMED_OUT, str(error), limit)
+        return self._outcome(RunStatus.INFRA_FAILED, str(error), self._spent())
+
+    def _stopped(self, reason: str) -> Outcome:
+        """Cancel what runs; the price is counted from the order, so at most."""
+        order = self._order()
+        try:
+            call = self._call() or (self.remote.claimed(order["name"]) or {}).get("call")
+            if call:
+                self.remote.cancel(call)
+        except RemoteError as error:
+            raise RemoteAwayError(str(error)) from error
+        with suppress(RemoteError):
+            self._fetch("run.log")
+        seconds = self.clock() - order["asked_at"] if call else 0.0
+        return self._outcome(RunStatus.STOPPED_EARLY, reason, seconds)
+
+    def _overdue(self, why: str) -> Outcome | None:
+        """End a run that nothing was heard of; with a known call only once it is cancelled."""
+        order = self._order()
+        limit = order["timeout_seconds"] + _SPARE_SECONDS + self.settings.patience_seconds
+        if self.clock() < order["asked_at"] + limit:
+            return None
+        detail = f"gave up after {limit:g} seconds: {why}"
+        known = self._call()
+        try:
+            if call := known or (self.remote.claimed(order["name"]) or {}).get("call"):
+                self.remote.cancel(call)
+        except RemoteError as error:
+            if known:
+                return None
+            detail += f"; it may still run, look on modal.com: {error}"
+        return self._outcome(RunStatus.INFRA_FAILED, detail, self._spent())
+
+    def _spent(self) -> float:
+        """Return the seconds since the call was spawned, at most to Modal's own limit."""
+        found, order = self.folder.read("modal_call.json"), self._order()
+        if found is None:
+            return 0.0
+        since = self.clock() - found.get("at", order["asked_at"])
+        return float(min(since, order["timeout_seconds"] + _SPARE_SECONDS))
+
+    def _outcome(
+        self, status: RunStatus, detail: str, seconds: float = 0.0, code: int | None = None
+    ) -> Outcome:
+        seconds = max(seconds, 0.0)  # a clock may have been set back
+        gpu_seconds = seconds * self.settings.gpus
+        cost = gpu_seconds * self.settings.usd_per_gpu_second
+        return Outcome(
+            status=status,
+            detail=detail,
+            exit_code=code,
+            seconds=round(seconds, 3),
+            gpu_seconds=round(gpu_seconds, 3),
+            cost_usd=round(cost, 6),
+        )
+
+    def _check(self, facts: dict[str, Any]) -> None:
+        """Raise RemoteError if what is there under this name belongs to another script."""
+        known, asked = facts.get("script_digest", ""), self._order().get("script_digest", "")
+        try:
+            self.folder.check_digest(self.name, known, asked)
+        except AutoresearchError as error:
+            raise RemoteError(str(error)) from error
+
+    def _fetch(self, name: str) -> None:
+        """Bring a kept file here, if there is one."""
+        data = self.remote.read(f"{self._order()['name']}/{name}")
+        if data is not None:
+            place = self.folder.control if name == "run.log" else self.folder.path
+            replace_file(place / name, data)
+
+    def _note(self, call: str) -> None:
+        self.folder.write("modal_call.json", {"call": call, "at": self.clock()})
+
+    def _call(self) -> str | None:
+        found = self.folder.read("modal_call.json")
+        return str(found["call"]) if found else None
+
+    def _order(self) -> dict[str, Any]:
+        found = self.folder.read("modal_order.json")
+        assert found is not None, "written before the handle exists"
+        return found

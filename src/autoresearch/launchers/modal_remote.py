@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from attrs import frozen
 
 from autoresearch.errors import AutoresearchError
 from autoresearch.launchers.environment import clean_environment
+from autoresearch.model import RunStatus
 
 _FUNCTION = "train"
 _DEPLOY_SECONDS = 1800.0
@@ -24,29 +26,33 @@ class RemoteError(Exception):
     """Modal could not do it; the text says why, and what a person can do where one can."""
 
 
-class RemoteTimeoutError(RemoteError):
-    """The call ran past the limit that Modal itself enforces."""
-
-
-class RemoteCrashError(RemoteError):
-    """The function raised instead of returning a verdict."""
-
-
 class RemoteAwayError(RemoteError):
-    """Modal did not answer now; the call may well go on, so ask again later."""
+    """Modal could not be asked now; the call may well go on, so ask again later."""
+
+
+class RemoteEndedError(RemoteError):
+    """The call is over for certain, and there is no verdict that can be read."""
+
+
+class RemoteTimeoutError(RemoteEndedError):
+    """The call ran past the limit that Modal itself enforces."""
 
 
 class Remote(Protocol):
     """The place where runs happen; every method may raise RemoteError."""
 
-    def claimed(self, name: str) -> str | None:
-        """Return the id of the call that already carries out the run `name`, if any."""
+    def claimed(self, name: str) -> dict[str, str] | None:
+        """Return who carries out the run `name`, if anyone: ``call`` and ``script_digest``."""
 
     def spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
         """Start the call for an order and return its id, without waiting for it."""
 
     def verdict(self, call: str) -> str | None:
-        """Return what a call returned, or None while it goes on."""
+        """Return what a call returned, or None while it goes on.
+
+        Raises RemoteEndedError where it ended otherwise, and RemoteAwayError for all else: only
+        the first is an end.
+        """
 
     def cancel(self, call: str) -> None:
         """End a call and its machine."""
@@ -64,7 +70,7 @@ class ModalRemote:
     volume: str
     claims: str
 
-    def claimed(self, name: str) -> str | None:
+    def claimed(self, name: str) -> dict[str, str] | None:
         """Ask the dictionary in which a call enters itself before it does anything."""
         modal = client()
         try:
@@ -72,7 +78,7 @@ class ModalRemote:
             found = claims.get(name)
         except Exception as error:
             raise explain(error) from error
-        return None if found is None else str(found)
+        return {"call": found} if isinstance(found, str) else found  # text: an earlier script
 
     def spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
         """Spawn, and deploy first if this text of the script is not deployed yet."""
@@ -160,31 +166,55 @@ def client() -> Any:
     return modal
 
 
+# What the client raises when it could not ask, or Modal could not answer; by name, because the
+# client has had more of them with every version.
+_AWAY = (
+    *("ConnectionError", "ServiceError", "ClientClosed", "ResourceExhaustedError"),
+    *("InternalError", "DataLossError", "TimeoutError"),
+)
+
+
 def explain(error: Exception) -> RemoteError:
     """Turn what Modal's client raised into one of our kinds, with one line."""
     known = client().exception
     said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, known.AuthError):
         return RemoteError(_NO_TOKEN)
-    if isinstance(error, known.FunctionTimeoutError):
-        return RemoteTimeoutError("ended by Modal's own limit on the function")
-    if isinstance(error, (known.ConnectionError, known.ServiceError, known.ClientClosed, OSError)):
+    away = tuple(getattr(known, name) for name in _AWAY if hasattr(known, name))
+    if isinstance(error, (*away, OSError)):
         return RemoteAwayError(f"modal does not answer: {said}")
     return RemoteError(f"modal failed ({type(error).__name__}): {said}")
 
 
 def explain_call(error: Exception) -> RemoteError:
-    """Do the same for the end of a call: what is not Modal's own was raised by our function."""
-    if isinstance(error, (client().exception.Error, OSError)):
-        return explain(error)
-    said = " ".join(str(error).split())
-    return RemoteCrashError(f"the remote function raised {type(error).__name__}: {said}")
+    """Tell the end of a call from a question that failed.
+
+    The function in modal_train.py raises nothing, so an OSError arose here, on the way; whatever
+    else is not the client's own came from over there.
+    """
+    known = client().exception
+    said = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, known.FunctionTimeoutError):
+        return RemoteTimeoutError("ended by Modal's own limit on the function")
+    ends = (known.OutputExpiredError, known.InternalFailure, known.RemoteError)
+    if isinstance(error, (*ends, known.ExecutionError)):
+        return RemoteEndedError(f"modal failed ({type(error).__name__}): {said}")
+    if not isinstance(error, (known.Error, OSError)):
+        return RemoteEndedError(f"the remote function raised {type(error).__name__}: {said}")
+    return RemoteAwayError(str(explain(error)))
 
 
-def status_of(verdict: str | bytes) -> dict[str, Any]:
-    """Read a verdict; raises RemoteError for text that is none."""
+def verdict_in(text: str | bytes) -> dict[str, Any]:
+    """Read a verdict; raises RemoteEndedError for text that is not one."""
     try:
-        found = json.loads(verdict)
-        return {"status": str(found["status"]), **found}
-    except (ValueError, TypeError, KeyError) as error:
-        raise RemoteError(f"the verdict of the remote function cannot be read: {error}") from error
+        found = json.loads(text)
+        status, seconds = str(found["status"]), float(found.get("seconds", 0.0))
+        if status not in {*RunStatus, "duplicate", "refused"}:
+            raise ValueError(f"unknown status {status!r}")
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds is {seconds}, but must be 0 or more")
+        return {"exit_code": None, "detail": "", **found, "seconds": seconds}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RemoteEndedError(
+            f"the verdict of the remote function cannot be read: {error}"
+        ) from error

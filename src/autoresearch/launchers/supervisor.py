@@ -1,4 +1,4 @@
-"""The process that owns one run: ``python -m autoresearch.launchers.supervisor FOLDER``.
+"""The process that owns one run: ``python -m autoresearch.launchers.supervisor FOLDER CONTROL``.
 
 It outlives the loop: it starts the command, keeps its output, its deadline and its limits, ends the
 whole tree of processes and writes `outcome.json`, whoever else is alive.
@@ -6,24 +6,125 @@ whole tree of processes and writes `outcome.json`, whoever else is alive.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import psutil
+from attrs import define
 
 from autoresearch.launchers.environment import visible_gpus
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
-from autoresearch.launchers.processes import adopt_orphans, dies_with, kill_descendants
-from autoresearch.launchers.watching import CutShortError, RunLog, Watch
 from autoresearch.model import RunStatus
 
+RUN_MARKER = "AUTORESEARCH_RUN"
+"""Variable in the environment of every process of a run; its value is the run's folder."""
+
 _LOCK_SECONDS = 2.0
+_TICK_SECONDS = 0.1
+_CHUNK_BYTES = 1 << 16
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class CutShortError(Exception):
+    """The supervisor itself ends the run, with this status and for this reason."""
+
+    def __init__(self, status: RunStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@define
+class Watch:
+    """A started command, its output in `run.log`, and what may end it before it ends by itself."""
+
+    process: subprocess.Popen[bytes]
+    spec: Spec
+    folder: RunFolder
+    file: IO[bytes]
+    deadline: float
+    signals: list[int]
+    size: int = 0
+    open: bool = True
+
+    def until_exit(self) -> int:
+        """Return the command's exit code; raises CutShortError where it has to be killed."""
+        while True:
+            self._copy(_TICK_SECONDS)
+            code = (reap() or {}).get(self.process.pid)
+            if code is not None:
+                # Late here means that the run stopped this process, and went on in its shadow.
+                self._check_deadline()
+                return code
+            self._check()
+
+    def drain(self) -> None:
+        """Copy what the command left in the pipe."""
+        while self._copy(0):
+            pass
+
+    def close(self) -> None:
+        """Let go of the pipe, so that whoever still writes into it is stopped by the kernel."""
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _check(self) -> None:
+        if self.signals:
+            name = signal.Signals(self.signals[0]).name
+            raise CutShortError(
+                RunStatus.INFRA_FAILED, f"the supervisor of the run was ended by {name}"
+            )
+        reason = self.folder.stop_reason()
+        if reason is not None:
+            raise CutShortError(RunStatus.STOPPED_EARLY, reason)
+        self._check_deadline()
+
+    def _check_deadline(self) -> None:
+        if time.monotonic() >= self.deadline:
+            limit = self.spec.timeout_seconds
+            raise CutShortError(RunStatus.TIMED_OUT, f"killed at its deadline of {limit:g} seconds")
+
+    def _copy(self, seconds: float) -> bool:
+        pipe = self.process.stdout
+        if not self.open or pipe is None:
+            time.sleep(seconds)
+            return False
+        if not select.select([pipe], [], [], seconds)[0]:
+            return False
+        data = os.read(pipe.fileno(), _CHUNK_BYTES)
+        self.open = bool(data)
+        self._keep(data)
+        return self.open
+
+    def _keep(self, data: bytes) -> None:
+        """Write to `run.log`; what is over the limit, or does not fit on the disk, ends the run."""
+        left = self.spec.max_log_bytes - self.size
+        try:
+            self.file.write(data[:left])
+        except OSError as error:
+            raise CutShortError(
+                RunStatus.INFRA_FAILED,
+                f"cannot write run.log: {error.strerror}; free some space and run again",
+            ) from error
+        self.size += min(len(data), left)
+        if len(data) > left:
+            raise CutShortError(
+                RunStatus.CRASHED,
+                f"printed more than {self.spec.max_log_bytes} bytes and was killed; "
+                "print less or raise limits.max_log_bytes",
+            )
 
 
 def supervise(folder: RunFolder, spec: Spec, started: Callable[[], None]) -> None:
@@ -32,10 +133,10 @@ def supervise(folder: RunFolder, spec: Spec, started: Callable[[], None]) -> Non
     while time.monotonic() < end:
         with folder.lock() as alone:
             if alone:
-                if folder.read_supervisor() is None and folder.read_outcome() is None:
+                if folder.read("supervisor.json") is None and folder.read_outcome() is None:
                     _own(folder, spec, started)
                 return
-        if folder.read_supervisor() is not None:
+        if folder.read("supervisor.json") is not None:
             return  # another supervisor was quicker
         time.sleep(0.05)  # a handle may hold the lock for an instant
 
@@ -49,11 +150,12 @@ def _own(folder: RunFolder, spec: Spec, started: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, note)
     folder.reserve()
-    me = psutil.Process()
-    folder.write_supervisor({"pid": me.pid, "created": me.create_time()})
+    me, began = psutil.Process(), time.monotonic()
+    # From now on nobody may start it again. The clock is the machine's, the same for every process.
+    folder.write("supervisor.json", {"pid": me.pid, "created": me.create_time(), "began": began})
     started()
-    adopt_orphans()
-    began = time.monotonic()
+    hide_memory()
+    _adopt_orphans()
     status, detail, code = _run(folder, spec, signals)
     seconds = time.monotonic() - began
     folder.write_outcome(
@@ -70,8 +172,7 @@ def _own(folder: RunFolder, spec: Spec, started: Callable[[], None]) -> None:
 def _run(folder: RunFolder, spec: Spec, signals: list[int]) -> tuple[RunStatus, str, int | None]:
     try:
         with folder.log.open("wb", buffering=0) as file:
-            log = RunLog(file, spec.max_log_bytes)
-            ended = _run_command(folder, spec, signals, log)
+            ended = _run_command(folder, spec, signals, file)
             os.fsync(file.fileno())
             return ended
     except CutShortError as end:
@@ -81,11 +182,11 @@ def _run(folder: RunFolder, spec: Spec, signals: list[int]) -> tuple[RunStatus, 
 
 
 def _run_command(
-    folder: RunFolder, spec: Spec, signals: list[int], log: RunLog
+    folder: RunFolder, spec: Spec, signals: list[int], file: IO[bytes]
 ) -> tuple[RunStatus, str, int | None]:
     deadline = time.monotonic() + spec.timeout_seconds
     process = _start(folder, spec)
-    watch = Watch(process, spec, folder, log, deadline, signals)
+    watch = Watch(process, spec, folder, file, deadline, signals)
     try:
         code = watch.until_exit()
         survivors = _with_survivors("")
@@ -93,7 +194,10 @@ def _run_command(
     finally:
         process.returncode = 0  # reaped by pid, together with every orphan
         watch.close()
-    return *_judge(code, survivors), code
+    if code == 0:
+        return RunStatus.COMPLETED, survivors, code
+    how = f"exit code {code}" if code > 0 else f"killed by {_signal_name(-code)}"
+    return RunStatus.CRASHED, how + survivors, code
 
 
 def _start(folder: RunFolder, spec: Spec) -> subprocess.Popen[bytes]:
@@ -107,7 +211,7 @@ def _start(folder: RunFolder, spec: Spec) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             bufsize=0,
             start_new_session=True,
-            preexec_fn=dies_with(os.getpid()),
+            preexec_fn=_dies_with(os.getpid()),
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -118,14 +222,6 @@ def _start(folder: RunFolder, spec: Spec) -> subprocess.Popen[bytes]:
         ) from error
 
 
-def _judge(code: int, survivors: str) -> tuple[RunStatus, str]:
-    if code == 0:
-        return RunStatus.COMPLETED, survivors
-    if code > 0:
-        return RunStatus.CRASHED, f"exit code {code}{survivors}"
-    return RunStatus.CRASHED, f"killed by {_signal_name(-code)}{survivors}"
-
-
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -134,7 +230,93 @@ def _signal_name(number: int) -> str:
 
 
 def _with_survivors(detail: str) -> str:
-    return detail if kill_descendants() else f"{detail}; some of its processes could not be killed"
+    return detail if _kill_descendants() else f"{detail}; some of its processes could not be killed"
+
+
+def hide_memory() -> None:
+    """Keep other processes of this user from reading this one's memory and environment.
+
+    /proc/PID/environ of a process that is not dumpable is root's alone. Root is not kept out, and
+    neither is anybody where there is no prctl.
+    """
+    with suppress(AttributeError):
+        _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def reap() -> dict[int, int] | None:
+    """Collect dead children as pid to exit code, negative for a signal; None if no child is left.
+
+    After `_adopt_orphans` None means that no descendant lives at all: the kernel says so.
+    """
+    ended: dict[int, int] = {}
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended or None
+        if pid == 0:
+            return ended
+        ended[pid] = os.waitstatus_to_exitcode(status)
+
+
+def kill_marked(folder: Path, seconds: float = 5.0) -> int:
+    """Kill what is left of the run in `folder` after its supervisor died; return how many."""
+    end = time.monotonic() + seconds
+    killed: set[int] = set()
+    while time.monotonic() < end:
+        left = list(_marked(folder))
+        if not left:
+            break
+        for process in left:
+            _kill(process)
+            killed.add(process.pid)
+        psutil.wait_procs(left, timeout=0.2)
+    return len(killed)
+
+
+def _marked(folder: Path) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # gone meanwhile, or somebody else's
+            if process.environ().get(RUN_MARKER) == str(folder):
+                yield process
+
+
+def _adopt_orphans() -> None:
+    """Make this process the parent of every descendant whose own parent dies, setsid or not."""
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+
+def _dies_with(parent: int) -> Callable[[], None]:
+    """Return what a new child calls so that the kernel kills it when process `parent` dies."""
+
+    def bind() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:  # it died before the request was made
+            os._exit(1)
+
+    return bind
+
+
+def _kill_descendants(seconds: float = 10.0) -> bool:
+    """Kill every descendant of this process and say whether all were gone within `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for process in psutil.Process().children(recursive=True):
+            _kill(process)
+        if reap() is None:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _kill(process: psutil.Process) -> None:
+    """Kill with its group at once, which a process that forks on and on cannot outrun."""
+    with suppress(psutil.Error, OSError):  # gone, or it changed its user: the caller looks again
+        group = os.getpgid(process.pid)
+        process.kill()
+        if group != os.getpgrp():
+            os.killpg(group, signal.SIGKILL)
 
 
 def _detach(folder: RunFolder, spec: Spec) -> int:
@@ -151,11 +333,13 @@ def _detach(folder: RunFolder, spec: Spec) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Own the run in the folder named by the only argument; returns the exit code."""
-    folder = RunFolder(Path(arguments[0]))
+    """Own the run of the two folders that are the arguments; returns the exit code."""
+    folder = RunFolder(Path(arguments[0]), Path(arguments[1]))
     spec = folder.read_spec()
     if spec is None:
-        print(f"no request.json in {folder.path}; start runs through a launcher", file=sys.stderr)
+        print(
+            f"no request.json in {folder.control}; start runs through a launcher", file=sys.stderr
+        )
         return 1
     return _detach(folder, spec)
 

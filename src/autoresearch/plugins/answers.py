@@ -8,6 +8,7 @@ with what is wrong with it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path, PurePath
@@ -241,11 +242,20 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+# Variables by which a loader, an interpreter, a shell or git runs code that no audit has seen.
+_LOADS_CODE = re.compile(
+    r"(LD|DYLD|GIT|AUTORESEARCH)_.*|PYTHON(PATH|HOME|STARTUP|USERBASE|INSPECT|BREAKPOINT|WARNINGS)"
+    r"|BASH_ENV|ENV|PATH"
+)
+
+
 def _environment(env: Mapping[str, str]) -> None:
     _strings("Idea.env", env)
     for name, value in env.items():
         if not isinstance(value, str):
             _refuse(f"Idea.env holds {value!r}; give text")
+        if _LOADS_CODE.fullmatch(name):
+            _refuse(f"Idea.env sets {name!r}, which loads code; change the script")
         if "\0" in name + value or "=" in name:
             _refuse(f"Idea.env sets {name!r} to {value!r}; no process can be given it")
         _encodable("Idea.env", value)
