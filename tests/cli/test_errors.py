@@ -128,7 +128,7 @@ def test_baseline_without_a_score_ends_with_code_1(say, project: Path) -> None:
     git(project, "commit", "-qam", "no score")
     said = say("run", "--tag", "t1", "--experiments", "2", "--no-wait")
     assert said.code == 1
-    assert "init anew" in said.err
+    assert "start another campaign with autoresearch init" in said.err
 
 
 def test_usage_errors_exit_with_2(say) -> None:

@@ -70,7 +70,7 @@ def test_position_that_the_log_has_not_reached(say) -> None:
     for verb in (("status",), ("show",), ("project", "notes.md"), ("sql", "select 1")):
         check_refused(say(*verb, "--at", "999"), "no position 999 yet; give --at 0 to 1")
     check_refused(say("show", "0"), "has no experiment 0; run some")
-    assert json.loads(say("status", "--at", "1", "--json").out)["head"].startswith("1:")
+    assert json.loads(say("status", "--at", "1", "--json").out)["tip"].startswith("1:")
 
 
 def test_words_that_say_nothing_are_not_recorded(say) -> None:
@@ -115,7 +115,7 @@ def test_picture_is_written_where_it_was_asked_for(say, project: Path) -> None:
     """A name that is not a PNG's is refused rather than changed or failed on."""
     say("init", "--tag", "t1")
     for out in (str(project), "a.xyz"):
-        check_refused(say("plot", "--out", out), "is no PNG file")
+        check_refused(say("plot", "--out", out), "is not a PNG file")
 
 
 def test_tick_fits_the_terminal_and_is_cleared(monkeypatch, capsys) -> None:

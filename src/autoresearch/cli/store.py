@@ -9,24 +9,24 @@ import attrs
 import click
 
 from autoresearch.cli.output import print_json
-from autoresearch.cli.project import json_option, project_option, root_of, store_at
+from autoresearch.cli.project import json_option, with_log
 from autoresearch.evidence import anchors_in, changed_outputs
-from autoresearch.log import VerifyReport
+from autoresearch.log import FileLog, VerifyReport
 from autoresearch.opening import no_campaign, tags, write_projections
 from autoresearch.text import one_line
 
 
 @click.command()
-@project_option
+@with_log
 @json_option
-def verify(project: Path, as_json: bool) -> None:
-    """Check every line, row and source of the log, the heads in commits, and the runs' outputs.
+def verify(log: FileLog, as_json: bool) -> None:
+    """Check the log, the sources, the commits and the outputs.
 
-    Prints the number of events and the head, and exits with 0; or names each place where the log
-    is not what was written, and exits with 1.
+    Every line and row of the log, every source, the tips that commits name, what the runs printed.
+    Prints the number of events and the tip, and exits with 0; or names each place where the log is
+    not what was written, and exits with 1.
     """
-    log = store_at(project)
-    report = log.verify(anchors_in(root_of(project)))
+    report = log.verify(anchors_in(log.root.parent))
     if report.ok:
         report.findings += changed_outputs(log)
     if as_json:
@@ -34,7 +34,7 @@ def verify(project: Path, as_json: bool) -> None:
             {
                 "ok": report.ok,
                 "events": report.events,
-                "head": str(report.head),
+                "tip": str(report.head),
                 "findings": [attrs.asdict(item) for item in report.findings],
                 "notes": report.notes,
             }
@@ -49,28 +49,29 @@ def _print_report(report: VerifyReport) -> None:
     for line in (*map(str, report.findings), *report.notes):
         click.echo(one_line(line, 500))
     if report.ok:
-        click.echo(f"{report.events} events, head {report.head}: the log is whole")
+        click.echo(f"{report.events} events, tip {report.head}: the log is whole")
     else:
         count = len(report.findings)
         click.echo(f"{count} finding{'s'[: count > 1]}: the log is not what was written")
 
 
 @click.command()
-@project_option
-def rebuild(project: Path) -> None:
-    """Make events.duckdb, results.tsv and notes.md again from the journals, byte for byte."""
-    log = store_at(project)
+@with_log
+def rebuild(log: FileLog) -> None:
+    """Make the database and every file again from the log.
+
+    events.duckdb, results.tsv and notes.md come back from the journals byte for byte.
+    """
     if not tags(log):
         raise no_campaign(log.root)
     report = log.rebuild()
-    written = write_projections(root_of(project), log)
-    click.echo(f"{report.events} events, head {report.head}: events.duckdb is made anew")
-    for path in written:
+    click.echo(f"{report.events} events, tip {report.head}: events.duckdb was rebuilt")
+    for path in write_projections(log.root.parent, log):
         click.echo(f"wrote {path}")
 
 
 @click.command()
-@project_option
+@with_log
 @click.option(
     "--parquet",
     "directory",
@@ -78,13 +79,12 @@ def rebuild(project: Path) -> None:
     required=True,
     help="Folder to write; it must not exist yet.",
 )
-def export(project: Path, directory: Path) -> None:
-    """Write the events, partitioned by campaign, and all tables as Parquet files."""
+def export(log: FileLog, directory: Path) -> None:
+    """Write the events and all tables as Parquet files.
+
+    The events are partitioned by campaign.
+    """
     from autoresearch.log.export import export_parquet
 
-    log = store_at(project)
     export_parquet(log, directory, log.schema)
     click.echo(f"wrote {directory}")
-
-
-COMMANDS = (verify, rebuild, export)

@@ -23,7 +23,10 @@ from autoresearch.golf.reading.table import format_reading
 @click.argument("log", type=click.Path(path_type=Path))
 @json_option
 def metrics(log: Path, as_json: bool) -> None:
-    """Read the score of a training LOG by the declared rule; never a guess, never the minimum."""
+    """Read the score of a training LOG.
+
+    By the declared rule; never a guess, never the minimum.
+    """
     reading = read_log(log)
     if as_json:
         print_json(reading.to_json())
@@ -37,8 +40,9 @@ def metrics(log: Path, as_json: bool) -> None:
 @click.option("--against", type=click.Path(path_type=Path), help="The script before the change.")
 @json_option
 def audit(file: Path | None, project: Path, against: Path | None, as_json: bool) -> None:
-    """Check a training script for what must not run, with rule, line and reason.
+    """Check a script for what must not run.
 
+    Each finding has its rule, line and reason.
     Without FILE, the project's script is checked against its last commit. Exits with 1 when a
     finding blocks.
     """
@@ -82,8 +86,9 @@ def canary(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Run a script's own evaluation on random tokens: below their entropy nobody scores honestly.
+    """Test a script's evaluation.
 
+    It is run on random tokens: nothing scores honestly below their entropy.
     FILE is the project's script by default. Exits with 1 when a test fails or nothing was proved.
     """
     from autoresearch.golf.canary import format_report, run_canary
@@ -123,6 +128,3 @@ def _text(path: Path) -> str:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise WorkspaceError(f"cannot read {path}: {error}; name a Python script") from None
-
-
-COMMANDS = (metrics, audit, canary)
