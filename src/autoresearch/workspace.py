@@ -96,6 +96,18 @@ class Lab:
             editable=self.editable,
         )
 
+    def remove(self) -> None:
+        """Undo :meth:`create` for a campaign that did not start.
+
+        The branch goes too, but only where it was created and while nothing has it checked out.
+        """
+        user, head = Git(self.project), f"refs/heads/{self.branch}"
+        if (self.folder / "lab" / "autoresearch-ready").exists() and head not in _checked_out(user):
+            base = self.clone.commit_of("HEAD")
+            if base is not None:
+                user.attempt("update-ref", "-d", head, base)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def worktree(self, number: int, commit: str) -> Workspace:
         """Return a clean worktree of experiment ``number`` that stands at ``commit``."""
         made = self.workspace(number)

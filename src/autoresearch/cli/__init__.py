@@ -81,7 +81,7 @@ class Verbs(click.Group):
         others = "Commands" if ctx.parent else PLUGINS
         for name, command in self.commands.items():
             heading = command.group if isinstance(command, Later) else others
-            summary = command.get_short_help_str(limit=200)
+            summary = command.get_short_help_str(limit=200).removesuffix(".")
             sections.setdefault(heading, []).append((name, summary))
         for heading, rows in sections.items():
             with formatter.section(heading):

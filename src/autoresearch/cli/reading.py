@@ -190,7 +190,10 @@ def sql(log: FileLog, query: str, at: int | None, as_json: bool, as_csv: bool) -
 @click.argument("file_name")
 @with_history
 def project_file(campaign: Campaign, history: History, file_name: str) -> None:
-    """Print results.tsv, notes.md or a plugin's file, as the log gives it."""
+    """Print results.tsv, notes.md or a plugin's file.
+
+    As the log gives it, which is what the file on disk should say.
+    """
     active = Plugins.load(campaign.config, campaign.project)
     known: tuple[Projection, ...] = (ResultsTsv(), NotesMd(), *active.projections(campaign.config))
     found = {item.file_name: item for item in known}
