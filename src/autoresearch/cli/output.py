@@ -55,17 +55,22 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     other, each row is a block of its own. A pipe has all the room there is, unless COLUMNS says
     how much.
     """
-    shown = [[cell(value) for value in row] for row in rows]
-    numeric = [_is_numeric(index, shown) for index in range(len(columns))]
+    values = [tuple(row) for row in rows]
+    shown = [[cell(value) for value in row] for row in values]
+    numeric = [all(_is_number(row[index]) for row in values) for index in range(len(columns))]
     least = [
-        max(len(name), *(len(row[index]) for row in shown if right), 1)
-        for index, (name, right) in enumerate(zip(columns, numeric, strict=True))
+        max(len(name), *(len(row[index]) for row in shown if numeric[index]), 1)
+        for index, name in enumerate(columns)
     ]
     room = _room()
-    if room is not None and sum(least) + GAP * len(least) > room:
-        _print_blocks(columns, shown)
-    else:
+    if room is None or sum(least) + GAP * (len(least) - 1) <= room:
         _print_grid(columns, shown, numeric, least, room)
+        return
+    wide = max(map(len, columns))
+    for row in shown:
+        for name, text in zip(columns, row, strict=True):
+            click.echo(f"{name:<{wide}}  {text}".rstrip())
+        click.echo()
 
 
 def _room() -> int | None:
@@ -75,38 +80,28 @@ def _room() -> int | None:
     return None
 
 
-def _print_blocks(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    wide = max(map(len, columns))
-    for row in rows:
-        for name, text in zip(columns, row, strict=True):
-            click.echo(f"{name:<{wide}}  {text}".rstrip())
-        click.echo()
-
-
 def _print_grid(
     columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
+    rows: Sequence[Sequence[str]],
     numeric: Sequence[bool],
     least: Sequence[int],
     room: int | None,
 ) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
-    from rich.text import Text
+    # Imported here: nothing but a table needs it, and the answer to --help must not wait for it.
+    from rich import box, console, measure, table, text
 
-    table = Table(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    grid = table.Table(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name, right, width in zip(columns, numeric, least, strict=True):
         side: Any = "right" if right else "left"
-        table.add_column(Text(name), justify=side, overflow="fold", no_wrap=right, min_width=width)
+        grid.add_column(
+            text.Text(name), justify=side, overflow="fold", no_wrap=right, min_width=width
+        )
     for row in rows:
-        table.add_row(*map(Text, row))
-    console = Console(width=room, highlight=False)
+        grid.add_row(*map(text.Text, row))
+    out = console.Console(width=room or 1_000_000, highlight=False)
     if room is None:
-        wide = Measurement.get(console, console.options.update(width=1_000_000), table).maximum
-        console = Console(width=wide, highlight=False)
-    console.print(table)
+        out.width = measure.Measurement.get(out, out.options, grid).maximum
+    out.print(grid)
 
 
 def cell(value: Any) -> str:
@@ -118,17 +113,8 @@ def cell(value: Any) -> str:
     return one_line(str(value), 300)
 
 
-def _is_numeric(index: int, rows: list[list[str]]) -> bool:
-    texts = [row[index] for row in rows if row[index]]
-    return bool(texts) and all(_number(text) for text in texts)
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float | Decimal))
 
 
 class Teller:

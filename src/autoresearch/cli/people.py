@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import attrs
 import click
@@ -29,29 +30,30 @@ def idea() -> None:
 @with_campaign
 @click.option("--direction", default="by hand", help="Family of the change.")
 @click.option("--why", "hypothesis", help="What you expect and why.")
-@click.option("--gain", type=float, help="Expected improvement in the metric; ranks the queue.")
+@click.option(
+    "--gain",
+    "expected_gain",
+    type=float,
+    help="Expected improvement in the metric; ranks the queue.",
+)
 @click.option("--patch", type=click.Path(path_type=Path), help="Unified diff against the script.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment override.")
 def add(
     campaign: Campaign,
-    description: str,
-    direction: str,
     hypothesis: str | None,
-    gain: float | None,
     patch: Path | None,
     env: tuple[str, ...],
+    **said: Any,
 ) -> None:
     """Queue an idea: a patch or an environment runs as it is, words wait for a plugin.
 
     Works while the loop runs.
     """
     queued = Idea(
-        direction=direction,
-        description=description,
-        hypothesis=hypothesis or f"a person expects this to help: {description}",
-        expected_gain=gain,
+        hypothesis=hypothesis or f"a person expects this to help: {said['description']}",
         patch=_read(patch),
         env=dict(pair(word) for word in env),
+        **said,
     )
     click.echo(f"queued idea {campaign.add_idea(queued)} for campaign {campaign.tag}")
 
@@ -145,8 +147,7 @@ def quarantine(context: click.Context, project: Path, tag: str | None, as_json: 
 @click.option("--why", required=True, help="Why the result can be believed; recorded.")
 def release(campaign: Campaign, experiment: int, why: str) -> None:
     """Believe the result of EXPERIMENT: it may become best, and the loop may go back to it."""
-    campaign.resolve_quarantine(experiment, release=True, reason=why)
-    click.echo(f"experiment {experiment} of {campaign.tag}: released")
+    _resolve(campaign, experiment, why, release=True)
 
 
 @quarantine.command("confirm")
@@ -155,5 +156,10 @@ def release(campaign: Campaign, experiment: int, why: str) -> None:
 @click.option("--why", required=True, help="Why the result must not be believed; recorded.")
 def confirm(campaign: Campaign, experiment: int, why: str) -> None:
     """Keep the result of EXPERIMENT out for good."""
-    campaign.resolve_quarantine(experiment, release=False, reason=why)
-    click.echo(f"experiment {experiment} of {campaign.tag}: confirmed")
+    _resolve(campaign, experiment, why, release=False)
+
+
+def _resolve(campaign: Campaign, experiment: int, why: str, *, release: bool) -> None:
+    campaign.resolve_quarantine(experiment, release=release, reason=why)
+    word = "released" if release else "confirmed"
+    click.echo(f"experiment {experiment} of {campaign.tag}: {word}")

@@ -5,12 +5,13 @@ The decorators add the options that say which, and hand over what the options st
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,100 +23,86 @@ if TYPE_CHECKING:
     from autoresearch.settings import Loaded
 
 Verb = Callable[..., Any]
-
-
-class Asked(NamedTuple):
-    """What the options of `init` and `run` say about the campaign to start or to go on with."""
-
-    project: Path
-    tag: str | None
-    config: Path | None
-    sets: tuple[str, ...]
-    plugins: tuple[str, ...]
-
+_PATH = click.Path(path_type=Path)
+_SET = "Set one setting, such as limits.hours=8; may be repeated."
+_PLUGIN = "Make a plugin active, load one from a file, or block one; may be repeated."
 
 project_option = click.option(
-    "--project",
-    type=click.Path(path_type=Path),
-    default=Path(),
-    help="Folder of the project; any folder inside it will do.",
+    "--project", type=_PATH, default=Path(), help="Folder of the project, or any folder inside it."
 )
-tag_option = click.option("--tag", help="Run tag of the campaign; the last active one by default.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+tag_option = click.option(
+    "--tag", help="Run tag: the last active one by default; today's date for a new campaign."
+)
 at_option = click.option("--at", type=click.IntRange(min=0), help="As of this position of the log.")
-_config_option = click.option(
-    "--config", type=click.Path(path_type=Path), help="Settings file instead of autoresearch.toml."
-)
-_set_option = click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set one setting, such as limits.hours=8; may be repeated.",
-)
 plugin_option = click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="NAME|FILE|no:NAME",
-    help="Make a plugin active, load one from a file, or block one; may be repeated.",
+    "--plugin", "plugins", multiple=True, metavar="NAME|FILE|no:NAME", help=_PLUGIN
 )
+_OPTIONS = {
+    "project": project_option,
+    "tag": tag_option,
+    "at": at_option,
+    "config": click.option("--config", type=_PATH, help="Settings instead of autoresearch.toml."),
+    "sets": click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help=_SET),
+    "plugins": plugin_option,
+}
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _handing(
-    names: Sequence[str], resolve: Callable[..., Mapping[str, Any]], *options: Any
-) -> Callable[[Verb], Verb]:
-    """Make a decorator that adds options and hands on what ``resolve`` makes of their values."""
+def _handing(resolve: Callable[..., Mapping[str, Any]]) -> Callable[[Verb], Verb]:
+    """Make a decorator that adds the options that ``resolve`` takes, and hands on its answer."""
+    names = tuple(inspect.signature(resolve).parameters)
 
     def decorate(verb: Verb) -> Verb:
-        @wraps(verb)
+        @functools.wraps(verb)
         def call(**given: Any) -> Any:
-            return verb(**resolve(*(given.pop(name) for name in names)), **given)
+            return verb(**resolve(**{name: given.pop(name) for name in names}), **given)
 
-        for option in reversed(options):
-            option(call)
+        for name in reversed(names):
+            _OPTIONS[name](call)
         return call
 
     return decorate
 
 
-def _log(project: Path) -> Mapping[str, Any]:
+@_handing
+def with_log(project: Path) -> Mapping[str, Any]:
+    """Hand over ``log``, the store of a project that has one."""
     from autoresearch.opening import existing_store
 
     return {"log": existing_store(root_of(project))}
 
 
-def _campaign(project: Path, tag: str | None) -> Mapping[str, Any]:
+@_handing
+def with_campaign(project: Path, tag: str | None) -> Mapping[str, Any]:
+    """Hand over the ``campaign``."""
     from autoresearch.opening import open_campaign
 
     return {"campaign": open_campaign(project, tag)}
 
 
-def _history(project: Path, tag: str | None, at: int | None) -> Mapping[str, Any]:
-    campaign = _campaign(project, tag)["campaign"]
+@_handing
+def with_history(project: Path, tag: str | None, at: int | None) -> Mapping[str, Any]:
+    """Hand over the ``campaign``, and its ``history`` as of a position."""
+    from autoresearch.opening import open_campaign
+
+    campaign = open_campaign(project, tag)
     check_position(campaign.log, at)
-    history = campaign.history if at is None else campaign.at(at)
-    return {"campaign": campaign, "history": history}
+    return {"campaign": campaign, "history": campaign.history if at is None else campaign.at(at)}
 
 
-def _settings(project: Path, config: Path | None, sets: Sequence[str]) -> Mapping[str, Any]:
+@_handing
+def with_settings(project: Path, config: Path | None, sets: Sequence[str]) -> Mapping[str, Any]:
+    """Hand over ``root``, the top of the project, and its ``loaded`` settings."""
     return {"root": root_of(project), "loaded": settings_at(project, config, sets)}
 
 
-def starting(tag: Any) -> Callable[[Verb], Verb]:
-    """Make the decorator of a verb that may start a campaign, with this option ``--tag``."""
-    rest = (_config_option, _set_option, plugin_option)
-    return _handing(
-        Asked._fields, lambda *values: {"asked": Asked(*values)}, project_option, tag, *rest
-    )
-
-
-with_log = _handing(("project",), _log, project_option)
-with_campaign = _handing(("project", "tag"), _campaign, project_option, tag_option)
-with_history = _handing(("project", "tag", "at"), _history, project_option, tag_option, at_option)
-with_settings = _handing(
-    ("project", "config", "sets"), _settings, project_option, _config_option, _set_option
-)
+@_handing
+def with_asked(
+    project: Path, tag: str | None, config: Path | None, sets: Sequence[str], plugins: Sequence[str]
+) -> Mapping[str, Any]:
+    """Hand over ``asked``, the arguments of :func:`autoresearch.start`."""
+    asked = {"project": project, "tag": tag, "config": config, "plugins": plugins}
+    return {"asked": {**asked, "overrides": overrides(sets), "environ": os.environ}}
 
 
 def root_of(project: Path) -> Path:

@@ -114,7 +114,7 @@ def _row(history: History, experiment: Experiment) -> tuple[Any, ...]:
         experiment.number,
         experiment.commit[:7],
         history.score(experiment),
-        None if size is None else f"{size / 1e6:.3f}",
+        None if size is None else round(size / 1e6, 3),
         experiment.verdict.value if experiment.verdict else "running",
         experiment.idea.description,
     )

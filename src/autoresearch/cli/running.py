@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from autoresearch.campaign import Campaign
 from autoresearch.cli.output import Teller
-from autoresearch.cli.project import Asked, overrides, root_of, settings_at, starting, tag_option
+from autoresearch.cli.project import root_of, with_asked
 from autoresearch.cli.reading import print_summary
 from autoresearch.errors import WorkspaceError
 from autoresearch.model import Verdict
-from autoresearch.opening import existing_store, open_campaign, start, tags
+from autoresearch.opening import existing_store, open_campaign, settings_of, start, tags
 
 
 @click.command()
-@starting(click.option("--tag", help="Run tag; today's date, like mar18, by default."))
-def init(asked: Asked) -> None:
+@with_asked
+def init(asked: Mapping[str, Any]) -> None:
     """Check everything and start a campaign, without running it.
 
     Creates the branch autoresearch/TAG, results.tsv with its header, and notes.md. Your checkout,
     index and settings stay as they are.
     """
-    campaign = _start(asked)
+    campaign = start(**asked)
     click.echo(
         f"campaign {campaign.tag} is ready on branch {campaign.lab.branch}; "
         f"go on with autoresearch run"
@@ -31,7 +32,7 @@ def init(asked: Asked) -> None:
 
 
 @click.command()
-@starting(tag_option)
+@with_asked
 @click.option(
     "--experiments", type=click.IntRange(min=1), help="Stop after this many more experiments."
 )
@@ -48,7 +49,7 @@ def init(asked: Asked) -> None:
 )
 @click.option("--wait/--no-wait", default=True, help="Wait when no generator has an idea.")
 def run(
-    asked: Asked,
+    asked: Mapping[str, Any],
     experiments: int | None,
     until: int | None,
     batch: int | None,
@@ -68,7 +69,7 @@ def run(
         reason = campaign.run(
             experiments,
             until=until,
-            plugins=asked.plugins,
+            plugins=asked["plugins"],
             accept_plugin_changes=accept_plugin_changes,
             wait=wait,
             tell=teller.tell,
@@ -86,32 +87,18 @@ def run(
         )
 
 
-def _open_or_start(asked: Asked) -> Campaign:
-    root = root_of(asked.project)
+def _open_or_start(asked: Mapping[str, Any]) -> Campaign:
+    root = root_of(asked["project"])
     known = tags(existing_store(root)) if (root / ".autoresearch").is_dir() else ()
-    if not known or (asked.tag is not None and asked.tag not in known):
-        return _start(asked)
-    campaign = open_campaign(root, asked.tag)
-    if asked.config is not None or asked.sets:
-        _tell_of_kept_settings(campaign, asked)
+    if not known or (asked["tag"] is not None and asked["tag"] not in known):
+        return start(**asked)
+    campaign = open_campaign(root, asked["tag"])
+    if asked["config"] is not None or asked["overrides"]:
+        wanted = settings_of(root, asked["config"], asked["overrides"], asked["environ"])
+        if wanted.config != campaign.config:
+            click.echo(
+                f"campaign {campaign.tag} keeps the settings it was started with; "
+                "start another one with autoresearch init --tag to use other settings",
+                err=True,
+            )
     return campaign
-
-
-def _tell_of_kept_settings(campaign: Campaign, asked: Asked) -> None:
-    if settings_at(asked.project, asked.config, asked.sets).config != campaign.config:
-        click.echo(
-            f"campaign {campaign.tag} keeps the settings it was started with; "
-            "start another one with autoresearch init --tag to use other settings",
-            err=True,
-        )
-
-
-def _start(asked: Asked) -> Campaign:
-    return start(
-        asked.project,
-        tag=asked.tag,
-        config=asked.config,
-        overrides=overrides(asked.sets),
-        environ=os.environ,
-        plugins=asked.plugins,
-    )
