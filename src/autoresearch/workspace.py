@@ -99,13 +99,13 @@ class Lab:
     def remove(self) -> None:
         """Undo :meth:`create` for a campaign that did not start.
 
-        The branch goes too, but only where it was created and while nothing has it checked out.
+        The branch goes too, while it stands where it was created and nothing has it checked out.
         """
-        user, head = Git(self.project), f"refs/heads/{self.branch}"
-        if (self.folder / "lab" / "autoresearch-ready").exists() and head not in _checked_out(user):
+        user = Git(self.project)
+        if (self.folder / "lab" / "autoresearch-ready").exists():
             base = self.clone.commit_of("HEAD")
-            if base is not None:
-                user.attempt("update-ref", "-d", head, base)
+            if base is not None and user.commit_of(f"refs/heads/{self.branch}") == base:
+                user.attempt("branch", "-D", self.branch)  # refuses what is checked out
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def worktree(self, number: int, commit: str) -> Workspace:

@@ -209,7 +209,7 @@ def project_file(campaign: Campaign, history: History, file_name: str) -> None:
 )
 def plot(campaign: Campaign, out: Path) -> None:
     """Draw every score and the best so far into a PNG file."""
-    from autoresearch.report.progress import draw
+    from autoresearch.report import draw
 
     if out.suffix.lower() != ".png":
         raise WorkspaceError(f"--out {out} is not a PNG file; name one like progress.png")
