@@ -47,7 +47,9 @@ class Campaign:
         self.tag = tag
         self.log = log
         self.config = config
-        self.lab = Lab(project=project, tag=tag, script=config.script, editable=config.editable)
+        self.lab: Lab = Lab(
+            project=project, tag=tag, script=config.script, editable=config.editable
+        )
         self._history: History | None = None
 
     def __repr__(self) -> str:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from autoresearch.projections import Projection
 
 PROJECT = "autoresearch"
-hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
+hookspec: pluggy.HookspecMarker = pluggy.HookspecMarker(PROJECT)
+hookimpl: pluggy.HookimplMarker = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec(historic=True)
