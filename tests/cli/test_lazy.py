@@ -15,7 +15,7 @@ from autoresearch.cli import VERBS, Verbs, cli
 
 PARTS = {"attrs", "cattrs", "click", "duckdb", "matplotlib", "modal", "openai", "pluggy", "psutil",
          "pyrsistent", "rich", "sqlite3", "typing"}  # fmt: skip
-HEAVY = PARTS - {"click", "typing"}
+HEAVY = PARTS - {"attrs", "click", "typing"}
 
 
 def imported_by(code: str, folder: Path) -> set[str]:
