@@ -28,7 +28,8 @@ HERE = Path(__file__).parent
 def cli_page() -> str:
     """Return the help of every command."""
     lines = ["# Command line", "", "Made from the code by `docs/generate.py`.", ""]
-    context = click.Context(cli, info_name="autoresearch", max_content_width=90)
+    settings = {**cli.context_settings, "max_content_width": 90}
+    context = click.Context(cli, info_name="autoresearch", **settings)
     for command, path in _commands(cli, context):
         lines += [f"## `{path.command_path}`", "", "```text", command.get_help(path), "```", ""]
     return "\n".join(lines)
@@ -138,7 +139,7 @@ def _fields(shape: type[Any], doc: str) -> Iterator[str]:
     rows = [
         [
             f"`{item.name}`",
-            f"`{_type(item.type)}`",
+            f"`{_annotation(shape, item.name)}`",
             _default(item.default),
             item.metadata.get("doc", said.get(item.name, "")),
         ]
@@ -197,6 +198,12 @@ def _parameter(item: inspect.Parameter) -> inspect.Parameter:
     if callable(default) and default is not item.empty:
         default = _Raw(default.__name__)
     return item.replace(annotation=kind, default=default)
+
+
+def _annotation(shape: type[Any], field: str) -> str:
+    """The type of a field as it is written; attrs may have resolved its own copy meanwhile."""
+    written = (vars(base).get("__annotations__", {}) for base in shape.__mro__)
+    return _type(next(kinds[field] for kinds in written if field in kinds))
 
 
 def _type(kind: object) -> str:
