@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import re
 import shlex
@@ -11,6 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -31,7 +33,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["cli.md", "settings.md", "sql.md"])
+@pytest.mark.parametrize("name", ["cli.md", "reference.md", "settings.md", "sql.md"])
 def test_generated_page_is_up_to_date(name: str) -> None:
     """A changed option, setting or column needs ``.venv/bin/python docs/generate.py``."""
     assert (ROOT / "docs" / name).read_text() == generator().PAGES[name]()
@@ -49,6 +51,78 @@ def test_index_lists_every_page() -> None:
     listed = (ROOT / "docs" / "index.md").read_text().split()
     pages = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
     assert pages <= set(listed)
+
+
+def pyproject() -> dict[str, Any]:
+    """pyproject.toml as a table."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of every table of a page, without headings."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+    return [
+        row for here, row in enumerate(cells) if not is_heading(row, cells[here + 1 : here + 2])
+    ]
+
+
+def is_heading(row: list[str], after: list[list[str]]) -> bool:
+    """Whether a row of a table is its heading, or the line below it."""
+    return any(set("".join(each)) <= {"-"} for each in (row, *after))
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    """Whoever follows the way of an idea, an event or a setting finds every file."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`([\w/]+\.py)`", text)
+    missing = [name for name in named if not (ROOT / "src" / "autoresearch" / name).is_file()]
+    assert len(set(named)) > 20
+    assert not missing
+
+
+def test_storeys_are_those_that_are_held() -> None:
+    """The table has every room once, and no room above one that may import it."""
+    layers = pyproject()["tool"]["importlinter"]["contracts"][0]["layers"]
+    height = {
+        room.strip().removeprefix("autoresearch."): -place
+        for place, layer in enumerate(layers)
+        for room in layer.split("|")
+    }
+    told = [re.findall(r"`(\w+)`", row[1]) for row in rows("architecture.md")]
+    rooms = [room for storey in told for room in storey]
+    assert len(rooms) == len(set(rooms))
+    assert {*rooms} ^ {*height} == set()
+    for lower, upper in itertools.pairwise(told):
+        assert max(height[room] for room in lower) < min(height[room] for room in upper)
+
+
+def name_of(requirement: str) -> str:
+    """The distribution that a requirement asks for."""
+    return re.split(r"[^\w-]", requirement, maxsplit=1)[0]
+
+
+def test_every_dependency_says_why_it_is_there() -> None:
+    """No distribution is installed without a reason, and no reason outlives its distribution."""
+    project = pyproject()["project"]
+    needed = {("", name_of(item)) for item in project["dependencies"]}
+    for extra, items in project["optional-dependencies"].items():
+        needed |= {(extra, name_of(item)) for item in items}
+    told = {("", row[0]) if len(row) == 2 else (row[0], row[1]) for row in rows("dependencies.md")}
+    assert told == needed
+
+
+def test_what_is_always_installed_is_imported() -> None:
+    """A dependency that nothing imports would only cost people time."""
+    source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    for item in pyproject()["project"]["dependencies"]:
+        assert re.search(rf"^\s*(import|from) {name_of(item)}\b", source, re.MULTILINE), item
+
+
+def test_glossary_has_each_word_once() -> None:
+    """Two meanings of one word would be the confusion that the page is there to end."""
+    words = [word for row in rows("glossary.md") for word in row[0].split(", ")]
+    assert len(words) == len(set(words)) > 30
 
 
 def test_readme_is_short() -> None:

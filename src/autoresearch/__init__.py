@@ -1,37 +1,42 @@
-"""autoresearch runs machine-learning research by itself, and can prove afterwards what it did."""
+"""autoresearch runs machine-learning research by itself, and can prove afterwards what it did.
 
-from autoresearch.campaign import Campaign
-from autoresearch.config import Config, setting
-from autoresearch.errors import AutoresearchError
-from autoresearch.history import History, QueuedIdea
-from autoresearch.hookspecs import hookimpl
-from autoresearch.ideas.edits import Hyperparameter, hyperparameters, with_value, with_values
-from autoresearch.log import Recorded
-from autoresearch.model import (
-    Analysis,
-    Backtrack,
-    Candidate,
-    Change,
-    Cost,
-    Decision,
-    Experiment,
-    Idea,
-    IdeaKind,
-    Notice,
-    Objection,
-    Run,
-    RunHandle,
-    RunOutput,
-    RunRequest,
-    RunStatus,
-    Signal,
-    ValueChange,
-    Verdict,
-    Violation,
-    Workspace,
-)
-from autoresearch.opening import connect, open_campaign, start
-from autoresearch.projections import Projection
+What this module and `autoresearch.testing` export is public; everything else is private.
+"""
+
+TYPE_CHECKING = False  # as in typing, which would take longer to import than all of this
+if TYPE_CHECKING:
+    from autoresearch.campaign import Campaign
+    from autoresearch.config import Config, setting
+    from autoresearch.errors import AutoresearchError
+    from autoresearch.history import History, QueuedIdea
+    from autoresearch.hookspecs import hookimpl
+    from autoresearch.ideas.edits import Hyperparameter, hyperparameters, with_value, with_values
+    from autoresearch.log import Recorded
+    from autoresearch.model import (
+        Analysis,
+        Backtrack,
+        Candidate,
+        Change,
+        Cost,
+        Decision,
+        Experiment,
+        Idea,
+        IdeaKind,
+        Notice,
+        Objection,
+        Run,
+        RunHandle,
+        RunOutput,
+        RunRequest,
+        RunStatus,
+        Signal,
+        ValueChange,
+        Verdict,
+        Violation,
+        Workspace,
+    )
+    from autoresearch.opening import connect, open_campaign, start
+    from autoresearch.projections import Projection
 
 __all__ = [
     "Analysis",
@@ -72,3 +77,38 @@ __all__ = [
     "with_value",
     "with_values",
 ]
+
+# Where a name lives, unless that is the module of values. Loaded when it is first asked for, since
+# most commands and most plugins need a part of the house only.
+_HOMES = {
+    "AutoresearchError": "errors",
+    "Campaign": "campaign",
+    "Config": "config",
+    "History": "history",
+    "Hyperparameter": "ideas.edits",
+    "Projection": "projections",
+    "QueuedIdea": "history",
+    "Recorded": "log",
+    "connect": "opening",
+    "hookimpl": "hookspecs",
+    "hyperparameters": "ideas.edits",
+    "open_campaign": "opening",
+    "setting": "config",
+    "start": "opening",
+    "with_value": "ideas.edits",
+    "with_values": "ideas.edits",
+}
+
+if not TYPE_CHECKING:  # so that a type checker still finds a misspelt name
+
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        home = import_module(f"{__name__}.{_HOMES.get(name, 'model')}")
+        globals()[name] = value = getattr(home, name)
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

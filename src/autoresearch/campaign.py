@@ -7,9 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import duckdb
 from attrs import asdict, evolve
 
 from autoresearch import events
@@ -29,6 +28,9 @@ from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.text import one_line
 from autoresearch.workspace import Lab
 
+if TYPE_CHECKING:
+    import duckdb
+
 
 def _silent(_: str) -> None:
     return
@@ -45,9 +47,14 @@ class Campaign:
         self.tag = tag
         self.log = log
         self.config = config
-        self.lab = Lab(project=project, tag=tag, script=config.script, editable=config.editable)
+        self.lab: Lab = Lab(
+            project=project, tag=tag, script=config.script, editable=config.editable
+        )
         self._history: History | None = None
         self.started_with: Plugins | None = None
+
+    def __repr__(self) -> str:
+        return f"Campaign({self.tag!r} in {str(self.project)!r})"
 
     @property
     def history(self) -> History:
@@ -144,7 +151,7 @@ class Campaign:
     def add_idea(self, idea: Idea) -> str:
         """Put an idea into the queue, also while the loop runs; return its id.
 
-        Raises WorkspaceError when it is no idea that a plugin could have had.
+        Raises WorkspaceError for an idea that would be refused from a plugin as well.
         """
         try:
             answers.idea(idea, "")
@@ -185,7 +192,7 @@ class Campaign:
     def add_note(self, text: str, author: str | None = None) -> None:
         """Write a note into the memory, also while the loop runs."""
         if not one_line(text):
-            raise WorkspaceError(f"the note {text!r} has no words; write what to remember")
+            raise WorkspaceError(f"the note {text!r} is empty; write what to remember")
         self._append(events.NoteAdded(text=text, author=author or _person()))
 
     def resolve_quarantine(self, experiment: int, *, release: bool, reason: str) -> None:
@@ -223,7 +230,7 @@ class Campaign:
 
 
 def _inbox(log: FileLog, tag: str, patience: float = 10.0) -> Writer:
-    """Open the stream of what people add; wait a little while somebody else is adding."""
+    """Open the stream of what people add; wait a little while another process is adding."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -238,7 +245,7 @@ def _person() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        return "somebody"
+        return "unknown"
 
 
 def _check_plugins(history: History, active: Plugins, accepted: bool) -> None:

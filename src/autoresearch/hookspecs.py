@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # a campaign that runs without the command line need not load
     from autoresearch.projections import Projection
 
 PROJECT = "autoresearch"
-hookimpl = pluggy.HookimplMarker(PROJECT)
+hookimpl: pluggy.HookimplMarker = pluggy.HookimplMarker(PROJECT)
 
 F = TypeVar("F", bound=Callable[..., Any])
 

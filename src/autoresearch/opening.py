@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from autoresearch import events, setup
 from autoresearch.campaign import Campaign
@@ -24,7 +22,10 @@ from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.projections.tables import open_store
 from autoresearch.settings import FILE_NAME, Loaded, from_record, load
-from autoresearch.workspace import check_tag
+from autoresearch.workspace import Lab, check_tag
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 def start(
@@ -39,38 +40,53 @@ def start(
 ) -> Campaign:
     """Start a campaign: check the ground, create the branch, record how it began.
 
-    Raises an AutoresearchError that says what is missing; then nothing was created.
+    Raises an AutoresearchError that says what is missing. A campaign that could not start leaves
+    no branch, no lab and no fact.
     """
     folder = Path(project).resolve()
     root = top_level(folder)
     loaded = settings_of(root, config, overrides, environ)
     _check_place_of_settings(folder, root, loaded)
+    if tag is not None:
+        _undo_killed_start(root, check_tag(tag), loaded.config)
     free = setup.free_tag(root, tag, today or date.today())
     ground = setup.check_ground(root, loaded.config)
     active = Plugins.load(loaded.config, root, plugins)
     log = store_of(root)
     campaign = Campaign(root, free, log, loaded.config)
     campaign.started_with = active
+    began = events.CampaignStarted(
+        tag=free,
+        branch=campaign.lab.branch,
+        base_commit=ground.base,
+        script=loaded.config.script,
+        script_digest=digest(ground.files[loaded.config.script]),
+        metric=loaded.config.metric.name,
+        better=loaded.config.metric.better,
+        config=unstructure(loaded.config),
+        plugins=dict(active.active),
+        environment=setup.environment(),
+    )
     with log.writer(free) as writer:
-        for text in ground.files.values():
-            log.sources.put(text)
-        writer.append(
-            events.CampaignStarted(
-                tag=free,
-                branch=campaign.lab.branch,
-                base_commit=ground.base,
-                script=loaded.config.script,
-                script_digest=digest(ground.files[loaded.config.script]),
-                metric=loaded.config.metric.name,
-                better=loaded.config.metric.better,
-                config=unstructure(loaded.config),
-                plugins=dict(active.active),
-                environment=setup.environment(),
-            )
-        )
-        campaign.lab.create(ground.base)
+        try:
+            # The deed before the fact: a log cannot take back that a campaign started.
+            campaign.lab.create(ground.base)
+            for text in ground.files.values():
+                log.sources.put(text)
+            writer.append(began)
+        except BaseException:
+            campaign.lab.remove()
+            raise
     _write_files(campaign, campaign.lab.folder, campaign.project)
     return campaign
+
+
+def _undo_killed_start(root: Path, tag: str, config: Config) -> None:
+    """Remove the lab of a start that was killed before it recorded its fact."""
+    lab = Lab(project=root, tag=tag, script=config.script)
+    if lab.folder.exists() and tag not in tags(store_of(root)):
+        with store_of(root).writer(tag):  # not while another process is still at it
+            lab.remove()
 
 
 def _check_place_of_settings(folder: Path, root: Path, loaded: Loaded) -> None:

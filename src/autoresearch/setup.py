@@ -37,7 +37,7 @@ def free_tag(project: Path, wanted: str | None, today: date) -> str:
     git = Git(project)
     if git.commit_of("refs/heads/autoresearch") is not None:
         raise WorkspaceError(
-            "a branch called autoresearch leaves no room for autoresearch/<tag>; "
+            "a branch called autoresearch is in the way of autoresearch/<tag>; "
             "rename it with git branch -m autoresearch <name>"
         )
     if wanted is not None:
@@ -66,7 +66,7 @@ def _taken(git: Git, project: Path, tag: str) -> bool:
 def check_ground(project: Path, config: Config) -> Ground:
     """Check the repository, the files in scope and the data; return what to start from.
 
-    Raises WorkspaceError or DataError with the first thing that is wrong and how to mend it.
+    Raises WorkspaceError or DataError with the first thing that is wrong and how to fix it.
     """
     git = Git(project)
     base = git.commit_of("HEAD")
@@ -91,10 +91,10 @@ def _check_script(git: Git, base: str, script: str) -> None:
     listed = git.run("ls-tree", "--full-tree", "-z", base, "--", script).split("\0")[0]
     kind, _, path = listed.partition("\t")
     if path != script:
-        wanted = f"{path}" if path else "its path from the top of the repository"
+        wanted = path or "its path from the top of the repository"
         raise WorkspaceError(f"script is {script!r}; write {wanted}")
     if not kind.startswith("100"):
-        what = "a symbolic link" if kind.startswith("120000") else "no file"
+        what = "a symbolic link" if kind.startswith("120000") else "not a file"
         raise WorkspaceError(f"{script} is {what} in commit {base[:7]}; name the script itself")
 
 
@@ -114,9 +114,9 @@ def _check_files(git: Git, project: Path) -> None:
             raise WorkspaceError(
                 f"{name} is tracked by git; git rm --cached it, it is a projection"
             )
-        ours = (project / ".autoresearch").exists()
+        ours = any((project / ".autoresearch").glob(f"*/{name}"))
         if (project / name).exists() and not ours:
-            raise WorkspaceError(f"{name} exists already and is not of a campaign; move it away")
+            raise WorkspaceError(f"{name} exists already and no campaign wrote it; move it away")
     if not os.access(project, os.W_OK):
         raise WorkspaceError(f"{project} cannot be written; make it writable or copy it elsewhere")
 
@@ -129,7 +129,7 @@ def _check_data(project: Path, config: Config) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Return what the results depend on: the machine and the versions of the packages we use."""
+    """Return what the results depend on: the machine and the versions of its packages."""
     found = {
         "python": platform.python_version(),
         "system": platform.platform(),

@@ -96,6 +96,18 @@ class Lab:
             editable=self.editable,
         )
 
+    def remove(self) -> None:
+        """Undo :meth:`create` for a campaign that did not start.
+
+        The branch goes too, while it stands where it was created and nothing has it checked out.
+        """
+        user = Git(self.project)
+        if (self.folder / "lab" / "autoresearch-ready").exists():
+            base = self.clone.commit_of("HEAD")
+            if base is not None and user.commit_of(f"refs/heads/{self.branch}") == base:
+                user.attempt("branch", "-D", self.branch)  # refuses what is checked out
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def worktree(self, number: int, commit: str) -> Workspace:
         """Return a clean worktree of experiment ``number`` that stands at ``commit``."""
         made = self.workspace(number)

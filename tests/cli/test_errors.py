@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from autoresearch.errors import LogError
 from autoresearch.testing import git
+from autoresearch.workspace import Lab
 
 
 def check_refused(said: object, words: str) -> None:
@@ -128,10 +130,54 @@ def test_baseline_without_a_score_ends_with_code_1(say, project: Path) -> None:
     git(project, "commit", "-qam", "no score")
     said = say("run", "--tag", "t1", "--experiments", "2", "--no-wait")
     assert said.code == 1
-    assert "init anew" in said.err
+    assert "start another campaign with autoresearch init" in said.err
 
 
 def test_usage_errors_exit_with_2(say) -> None:
     """A wrong option is usage, not a failure."""
     assert say("run", "--nonsense").code == 2
     assert say("nonsense").code == 2
+
+
+def test_failed_init_leaves_nothing(say, project: Path) -> None:
+    """A branch that git cannot create leaves no lab and no fact, and the tag stays free."""
+    blocked = project / ".git/refs/heads/autoresearch"
+    blocked.write_text("in the way\n")
+    check_refused(say("init", "--tag", "t1"), "autoresearch")
+    assert not (project / ".autoresearch/t1").exists()
+    assert not (project / "results.tsv").exists()
+    check_refused(say("status"), "start one with autoresearch init")
+    blocked.unlink()
+    assert say("init", "--tag", "t1").code == 0
+    assert say("verify").code == 0
+
+
+def test_failed_append_takes_the_branch_back(say, project: Path, monkeypatch) -> None:
+    """The lab and the branch go again when the fact cannot be recorded."""
+
+    def full(*_: object, **__: object) -> None:
+        raise LogError("no space left; free some")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("autoresearch.log.writer.FileWriter.append", full)
+        check_refused(say("init", "--tag", "t1"), "no space left")
+    check_untouched(project)
+    assert not (project / ".autoresearch/t1").exists()
+    assert say("init", "--tag", "t1").code == 0
+
+
+def test_results_file_is_not_overwritten_after_a_failed_init(say, project: Path) -> None:
+    """A store without a campaign does not make a foreign results.tsv ours."""
+    (project / ".autoresearch").mkdir()
+    (project / "results.tsv").write_text("mine\n")
+    check_refused(say("init", "--tag", "t1"), "results.tsv exists already")
+
+
+def test_killed_init_is_made_again(say, project: Path) -> None:
+    """A kill before the fact leaves a lab and a branch; init starts over with them."""
+    base = git(project, "rev-parse", "HEAD")
+    Lab(project=project, tag="t1", script="train.py").create(base)
+    (project / "train.py").write_text("print('score: 1')\n")
+    git(project, "commit", "-qam", "go on")
+    assert say("init", "--tag", "t1").code == 0
+    assert git(project, "rev-parse", "autoresearch/t1") == git(project, "rev-parse", "HEAD")

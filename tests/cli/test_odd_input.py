@@ -76,7 +76,7 @@ def test_position_that_the_log_has_not_reached(say) -> None:
 def test_words_that_say_nothing_are_not_recorded(say) -> None:
     """An idea that no generator could have had would stand in the queue's way for ever."""
     say("init", "--tag", "t1")
-    check_refused(say("note", " \n"), "has no words")
+    check_refused(say("note", " \n"), "is empty")
     check_refused(say("idea", "add", ""), "Idea.description")
     check_refused(say("idea", "add", "not UTF-8: \udcff"), "surrogate")
     check_refused(say("idea", "add", "x", "--env", "A=a\0b"), "no process can be given it")
@@ -115,7 +115,7 @@ def test_picture_is_written_where_it_was_asked_for(say, project: Path) -> None:
     """A name that is not a PNG's is refused rather than changed or failed on."""
     say("init", "--tag", "t1")
     for out in (str(project), "a.xyz"):
-        check_refused(say("plot", "--out", out), "is no PNG file")
+        check_refused(say("plot", "--out", out), "is not a PNG file")
 
 
 def test_tick_fits_the_terminal_and_is_cleared(monkeypatch, capsys) -> None:

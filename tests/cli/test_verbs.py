@@ -210,6 +210,15 @@ def test_quarantine_is_listed_and_resolved_by_a_person(say, project: Path) -> No
     assert say("quarantine", "confirm", "0", "--why", "x").code == 1
 
 
+def test_quarantine_is_resolved_from_anywhere(say, project: Path, tmp_path: Path) -> None:
+    """The project of the inner command counts, wherever it is called from."""
+    say("init", "--tag", "t1")
+    outside = ("--project", str(tmp_path))
+    words = ("release", "0", "--why", "x", "--project", str(project))
+    said = say("quarantine", *outside, *words)
+    assert "experiment 0 of t1 is not quarantined" in said.err
+
+
 def test_config_tells_every_value_and_its_origin(say) -> None:
     """What --set says is said to come from the command line."""
     rows = json.loads(say("config", "--json", "--set", "limits.hours=8").out)
@@ -221,6 +230,12 @@ def test_plot_draws_a_picture(say, project: Path, ran: None) -> None:
     """progress.png is a PNG of some size."""
     assert say("plot").code == 0
     assert (project / "progress.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_campaign_is_shown_in_a_few_words(say, project: Path) -> None:
+    """At a prompt, a campaign is its tag and its place, not its History."""
+    say("init", "--tag", "t1")
+    assert repr(autoresearch.open_campaign(project)) == f"Campaign('t1' in '{project}')"
 
 
 def test_plugins_are_listed(say) -> None:

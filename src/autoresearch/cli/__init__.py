@@ -1,24 +1,94 @@
-"""The command line: a thin layer over the library, one file for each group of verbs."""
+"""The command line: a thin layer over the library, one file for each group of verbs.
+
+A verb is a line of the table below and a command that is imported when it is used, so that
+`--help` and `--version` answer at once.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from importlib import metadata
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
-from pkgutil import resolve_name
 
 import click
 
-from autoresearch.cli import people, reading, running, store, strategies
 from autoresearch.errors import AutoresearchError
 from autoresearch.presets import preset_verbs
 from autoresearch.text import one_line
 
+RUN, READ, TAKE_PART, PROVE, EXTEND = "Run", "Read", "Take part", "Prove", "Extend"
+CHECK = "Check a script and its score"
+PLUGINS = "From plugins"
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(metadata.version("autoresearch"), prog_name="autoresearch")
+# Verb to (where its command is, what `--help` says of it, the heading it stands under).
+VERBS = {
+    "init": ("running:init", "Check everything and start a campaign, without running it", RUN),
+    "run": ("running:run", "Run experiments until a person, a budget or an option stops it", RUN),
+    "status": ("reading:status", "Say where a campaign stands: best, running, spent", READ),
+    "show": ("reading:show", "Show one EXPERIMENT with its reasons, or list them all", READ),
+    "sql": ("reading:sql", "Ask the history of every campaign here a QUERY in SQL", READ),
+    "project": ("reading:project_file", "Print results.tsv, notes.md or a plugin's file", READ),
+    "plot": ("reading:plot", "Draw every score and the best so far into a PNG file", READ),
+    "idea": (
+        "people:idea",
+        "Queue what you would try next, list the queue, drop from it",
+        TAKE_PART,
+    ),
+    "note": ("people:note", "Write TEXT into notes.md, where every generator reads it", TAKE_PART),
+    "quarantine": ("people:quarantine", "List and judge results too good to believe", TAKE_PART),
+    "verify": ("store:verify", "Check the log, the sources, the commits and the outputs", PROVE),
+    "rebuild": ("store:rebuild", "Make the database and every file again from the log", PROVE),
+    "export": ("store:export", "Write the events and all tables as Parquet files", PROVE),
+    "plugins": ("strategies:plugins", "List plugins: built-in, installed, the project's", EXTEND),
+    "config": ("strategies:config", "Print every setting and where its value came from", EXTEND),
+    "new-plugin": ("strategies:new_plugin", "Write a working plugin NAME with its test", EXTEND),
+}
+# The verbs of presets, such as metrics, audit and canary.
+VERBS |= {name: (verb.command, verb.help, CHECK) for name, verb in preset_verbs().items()}
+
+
+class Later(click.Command):
+    """Stands in for the command of a verb until that is used."""
+
+    def __init__(self, verb: str, where: str, summary: str, group: str) -> None:
+        super().__init__(verb, short_help=summary)
+        self.where, self.group = where, group
+
+    def load(self) -> click.Command:
+        """Import the command."""
+        module, _, attribute = self.where.partition(":")
+        home = import_module(module if "." in module else f"{__name__}.{module}")
+        command: click.Command = getattr(home, attribute)
+        return command
+
+
+class Verbs(click.Group):
+    """A group whose help has every summary whole, under its heading."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command itself, imported now if it was not before."""
+        command = super().get_command(ctx, cmd_name)
+        return command.load() if isinstance(command, Later) else command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands under their headings, in the order in which they were added."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        others = "Commands" if ctx.parent else PLUGINS
+        for name, command in self.commands.items():
+            heading = command.group if isinstance(command, Later) else others
+            summary = command.get_short_help_str(limit=200).removesuffix(".")
+            sections.setdefault(heading, []).append((name, summary))
+        for heading, rows in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
+@click.group(
+    cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="autoresearch", prog_name="autoresearch")
 def cli() -> None:
     """Run machine-learning research by itself, and prove afterwards what was done.
 
@@ -27,16 +97,12 @@ def cli() -> None:
     """
 
 
-for _module in (running, reading, people, store, strategies):
-    for _command in _module.COMMANDS:
-        cli.add_command(_command)
-for _name, _verb in preset_verbs().items():
-    _command = resolve_name(_verb.command)
-    cli.add_command(_command, _name)
+for _verb, _row in VERBS.items():
+    cli.add_command(Later(_verb, *_row))
 
 
 def main() -> None:
-    """Run the command line; a problem that a person can mend is one line and exit code 1."""
+    """Run the command line; a problem that a person can fix is one line and exit code 1."""
     _print_anywhere()
     try:
         _add_plugin_commands(sys.argv[1:])
@@ -55,28 +121,44 @@ def main() -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        said = f"cannot use {error.filename}: {error.strerror}; mend that and try again"
-        click.echo(f"autoresearch: {one_line(said, 2_000)}", err=True)
-        sys.exit(1)
+        _fail(f"cannot use {error.filename}: {error.strerror}; correct that and try again")
     except AutoresearchError as error:
-        click.echo(f"autoresearch: {one_line(str(error), 2_000)}", err=True)
-        sys.exit(1)
+        _fail(str(error))
+
+
+def _fail(problem: str) -> None:
+    click.echo(f"autoresearch: {one_line(problem, 2_000)}", err=True)
+    sys.exit(1)
 
 
 def _print_anywhere() -> None:
-    """Let signs that the terminal's encoding lacks be shown as escapes rather than end it all."""
+    """Show signs that the terminal's encoding lacks as escapes instead of failing on them."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _add_plugin_commands(arguments: list[str]) -> None:
-    """Let plugins add commands, but only where the word is not one of ours: most calls are."""
+    """Let plugins add commands, but only for a word that is not built in, and for the help."""
     word = next((item for item in arguments if not item.startswith("-")), None)
-    if word in cli.commands or (word is None and "--help" not in arguments and arguments):
+    help_asked = not arguments or {"-h", "--help"} & {*arguments}
+    if word in cli.commands or (word is None and not help_asked):
         return
-    from autoresearch.cli.project import plugins_here
+    if _may_have_plugins(Path.cwd()):
+        from autoresearch.cli.project import plugins_here
 
-    active = plugins_here(Path.cwd())
-    if active is not None:
-        active.register_commands(cli)
+        active = plugins_here(Path.cwd())
+        if active is not None:
+            active.register_commands(cli)
+
+
+def _may_have_plugins(folder: Path) -> bool:
+    """Whether a plugin that is not built in may be active here, judged without importing any."""
+    if os.environ.get("AUTORESEARCH_LOAD_PLUGINS"):
+        return True
+    root = next((place for place in (folder, *folder.parents) if (place / ".git").exists()), None)
+    if root is None:
+        return False
+    settings = (root / "autoresearch.toml", root / "pyproject.toml")
+    named = any(b"active" in path.read_bytes() for path in settings if path.is_file())
+    return named or any((root / "plugins").glob("*.py"))

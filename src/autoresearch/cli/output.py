@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import sys
 import time
@@ -13,14 +14,11 @@ from decimal import Decimal
 from typing import Any
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from autoresearch.text import block, one_line
 
 TICK_SECONDS = 10.0
+GAP = 2  # blanks between two columns
 
 
 def print_json(value: Any) -> None:
@@ -39,28 +37,71 @@ def _finite(value: Any) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime | date):
         return value.isoformat()
-    if isinstance(value, Decimal):
-        return float(value)
-    return str(value)
+    return float(value) if isinstance(value, Decimal) else str(value)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
-    """Print a table; numbers are right-aligned, text from outside is made harmless."""
-    shown = [[cell(value) for value in row] for row in rows]
-    numeric = [_is_numeric(index, shown) for index in range(len(columns))]
-    table = Table(
-        title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD
-    )
-    for name, right in zip(columns, numeric, strict=True):
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], as_json: bool) -> None:
+    """Print rows as a table, or as JSON objects with the columns as keys."""
+    if as_json:
+        print_json([dict(zip(columns, values, strict=True)) for values in rows])
+    else:
+        print_table(columns, rows)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table that fits the terminal; text from outside is made harmless.
+
+    Numbers are right-aligned and never broken. Where not even the headers have room beside each
+    other, each row is a block of its own. A pipe has all the room there is, unless COLUMNS says
+    how much.
+    """
+    values = [tuple(row) for row in rows]
+    shown = [[cell(value) for value in row] for row in values]
+    numeric = [all(_is_number(row[index]) for row in values) for index in range(len(columns))]
+    least = [
+        max(len(name), *(len(row[index]) for row in shown if numeric[index]), 1)
+        for index, name in enumerate(columns)
+    ]
+    room = _room()
+    if room is None or sum(least) + GAP * (len(least) - 1) <= room:
+        _print_grid(columns, shown, numeric, least, room)
+        return
+    wide = max(map(len, columns))
     for row in shown:
-        table.add_row(*(Text(text) for text in row))
-    console().print(table)
+        for name, text in zip(columns, row, strict=True):
+            click.echo(f"{name:<{wide}}  {text}".rstrip())
+        click.echo()
 
 
-def console() -> Console:
-    """Return a console on standard output; in a pipe it is wide, so that no cell is folded."""
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, soft_wrap=False)
+def _room() -> int | None:
+    """Return how wide the output may be; None: as wide as it likes."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def _print_grid(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numeric: Sequence[bool],
+    least: Sequence[int],
+    room: int | None,
+) -> None:
+    # Imported here: nothing but a table needs it, and the answer to --help must not wait for it.
+    from rich import box, console, measure, table, text
+
+    grid = table.Table(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, right, width in zip(columns, numeric, least, strict=True):
+        side: Any = "right" if right else "left"
+        grid.add_column(
+            text.Text(name), justify=side, overflow="fold", no_wrap=right, min_width=width
+        )
+    for row in rows:
+        grid.add_row(*map(text.Text, row))
+    out = console.Console(width=room or 1_000_000, highlight=False)
+    if room is None:
+        out.width = measure.Measurement.get(out, out.options, grid).maximum
+    out.print(grid)
 
 
 def cell(value: Any) -> str:
@@ -72,17 +113,8 @@ def cell(value: Any) -> str:
     return one_line(str(value), 300)
 
 
-def _is_numeric(index: int, rows: list[list[str]]) -> bool:
-    texts = [row[index] for row in rows if row[index]]
-    return bool(texts) and all(_number(text) for text in texts)
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float | Decimal))
 
 
 class Teller:
@@ -96,8 +128,7 @@ class Teller:
     def tell(self, text: str) -> None:
         """Print text for good."""
         self.clear()
-        stamp = time.strftime("%H:%M:%S")
-        click.echo(f"{stamp} {block(text)}")
+        click.echo(f"{time.strftime('%H:%M:%S')} {block(text)}")
 
     def tick(self, text: str) -> None:
         """Show progress; where the output is no terminal, a line every ten seconds."""

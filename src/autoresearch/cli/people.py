@@ -3,52 +3,57 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import attrs
 import click
 
-from autoresearch.cli.output import print_json, print_table
-from autoresearch.cli.project import campaign_at, json_option, project_option, tag_option
+from autoresearch.campaign import Campaign
+from autoresearch.cli import Verbs
+from autoresearch.cli.output import print_json, print_rows, print_table
+from autoresearch.cli.project import json_option, project_option, tag_option, with_campaign
 from autoresearch.errors import WorkspaceError
 from autoresearch.model import Idea, Verdict
+from autoresearch.opening import open_campaign
 
 
-@click.group()
+@click.group(cls=Verbs)
 def idea() -> None:
-    """The ideas queue: what you would try next; the loop takes the best first."""
+    """Queue what you would try next, list the queue, drop from it.
+
+    The loop takes the best idea first.
+    """
 
 
 @idea.command("add")
 @click.argument("description")
-@project_option
-@tag_option
+@with_campaign
 @click.option("--direction", default="by hand", help="Family of the change.")
 @click.option("--why", "hypothesis", help="What you expect and why.")
-@click.option("--gain", type=float, help="Expected improvement in the metric; ranks the queue.")
+@click.option(
+    "--gain",
+    "expected_gain",
+    type=float,
+    help="Expected improvement in the metric; ranks the queue.",
+)
 @click.option("--patch", type=click.Path(path_type=Path), help="Unified diff against the script.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment override.")
 def add(
-    description: str,
-    project: Path,
-    tag: str | None,
-    direction: str,
+    campaign: Campaign,
     hypothesis: str | None,
-    gain: float | None,
     patch: Path | None,
     env: tuple[str, ...],
+    **said: Any,
 ) -> None:
-    """Queue an idea: with --patch or --env it runs as it is, in words only a plugin implements it.
+    """Queue an idea: a patch or an environment runs as it is, words wait for a plugin.
 
     Works while the loop runs.
     """
-    campaign = campaign_at(project, tag)
     queued = Idea(
-        direction=direction,
-        description=description,
-        hypothesis=hypothesis or f"a person expects this to help: {description}",
-        expected_gain=gain,
+        hypothesis=hypothesis or f"a person expects this to help: {said['description']}",
         patch=_read(patch),
         env=dict(pair(word) for word in env),
+        **said,
     )
     click.echo(f"queued idea {campaign.add_idea(queued)} for campaign {campaign.tag}")
 
@@ -71,12 +76,11 @@ def pair(word: str) -> tuple[str, str]:
 
 
 @idea.command("list")
-@project_option
-@tag_option
+@with_campaign
 @json_option
-def list_ideas(project: Path, tag: str | None, as_json: bool) -> None:
+def list_ideas(campaign: Campaign, as_json: bool) -> None:
     """List the queue, best first."""
-    queue = campaign_at(project, tag).history.ranked_queue
+    queue = campaign.history.ranked_queue
     if as_json:
         print_json([attrs.asdict(item) for item in queue])
         return
@@ -90,37 +94,39 @@ def list_ideas(project: Path, tag: str | None, as_json: bool) -> None:
 
 @idea.command("drop")
 @click.argument("idea_id")
-@project_option
-@tag_option
+@with_campaign
 @click.option("--why", default="dropped by a person", help="Reason, which is recorded.")
-def drop(idea_id: str, project: Path, tag: str | None, why: str) -> None:
+def drop(campaign: Campaign, idea_id: str, why: str) -> None:
     """Take the idea IDEA_ID out of the queue."""
-    campaign = campaign_at(project, tag)
     campaign.drop_idea(idea_id, why)
     click.echo(f"dropped idea {idea_id}")
 
 
 @click.command()
 @click.argument("text")
-@project_option
-@tag_option
-def note(text: str, project: Path, tag: str | None) -> None:
-    """Write TEXT into notes.md, where every generator reads it; works while the loop runs."""
-    campaign = campaign_at(project, tag)
+@with_campaign
+def note(campaign: Campaign, text: str) -> None:
+    """Write TEXT into notes.md, where every generator reads it.
+
+    Works while the loop runs.
+    """
     campaign.add_note(text)
     click.echo(f"noted in campaign {campaign.tag}")
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Verbs, invoke_without_command=True)
 @click.pass_context
 @project_option
 @tag_option
 @json_option
 def quarantine(context: click.Context, project: Path, tag: str | None, as_json: bool) -> None:
-    """Results too good or too odd to believe: list them, release or confirm them."""
+    """List and judge results too good to believe.
+
+    Without a command, lists them; a person who knows better releases or confirms each.
+    """
     if context.invoked_subcommand is not None:
         return
-    history = campaign_at(project, tag).history
+    history = open_campaign(project, tag).history
     held = [item for item in history.experiments if item.verdict is Verdict.QUARANTINE]
     rows = [
         (
@@ -132,38 +138,28 @@ def quarantine(context: click.Context, project: Path, tag: str | None, as_json: 
         )
         for item in held
     ]
-    columns = ("experiment", "commit", history.metric, "description", "reason")
-    if as_json:
-        print_json([dict(zip(columns, values, strict=True)) for values in rows])
-    else:
-        print_table(columns, rows)
-
-
-def _resolve(experiment: int, project: Path, tag: str | None, why: str, *, release: bool) -> None:
-    campaign = campaign_at(project, tag)
-    campaign.resolve_quarantine(experiment, release=release, reason=why)
-    word = "released" if release else "confirmed"
-    click.echo(f"experiment {experiment} of {campaign.tag}: {word}")
+    print_rows(("experiment", "commit", history.metric, "description", "reason"), rows, as_json)
 
 
 @quarantine.command("release")
 @click.argument("experiment", type=click.IntRange(min=0))
-@project_option
-@tag_option
+@with_campaign
 @click.option("--why", required=True, help="Why the result can be believed; recorded.")
-def release(experiment: int, project: Path, tag: str | None, why: str) -> None:
+def release(campaign: Campaign, experiment: int, why: str) -> None:
     """Believe the result of EXPERIMENT: it may become best, and the loop may go back to it."""
-    _resolve(experiment, project, tag, why, release=True)
+    _resolve(campaign, experiment, why, release=True)
 
 
 @quarantine.command("confirm")
 @click.argument("experiment", type=click.IntRange(min=0))
-@project_option
-@tag_option
+@with_campaign
 @click.option("--why", required=True, help="Why the result must not be believed; recorded.")
-def confirm(experiment: int, project: Path, tag: str | None, why: str) -> None:
+def confirm(campaign: Campaign, experiment: int, why: str) -> None:
     """Keep the result of EXPERIMENT out for good."""
-    _resolve(experiment, project, tag, why, release=False)
+    _resolve(campaign, experiment, why, release=False)
 
 
-COMMANDS = (idea, note, quarantine)
+def _resolve(campaign: Campaign, experiment: int, why: str, *, release: bool) -> None:
+    campaign.resolve_quarantine(experiment, release=release, reason=why)
+    word = "released" if release else "confirmed"
+    click.echo(f"experiment {experiment} of {campaign.tag}: {word}")

@@ -1,4 +1,4 @@
-"""The verbs that read: status, show, sql, project, plot."""
+"""The verbs that read: status, show, sql, project, plot; and the table that `run` ends with."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ import attrs
 import click
 import duckdb
 
-from autoresearch.cli.output import print_json, print_table
+from autoresearch.campaign import Campaign
+from autoresearch.cli.output import print_json, print_rows, print_table
 from autoresearch.cli.project import (
     at_option,
-    campaign_at,
     check_position,
-    history_at,
     json_option,
-    project_option,
-    store_at,
-    tag_option,
+    with_campaign,
+    with_history,
+    with_log,
 )
-from autoresearch.cli.summary import row
 from autoresearch.errors import AutoresearchError, WorkspaceError
 from autoresearch.history import History
+from autoresearch.log import FileLog
 from autoresearch.model import Experiment
 from autoresearch.plugins import Plugins
 from autoresearch.projections import Projection
@@ -33,18 +32,20 @@ from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.text import block, one_line
 
+QUERIES = (
+    "select experiment, status, metric, description from experiments order by 1",
+    "select direction, count(*) as tries, count(*) filter (status = 'keep') as kept "
+    "from experiments group by 1 order by 2 desc",
+    "select experiment, reason from decisions order by 1",
+)
+
 
 @click.command()
-@project_option
-@tag_option
-@at_option
+@with_history
 @json_option
-def status(project: Path, tag: str | None, at: int | None, as_json: bool) -> None:
-    """Say where a campaign stands: its best, what runs, what was spent."""
-    campaign = campaign_at(project, tag)
-    history = history_at(campaign, at)
-    tip = campaign.log.tip() if at is None else f"{history.position}:{history.tip_hash}"
-    facts = _facts(campaign.lab.branch, history, str(tip))
+def status(campaign: Campaign, history: History, as_json: bool) -> None:
+    """Say where a campaign stands: best, running, spent."""
+    facts = _facts(campaign.lab.branch, history)
     if as_json:
         print_json(facts)
         return
@@ -53,7 +54,7 @@ def status(project: Path, tag: str | None, at: int | None, as_json: bool) -> Non
             click.echo(f"{name + ':':<14}{one_line(str(value), 300)}")
 
 
-def _facts(branch: str, history: History, tip: str) -> dict[str, Any]:
+def _facts(branch: str, history: History) -> dict[str, Any]:
     best, current = history.best, history.current
     return {
         "campaign": history.campaign,
@@ -71,24 +72,24 @@ def _facts(branch: str, history: History, tip: str) -> dict[str, Any]:
         "run_hours": round(history.spent.seconds / 3600, 3),
         "gpu_hours": round(history.spent.gpu_seconds / 3600, 3),
         "usd": round(history.spent.usd, 2),
-        "tip": tip,
+        "tip": f"{history.position}:{history.tip_hash}",
     }
 
 
 @click.command()
 @click.argument("experiment", type=click.IntRange(min=0), required=False)
-@project_option
-@tag_option
-@at_option
+@with_history
 @json_option
-def show(
-    experiment: int | None, project: Path, tag: str | None, at: int | None, as_json: bool
-) -> None:
-    """Show one EXPERIMENT with its reasoning, analysis and decision, or list them all."""
-    campaign = campaign_at(project, tag)
-    history = history_at(campaign, at)
+def show(campaign: Campaign, history: History, experiment: int | None, as_json: bool) -> None:
+    """Show one EXPERIMENT with its reasons, or list them all.
+
+    The reasons are the reasoning before its run, and the analysis and the decision after it.
+    """
     if experiment is None:
-        _list(history, as_json)
+        if as_json:
+            print_json([_as_json(item) for item in history.experiments])
+        else:
+            print_experiments(history)
         return
     if experiment >= len(history.experiments):
         count = len(history.experiments)
@@ -101,12 +102,31 @@ def show(
         click.echo(_as_text(found))
 
 
-def _list(history: History, as_json: bool) -> None:
-    if as_json:
-        print_json([_as_json(item) for item in history.experiments])
-        return
+def print_experiments(history: History) -> None:
+    """Print a table of all experiments."""
     columns = ("experiment", "commit", history.metric, "artifact_mb", "verdict", "description")
-    print_table(columns, [row(history, item) for item in history.experiments])
+    print_table(columns, [_row(history, item) for item in history.experiments])
+
+
+def _row(history: History, experiment: Experiment) -> tuple[Any, ...]:
+    size = experiment.metrics.get(history.size)
+    return (
+        experiment.number,
+        experiment.commit[:7],
+        history.score(experiment),
+        None if size is None else round(size / 1e6, 3),
+        experiment.verdict.value if experiment.verdict else "running",
+        experiment.idea.description,
+    )
+
+
+def print_summary(campaign: Campaign) -> None:
+    """Print every experiment, the files that were written, and three queries to try."""
+    print_experiments(campaign.history)
+    click.echo(f"memory: results.tsv, notes.md; branch: git log {campaign.lab.branch}")
+    click.echo("ask the history, for example:")
+    for query in QUERIES:
+        click.echo(f'  autoresearch sql "{query}"')
 
 
 def _as_json(experiment: Experiment) -> dict[str, Any]:
@@ -140,19 +160,18 @@ def _as_text(experiment: Experiment) -> str:
 
 @click.command()
 @click.argument("query")
-@project_option
+@with_log
 @at_option
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-def sql(query: str, project: Path, at: int | None, as_json: bool, as_csv: bool) -> None:
-    """Ask the experiment history of every campaign here a QUERY in DuckDB's SQL.
+def sql(log: FileLog, query: str, at: int | None, as_json: bool, as_csv: bool) -> None:
+    """Ask the history of every campaign here a QUERY in SQL.
 
-    Tables: experiments, runs, metrics, decisions, lessons, dead_ends, ideas, costs, sources,
-    events, and a view for each type of event. Works while a campaign runs.
+    The dialect is DuckDB's. Tables: experiments, runs, metrics, decisions, lessons, dead_ends,
+    ideas, costs, sources, events, and a view for each type of event. Works while a campaign runs.
     """
-    store = store_at(project)
-    check_position(store, at)
-    with store.connect(at=at) as connection:
+    check_position(log, at)
+    with log.connect(at=at) as connection:
         try:
             cursor = connection.execute(query)
             if cursor is None:
@@ -161,48 +180,38 @@ def sql(query: str, project: Path, at: int | None, as_json: bool, as_csv: bool) 
             rows = cursor.fetchall()
         except duckdb.Error as error:
             raise AutoresearchError(f"the query failed: {one_line(str(error), 500)}") from None
-    if as_json:
-        print_json([dict(zip(columns, values, strict=True)) for values in rows])
-    elif as_csv:
-        writer = csv.writer(sys.stdout)
-        writer.writerow(columns)
-        writer.writerows(rows)
+    if as_csv and not as_json:
+        csv.writer(sys.stdout).writerows([columns, *rows])
     else:
-        print_table(columns, rows)
+        print_rows(columns, rows, as_json)
 
 
 @click.command("project")
 @click.argument("file_name")
-@project_option
-@tag_option
-@at_option
-def project_file(file_name: str, project: Path, tag: str | None, at: int | None) -> None:
-    """Print a projection (results.tsv, notes.md, or a plugin's) as the log gives it."""
-    campaign = campaign_at(project, tag)
+@with_history
+def project_file(campaign: Campaign, history: History, file_name: str) -> None:
+    """Print results.tsv, notes.md or a plugin's file.
+
+    As the log gives it, which is what the file on disk should say.
+    """
     active = Plugins.load(campaign.config, campaign.project)
     known: tuple[Projection, ...] = (ResultsTsv(), NotesMd(), *active.projections(campaign.config))
     found = {item.file_name: item for item in known}
     if file_name not in found:
         raise WorkspaceError(f"no projection is called {file_name}; known: {', '.join(found)}")
-    history = history_at(campaign, at)
     click.echo(found[file_name].render(history), nl=False)
 
 
 @click.command()
-@project_option
-@tag_option
+@with_campaign
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("progress.png"), help="File to write."
 )
-def plot(project: Path, tag: str | None, out: Path) -> None:
-    """Draw the score of every experiment and the best so far into a PNG file."""
-    from autoresearch.report.progress import draw
+def plot(campaign: Campaign, out: Path) -> None:
+    """Draw every score and the best so far into a PNG file."""
+    from autoresearch.report import draw
 
     if out.suffix.lower() != ".png":
-        raise WorkspaceError(f"--out {out} is no PNG file; name one like progress.png")
-    campaign = campaign_at(project, tag)
+        raise WorkspaceError(f"--out {out} is not a PNG file; name one like progress.png")
     draw(campaign.history, out)
     click.echo(f"wrote {out}")
-
-
-COMMANDS = (status, show, sql, project_file, plot)

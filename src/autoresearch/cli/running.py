@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from autoresearch.campaign import Campaign
 from autoresearch.cli.output import Teller
-from autoresearch.cli.project import (
-    config_options,
-    overrides,
-    plugin_option,
-    project_option,
-    root_of,
-    settings_at,
-    tag_option,
-)
-from autoresearch.cli.summary import print_summary
+from autoresearch.cli.project import root_of, with_asked
+from autoresearch.cli.reading import print_summary
 from autoresearch.errors import WorkspaceError
 from autoresearch.model import Verdict
-from autoresearch.opening import open_campaign, start, tags
+from autoresearch.opening import existing_store, open_campaign, settings_of, start, tags
 
 
 @click.command()
-@project_option
-@click.option("--tag", help="Run tag; today's date, like mar18, by default.")
-@config_options
-@plugin_option
-def init(
-    project: Path,
-    tag: str | None,
-    config: Path | None,
-    sets: tuple[str, ...],
-    plugins: tuple[str, ...],
-) -> None:
-    """Check everything and start a campaign, without running anything.
+@with_asked
+def init(asked: Mapping[str, Any]) -> None:
+    """Check everything and start a campaign, without running it.
 
     Creates the branch autoresearch/TAG, results.tsv with its header, and notes.md. Your checkout,
     index and settings stay as they are.
     """
-    campaign = _start(project, tag, config, sets, plugins)
+    campaign = start(**asked)
     click.echo(
         f"campaign {campaign.tag} is ready on branch {campaign.lab.branch}; "
         f"go on with autoresearch run"
@@ -50,10 +32,7 @@ def init(
 
 
 @click.command()
-@project_option
-@tag_option
-@config_options
-@plugin_option
+@with_asked
 @click.option(
     "--experiments", type=click.IntRange(min=1), help="Stop after this many more experiments."
 )
@@ -70,32 +49,27 @@ def init(
 )
 @click.option("--wait/--no-wait", default=True, help="Wait when no generator has an idea.")
 def run(
-    project: Path,
-    tag: str | None,
-    config: Path | None,
-    sets: tuple[str, ...],
-    plugins: tuple[str, ...],
+    asked: Mapping[str, Any],
     experiments: int | None,
     until: int | None,
     batch: int | None,
     accept_plugin_changes: bool,
     wait: bool,
 ) -> None:
-    """Run experiments until a person (Ctrl-C), a budget or an option stops it.
+    """Run experiments until a person, a budget or an option stops it.
 
-    Continues the campaign TAG (by default the last active one), also after a crash or kill -9, and
-    starts it when there is none. A campaign keeps the settings it was started with.
+    Ctrl-C stops it. Continues the campaign TAG (by default the last active one), also after a crash
+    or kill -9, and starts it when there is none. A campaign keeps the settings it was started with.
     """
-    campaign = _open_or_start(project, tag, config, sets, plugins)
+    campaign = _open_or_start(asked)
     if batch is not None:
-        done = len(campaign.history.decided)
-        until = (done // batch + 1) * batch
+        until = (len(campaign.history.decided) // batch + 1) * batch
     teller = Teller()
     try:
         reason = campaign.run(
             experiments,
             until=until,
-            plugins=plugins,
+            plugins=asked["plugins"],
             accept_plugin_changes=accept_plugin_changes,
             wait=wait,
             tell=teller.tell,
@@ -107,57 +81,24 @@ def run(
     print_summary(campaign)
     baseline = campaign.history.baseline
     if baseline is not None and baseline.verdict is Verdict.CRASH:
-        raise WorkspaceError(f"{reason}; mend {campaign.config.script}, commit, and init anew")
-
-
-def _open_or_start(
-    project: Path,
-    tag: str | None,
-    config: Path | None,
-    sets: Sequence[str],
-    plugins: Sequence[str],
-) -> Campaign:
-    root = root_of(project)
-    exists = (root / ".autoresearch").is_dir()
-    known: tuple[str, ...] = ()
-    if exists:
-        from autoresearch.opening import store_of
-
-        known = tags(store_of(root))
-    if (tag is None and known) or tag in known:
-        campaign = open_campaign(root, tag)
-        _tell_of_kept_settings(campaign, project, config, sets)
-        return campaign
-    return _start(project, tag, config, sets, plugins)
-
-
-def _tell_of_kept_settings(
-    campaign: Campaign, project: Path, config: Path | None, sets: Sequence[str]
-) -> None:
-    asked = settings_at(project, config, sets).config
-    if (config is not None or sets) and asked != campaign.config:
-        click.echo(
-            f"campaign {campaign.tag} keeps the settings it was started with; "
-            "start another one with autoresearch init --tag to use other settings",
-            err=True,
+        raise WorkspaceError(
+            f"{reason}; correct {campaign.config.script}, commit it, and start another campaign "
+            "with autoresearch init"
         )
 
 
-def _start(
-    project: Path,
-    tag: str | None,
-    config: Path | None,
-    sets: Sequence[str],
-    plugins: Sequence[str],
-) -> Campaign:
-    return start(
-        project,
-        tag=tag,
-        config=config,
-        overrides=overrides(sets),
-        environ=os.environ,
-        plugins=plugins,
-    )
-
-
-COMMANDS = (init, run)
+def _open_or_start(asked: Mapping[str, Any]) -> Campaign:
+    root = root_of(asked["project"])
+    known = tags(existing_store(root)) if (root / ".autoresearch").is_dir() else ()
+    if not known or (asked["tag"] is not None and asked["tag"] not in known):
+        return start(**asked)
+    campaign = open_campaign(root, asked["tag"])
+    if asked["config"] is not None or asked["overrides"]:
+        wanted = settings_of(root, asked["config"], asked["overrides"], asked["environ"])
+        if wanted.config != campaign.config:
+            click.echo(
+                f"campaign {campaign.tag} keeps the settings it was started with; "
+                "start another one with autoresearch init --tag to use other settings",
+                err=True,
+            )
+    return campaign

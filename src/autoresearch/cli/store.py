@@ -9,24 +9,25 @@ import attrs
 import click
 
 from autoresearch.cli.output import print_json
-from autoresearch.cli.project import json_option, project_option, root_of, store_at
+from autoresearch.cli.project import json_option, with_log
 from autoresearch.evidence import anchors_in, changed_outputs
-from autoresearch.log import VerifyReport, export_parquet
-from autoresearch.opening import no_campaign, tags, write_projections
+from autoresearch.index import campaigns
+from autoresearch.log import FileLog, VerifyReport, export_parquet
+from autoresearch.opening import no_campaign, write_projections
 from autoresearch.text import one_line
 
 
 @click.command()
-@project_option
+@with_log
 @json_option
-def verify(project: Path, as_json: bool) -> None:
-    """Check every line, row and source of the log, the tips in commits, and the runs' outputs.
+def verify(log: FileLog, as_json: bool) -> None:
+    """Check the log, the sources, the commits and the outputs.
 
-    Prints the number of events and the tip, and exits with 0; or names each place where the log
-    is not what was written, and exits with 1.
+    Every line and row of the log, every source, the tips that commits name, what the runs printed.
+    Prints the number of events and the tip, and exits with 0; or names each place where the log is
+    not what was written, and exits with 1.
     """
-    log = store_at(project)
-    report = log.verify(anchors_in(root_of(project)))
+    report = log.verify(anchors_in(log.root.parent))
     if report.ok:
         report.findings += changed_outputs(log)
     if as_json:
@@ -56,21 +57,22 @@ def _print_report(report: VerifyReport) -> None:
 
 
 @click.command()
-@project_option
-def rebuild(project: Path) -> None:
-    """Make events.duckdb, results.tsv and notes.md again from the journals, byte for byte."""
-    log = store_at(project)
-    if not tags(log):
+@with_log
+def rebuild(log: FileLog) -> None:
+    """Make the database and every file again from the log.
+
+    events.duckdb, results.tsv and notes.md come back from the journals byte for byte.
+    """
+    if not campaigns(log):
         raise no_campaign(log.root)
     report = log.rebuild()
-    written = write_projections(root_of(project), log)
-    click.echo(f"{report.events} events, tip {report.tip}: events.duckdb was made again")
-    for path in written:
+    click.echo(f"{report.events} events, tip {report.tip}: events.duckdb was rebuilt")
+    for path in write_projections(log.root.parent, log):
         click.echo(f"wrote {path}")
 
 
 @click.command()
-@project_option
+@with_log
 @click.option(
     "--parquet",
     "directory",
@@ -78,11 +80,10 @@ def rebuild(project: Path) -> None:
     required=True,
     help="Folder to write; it must not exist yet.",
 )
-def export(project: Path, directory: Path) -> None:
-    """Write the events, partitioned by campaign, and all tables as Parquet files."""
-    log = store_at(project)
+def export(log: FileLog, directory: Path) -> None:
+    """Write the events and all tables as Parquet files.
+
+    The events are partitioned by campaign.
+    """
     export_parquet(log, directory, log.schema)
     click.echo(f"wrote {directory}")
-
-
-COMMANDS = (verify, rebuild, export)

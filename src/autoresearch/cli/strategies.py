@@ -7,37 +7,25 @@ from pathlib import Path
 import click
 
 from autoresearch.cli.output import print_json, print_table
-from autoresearch.cli.project import (
-    config_options,
-    json_option,
-    plugin_option,
-    project_option,
-    root_of,
-    settings_at,
-)
+from autoresearch.cli.project import json_option, plugin_option, with_settings
 from autoresearch.plugins import Plugins
 from autoresearch.scaffold import KINDS, write_plugin
+from autoresearch.settings import Loaded
 
 
 @click.command()
-@project_option
-@config_options
+@with_settings
 @plugin_option
 @json_option
-def plugins(
-    project: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    plugins: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """List plugins: built-in, installed, and of the project; active ones take part."""
-    loaded = settings_at(project, config, sets)
-    infos = Plugins.load(loaded.config, root_of(project), plugins).infos()
+def plugins(root: Path, loaded: Loaded, plugins: tuple[str, ...], as_json: bool) -> None:
+    """List plugins: built-in, installed, the project's.
+
+    Active ones take part.
+    """
+    infos = Plugins.load(loaded.config, root, plugins).infos()
     if as_json:
         print_json([item.as_json() for item in infos])
         return
-    columns = ("name", "version", "source", "state", "hooks", "summary")
     rows = [
         (
             item.name,
@@ -49,16 +37,15 @@ def plugins(
         )
         for item in infos
     ]
-    print_table(columns, rows)
+    print_table(("name", "version", "source", "state", "hooks", "summary"), rows)
 
 
 @click.command()
-@project_option
-@config_options
+@with_settings
 @json_option
-def config(project: Path, config: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
-    """Print every setting with its value and where it came from."""
-    rows = list(settings_at(project, config, sets).rows())
+def config(root: Path, loaded: Loaded, as_json: bool) -> None:  # noqa: ARG001
+    """Print every setting and where its value came from."""
+    rows = list(loaded.rows())
     if as_json:
         print_json({name: {"value": value, "from": origin} for name, value, origin in rows})
     else:
@@ -71,10 +58,10 @@ def config(project: Path, config: Path | None, sets: tuple[str, ...], as_json: b
 @click.option("--kind", type=click.Choice(list(KINDS)), default="policy", help="What it is.")
 @click.option("--package", is_flag=True, help="Write a package that can be published.")
 def new_plugin(name: str, folder: Path | None, kind: str, package: bool) -> None:
-    """Write a working plugin NAME with its test; change it and run pytest."""
+    """Write a working plugin NAME with its test.
+
+    Change it and run pytest.
+    """
     target = folder or (Path() if package else Path("plugins"))
     for path in write_plugin(name, target, package=package, kind=kind):
         click.echo(f"wrote {path}")
-
-
-COMMANDS = (plugins, config, new_plugin)

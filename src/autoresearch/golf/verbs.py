@@ -20,7 +20,10 @@ from autoresearch.git import Git
 @click.argument("log", type=click.Path(path_type=Path))
 @json_option
 def metrics(log: Path, as_json: bool) -> None:
-    """Read the score of a training LOG by the declared rule; never a guess, never the minimum."""
+    """Read the score of a training LOG.
+
+    By the declared rule; never a guess, never the minimum.
+    """
     from autoresearch.golf.reading import format_reading, read_log
 
     reading = read_log(log)
@@ -36,8 +39,9 @@ def metrics(log: Path, as_json: bool) -> None:
 @click.option("--against", type=click.Path(path_type=Path), help="The script before the change.")
 @json_option
 def audit(file: Path | None, project: Path, against: Path | None, as_json: bool) -> None:
-    """Check a training script for what must not run, with rule, line and reason.
+    """Check a script for what must not run.
 
+    Each finding has its rule, line and reason.
     Without FILE, the project's script is checked against its last commit. Exits with 1 when a
     finding blocks.
     """
@@ -83,8 +87,9 @@ def canary(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Run a script's own evaluation on random tokens: below their entropy nobody scores honestly.
+    """Test a script's evaluation.
 
+    It is run on random tokens: nothing scores honestly below their entropy.
     FILE is the project's script by default. Exits with 1 when a test fails or nothing was proved.
     """
     from autoresearch.golf.canary import format_report, run_canary

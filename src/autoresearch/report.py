@@ -1,4 +1,7 @@
-"""The progress of a campaign as a picture: every score, and the best so far as a staircase."""
+"""The progress of a campaign as a picture: every score, and the best so far as a staircase.
+
+Needs the extra ``report``.
+"""
 
 from __future__ import annotations
 

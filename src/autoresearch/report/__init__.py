@@ -1,1 +1,0 @@
-"""Pictures of a campaign; needs the extra ``report``."""
