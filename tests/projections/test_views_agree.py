@@ -53,7 +53,7 @@ STATUSES = st.sampled_from(["completed", "completed", "crashed", "infra_failed",
 VERDICTS = st.sampled_from(["keep", "discard", "crash", "rerun", "quarantine", "perhaps"])
 JSON = st.sampled_from([{}, {"metric": 7}, {"metric": {"size": []}}, {"metric": {"size": "x"}}])
 
-PLAIN = {str: TEXTS, int: INTEGERS, float: FLOATS, bool: st.booleans()}
+PLAIN = {str: TEXTS, int: INTEGERS, float: FLOATS, bool: st.booleans(), Any: TEXTS | INTEGERS}
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "experiment": NUMBERS,
     "to_experiment": NUMBERS,

@@ -65,9 +65,12 @@ RUNS = View(
         _column("position", "BIGINT", "place of the request in the log"),
     ),
     query="""
-        WITH requested AS (
-            SELECT * FROM run_requested
-            QUALIFY row_number() OVER (PARTITION BY campaign, experiment, run ORDER BY position) = 1
+        WITH proposed AS (
+            SELECT campaign, experiment, max(position) AS since FROM idea_proposed GROUP BY ALL
+        ), requested AS (
+            SELECT q.* FROM run_requested q LEFT JOIN proposed p USING (campaign, experiment)
+            QUALIFY row_number() OVER (PARTITION BY campaign, experiment, run
+                ORDER BY coalesce(q.position > p.since, true) DESC, q.position) = 1
         ), started AS (
             SELECT s.campaign, s.experiment, s.run,
                 arg_max_null(s.reference, s.position) AS reference
