@@ -105,6 +105,9 @@ class LimitsConfig:
     infra_retries: int = setting(
         2, "times a run is launched again when the machine failed", validator=_not_negative
     )
+    reruns: int = setting(
+        3, "further runs of one experiment that a policy may ask for", validator=_not_negative
+    )
     experiments: int = setting(
         0, "stop after this many experiments; 0: never", validator=_not_negative
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from attrs import evolve
@@ -16,6 +17,7 @@ from autoresearch.model import (
     Decision,
     Experiment,
     Idea,
+    IdeaKind,
     Lesson,
     Reasoning,
     Run,
@@ -26,6 +28,7 @@ from autoresearch.model import (
 )
 
 E = TypeVar("E", bound=events.Event)
+M = TypeVar("M", bound=StrEnum)
 Step = Callable[[History, Any, str], History]
 _STEPS: dict[type[events.Event], Step] = {}
 _TYPES: set[str] = set()  # their names, so that an event nobody folds is not even decoded
@@ -65,6 +68,28 @@ def _on(kind: type[E]) -> Callable[[Callable[[History, E, str], History]], Step]
     return register
 
 
+def _about(kind: type[E]) -> Callable[[Callable[[History, E, str], History]], Step]:
+    """Register the step of a fact about an experiment; one that does not exist changes nothing.
+
+    The log takes every well-formed event, so a fold must not fail on one that the loop would never
+    have recorded.
+    """
+
+    def register(function: Callable[[History, E, str], History]) -> Step:
+        def guarded(history: History, event: Any, at: str) -> History:
+            known = 0 <= event.experiment < len(history.experiments)
+            return function(history, event, at) if known else history
+
+        return _on(kind)(guarded)
+
+    return register
+
+
+def _member(kind: type[M], value: str) -> M | None:
+    """Return the member of an enum, None for a value that this release does not know."""
+    return next((member for member in kind if member == value), None)
+
+
 def _change(history: History, number: int, **changes: Any) -> History:
     experiment = evolve(history.experiments[number], **changes)
     return evolve(history, experiments=history.experiments.set(number, experiment))
@@ -76,11 +101,17 @@ def _started(history: History, event: events.CampaignStarted, _: str) -> History
         history,
         metric=event.metric,
         lower_is_better=event.better == "lower",
-        size=event.config.get("metric", {}).get("size", history.size),
+        size=_size(event, history.size),
         started=event,
         plugins=event.plugins,
         stopped=None,
     )
+
+
+def _size(event: events.CampaignStarted, otherwise: str) -> str:
+    metric = event.config.get("metric")
+    size = metric.get("size") if isinstance(metric, Mapping) else None
+    return size if isinstance(size, str) else otherwise
 
 
 @_on(events.CampaignResumed)
@@ -116,6 +147,8 @@ def _queued(history: History, event: events.IdeaQueued, _: str) -> History:
 
 @_on(events.IdeaProposed)
 def _proposed(history: History, event: events.IdeaProposed, at: str) -> History:
+    if event.experiment != history.next_number:
+        return history  # numbers have no gaps, and a decided experiment is not replaced
     idea = Idea(
         direction=event.direction,
         description=event.description,
@@ -127,7 +160,7 @@ def _proposed(history: History, event: events.IdeaProposed, at: str) -> History:
         env=event.env,
         predicted=event.predicted,
         expected_gain=event.expected_gain,
-        kind=event.kind,
+        kind=_member(IdeaKind, event.kind) or IdeaKind.CHANGE,
         patch=event.patch,
         changes=_changes(event.changes),
     )
@@ -170,12 +203,12 @@ def _dropped(history: History, event: events.IdeaDropped, _: str) -> History:
         rejected=history.rejected.append(event),
     )
     current = history.current
-    if current is None or event.experiment != current.number:
+    if current is None or event.experiment != current.number or current.decision is not None:
         return history
-    return evolve(history, experiments=history.experiments[: current.number])
+    return evolve(history, experiments=history.experiments[: current.number], open_run=None)
 
 
-@_on(events.ReasoningRecorded)
+@_about(events.ReasoningRecorded)
 def _reasoned(history: History, event: events.ReasoningRecorded, _: str) -> History:
     reasoning = Reasoning(
         hypothesis=event.hypothesis,
@@ -188,7 +221,7 @@ def _reasoned(history: History, event: events.ReasoningRecorded, _: str) -> Hist
     return _change(history, event.experiment, reasoning=reasoning)
 
 
-@_on(events.ChangeApplied)
+@_about(events.ChangeApplied)
 def _applied(history: History, event: events.ChangeApplied, _: str) -> History:
     history = evolve(history, tried_sources=history.tried_sources.add(event.source_digest))
     old = history.experiments[event.experiment]
@@ -217,21 +250,23 @@ def _rejected(history: History, event: events.ChangeRejected, _: str) -> History
     return evolve(history, rejected=history.rejected.append(event))
 
 
-@_on(events.AuditFailed)
+@_about(events.AuditFailed)
 def _failed(history: History, event: events.AuditFailed, _: str) -> History:
     found = Violation(rule=event.rule, detail=event.detail, line=event.line)
     old = history.experiments[event.experiment].violations
     return _change(history, event.experiment, violations=(*old, found))
 
 
-@_on(events.CommitMade)
+@_about(events.CommitMade)
 def _committed(history: History, event: events.CommitMade, _: str) -> History:
     return _change(history, event.experiment, commit=event.commit, parent_commit=event.parent)
 
 
-@_on(events.RunRequested)
+@_about(events.RunRequested)
 def _requested(history: History, event: events.RunRequested, _: str) -> History:
     runs = history.experiments[event.experiment].runs
+    if any(run.name == event.run for run in runs):
+        return history  # a name stands for one run for ever
     run = Run(index=event.index, name=event.run, seed=event.seed, script_digest=event.script_digest)
     history = _change(history, event.experiment, runs=(*runs, run), env=event.env, analysis=None)
     return evolve(history, open_run=OpenRun(request=event))
@@ -250,7 +285,7 @@ def _change_run(history: History, number: int, name: str, **changes: Any) -> His
     return _change(history, number, runs=changed)
 
 
-@_on(events.MetricObserved)
+@_about(events.MetricObserved)
 def _observed(history: History, event: events.MetricObserved, _: str) -> History:
     runs = history.experiments[event.experiment].runs
     old = next((run.observed for run in runs if run.name == event.run), None)
@@ -260,24 +295,33 @@ def _observed(history: History, event: events.MetricObserved, _: str) -> History
     return _change_run(history, event.experiment, event.run, observed=seen)
 
 
-@_on(events.RunFinished)
+@_about(events.RunFinished)
 def _finished(history: History, event: events.RunFinished, _: str) -> History:
-    history = evolve(history, open_run=None)
-    return _change_run(
+    status = _member(RunStatus, event.status)
+    if status is None:
+        return history
+    if history.open_run is not None and history.open_run.request.run == event.run:
+        history = evolve(history, open_run=None)
+    history = _change_run(
         history,
         event.experiment,
         event.run,
-        status=RunStatus(event.status),
+        status=status,
         detail=event.detail,
         seconds=event.seconds,
     )
+    return _scored(history, event.experiment)
 
 
-@_on(events.MetricsExtracted)
+@_about(events.MetricsExtracted)
 def _extracted(history: History, event: events.MetricsExtracted, _: str) -> History:
     history = _change_run(history, event.experiment, event.run, metrics=event.metrics)
-    runs = history.experiments[event.experiment].runs
-    return _change(history, event.experiment, metrics=_merged(runs, history.metric, history.size))
+    return _scored(history, event.experiment)
+
+
+def _scored(history: History, number: int) -> History:
+    runs = history.experiments[number].runs
+    return _change(history, number, metrics=_merged(runs, history.metric, history.size))
 
 
 def _merged(runs: tuple[Run, ...], metric: str, size: str) -> dict[str, float]:
@@ -295,17 +339,17 @@ def _merged(runs: tuple[Run, ...], metric: str, size: str) -> dict[str, float]:
     return merged
 
 
-@_on(events.RunLocked)
+@_about(events.RunLocked)
 def _measured(history: History, event: events.RunLocked, _: str) -> History:
     return _change(history, event.experiment, measurement=event.measurement)
 
 
-@_on(events.FixAttempted)
+@_about(events.FixAttempted)
 def _fixed(history: History, event: events.FixAttempted, _: str) -> History:
     return _change(history, event.experiment, fixes=event.attempt)
 
 
-@_on(events.AnalysisRecorded)
+@_about(events.AnalysisRecorded)
 def _analysed(history: History, event: events.AnalysisRecorded, _: str) -> History:
     analysis = Analysis(
         result=event.result,
@@ -317,10 +361,13 @@ def _analysed(history: History, event: events.AnalysisRecorded, _: str) -> Histo
     return _change(history, event.experiment, analysis=analysis)
 
 
-@_on(events.Decided)
+@_about(events.Decided)
 def _decided(history: History, event: events.Decided, at: str) -> History:
+    verdict = _member(Verdict, event.verdict)
+    if verdict is None:
+        return history
     decision = Decision(
-        verdict=event.verdict,
+        verdict=verdict,
         reason=event.reason,
         policy=event.policy,
         confidence=event.confidence,
@@ -347,7 +394,7 @@ def _crown(history: History, number: int) -> History:
     return history
 
 
-@_on(events.QuarantineResolved)
+@_about(events.QuarantineResolved)
 def _resolved(history: History, event: events.QuarantineResolved, _: str) -> History:
     verdict = Verdict.KEEP if event.released else Verdict.DISCARD
     word = "released" if event.released else "confirmed"
@@ -360,7 +407,7 @@ def _resolved(history: History, event: events.QuarantineResolved, _: str) -> His
     return _crown(history, event.experiment) if event.released else history
 
 
-@_on(events.PredictionScored)
+@_about(events.PredictionScored)
 def _predicted(history: History, event: events.PredictionScored, _: str) -> History:
     return _change(history, event.experiment, prediction=event.outcome)
 
@@ -383,6 +430,8 @@ def _plateau(history: History, event: events.PlateauDeclared, _: str) -> History
 
 @_on(events.Backtracked)
 def _backtracked(history: History, event: events.Backtracked, _: str) -> History:
+    if not 0 <= event.to_experiment < len(history.experiments):
+        return history
     return evolve(history, head=event.to_experiment, timeline=history.timeline.append(event))
 
 

@@ -39,30 +39,32 @@ def advance(kit: Kit) -> None:
         changes.change(kit) if experiment.number else changes.adopt_baseline(kit)
     elif kit.history.open_run is not None:
         conclude(kit, runs.finish_run(kit))
-    elif _needs_a_run(experiment):
+    elif needs_a_run(kit):
         runs.request_run(kit)
     else:
         conclude(kit, runs.output_of(kit, experiment))
 
 
-def _needs_a_run(experiment: Experiment) -> bool:
+def needs_a_run(kit: Kit) -> bool:
+    """Return whether the next step of the experiment under way starts another run."""
+    experiment = current(kit)
+    if not experiment.commit or kit.history.open_run is not None:
+        return False
     if not experiment.runs:
         return True
     newest = experiment.runs[-1]
     mended = newest.script_digest != experiment.source_digest
     another_seed = experiment.verdict is Verdict.RERUN and experiment.analysis is not None
-    return mended or another_seed
+    failed = newest.status is RunStatus.INFRA_FAILED and experiment.analysis is None
+    return mended or another_seed or (failed and _may_retry(kit, experiment))
 
 
 def conclude(kit: Kit, output: RunOutput) -> None:
-    """Judge a finished run, or mend what kept it from finishing and let it run again."""
+    """Judge a finished run, unless it is to run again: the machine failed, or a crash was fixed."""
     experiment = current(kit)
     if output.status is RunStatus.INFRA_FAILED and _may_retry(kit, experiment):
         kit.tell(f"experiment {experiment.number}: {output.detail}; trying again")
-        runs.request_run(kit)
-    elif output.status is RunStatus.CRASHED and _mended(kit, output):
-        runs.request_run(kit)
-    else:
+    elif output.status is not RunStatus.CRASHED or not _mended(kit, output):
         _judge(kit, output)
 
 
@@ -156,7 +158,8 @@ def _analyse(kit: Kit, output: RunOutput) -> Analysis:
             ),
             event_id=f"{output.name}/analysis",
         )
-        _score_prediction(kit, output)
+    # Not only with the analysis: the loop may have been killed between the two.
+    _score_prediction(kit, output)
     analysis = current(kit).analysis
     assert analysis is not None
     return analysis
@@ -198,7 +201,18 @@ def _decide(kit: Kit, output: RunOutput) -> Decision:
     if score is None and decision.verdict is Verdict.KEEP:
         reason = f"{decision.policy} wanted to keep a run without a score"
         return Decision(verdict=Verdict.CRASH, reason=reason, policy="protocol")
+    limit = kit.config.limits.reruns
+    if decision.verdict is Verdict.RERUN and _reruns(kit, experiment) >= limit:
+        reason = f"{decision.policy} wanted more than {limit} reruns (limits.reruns)"
+        return Decision(verdict=Verdict.DISCARD, reason=reason, policy="protocol")
     return decision
+
+
+def _reruns(kit: Kit, experiment: Experiment) -> int:
+    """Count the runs that a policy asked for: neither the first, nor those after a failure."""
+    failed = sum(run.status is RunStatus.INFRA_FAILED for run in experiment.runs)
+    retries = min(failed, kit.config.limits.infra_retries)
+    return len(experiment.runs) - 1 - experiment.fixes - retries
 
 
 def _learn(kit: Kit, output: RunOutput) -> None:

@@ -6,7 +6,7 @@ from attrs import define, field
 
 from autoresearch import events
 from autoresearch.cycle import proposals
-from autoresearch.cycle.experiment import advance
+from autoresearch.cycle.experiment import advance, needs_a_run
 from autoresearch.cycle.kit import Kit
 from autoresearch.model import Backtrack, Notice, Signal, Verdict
 from autoresearch.text import one_line
@@ -45,6 +45,10 @@ class Loop:
             before = kit.history.current
             assert before is not None
             while kit.history.current is not None and kit.history.current.number == before.number:
+                # Also a rerun, a retry or a fixed crash is paid for.
+                reason = self._budget() if needs_a_run(kit) else None
+                if reason:
+                    return reason
                 advance(kit)
             self._after(before.number)
 

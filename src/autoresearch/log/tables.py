@@ -101,9 +101,12 @@ class View:
 
     @property
     def sql(self) -> str:
-        """The SELECT of the view: its columns cast to their kinds."""
+        """The SELECT of the view: its columns cast to their kinds.
+
+        TRY_CAST, so that one number beyond its kind is NULL and leaves the view readable.
+        """
         columns = ", ".join(
-            f'CAST({column.sql or column.name} AS {column.kind}) AS "{column.name}"'
+            f'TRY_CAST({column.sql or column.name} AS {column.kind}) AS "{column.name}"'
             for column in self.columns
         )
         return f"SELECT {columns} FROM ({self.query})"

@@ -69,25 +69,38 @@ RUNS = View(
         _column("position", "BIGINT", "place of the request in the log"),
     ),
     query="""
-        WITH started AS (
-            SELECT campaign, run, arg_max_null(reference, position) AS reference
-            FROM run_started GROUP BY campaign, run
+        WITH proposed AS (
+            SELECT campaign, experiment, max(position) AS since FROM idea_proposed GROUP BY ALL
+        ), requested AS (
+            SELECT q.* FROM run_requested q LEFT JOIN proposed p USING (campaign, experiment)
+            QUALIFY row_number() OVER (PARTITION BY campaign, experiment, run
+                ORDER BY coalesce(q.position > p.since, true) DESC, q.position) = 1
+        ), started AS (
+            SELECT s.campaign, s.experiment, s.run,
+                arg_max_null(s.reference, s.position) AS reference
+            FROM run_started s JOIN requested q USING (campaign, experiment, run)
+            WHERE s.position > q.position GROUP BY ALL
         ), finished AS (
-            SELECT campaign, run, arg_max_null(status, position) AS status,
-                arg_max_null(seconds, position) AS seconds,
-                arg_max_null(exit_code, position) AS exit_code,
-                arg_max_null(detail, position) AS detail, arg_max_null(log_bytes, position)
-                AS log_bytes, arg_max_null(log_digest, position) AS log_digest,
-                max(recorded_at) AS recorded_at
-            FROM run_finished GROUP BY campaign, run
+            SELECT f.campaign, f.experiment, f.run, arg_max_null(f.status, f.position) AS status,
+                arg_max_null(f.seconds, f.position) AS seconds,
+                arg_max_null(f.exit_code, f.position) AS exit_code,
+                arg_max_null(f.detail, f.position) AS detail,
+                arg_max_null(f.log_bytes, f.position) AS log_bytes,
+                arg_max_null(f.log_digest, f.position) AS log_digest,
+                max(f.recorded_at) AS recorded_at
+            FROM run_finished f JOIN requested q USING (campaign, experiment, run)
+            WHERE f.position > q.position AND f.status IN (
+                'completed', 'crashed', 'timed_out', 'stopped_early', 'infra_failed')
+            GROUP BY ALL
         ), extracted AS (
-            SELECT m.campaign, m.run,
+            SELECT m.campaign, m.experiment, m.run,
                 arg_max_null(m.metrics[c.metric_name], m.position) AS metric,
                 -- extracted metrics
                 arg_max_null(m.metrics[coalesce(c.size_name, 'artifact_bytes')], m.position)
                     AS artifact_bytes
-            FROM metrics_extracted m LEFT JOIN campaigns c ON c.campaign = m.campaign
-            GROUP BY m.campaign, m.run
+            FROM metrics_extracted m JOIN requested q USING (campaign, experiment, run)
+            LEFT JOIN campaigns c ON c.campaign = m.campaign
+            WHERE m.position > q.position GROUP BY ALL
         )
         SELECT q.campaign, q.experiment, q.run, q."index", q.seed, q.launcher, q.position,
             coalesce(f.status, CASE WHEN s.run IS NULL THEN 'requested' ELSE 'running' END)
@@ -99,10 +112,10 @@ RUNS = View(
             s.reference, nullif(f.detail, '') AS detail,
             nullif(q.script_digest, '') AS script_digest, nullif(f.log_digest, '') AS log_digest,
             f.log_bytes
-        FROM run_requested q
-        LEFT JOIN started s USING (campaign, run)
-        LEFT JOIN finished f USING (campaign, run)
-        LEFT JOIN extracted e USING (campaign, run)
+        FROM requested q
+        LEFT JOIN started s USING (campaign, experiment, run)
+        LEFT JOIN finished f USING (campaign, experiment, run)
+        LEFT JOIN extracted e USING (campaign, experiment, run)
     """,
 )
 
@@ -169,52 +182,61 @@ EXPERIMENTS = View(
             SELECT * FROM idea_proposed
             QUALIFY row_number() OVER (PARTITION BY campaign, experiment ORDER BY position DESC) = 1
         ), dropped AS (
-            SELECT campaign, experiment, max(position) AS position
-            FROM idea_dropped WHERE experiment IS NOT NULL GROUP BY campaign, experiment
+            SELECT d.campaign, d.experiment, min(d.position) AS position
+            FROM idea_dropped d JOIN proposed p USING (campaign, experiment)
+            WHERE d.position > p.position GROUP BY ALL
         ), made AS (
-            SELECT campaign, experiment, arg_max_null(commit, position) AS commit,
-                arg_max_null(parent, position) AS parent_commit, max(position) AS position
-            FROM commit_made GROUP BY campaign, experiment
+            SELECT m.campaign, m.experiment, arg_max_null(m.commit, m.position) AS commit,
+                arg_max_null(m.parent, m.position) AS parent_commit
+            FROM commit_made m JOIN proposed p USING (campaign, experiment)
+            WHERE m.position > p.position GROUP BY ALL
         ), applied AS (
-            SELECT campaign, experiment, arg_max_null(source_digest, position) AS source_digest
-            FROM change_applied GROUP BY campaign, experiment
+            SELECT a.campaign, a.experiment,
+                arg_max_null(a.source_digest, a.position) AS source_digest
+            FROM change_applied a JOIN proposed p USING (campaign, experiment)
+            WHERE a.position > p.position GROUP BY ALL
         ), verdicts AS (
-            SELECT campaign, experiment, arg_max_null(verdict, position) AS verdict,
-                arg_max_null(reason, position) AS reason, arg_max_null(policy, position) AS policy,
-                arg_max_null(metric, position) AS metric, arg_max_null(delta, position) AS delta,
-                arg_max_null(confidence, position) AS confidence,
-                arg_max_null(artifact_bytes, position) AS artifact_bytes,
-                max(decided_at) AS ended_at
-            FROM decisions GROUP BY campaign, experiment
+            SELECT v.campaign, v.experiment, arg_max_null(v.verdict, v.position) AS verdict,
+                arg_max_null(v.reason, v.position) AS reason,
+                arg_max_null(v.policy, v.position) AS policy,
+                arg_max_null(v.delta, v.position) AS delta,
+                arg_max_null(v.confidence, v.position) AS confidence,
+                min(v.position) AS first, max(v.decided_at) AS ended_at
+            FROM decisions v JOIN proposed p USING (campaign, experiment)
+            WHERE v.position > p.position AND v.verdict IN (
+                'keep', 'discard', 'crash', 'rerun', 'quarantine')
+            GROUP BY ALL
         ), scores AS (
-            SELECT campaign, experiment, count(*) AS runs, sum(seconds) AS seconds,
-                avg(metric) FILTER (status = 'completed') AS metric,
+            SELECT r.campaign, r.experiment, count(*) AS runs,
+                sum(r.seconds ORDER BY r.position) AS seconds,
+                avg(r.metric ORDER BY r.position) FILTER (r.status = 'completed') AS metric,
                 -- last metrics
-                max(artifact_bytes) FILTER (status = 'completed') AS artifact_bytes
-            FROM runs GROUP BY campaign, experiment
+                max(r.artifact_bytes) FILTER (r.status = 'completed') AS artifact_bytes
+            FROM runs r JOIN proposed p USING (campaign, experiment)
+            WHERE r.position > p.position GROUP BY ALL
         ), analysed AS (
-            SELECT campaign, experiment, arg_max_null(lesson, position) AS lesson
-            FROM analysis_recorded GROUP BY campaign, experiment
+            SELECT a.campaign, a.experiment, arg_max_null(a.lesson, a.position) AS lesson
+            FROM analysis_recorded a JOIN proposed p USING (campaign, experiment)
+            WHERE a.position > p.position GROUP BY ALL
         )
         SELECT p.campaign, p.experiment, m.commit, nullif(m.parent_commit, '') AS parent_commit,
             coalesce(v.verdict, 'running') AS status,
             p.direction, p.description, p.generator, p.hypothesis, c.metric_name,
-            coalesce(s.metric, v.metric) AS metric,
+            s.metric,
             -- metrics of experiments
-            coalesce(s.artifact_bytes, v.artifact_bytes) AS artifact_bytes,
+            s.artifact_bytes,
             p.predicted, v.delta, v.confidence, coalesce(s.runs, 0) AS runs, s.seconds,
             p.recorded_at AS started_at, v.ended_at, v.reason, v.policy, a.lesson, p.idea, p.kind,
             ch.source_digest, p.position
         FROM proposed p
         LEFT JOIN dropped d USING (campaign, experiment)
-        LEFT JOIN made m ON m.campaign = p.campaign AND m.experiment = p.experiment
-            AND m.position > p.position
-        LEFT JOIN applied ch ON ch.campaign = p.campaign AND ch.experiment = p.experiment
-        LEFT JOIN verdicts v ON v.campaign = p.campaign AND v.experiment = p.experiment
-        LEFT JOIN scores s ON s.campaign = p.campaign AND s.experiment = p.experiment
-        LEFT JOIN analysed a ON a.campaign = p.campaign AND a.experiment = p.experiment
-        LEFT JOIN campaigns c ON c.campaign = p.campaign
-        WHERE d.position IS NULL OR d.position < p.position
+        LEFT JOIN made m USING (campaign, experiment)
+        LEFT JOIN applied ch USING (campaign, experiment)
+        LEFT JOIN verdicts v USING (campaign, experiment)
+        LEFT JOIN scores s USING (campaign, experiment)
+        LEFT JOIN analysed a USING (campaign, experiment)
+        LEFT JOIN campaigns c USING (campaign)
+        WHERE d.position IS NULL OR v.first < d.position
     """,
 )
 
@@ -222,10 +244,11 @@ EXPERIMENTS = View(
 _METRIC_SQL = {
     "-- extracted metrics": "arg_max_null(m.metrics['{name}'], m.position) AS \"{name}\",",
     "-- metrics of runs": 'e."{name}",',
-    "-- last metrics": ('arg_max("{name}", position) FILTER (status = \'completed\') AS "{name}",'),
+    "-- last metrics": (
+        'arg_max(r."{name}", r.position) FILTER (r.status = \'completed\') AS "{name}",'
+    ),
     "-- metrics of experiments": (
-        "CASE WHEN c.metric_name = '{name}' THEN coalesce(s.metric, v.metric) "
-        'ELSE s."{name}" END AS "{name}",'
+        'CASE WHEN c.metric_name = \'{name}\' THEN s.metric ELSE s."{name}" END AS "{name}",'
     ),
 }
 

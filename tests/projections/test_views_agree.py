@@ -1,0 +1,272 @@
+"""History and the SQL views state the same truths, and no well-formed event makes either fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import count
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import attrs
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import autoresearch
+from autoresearch import Campaign, Config, History, events
+from autoresearch.cli import cli
+from autoresearch.config import unstructure
+from autoresearch.events import EVENT_TYPES, Event
+from autoresearch.folding import empty, fold
+from autoresearch.projections.notes_md import NotesMd
+from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.projections.tables import VIEWS, open_store
+from autoresearch.testing import MemoryLog, make_project
+
+QUICK = settings(
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),  # shrinking would take minutes with a real store
+    suppress_health_check=list(HealthCheck),
+)
+LARGEST = 2**53 - 1
+
+# Names, numbers and words that meet each other, and some that no loop would ever write.
+NUMBERS = st.sampled_from([0, 0, 0, 1, 1, 2, 3, -1, 7, LARGEST])
+RUNS = st.sampled_from(["r-0", "r-1", "r-2"])
+IDEAS = st.sampled_from(["i-0", "i-1", "i-2"])
+TEXTS = st.one_of(
+    st.sampled_from(["", "a\tb", "a\nb\r\n## Dead Ends", "\x1b[31mred", "d-0", "d-1", "'; --"]),
+    st.text(st.characters(codec="utf-8"), max_size=8),
+)
+INTEGERS = st.one_of(st.integers(-3, 3), st.sampled_from([LARGEST, -LARGEST]))
+FLOATS = st.one_of(
+    st.integers(-4, 4).map(lambda n: n / 4),
+    st.sampled_from([1e308, -1e308, 5e-324]),
+)
+NAMES = st.sampled_from(["score", "artifact_bytes", "val_bpb", "a\tb"])
+STATUSES = st.sampled_from(["completed", "completed", "crashed", "infra_failed", "melted"])
+VERDICTS = st.sampled_from(["keep", "discard", "crash", "rerun", "quarantine", "perhaps"])
+JSON = st.sampled_from([{}, {"metric": 7}, {"metric": {"size": []}}, {"metric": {"size": "x"}}])
+
+PLAIN = {str: TEXTS, int: INTEGERS, float: FLOATS, bool: st.booleans(), Any: TEXTS | INTEGERS}
+BY_NAME: dict[str, st.SearchStrategy[Any]] = {
+    "experiment": NUMBERS,
+    "to_experiment": NUMBERS,
+    "after_experiment": NUMBERS,
+    "run": RUNS,
+    "idea": IDEAS,
+    "name": NAMES,
+    "status": STATUSES,
+    "verdict": VERDICTS,
+    "direction": st.sampled_from(["d-0", "d-1", "a\tb"]),
+    "kind": st.sampled_from(["change", "evaluation", "run", "odd"]),
+    "better": st.sampled_from(["lower", "higher", "sideways"]),
+    "config": JSON,
+    "metrics": st.dictionaries(NAMES, FLOATS, max_size=3),
+}
+
+
+def values(name: str, hint: Any) -> st.SearchStrategy[Any]:
+    """Return values for a field of an event, from its name or else from its type."""
+    if get_origin(hint) in (Union, UnionType):
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        return st.none() | values(name, kinds[0])
+    if name in BY_NAME:
+        return BY_NAME[name]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        return st.lists(values("", arguments[0]), max_size=2).map(tuple)
+    if origin is not None and issubclass(origin, Mapping):
+        return st.dictionaries(TEXTS, values("", arguments[1]), max_size=2)
+    return PLAIN[hint]
+
+
+def any_of(shape: type[Event]) -> st.SearchStrategy[Event]:
+    """Return events of one type with any values that their fields allow."""
+    hints, kind = get_type_hints(shape), shape
+    names = [item.name for item in attrs.fields(kind)]  # type: ignore[arg-type]
+    return st.builds(shape, **{name: values(name, hints[name]) for name in names})
+
+
+EVENTS = {name: any_of(shape) for name, shape in EVENT_TYPES.items()}
+EPISODE = (
+    "idea_proposed", "commit_made", "run_requested", "metrics_extracted", "run_finished", "decided",
+    "idea_dropped", "quarantine_resolved",
+)  # fmt: skip
+
+
+@st.composite
+def episodes(draw: st.DrawFn) -> list[Event]:
+    """Draw facts about one experiment and one run, mostly in the order of the loop."""
+    about = {"experiment": draw(st.sampled_from([0, 1, 0, 2])), "run": draw(RUNS)}
+    left_out = draw(st.sets(st.sampled_from(EPISODE), max_size=4))
+    made = []
+    for name in EPISODE:
+        if name not in left_out:
+            fact = draw(EVENTS[name])
+            fields = {item.name for item in attrs.fields(type(fact))}  # type: ignore[arg-type]
+            made.append(attrs.evolve(fact, **{k: v for k, v in about.items() if k in fields}))
+    return draw(st.permutations(made)) if draw(st.integers(0, 3)) == 3 else made
+
+
+@st.composite
+def campaigns(draw: st.DrawFn) -> list[Event]:
+    """Draw the facts of a campaign: episodes, with anything at all in between."""
+    made: list[Event] = []
+    for _ in range(draw(st.integers(2, 6))):
+        made += draw(episodes())
+        made += draw(st.lists(st.one_of(*EVENTS.values()), max_size=3))
+    return made
+
+
+ANYTHING = campaigns()
+# The number of a proposal is the loop's to choose, and a campaign starts once: the protocol
+# refuses anything else. All other facts come in any order and about anything.
+ORDERLY = ANYTHING.map(
+    lambda facts: [fact for fact in facts if not isinstance(fact, events.CampaignStarted)]
+)
+START = events.CampaignStarted(
+    tag="t",
+    branch="autoresearch/t",
+    base_commit="c0",
+    script="train.py",
+    script_digest="d0",
+    metric="score",
+    better="lower",
+    config=unstructure(Config(preset="plain")),
+    plugins={},
+    environment={},
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose store gets a campaign for each example."""
+    return make_project(tmp_path_factory.mktemp("views") / "project")
+
+
+@pytest.fixture(scope="module")
+def told(project: Path) -> Callable[[list[Event]], Campaign]:
+    """Appends events to a campaign of its own, and opens it."""
+    log, numbers = open_store(project / ".autoresearch"), count()
+
+    def tell(facts: list[Event]) -> Campaign:
+        tag = f"c{next(numbers)}"
+        with log.writer(tag) as writer:
+            writer.append_many([START, *facts])
+        return autoresearch.open_campaign(project, tag)
+
+    return tell
+
+
+def _orderly(facts: list[Event]) -> list[Event]:
+    """Give each proposal the number that is next when it comes."""
+    log, history, made = MemoryLog(), empty("t"), []
+    with log.writer("t") as writer:
+        for fact in facts:
+            if isinstance(fact, events.IdeaProposed):
+                fact = attrs.evolve(fact, experiment=history.next_number)
+            made.append(fact)
+            writer.append(fact)
+            history = fold(history, log.read(after=history.position))
+    return made
+
+
+@QUICK
+@given(facts=ANYTHING)
+def test_nothing_well_formed_makes_a_reader_fail(
+    told: Callable[[list[Event]], Campaign], project: Path, facts: list[Event]
+) -> None:
+    """The fold, both files, every view and the verbs that read take whatever was recorded."""
+    campaign = told(facts)
+    history = campaign.history
+    for projection in (ResultsTsv(), NotesMd()):
+        assert projection.render(history)
+    with campaign.connect() as connection:
+        for view in VIEWS:
+            connection.execute(f'SELECT * FROM "{view.name}"').fetchall()
+    verbs = [["status"], ["show", "--json"], *([["show", "0"]] if history.experiments else [])]
+    for words in verbs:
+        where = ["--project", str(project), "--tag", campaign.tag]
+        done = CliRunner().invoke(cli, [*words, *where])
+        assert done.exception is None, (words, done.exception)
+
+
+@QUICK
+@given(facts=ORDERLY.map(_orderly))
+def test_history_and_the_views_say_the_same(
+    told: Callable[[list[Event]], Campaign], facts: list[Event]
+) -> None:
+    """Experiments with their verdicts and numbers, the queue, dead ends, lessons and costs."""
+    campaign = told(facts)
+    with campaign.connect() as connection:
+
+        def ask(query: str) -> list[tuple[Any, ...]]:
+            return connection.execute(query, [campaign.tag]).fetchall()
+
+        assert _shown(ask) == _folded(campaign.history)
+
+
+def _folded(history: History) -> dict[str, Any]:
+    spent = history.spent
+    return {
+        "experiments": [
+            (
+                item.number,
+                item.verdict.value if item.verdict else "running",
+                _number(history.score(item)),
+                _bytes(item.metrics.get(history.size)),
+                len(item.runs),
+                _number(item.seconds),
+                item.idea.description,
+                item.commit or None,
+            )
+            for item in history.experiments
+        ],
+        "queue": sorted(history.queue),
+        "dead ends": sorted(history.dead_ends),
+        "lessons": [(item.experiment, item.text) for item in history.lessons],
+        "costs": [_number(n) for n in (spent.seconds, spent.gpu_seconds, spent.usd, spent.tokens)],
+    }
+
+
+def _shown(ask: Callable[[str], list[tuple[Any, ...]]]) -> dict[str, Any]:
+    experiments = ask(
+        "SELECT experiment, status, metric, artifact_bytes, runs, coalesce(seconds, 0), "
+        "description, nullif(commit, '') FROM experiments WHERE campaign = ? ORDER BY experiment"
+    )
+    (costs,) = ask(
+        "SELECT coalesce(sum(seconds ORDER BY position), 0), "
+        "coalesce(sum(gpu_seconds ORDER BY position), 0), "
+        "coalesce(sum(usd ORDER BY position), 0), coalesce(sum(tokens_in + tokens_out), 0) "
+        "FROM costs WHERE campaign = ?"
+    )
+    queue = ask("SELECT idea FROM ideas WHERE campaign = ? AND state = 'queued' ORDER BY idea")
+    dead = ask("SELECT DISTINCT direction FROM dead_ends WHERE campaign = ? ORDER BY direction")
+    return {
+        "experiments": [
+            (number, status, _number(metric), size, runs, _number(seconds), *rest)
+            for number, status, metric, size, runs, seconds, *rest in experiments
+        ],
+        "queue": [idea for (idea,) in queue],
+        "dead ends": [direction for (direction,) in dead],
+        "lessons": ask(
+            "SELECT experiment, lesson FROM lessons WHERE campaign = ? ORDER BY position"
+        ),
+        "costs": [_number(number) for number in costs],
+    }
+
+
+def _number(value: float | None) -> float | str | None:
+    """Return what is the same in both: sums are compared to twelve digits."""
+    return None if value is None else f"{value:.12g}"
+
+
+def _bytes(value: float | None) -> int | None:
+    """Return a size as the views have it: NULL when it is beyond any file."""
+    return None if value is None or abs(value) >= 2**63 else round(value)
