@@ -20,7 +20,7 @@ from autoresearch.codec import encode, type_of
 from autoresearch.durable import open_for_append, write_all
 from autoresearch.errors import LogError
 from autoresearch.events import Event
-from autoresearch.log.records import GENESIS, Receipt
+from autoresearch.log.records import GENESIS, Receipt, Recorded
 
 SUFFIX = ".jsonl"
 _CHUNK = 1 << 20
@@ -127,6 +127,24 @@ def unpack(text: str, previous: str) -> Line:
         actor, at, campaign, event_id, payload, int(schema), stream, kind, int(version),
         stated, previous, len(raw) + _AROUND,
     )  # fmt: skip
+
+
+def recorded(line: Line, position: int) -> Recorded:
+    """Return a journal line as the event at its position."""
+    return Recorded(
+        position=position,
+        event_id=line.event_id,
+        campaign=line.campaign,
+        stream=line.stream,
+        version=line.version,
+        type=line.type,
+        schema_version=line.schema_version,
+        at=line.at,
+        actor=line.actor,
+        hash=line.hash,
+        previous_hash=line.previous_hash,
+        payload=line.payload,
+    )
 
 
 def could_be_torn(tail: bytes, start: str = _START) -> bool:

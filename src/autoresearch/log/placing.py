@@ -33,6 +33,7 @@ from autoresearch.log.journal import (
     journal_sizes,
     places_named,
     read_lines,
+    recorded,
 )
 from autoresearch.log.order import (
     ENTRY_START,
@@ -394,21 +395,3 @@ def ever_synced(root: Path) -> tuple[Synced | None, int]:
         return None, last or 0
     except duckdb.Error:  # damaged or held: it can bear witness to nothing
         return None, 0
-
-
-def recorded(line: Line, position: int) -> Recorded:
-    """Return a journal line as the event at its position."""
-    return Recorded(
-        position=position,
-        event_id=line.event_id,
-        campaign=line.campaign,
-        stream=line.stream,
-        version=line.version,
-        type=line.type,
-        schema_version=line.schema_version,
-        at=line.at,
-        actor=line.actor,
-        hash=line.hash,
-        previous_hash=line.previous_hash,
-        payload=line.payload,
-    )
