@@ -289,7 +289,7 @@ def test_what_is_missing_is_told_in_one_line(tokenizer: Path, tmp_path: Path) ->
         run_canary(tmp_path / "absent.py", tokenizer=tokenizer)
     with pytest.raises(DataError, match="not a SentencePiece model"):
         run_canary(MINI, tokenizer=MINI)
-    with pytest.raises(DataError, match="is no length"):
+    with pytest.raises(DataError, match="TRAIN_SEQ_LEN is 'long'"):
         run_canary(MINI, tokenizer=tokenizer, env={"TRAIN_SEQ_LEN": "long"})
 
 
