@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 # A run sees only what is named here, each name in full: an exported MATRIX_LR or NCCL_AUTH in
-# somebody's shell must neither change a score nor be within reach of generated code.
+# someone's shell must neither change a score nor be within reach of generated code.
 _PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
 _PROXIES |= {name.lower() for name in _PROXIES}
 _KEPT_BY_PREFIX = {

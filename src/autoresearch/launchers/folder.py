@@ -78,7 +78,7 @@ class RunFolder:
         return cls(path, path if old else control)
 
     def make(self) -> None:
-        """Create both; the environment in the control folder is for nobody else to read."""
+        """Create both; the environment in the control folder is for no one else to read."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.control.mkdir(mode=0o700, exist_ok=True)
 

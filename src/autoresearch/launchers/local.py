@@ -52,7 +52,7 @@ class LocalRun:
         """Return the output once the run is over, else None.
 
         An outcome counts once the supervisor is gone: what stands there before was written by
-        somebody else. A run whose supervisor is gone without an outcome is `infra_failed`, and
+        someone else. A run whose supervisor is gone without an outcome is `infra_failed`, and
         what is left of its processes is killed.
         """
         outcome = self._look()

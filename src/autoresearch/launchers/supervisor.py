@@ -128,7 +128,7 @@ class Watch:
 
 
 def supervise(folder: RunFolder, spec: Spec, started: Callable[[], None]) -> None:
-    """Run `spec` in `folder` unless somebody did already; calls `started` once that is settled."""
+    """Run `spec` in `folder` unless another one did already; calls `started` once that is settled."""
     end = time.monotonic() + _LOCK_SECONDS
     while time.monotonic() < end:
         with folder.lock() as alone:
@@ -151,7 +151,7 @@ def _own(folder: RunFolder, spec: Spec, started: Callable[[], None]) -> None:
         signal.signal(number, note)
     folder.reserve()
     me, began = psutil.Process(), time.monotonic()
-    # From now on nobody may start it again. The clock is the machine's, the same for every process.
+    # From now on no one may start it again. The clock is the machine's, the same for every process.
     folder.write("supervisor.json", {"pid": me.pid, "created": me.create_time(), "began": began})
     started()
     hide_memory()
@@ -237,7 +237,7 @@ def hide_memory() -> None:
     """Keep other processes of this user from reading this one's memory and environment.
 
     /proc/PID/environ of a process that is not dumpable is root's alone. Root is not kept out, and
-    neither is anybody where there is no prctl.
+    where there is no prctl nothing is.
     """
     with suppress(AttributeError):
         _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -276,7 +276,7 @@ def kill_marked(folder: Path, seconds: float = 5.0) -> int:
 
 def _marked(folder: Path) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # gone meanwhile, or somebody else's
+        with suppress(psutil.Error, OSError):  # gone meanwhile, or of another user
             if process.environ().get(RUN_MARKER) == str(folder):
                 yield process
 
