@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoresearch import Verdict, events
+from autoresearch.errors import ProtocolError
 from autoresearch.folding import empty, fold, step
-from autoresearch.testing import MemoryLog, Story, history
+from autoresearch.testing import MemoryLog, Story, experiment, history, idea
 
 
 def test_best_and_head_are_the_kept_ones() -> None:
@@ -155,3 +156,32 @@ def test_history_cannot_be_changed() -> None:
         past.experiments[0] = None  # type: ignore[index]
     with pytest.raises((TypeError, AttributeError)):
         past.experiments[0].metrics["score"] = 0.0  # type: ignore[index]
+
+
+def test_decision_ends_what_the_review_allowed() -> None:
+    """The memory read for one experiment does not count for the next."""
+    told = Story().add(1.1).add(1.0)
+    assert told.history.reviewed is None
+    with pytest.raises(ProtocolError, match="without reading the memory"):
+        told.tell(
+            events.IdeaProposed(
+                experiment=2,
+                idea=idea().id,
+                direction="d",
+                description="x",
+                hypothesis="h",
+                generator="g",
+            )
+        )
+
+
+def test_keep_without_a_score_takes_nothing_from_the_best() -> None:
+    """Best stays the kept experiment that has a score; head moves on."""
+    past = history([1.1, experiment(None, verdict="keep", status="completed")])
+    assert (past.best_number, past.head) == (0, 1)
+
+
+def test_first_keep_without_a_score_is_best_until_one_has_it() -> None:
+    """Any score beats none."""
+    past = history([experiment(None, verdict="keep", status="completed"), 1.1])
+    assert past.best_number == 1

@@ -88,3 +88,10 @@ def test_quarantined_experiment_is_shown_as_discard_with_the_reason() -> None:
     row = ResultsTsv().render(past).splitlines()[-1].split("\t")
     assert row[3] == "discard"
     assert "quarantined" in row[5]
+
+
+def test_crash_row_shows_no_number() -> None:
+    """A run that printed a score and then crashed is 0.000000 and 0.0, as the protocol asks."""
+    crashed = experiment(0.9, verdict="crash", metrics={"artifact_bytes": 5_000_000.0})
+    row = ResultsTsv().render(history([1.1, crashed])).splitlines()[2].split("\t")
+    assert row[1:4] == ["0.000000", "0.0", "crash"]

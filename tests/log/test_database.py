@@ -370,3 +370,23 @@ def test_a_connection_is_opened_to_the_outside_deliberately(
         assert connection.execute(f"FROM read_csv('{target}')").fetchall()
         with pytest.raises(duckdb.Error, match="disabled"):
             shut.execute(f"FROM read_csv('{target}')")
+
+
+def test_database_of_another_log_is_set_aside(
+    filled: FileLog, reopen: Open, said: list[str], tmp_path: Path
+) -> None:
+    """As many events up to the same position are not enough: the last one's hash has to agree."""
+    other = open_log(tmp_path / "other", filled.schema)
+    with other.writer("a") as writer:
+        for n in range(6):
+            writer.append(note(f"foreign {n}"))
+    other.sources.put("print('hello')\n")
+    assert other.fold()
+    ours, theirs = filled.root / "events.duckdb", other.root / "events.duckdb"
+    assert theirs.stat().st_size == ours.stat().st_size  # or the size alone would tell
+    shutil.copy(theirs, ours)
+    with filled.writer("a") as writer:
+        writer.append(note("one more"))
+    assert reopen().fold()
+    assert [text for (text,) in rows(reopen())][:2] == ["first 0", "first 1"]
+    assert "is not what it was" in "".join(said)
