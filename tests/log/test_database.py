@@ -381,12 +381,12 @@ def test_database_of_another_log_is_set_aside(
         for n in range(6):
             writer.append(note(f"foreign {n}"))
     other.sources.put("print('hello')\n")
-    assert other.fold()
+    assert other.sync()
     ours, theirs = filled.root / "events.duckdb", other.root / "events.duckdb"
     assert theirs.stat().st_size == ours.stat().st_size  # or the size alone would tell
     shutil.copy(theirs, ours)
     with filled.writer("a") as writer:
         writer.append(note("one more"))
-    assert reopen().fold()
+    assert reopen().sync()
     assert [text for (text,) in rows(reopen())][:2] == ["first 0", "first 1"]
     assert "is not what it was" in "".join(said)
