@@ -83,7 +83,7 @@ def test_a_fake_run_outlives_its_launcher(tmp_path):
 def test_a_scripted_source_implements_any_idea(tmp_path):
     """An idea in words gets the source that the test wants."""
     plugins = Plugins.only(ScriptedSource("print(1)"))
-    assert plugins.implement_idea(idea(env={}), workspace(tmp_path)) == "print(1)"
+    assert plugins.implement_idea(idea(env={}), workspace(tmp_path)) == {"train.py": "print(1)"}
 
 
 def test_the_real_client_talks_to_the_loopback_server():
