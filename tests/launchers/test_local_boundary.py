@@ -139,7 +139,7 @@ def test_the_time_of_a_lost_run_is_accounted(start: Start, finish: Finish) -> No
 
 
 def test_a_name_belongs_to_one_script(start: Start, finish: Finish) -> None:
-    """A run name that another script had is refused: its score would pass for this one."""
+    """The name of a run that another script had is refused: its score would count here."""
     finish(start("true", script_digest="a" * 64))
     finish(start("true", script_digest="a" * 64))
     with pytest.raises(AutoresearchError, match="started with script aaaaaaaaaaaa, not with bbbb"):

@@ -128,7 +128,7 @@ class Watch:
 
 
 def supervise(folder: RunFolder, spec: Spec, started: Callable[[], None]) -> None:
-    """Run `spec` in `folder` unless another did already; calls `started` once that is settled."""
+    """Run `spec` in `folder` unless that was done already; calls `started` once that is settled."""
     end = time.monotonic() + _LOCK_SECONDS
     while time.monotonic() < end:
         with folder.lock() as alone:
