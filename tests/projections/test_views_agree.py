@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import autoresearch
-from autoresearch import Campaign, Config, History, events
+from autoresearch import Config, History, events
 from autoresearch.cli import cli
 from autoresearch.config import unstructure
 from autoresearch.events import EVENT_TYPES, Event
@@ -34,7 +34,7 @@ QUICK = settings(
     suppress_health_check=list(HealthCheck),
 )
 LARGEST = 2**53 - 1
-Tell = Callable[[list[Event]], Campaign]
+Tell = Callable[[list[Event]], History]
 
 # Names, numbers and words that meet each other, and some that no loop would ever write.
 NUMBERS = st.sampled_from([0, 0, 0, 1, 1, 2, 3, -1, 7, LARGEST])
@@ -155,14 +155,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def told(project: Path) -> Tell:
-    """Appends events to a campaign of its own, and opens it."""
+    """Appends events to a campaign of its own, and folds it."""
     log, numbers = open_store(project / ".autoresearch"), count()
 
-    def tell(facts: list[Event]) -> Campaign:
+    def tell(facts: list[Event]) -> History:
         tag = f"c{next(numbers)}"
         with log.writer(tag) as writer:
             writer.append_many([START, *facts])
-        return autoresearch.open_campaign(project, tag)
+        return fold(empty(tag), log.read(campaign=tag))
 
     return tell
 
@@ -195,16 +195,16 @@ def _drawn(strategy: st.SearchStrategy[list[Event]]) -> list[list[Event]]:
 
 def test_nothing_well_formed_makes_a_reader_fail(told: Tell, project: Path) -> None:
     """The fold, both files, every view and the verbs that read take whatever was recorded."""
-    campaigns = [told(facts) for facts in _drawn(ANYTHING)]
-    for campaign in campaigns:
+    histories = [told(facts) for facts in _drawn(ANYTHING)]
+    for history in histories:
         for projection in (ResultsTsv(), NotesMd()):
-            assert projection.render(campaign.history)
+            assert projection.render(history)
     with autoresearch.connect(project) as connection:
         for view in VIEWS:
             connection.execute(f'SELECT * FROM "{view.name}"').fetchall()
-    for campaign in campaigns[::4]:
-        where = ["--project", str(project), "--tag", campaign.tag]
-        exists = bool(campaign.history.experiments)
+    for history in histories[::6]:
+        where = ["--project", str(project), "--tag", history.campaign]
+        exists = bool(history.experiments)
         for words in (["status"], ["show", "--json"], ["show"], *[["show", "0"]] * exists):
             done = CliRunner().invoke(cli, [*words, *where])
             assert done.exception is None, (words, done.exception)
@@ -215,10 +215,9 @@ def test_history_and_the_views_say_the_same(told: Tell, project: Path) -> None:
     examples = [(facts, told(facts)) for facts in _drawn(ORDERLY.map(_orderly))]
     scored = 0
     with autoresearch.connect(project) as connection:
-        for facts, campaign in examples:
-            history = campaign.history
+        for facts, history in examples:
 
-            def ask(query: str, tag: str = campaign.tag) -> list[tuple[Any, ...]]:
+            def ask(query: str, tag: str = history.campaign) -> list[tuple[Any, ...]]:
                 return connection.execute(query, [tag]).fetchall()
 
             assert _shown(ask) == _folded(history), facts
