@@ -185,3 +185,9 @@ def test_first_keep_without_a_score_is_best_until_one_has_it() -> None:
     """Any score beats none."""
     past = history([experiment(None, verdict="keep", status="completed"), 1.1])
     assert past.best_number == 1
+
+
+def test_second_keep_without_a_score_does_not_become_best() -> None:
+    """Nothing says that it is better than the one before it."""
+    past = history([experiment(None, verdict="keep", status="completed")] * 2)
+    assert (past.best_number, past.head) == (0, 1)

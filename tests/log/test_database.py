@@ -377,7 +377,7 @@ def test_database_of_another_log_is_set_aside(
 ) -> None:
     """As many events up to the same position are not enough: the last one's hash has to agree."""
     other = open_log(tmp_path / "other", filled.schema)
-    with other.writer("a") as writer:
+    with other.writer("c") as writer:
         for n in range(6):
             writer.append(note(f"foreign {n}"))
     other.sources.put("print('hello')\n")
