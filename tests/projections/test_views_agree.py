@@ -22,7 +22,7 @@ from autoresearch.events import EVENT_TYPES, Event
 from autoresearch.folding import empty, fold
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
-from autoresearch.projections.tables import VIEWS, open_store
+from autoresearch.projections.tables import open_store, people_schema
 from autoresearch.testing import MemoryLog, make_project
 
 QUICK = settings(
@@ -200,7 +200,7 @@ def test_nothing_well_formed_makes_a_reader_fail(told: Tell, project: Path) -> N
         for projection in (ResultsTsv(), NotesMd()):
             assert projection.render(history)
     with autoresearch.connect(project) as connection:
-        for view in VIEWS:
+        for view in people_schema().views:
             connection.execute(f'SELECT * FROM "{view.name}"').fetchall()
     for history in histories[::6]:
         where = ["--project", str(project), "--tag", history.campaign]
