@@ -51,9 +51,10 @@ class Plugin:
         if idea.direction != _DIRECTION:
             return None
         head: list[str] | None = workspace.read_script().splitlines(keepends=True)
-        for commit in (text.rpartition(" commit ")[2] for text in idea.evidence):
-            before, after = _script(workspace, f"{commit}~1"), _script(workspace, commit)
-            head = head and carry(before, after, head)
+        refs = [f"refs/autoresearch/*/{number}" for number in idea.cites]  # as the lab keeps them
+        for commit in _git(workspace, "for-each-ref", "--format=%(objectname)", *refs):
+            names = (f"{commit.strip()}{end}:{workspace.script}" for end in ("~1", ""))
+            head = head and carry(*(_git(workspace, "show", name) for name in names), head)
         return "".join(head) if head else None
 
 
@@ -69,21 +70,20 @@ def _loss(item: Experiment, history: History) -> float:
 
 def _together(history: History, *pair: tuple[float, int]) -> Idea:
     items = [(loss, history.experiments[number]) for loss, number in pair]
-    what = "; ".join(f"{item.number} ({item.idea.description[:100]})" for _, item in items)
     return Idea(
         direction=_DIRECTION,
-        description=f"together: {what}",
+        description=" and ".join(f"{e.number} ({e.idea.description[:100]})" for _, e in items),
         hypothesis="each was lost in the noise; if their effects add, both together may show",
         evidence=[f"{e.number} lost by {loss:.6f}: commit {e.commit}" for loss, e in items],
         cites=[item.number for _, item in items],
+        changes=[change for _, item in items for change in item.idea.changes],
         expected_gain=-sum(loss for loss, _ in pair),
     )
 
 
-def _script(workspace: Workspace, commit: str) -> list[str]:
-    command = ["git", "-C", str(workspace.path), "show", f"{commit}:{workspace.script}"]
-    done = subprocess.run(command, check=True, capture_output=True, timeout=30)
-    return done.stdout.decode("utf-8").splitlines(keepends=True)
+def _git(workspace: Workspace, *arguments: str) -> list[str]:
+    command = ("git", "-C", str(workspace.path), *arguments)
+    return subprocess.check_output(command, timeout=30).decode("utf-8").splitlines(keepends=True)
 
 
 def carry(before: Sequence[str], after: Sequence[str], head: Sequence[str]) -> list[str] | None:

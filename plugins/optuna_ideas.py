@@ -20,9 +20,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class Settings:
     """What is searched; three to six names are plenty for a few dozen experiments."""
 
-    search: Mapping[str, tuple[float, float]] = ar.setting(
-        {}, "hyperparameter to [lowest, highest]"
-    )
+    search: Mapping[str, tuple[float, float]] = ar.setting({}, "name to [lowest, highest]")
 
 
 class Plugin:
@@ -42,11 +40,9 @@ class Plugin:
         if set(history.queue).difference(history.tried) or not now:
             return None
         space = {name: self._range(name, value) for name, value in now.items()}
-        seed = rng.randrange(2**32)
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=5, multivariate=False)
-        study = optuna.create_study(
-            direction="minimize" if history.lower_is_better else "maximize", sampler=sampler
-        )
+        sampler = optuna.samplers.TPESampler(seed=rng.randrange(2**32), n_startup_trials=5)
+        aim = "minimize" if history.lower_is_better else "maximize"
+        study = optuna.create_study(direction=aim, sampler=sampler)
         study.add_trials(list(_trials(history, now, space)))
         for _ in range(20):
             drawn = study.ask(space).params.items()
@@ -75,26 +71,29 @@ class Plugin:
 
 
 def _trials(history: ar.History, now: Numbers, space: Numbers) -> Iterator[Any]:
-    """Yield head and what this plugin tried, in so far as it lies in the ranges of today."""
+    """Yield head and what changed these numbers alone, in so far as it lies in today's ranges."""
+    old = {c.name: c.old for item in reversed(history.experiments) for c in item.idea.changes}
+    points: dict[str, Numbers] = {}  # of every commit, from what each one changed
     for item in history.decided:
-        score, ours = history.score(item), item.idea.generator == "optuna_ideas"
-        said = dict(text.split("=") for text in item.idea.evidence) if ours else {}
-        tried = {n: type(now[n])(said[n]) for n in now if n in said}
-        tried = dict(now) if item.number == history.head else tried
-        at = {n: v for n, v in tried.items() if space[n].low <= v <= space[n].high}
-        if at and score is not None and item.verdict in (ar.Verdict.KEEP, ar.Verdict.DISCARD):
+        tried = {change.name: change.new for change in item.idea.changes}
+        new = now if item.number == history.head else tried
+        points[item.commit] = {**now, **old, **points.get(item.parent_commit, {}), **new}
+        known = {name: points[item.commit][name] for name in now}
+        at = {n: v for n, v in known.items() if space[n].low <= v <= space[n].high}
+        score, alone = history.score(item), new and new.keys() <= now.keys()
+        if at and alone and score is not None and item.verdict in ("keep", "discard"):
             ranges = {name: space[name] for name in at}
             yield optuna.create_trial(params=at, distributions=ranges, value=score)
 
 
 def _idea(history: ar.History, now: Numbers, point: Numbers, source: str) -> ar.Idea:
-    changes = [name for name in point if point[name] != now[name]]
+    changes = [ar.ValueChange(name=n, old=now[n], new=v) for n, v in point.items() if v != now[n]]
     most = max(point, key=lambda name: abs(point[name] / now[name] - 1) if now[name] else 1.0)
     return ar.Idea(
         direction=f"tune {most}",
-        description=", ".join(f"{name} {now[name]} -> {point[name]}" for name in changes),
+        description=", ".join(map(str, changes)),
         hypothesis="the density of good trials against that of bad ones is highest here (TPE)",
-        evidence=[f"{name}={value}" for name, value in point.items()],
+        changes=changes,
         cites=[] if history.best_number is None else [history.best_number],
         source=source,
     )

@@ -198,3 +198,17 @@ def test_what_was_recorded_as_locks_is_read_as_a_measurement() -> None:
     measured = EVENT_TYPES["run_locked"](run="r", experiment=1, measurement={"data": "abc"})
     assert decode("run_locked", 1, old) == measured
     assert decode("run_locked", 2, old.replace("locks", "measurement")) == measured
+
+
+def test_changes_of_version_1_are_read_from_the_description_once() -> None:
+    """Ideas of older stores said in words alone what they change; what is no value is left out."""
+    lift = UPCASTERS["idea_proposed", 1]
+    old = {"description": "key: LR 0.1 -> 0.2, TIED True -> False; x a -> b, n 1 -> __import__"}
+    assert lift(old) == {
+        **old,
+        "changes": [
+            {"name": "LR", "old": 0.1, "new": 0.2},
+            {"name": "TIED", "old": True, "new": False},
+        ],
+    }
+    assert lift({})["changes"] == []

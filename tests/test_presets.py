@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from autoresearch.projections.people import EXPERIMENTS, RUNS
 
 from autoresearch import golf, testing
 from autoresearch.config import Config
 from autoresearch.plugins.builtins import built_ins
 from autoresearch.presets import DEFAULT, metric_columns, preset_verbs, presets
-from autoresearch.projections.people import EXPERIMENTS, RUNS
 from autoresearch.projections.tables import people_schema
 
 SOURCE = Path(testing.__file__).parents[1]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+from pyrsistent import pvector
+
 from autoresearch import Verdict
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
@@ -95,3 +98,20 @@ def test_crash_row_shows_no_number() -> None:
     crashed = experiment(0.9, verdict="crash", metrics={"artifact_bytes": 5_000_000.0})
     row = ResultsTsv().render(history([1.1, crashed])).splitlines()[2].split("\t")
     assert row[1:4] == ["0.000000", "0.0", "crash"]
+
+
+def test_several_changed_files_are_one_line() -> None:
+    """Beside the blocks, and only where more than one differs from the commit built on."""
+    past = history([1.1, 1.2, 1.3])
+    first, second, third = past.experiments
+    both, one = {"a.py": "2", "b.toml": "2", "c": "1"}, {"a.py": "1", "b.toml": "2", "c": "1"}
+    sources = [{"a.py": "1", "b.toml": "1", "c": "1"}, both, one]
+    made = [
+        evolve(item, sources=told, parent_commit=first.commit)
+        for item, told in zip((first, second, third), sources, strict=True)
+    ]
+    text = NotesMd().render(evolve(past, experiments=pvector(made)))
+    assert [line for line in text.splitlines() if line.startswith("Files")] == [
+        "Files: a.py, b.toml"
+    ]
+    assert [line for line in text.splitlines() if line.startswith("## ")] == SECTIONS

@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from autoresearch.errors import AutoresearchError
     from autoresearch.history import History, QueuedIdea
     from autoresearch.hookspecs import hookimpl
-    from autoresearch.ideas.edits import Hyperparameter, hyperparameters, with_value, with_values
+    from autoresearch.ideas.hyperparameters import (
+        Hyperparameter,
+        hyperparameters,
+        knobs,
+        with_changes,
+        with_value,
+        with_values,
+    )
     from autoresearch.log import Recorded
     from autoresearch.model import (
         Analysis,
@@ -71,9 +78,11 @@ __all__ = [
     "connect",
     "hookimpl",
     "hyperparameters",
+    "knobs",
     "open_campaign",
     "setting",
     "start",
+    "with_changes",
     "with_value",
     "with_values",
 ]
@@ -85,18 +94,20 @@ _HOMES = {
     "Campaign": "campaign",
     "Config": "config",
     "History": "history",
-    "Hyperparameter": "ideas.edits",
+    "Hyperparameter": "ideas.hyperparameters",
     "Projection": "projections",
     "QueuedIdea": "history",
     "Recorded": "log",
     "connect": "opening",
     "hookimpl": "hookspecs",
-    "hyperparameters": "ideas.edits",
+    "hyperparameters": "ideas.hyperparameters",
+    "knobs": "ideas.hyperparameters",
     "open_campaign": "opening",
     "setting": "config",
     "start": "opening",
-    "with_value": "ideas.edits",
-    "with_values": "ideas.edits",
+    "with_changes": "ideas.hyperparameters",
+    "with_value": "ideas.hyperparameters",
+    "with_values": "ideas.hyperparameters",
 }
 
 if not TYPE_CHECKING:  # so that a type checker still finds a misspelt name

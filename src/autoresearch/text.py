@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 
@@ -17,6 +18,25 @@ _LINE_ENDS = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 # Co private use, Cn unassigned: none of them is text that a reader could see.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _MORE = "..."
+
+
+def encoding_of(head: bytes) -> str:
+    """Return the encoding of program output, by its first bytes: UTF-16 of some kind, else UTF-8.
+
+    Windows shells and some launchers redirect into UTF-16, with a byte order mark or without.
+    """
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    sample = head[:4096]
+    for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if len(sample) >= 8 and sample[start::2].count(0) > 0.4 * len(sample):
+            return name
+    return "utf-8-sig"
+
+
+def without_escapes(text: str) -> str:
+    """Return text without terminal escapes: colours, cursor moves, titles."""
+    return _ESCAPES.sub("", text) if "\x1b" in text or "\x9b" in text else text
 
 
 def one_line(text: str, limit: int = 200) -> str:

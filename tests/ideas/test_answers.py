@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoresearch.durable import digest
 from autoresearch.ideas.answers import AnswerError, Ground, read
-from autoresearch.model import Idea
+from autoresearch.model import Idea, ValueChange
 from autoresearch.testing import experiment, story
 
 SOURCE = """\
@@ -71,10 +71,74 @@ def test_whole_sources_and_variables_are_taken_too() -> None:
     assert dict(made.env) == {"RATE": "0.25"}
 
 
-@pytest.mark.parametrize("cites", [[], None, [99], [-1], ["1"], [True], "1", [[0]]])
-def test_citations_that_do_not_exist_become_the_best(cites: Any) -> None:
-    """The protocol wants a reference to a result that was read."""
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        "Here it is:\n{}\nGood luck!",
+        "<think>{'a': 1} or {\"edits\": 0}?</think>\n{}",
+        "```JSON\n{}\n```\nDone {x}.",
+    ],
+)
+def test_the_last_whole_object_is_the_answer(wrap: str) -> None:
+    """What a model says before and after it is passed over."""
+    assert idea(wrap.replace("{}", answer())).direction == "rate"
+
+
+def test_a_megabyte_of_brackets_is_refused_in_a_moment() -> None:
+    """The search for an object in an answer is bounded."""
+    with pytest.raises(AnswerError, match="not JSON"):
+        idea('{"a":' * 190_000)
+
+
+FILES = {"conf.toml": "decay = 0.1\nname = 'x'\n"}
+
+
+def edited(**edit: str) -> Idea:
+    """Read an answer with one edit where a file of settings may change too."""
+    ground = Ground(history=PAST, source=SOURCE, generator="openai", files=FILES)
+    return read(answer(edits=[edit]), ground)
+
+
+def test_an_edit_may_name_a_file() -> None:
+    """The idea brings that file, and says in values what changed."""
+    made = edited(file="conf.toml", search="0.1", replace="0.2")
+    assert made.source is None
+    assert made.files == {"conf.toml": "decay = 0.2\nname = 'x'\n"}
+    assert made.changes == (ValueChange(name="decay", old=0.1, new=0.2, file="conf.toml"),)
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        ({"file": "data.py", "search": "0.1", "replace": "0.2"}, "data.py' may not be changed"),
+        ({"file": "conf.toml", "search": "0.5", "replace": "1"}, "0 times in conf.toml"),
+        ({"file": "conf.toml", "search": "0.1", "replace": "x"}, "conf.toml does not compile"),
+    ],
+)
+def test_an_edit_stays_within_the_editable_files(edit: dict[str, str], reason: str) -> None:
+    """Another file, or one that would be broken, is refused in one line."""
+    with pytest.raises(AnswerError, match=reason):
+        edited(**edit)
+
+
+def test_edits_and_variables_are_told_as_values() -> None:
+    """What differs between the scripts, or between a default and its override."""
+    assert idea(answer()).changes == (ValueChange(name="RATE", old=0.5, new=0.25),)
+    made = idea(answer(edits=None, env=[{"name": "WIDTH", "value": "8"}]))
+    assert made.changes == (ValueChange(name="WIDTH", old=4, new=8),)
+
+
+@pytest.mark.parametrize("cites", [[], None])
+def test_without_a_citation_the_best_is_cited(cites: Any) -> None:
+    """The protocol wants a reference to a result that was read, and an idea builds on the best."""
     assert idea(answer(cites=cites)).cites == (1,)
+
+
+@pytest.mark.parametrize("cites", [[99], [-1], ["1"], [True], "1", [[0]], [1, 99], 7.5])
+def test_a_citation_that_does_not_exist_is_refused(cites: Any) -> None:
+    """Words that rest on an experiment that was never made are not put on another one."""
+    with pytest.raises(AnswerError, match="cite"):
+        idea(answer(cites=cites))
 
 
 def test_words_are_cleaned_and_cut() -> None:
@@ -130,7 +194,7 @@ BAD: dict[str, tuple[str, str]] = {
     "an edit without replace": (answer(edits=[{"search": "0.5"}]), "lacks search or replace"),
     "edits that are no list": (answer(edits={"search": "0.5", "replace": "1"}), "not a list"),
     "an edit that is a word": (answer(edits=["0.5"]), "lacks search or replace"),
-    "an edit of nothing": (answer(edits=[{"search": "0.5", "replace": "0.5"}]), "as it is"),
+    "an edit of nothing": (answer(edits=[{"search": "0.5", "replace": "0.5"}]), "as they are"),
     "a syntax error": (answer(edits=[{"search": "0.5)", "replace": "0.5"}]), "does not compile"),
     "a null byte": (answer(edits=[{"search": "0.5", "replace": "\0"}]), "does not compile"),
     "half a surrogate": (answer(edits=[{"search": "0.5", "replace": "\ud800"}]), "compile"),
@@ -180,6 +244,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(list(GOOD)), _JSON))
 def test_any_json_is_an_idea_or_an_error(changes: dict[str, Any]) -> None:
     """Whatever values stand under the keys, nothing else than an idea or AnswerError comes out."""

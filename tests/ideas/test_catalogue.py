@@ -10,7 +10,7 @@ from autoresearch import events
 from autoresearch.config import Config, MetricConfig
 from autoresearch.errors import ConfigError
 from autoresearch.ideas import catalogue
-from autoresearch.ideas.edits import hyperparameters
+from autoresearch.ideas.hyperparameters import hyperparameters
 from autoresearch.ideas.known import known
 from autoresearch.model import Idea
 from autoresearch.presets import presets
@@ -39,7 +39,7 @@ def every(told: Story, source: str, **settings: object) -> list[Idea]:
         Config(metric=METRIC, env=env, knowledge=knowledge, plugins={"catalogue": settings})  # type: ignore[arg-type]
     )
     found = []
-    while idea := plugin.propose_idea(told.history, source):
+    while idea := plugin.propose_idea(told.history, source, {}):
         found.append(idea)
         told.tell(events.IdeaDropped(idea=idea.id, reason="a test wants another"))
     return found

@@ -1,4 +1,4 @@
-"""Trivial crashes are mended from what Python itself says; others are left alone."""
+"""Trivial crashes are repaired from what Python itself says; others are left alone."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ TRIVIAL = {
 
 
 @pytest.mark.parametrize("name", TRIVIAL)
-def test_a_trivial_crash_is_mended(tmp_path: Path, name: str) -> None:
-    """After a typo or a missing import the mended script runs, and words in texts stay."""
+def test_a_trivial_crash_is_repaired(tmp_path: Path, name: str) -> None:
+    """After a typo or a missing import the repaired script runs, and words in texts stay."""
     source = TRIVIAL[name]
     code, log = run(tmp_path, source)
     assert code == 1
-    fixed = fixes.mended(source, log)
+    fixed = fixes.repaired(source, log)
     assert fixed is not None
     assert run(tmp_path, fixed)[0] == 0
     assert [line for line in fixed.splitlines() if "'basname'" in line or "'trian'" in line] or (
@@ -59,22 +59,22 @@ DEEPER = {
 
 @pytest.mark.parametrize("name", DEEPER)
 def test_other_crashes_are_left(tmp_path: Path, name: str) -> None:
-    """What needs thought is nobody's trivial fix."""
+    """What needs thought is not a trivial fix."""
     source = DEEPER[name]
     code, log = run(tmp_path, source)
     assert code == 1
-    assert fixes.mended(source, log) is None
+    assert fixes.repaired(source, log) is None
 
 
-def test_two_faults_are_mended_one_after_the_other(tmp_path: Path) -> None:
-    """Each attempt mends what the last run complained about."""
+def test_two_faults_are_repaired_one_after_the_other(tmp_path: Path) -> None:
+    """Each attempt fixes what the last run complained about."""
     source = "value = math.floor(2.5)\nprint(vlaue)\n"
     for _ in range(2):
         code, log = run(tmp_path, source)
         assert code == 1
-        mended = fixes.mended(source, log)
-        assert mended is not None
-        source = mended
+        repaired = fixes.repaired(source, log)
+        assert repaired is not None
+        source = repaired
     assert run(tmp_path, source)[0] == 0
 
 
@@ -83,22 +83,22 @@ def test_prefixes_of_several_processes_do_not_matter(tmp_path: Path) -> None:
     source = TRIVIAL["a misspelt variable"]
     log = run(tmp_path, source)[1]
     ranked = "".join(f"[rank0]: {line}\n" for line in log.splitlines())
-    assert fixes.mended(source, ranked) == fixes.mended(source, log) is not None
+    assert fixes.repaired(source, ranked) == fixes.repaired(source, log) is not None
 
 
 def test_a_traceback_of_other_code_changes_nothing() -> None:
-    """A line that does not stand in the script as shown is somebody else's."""
+    """A line that does not stand in the script as shown belongs to another file."""
     log = (
         'Traceback (most recent call last):\n  File "x/lib.py", line 1, in f\n    modle + 1\n'
         "NameError: name 'modle' is not defined. Did you mean: 'model'?\n"
     )
-    assert fixes.mended("model = 1\nprint(model)\n", log) is None
+    assert fixes.repaired("model = 1\nprint(model)\n", log) is None
 
 
 @pytest.mark.parametrize("log", ["", "Killed", "NameError: name '", "score: 1", "\0" * 99])
-def test_a_log_without_a_traceback_is_no_crash_to_mend(log: str) -> None:
+def test_a_log_without_a_traceback_has_no_crash_to_fix(log: str) -> None:
     """Nothing is guessed."""
-    assert fixes.mended("x = 1\n", log) is None
+    assert fixes.repaired("x = 1\n", log) is None
 
 
 def test_only_fixes_are_answered(tmp_path: Path) -> None:

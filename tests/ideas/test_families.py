@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autoresearch.ideas import families
-from autoresearch.ideas.edits import Hyperparameter
+from autoresearch.ideas.hyperparameters import Hyperparameter
 
 
 def parameter(name: str, value: bool | int | float | str) -> Hyperparameter:

@@ -49,5 +49,5 @@ def ask(
 ) -> Idea | None:
     """Return the next idea of either generator."""
     if isinstance(made, script.Plugin):
-        return made.propose_idea(past, source, Random(seed))
-    return made.propose_idea(past, source)
+        return made.propose_idea(past, source, Random(seed), {})
+    return made.propose_idea(past, source, {})

@@ -12,9 +12,9 @@ from autoresearch.config import Config, LimitsConfig, MetricConfig
 from autoresearch.durable import digest
 from autoresearch.errors import ConfigError
 from autoresearch.history import History
-from autoresearch.ideas import moves, script, trials
-from autoresearch.ideas.edits import hyperparameters
-from autoresearch.model import Experiment, Idea
+from autoresearch.ideas import families, moves, script
+from autoresearch.ideas.hyperparameters import describe, hyperparameters
+from autoresearch.model import Experiment, Idea, Value, ValueChange
 from autoresearch.testing import IdeaGeneratorContract, Story, experiment, story
 
 SOURCE = """\
@@ -68,7 +68,7 @@ def config(env: dict[str, str] | None = None, **settings: object) -> Config:
 
 def propose(past: History, source: str = SOURCE, seed: int = 1, **settings: object) -> Idea:
     """Return the idea, which must be there."""
-    idea = generator(**settings).propose_idea(past, source, Random(seed))
+    idea = generator(**settings).propose_idea(past, source, Random(seed), {})
     assert idea is not None
     return idea
 
@@ -79,11 +79,22 @@ def tried(idea: Idea, score: float | None, **fields: object) -> Experiment:
     return experiment(score, idea=idea, source_digest=digest(idea.source), **fields)
 
 
+def changed(idea: Idea) -> dict[str, tuple[Value, Value]]:
+    """Return what an idea changes: name to old and new value."""
+    return {item.name: (item.old, item.new) for item in idea.changes}
+
+
 def lr(old: float, new: float) -> Idea:
     """Return an idea that changed the rate."""
     source = SOURCE.replace(f"{old}", f"{new}")
-    words = trials.describe({"MATRIX_LR": (old, new)})
-    return Idea(direction="matrix lr", description=words, hypothesis="rates", source=source)
+    change = ValueChange(name="MATRIX_LR", old=old, new=new)
+    return Idea(
+        direction="matrix lr",
+        description=describe([change]),
+        hypothesis="rates",
+        source=source,
+        changes=[change],
+    )
 
 
 def test_an_idea_is_a_complete_experiment() -> None:
@@ -105,7 +116,7 @@ def test_two_hundred_ideas_for_the_project_s_own_trainer(request: pytest.Fixture
     source = (Path(request.config.rootpath) / "train_gpt.py").read_text()
     told, seen, plugin = story([1.1]), set(), generator()
     for number in range(200):
-        idea = plugin.propose_idea(told.history, source, Random(number))
+        idea = plugin.propose_idea(told.history, source, Random(number), {})
         assert idea is not None
         assert idea.source not in seen
         seen.add(idea.source)
@@ -118,10 +129,10 @@ def test_what_measures_the_score_is_left_alone() -> None:
     """Seeds, budgets and data never move, however many ideas are asked for."""
     told = story([1.1])
     for number in range(60):
-        idea = generator().propose_idea(told.history, SOURCE, Random(number))
+        idea = generator().propose_idea(told.history, SOURCE, Random(number), {})
         if idea is None:
             break
-        assert not {"SEED", "ITERATIONS"} & trials.parse(idea.description).keys()
+        assert not {"SEED", "ITERATIONS"} & changed(idea).keys()
         told.tell(events.IdeaDropped(idea=idea.id, reason="a test wants another"))
 
 
@@ -138,7 +149,7 @@ def test_what_measures_the_score_is_left_alone() -> None:
 def test_protected_names(name: str) -> None:
     """Names that say how, on what or how long is measured are protected, in any case."""
     source = f'x = float(os.environ.get("{name}", 3.0))\n'
-    assert generator().propose_idea(story([1.1]).history, source, Random(1)) is None
+    assert generator().propose_idea(story([1.1]).history, source, Random(1), {}) is None
 
 
 @pytest.mark.parametrize(
@@ -173,8 +184,8 @@ def test_shapes_fit_what_the_campaign_sets() -> None:
     env = {"MATRIX_LR": "1", "NUM_LAYERS": "2", "MODEL_DIM": "8", "MOMENTUM": "0.9"}
     told = story([1.1])
     values = set()
-    while idea := generator(env=env).propose_idea(told.history, SOURCE, Random(1)):
-        values.add(trials.parse(idea.description)["NUM_HEADS"][1])
+    while idea := generator(env=env).propose_idea(told.history, SOURCE, Random(1), {}):
+        values.add(changed(idea)["NUM_HEADS"][1])
         told.tell(events.IdeaDropped(idea=idea.id, reason="a test wants another"))
     assert values == {1, 2}
 
@@ -188,10 +199,10 @@ def test_what_would_not_fit_is_not_proposed(limit: int, grows: bool) -> None:
     plugin.configure(Config(preset="plain", metric=MetricConfig(sd=0.001), limits=limits))
     layers = set()
     for number in range(40):
-        idea = plugin.propose_idea(told.history, SOURCE, Random(number))
+        idea = plugin.propose_idea(told.history, SOURCE, Random(number), {})
         if idea is None:
             break
-        layers.add(trials.parse(idea.description).get("NUM_LAYERS", (4, 4))[1])
+        layers.add(changed(idea).get("NUM_LAYERS", (4, 4))[1])
         told.tell(events.IdeaDropped(idea=idea.id, reason="a test wants another"))
     assert (max(layers) > 4) is grows
     assert min(layers) < 4
@@ -202,7 +213,7 @@ def test_a_win_is_followed_the_same_way() -> None:
     won = tried(lr(0.04, 0.02667), 1.08)
     idea = propose(story([1.1, won]).history, SOURCE.replace("0.04", "0.02667"))
     assert idea.direction == "matrix lr"
-    assert trials.parse(idea.description)["MATRIX_LR"][1] < 0.02667
+    assert changed(idea)["MATRIX_LR"][1] < 0.02667
     assert 1 in idea.cites
     assert "experiment 1 (MATRIX_LR 0.04 -> 0.02667) scored 1.0800, -0.0200" in idea.hypothesis
 
@@ -211,7 +222,7 @@ def test_a_loss_turns_away() -> None:
     """After a large loss neither that value nor one beyond it comes next."""
     lost = tried(lr(0.04, 0.02667), 1.2)
     for seed in range(20):
-        changes = trials.parse(propose(story([1.1, lost]).history, seed=seed).description)
+        changes = changed(propose(story([1.1, lost]).history, seed=seed))
         assert changes.get("MATRIX_LR", (0, 1))[1] > 0.02667
 
 
@@ -232,7 +243,7 @@ def test_a_plateau_is_answered_boldly_and_then_left() -> None:
     for _ in range(2):
         idea = propose(told.history)
         assert idea.direction.startswith(moves.RADICAL)
-        assert len(trials.parse(idea.description)) > 1
+        assert len(changed(idea)) > 1
         told.add(tried(idea, 1.2))
     assert not propose(told.history).direction.startswith(moves.RADICAL)
 
@@ -244,11 +255,12 @@ def test_the_answer_to_a_plateau_can_be_switched_off() -> None:
 
 def test_near_misses_are_combined() -> None:
     """Two changes that each lost next to nothing are tried together, and both are cited."""
-    words = trials.describe({"MOMENTUM": (0.95, 0.975)})
+    change = ValueChange(name="MOMENTUM", old=0.95, new=0.975)
     momentum = Idea(
         direction="momentum",
-        description=words,
+        description=describe([change]),
         hypothesis="memory",
+        changes=[change],
         source=SOURCE.replace("0.95", "0.975"),
     )
     told = story([1.1, tried(lr(0.04, 0.02667), 1.1002), tried(momentum, 1.1001)])
@@ -259,7 +271,7 @@ def test_near_misses_are_combined() -> None:
         told.tell(events.IdeaDropped(idea=idea.id, reason="a test wants another"))
     both = next(idea for idea in proposed if idea.direction == "matrix lr with momentum")
     assert {1, 2} <= set(both.cites)
-    assert trials.parse(both.description) == {
+    assert changed(both) == {
         "MATRIX_LR": (0.04, 0.02667),
         "MOMENTUM": (0.95, 0.975),
     }
@@ -277,7 +289,7 @@ def test_higher_can_be_better() -> None:
 @pytest.mark.parametrize("source", ["", "print('score: 1')\n", "def broken(", "SEED = 3\n"])
 def test_a_script_without_settings_gives_no_idea(source: str) -> None:
     """Nothing to move is no error; the next generator is asked."""
-    assert generator().propose_idea(story([1.1]).history, source, Random(1)) is None
+    assert generator().propose_idea(story([1.1]).history, source, Random(1), {}) is None
 
 
 def test_everything_tried_gives_no_idea() -> None:
@@ -287,7 +299,7 @@ def test_everything_tried_gives_no_idea() -> None:
     idea = propose(told.history, source)
     assert idea.source == "FLAG = False\n"
     told.add(tried(idea, 1.2))
-    assert generator().propose_idea(told.history, source, Random(1)) is None
+    assert generator().propose_idea(told.history, source, Random(1), {}) is None
 
 
 def test_a_misspelt_setting_is_refused() -> None:
@@ -312,7 +324,7 @@ def test_it_gets_better_at_a_made_up_task() -> None:
 def score(source: str) -> float:
     """Return 1 at the best values of rate and momentum, and more elsewhere."""
     value = {item.name: float(item.value) for item in hyperparameters(source)}
-    kind = script.families
+    kind = families
     rate = kind.LEARNING_RATE.place(value["MATRIX_LR"]) - kind.LEARNING_RATE.place(0.012)
     memory = kind.MOMENTUM.place(value["MOMENTUM"]) - kind.MOMENTUM.place(0.99)
     return 1 + 0.02 * rate**2 + 0.01 * memory**2 + 0.005 * abs(value["NUM_LAYERS"] - 6)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from autoresearch import events
 from autoresearch.log import FileLog, Schema, open_log
-from autoresearch.projections.columns import event_table
+from autoresearch.projections.tables import event_table
 
 SCHEMA = Schema((event_table("note_added"),))
 WRITERS = 2

@@ -111,3 +111,32 @@ def test_it_always_answers(name: str, score: float | None) -> None:
     for line in (block.result, block.versus_expected, block.why, block.lesson):
         assert line
         assert "\n" not in line
+
+
+def test_what_a_crashed_run_had_printed_is_told() -> None:
+    """A score before a crash, and the last value before the score went missing, are evidence."""
+    crashed = run(None, status=RunStatus.CRASHED)
+    shown = evolve(crashed.runs[-1], metrics={"val_bpb": 1.3})
+    assert analyse(evolve(crashed, runs=(shown,))).why == (
+        "the run crashed after it had printed val_bpb 1.3000"
+    )
+    ended = run(None, status=RunStatus.COMPLETED)
+    seen = evolve(ended.runs[-1], observed={10: 1.9, 20: 2.5})
+    assert analyse(evolve(ended, runs=(seen,))).why == (
+        "the run ended without a finite score; the last value seen was val_bpb 2.5000 at step 20"
+    )
+
+
+def test_the_clock_explains_nothing() -> None:
+    """How long a run took depends on who else uses the machine."""
+    base = experiment(
+        1.2244, metric="val_bpb", metrics={"step_avg_ms": 100.0, "train_seconds": 9.0}
+    )
+    slow = run(1.21, metrics={"step_avg_ms": 300.0, "train_seconds": 27.0})
+    assert "nothing else moved" in analyse(slow, history([base], config=CONFIG)).why
+
+
+def test_a_loss_is_called_a_loss() -> None:
+    """The confidence is that of what happened, not of its opposite."""
+    assert "a real loss with over 99.9 % confidence" in analyse(run(1.2344)).why
+    assert "scored the same as experiment 0" in analyse(run(1.2244)).why

@@ -11,7 +11,7 @@ from autoresearch.config import Config, MetricConfig
 from autoresearch.errors import ConfigError
 from autoresearch.history import History
 from autoresearch.model import Candidate, Decision, Run, RunStatus, Verdict
-from autoresearch.policies import evidence, judging
+from autoresearch.policies import evidence, greedy
 from autoresearch.testing import DecisionPolicyContract, candidate, experiment, history
 
 SD = 0.0006
@@ -145,7 +145,7 @@ def test_ideas_without_effect_are_rarely_kept() -> None:
     """Of 300 campaigns of 20 null ideas under a tenth keep one at once; greed keeps one in nearly
     all. Above p = 0.01 only because all 20 share the luck of one incumbent's single run."""
     rng = Random(7)
-    needed = judging.threshold(evidence.corrected(0.01, 20), SD)
+    needed = greedy.threshold(evidence.corrected(0.01, 20), SD)
     gains = [
         max(best - rng.gauss(1.2244, SD) for _ in range(20))
         for best in (rng.gauss(1.2244, SD) for _ in range(300))
@@ -155,7 +155,7 @@ def test_ideas_without_effect_are_rarely_kept() -> None:
 
 
 def test_without_noise_it_measures_or_passes_on() -> None:
-    """Unknown noise is taken from experiments with several seeds; without any nobody is judged."""
+    """Unknown noise is taken from experiments with several seeds; without any it passes on."""
     config = Config(preset="plain", metric=MetricConfig(name="val_bpb"))
     past = history([1.2244], config=config)
     assert policy(config).decide(seeds(past, [1.2000]), past) is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autoresearch.config import Config, LimitsConfig, MetricConfig
 from autoresearch.model import Run, RunStatus, Verdict, Violation
-from autoresearch.policies import greedy, judging
+from autoresearch.policies import greedy
 from autoresearch.testing import DecisionPolicyContract, candidate, experiment, history
 
 CONFIG = Config(
@@ -139,7 +139,7 @@ def test_confidence_is_that_of_two_single_runs() -> None:
 
 
 def test_unknown_noise_gives_no_confidence() -> None:
-    """Where nobody said how noisy the metric is, none is claimed."""
+    """Where the settings do not say how noisy the metric is, none is claimed."""
     decision = policy(Config(preset="plain")).decide(candidate(1.2, PAST), PAST)
     assert decision.verdict is Verdict.KEEP
     assert decision.confidence is None
@@ -154,7 +154,7 @@ def test_unknown_noise_gives_no_confidence() -> None:
 )
 def test_more_runs_never_make_less_sure(gain: float, sd: float, new: int, old: int) -> None:
     """Confidence stays within 0 and 1 and moves away from one half with every further run."""
-    few, many = judging.confidence(gain, sd, new, old), judging.confidence(gain, sd, new + 1, old)
+    few, many = greedy.confidence(gain, sd, new, old), greedy.confidence(gain, sd, new + 1, old)
     assert few is not None
     assert many is not None
     assert 0 <= few <= 1
@@ -174,5 +174,5 @@ def test_more_runs_of_the_best_are_averaged() -> None:
         )
         for index in range(3)
     )
-    assert judging.scored(experiment(1.2, runs=runs), "val_bpb") == 3
-    assert judging.spread(0.0006, 1, 3) == pytest.approx(0.0006 * (4 / 3) ** 0.5)
+    assert greedy.scored(experiment(1.2, runs=runs), "val_bpb") == 3
+    assert greedy.spread(0.0006, 1, 3) == pytest.approx(0.0006 * (4 / 3) ** 0.5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch.config import Config, MetricConfig
-from autoresearch.errors import ConfigError
+from autoresearch.errors import ConfigError, PluginError
 from autoresearch.policies import pattern_metrics
 from autoresearch.testing import MetricExtractorContract, run_output
 
@@ -42,7 +42,16 @@ def extract(folder: Path, log: str | bytes, **metric: str) -> dict[str, float] |
         ("accuracy=-3", -3.0),
         ("accuracy=1_000", 1000.0),
         ("accuracy=0.91,loss=3", 0.91),
-        ("accuracy=0.91\naccuracy=0,93\naccuracy=1,234.5\n", 0.91),
+        ("accuracy=0.91\naccuracy=0,93\naccuracy=1,234\n", 0.91),
+        ("accuracy=12,345.6", 12345.6),
+        ("accuracy=1,234,567", 1234567.0),
+        ("accuracy: tensor(0.91, device='cuda:0')", 0.91),
+        ("accuracy=np.float64(0.91)", 0.91),
+        ("\x1b[32maccuracy=0.91\x1b[0m", 0.91),
+        ("accuracy=0.91\ntrain/accuracy=0.5 val/accuracy: 0.4\n", 0.91),
+        ("accuracy=0.91\nbest accuracy: 0.95\n", 0.91),
+        ("INFO accuracy=0.91\nbest accuracy: 0.95\n", 0.91),
+        ("Final accuracy: 0.91\n", 0.91),
         ("accuracy=0.1\r\naccuracy=0.91\r\n", 0.91),
         ("10%\raccuracy=0.5\raccuracy=0.91\r", 0.91),
         ("accuracy=0.1\naccuracy=0.2 accuracy=0.91\nbye\n", 0.91),
@@ -131,3 +140,30 @@ def test_a_value_on_the_seam_of_two_blocks_is_whole(tmp_path: Path) -> None:
         output = run_output(tmp_path / str(extra), log)
         wanted = {"accuracy": pattern_metrics._printed("accuracy")}
         assert pattern_metrics.read(output.log_path, wanted) == {"accuracy": 0.875}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_other_encodings_are_read(tmp_path: Path, encoding: str) -> None:
+    """Windows shells redirect into UTF-16, with or without a byte order mark."""
+    assert extract(tmp_path, "epoch 1\r\naccuracy=0.91\r\n".encode(encoding)) == {"accuracy": 0.91}
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("accuracy: 0.91\naccuracy: 87.50%\n", "'accuracy: 0.91' and as 'accuracy: 87.50%'"),
+        ("[rank0] accuracy=0.9 [rank1] accuracy=0.8\n", "several ranks"),
+    ],
+)
+def test_numbers_that_cannot_be_told_apart_are_refused(
+    tmp_path: Path, log: str, reason: str
+) -> None:
+    """Percent and fraction, or several ranks: the failure says what was printed and what to do."""
+    with pytest.raises(PluginError, match=reason) as caught:
+        extract(tmp_path, log)
+    assert "set metric.pattern" in str(caught.value)
+
+
+def test_units_of_other_names_do_not_matter(tmp_path: Path) -> None:
+    """A word before the name makes it another number."""
+    assert extract(tmp_path, "accuracy: 87.50%\nTest accuracy: 0.91\n") == {"accuracy": 87.5}

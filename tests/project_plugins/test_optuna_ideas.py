@@ -172,4 +172,5 @@ def test_a_campaign_tries_its_ideas(campaign):
     running.run(experiments=3, wait=False)
     tried = running.history.experiments[1:]
     assert [item.idea.generator for item in tried] == ["optuna_ideas"] * 2
-    assert all(item.idea.evidence[0].startswith("WIDTH=") for item in tried)
+    names = [{change.name for change in item.idea.changes} for item in tried]
+    assert all(found and found <= {"WIDTH", "RATE"} for found in names)

@@ -87,7 +87,7 @@ def test_a_foreign_snapshot_is_not_believed(log: FileLog, tmp_path: Path, rubbis
 
 
 def test_names_cannot_lead_out_of_our_values(log: FileLog) -> None:
-    """A dotted name that would reach a module through ours is refused."""
+    """A dotted name that would reach another module through a trusted one is refused."""
     payload = b"\x80\x04\x8c\x12autoresearch.model\x8c\x07hashlib\x93."
     dotted = b"\x80\x04\x8c\x12autoresearch.model\x8c\x0ehashlib.sha256\x93."
     for state in (payload, dotted):

@@ -9,12 +9,12 @@ from typing import Any
 
 import duckdb
 import pytest
+from attrs import evolve
 
 from autoresearch import events
 from autoresearch.log import EventLog, EventTable, MemoryLog, View, Writer
-from autoresearch.projections.columns import event_table
 from autoresearch.projections.sql_page import sql_page
-from autoresearch.projections.tables import open_store, people_schema
+from autoresearch.projections.tables import event_table, open_store, people_schema
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -245,3 +245,23 @@ def test_the_page_asks_questions_that_work(empty: duckdb.DuckDBPyConnection) -> 
     assert len(questions) == 3
     for question in questions:
         assert empty.execute(question).fetchall() == []
+
+
+def test_changes_are_rows(log: MemoryLog) -> None:
+    """One row a value, as text and as a number; another program's odd changes hide no other row."""
+    writer = log.writer("mar18", "loop")
+    writer.append(started())
+    values = [
+        {"name": "lr", "old": 0.1, "new": 0.2, "file": "conf.toml"},
+        {"name": "tied", "old": True, "new": False},
+        {"name": "OPT", "old": "adam", "new": "muon", "file": ""},
+    ]
+    writer.append(evolve(proposed(1), changes=tuple(values)))
+    writer.append(evolve(proposed(2), changes=({"name": "x"},)))
+    query = "SELECT * EXCLUDE (campaign, position) FROM changes ORDER BY experiment, name"
+    assert ask(log, query) == [
+        (1, "train.py", "OPT", "adam", "muon", None, None),
+        (1, "conf.toml", "lr", "0.1", "0.2", 0.1, 0.2),
+        (1, "train.py", "tied", "true", "false", None, None),
+        (2, "train.py", "x", None, None, None, None),
+    ]

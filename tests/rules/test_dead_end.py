@@ -7,7 +7,7 @@ import pytest
 from autoresearch.config import Config, RulesConfig
 from autoresearch.history import History
 from autoresearch.model import Backtrack, Signal
-from autoresearch.rules import dead_end
+from autoresearch.rules import DeadEnd
 from autoresearch.testing import BacktrackingRuleContract, experiment, history, story
 
 
@@ -17,12 +17,12 @@ class TestContract(BacktrackingRuleContract):
     @pytest.fixture
     def plugin(self) -> object:
         """The plugin's own class."""
-        return dead_end.Plugin
+        return DeadEnd
 
 
 def signal(past: History, discards: int = 3) -> Backtrack | None:
     """Return what the rule says after a history."""
-    rule = dead_end.Plugin()
+    rule = DeadEnd()
     rule.configure(Config(preset="plain", rules=RulesConfig(dead_end_discards=discards)))
     return rule.backtrack(past)
 
@@ -73,7 +73,7 @@ def test_a_crash_is_a_failed_attempt() -> None:
 
 
 def test_a_quarantined_result_counts_for_neither_side() -> None:
-    """Nobody knows yet whether it failed."""
+    """No one knows yet whether it failed."""
     odd = experiment(0.1, verdict="quarantine")
     assert signal(history([1.1, 1.2, odd, 1.2], directions=["width"])) is None
     assert signal(history([1.1, 1.2, odd, 1.2, 1.2], directions=["width"])) is not None
@@ -90,3 +90,11 @@ def test_a_direction_dies_once() -> None:
 def test_a_young_campaign_has_no_dead_end(scores: list[float | None]) -> None:
     """The baseline is no attempt, and nothing is an error."""
     assert signal(history(scores), discards=2) is None
+
+
+def test_the_proof_is_what_failed() -> None:
+    """Experiment 2 is quarantined: it neither ends the series nor is part of the proof."""
+    held = experiment(1.13, verdict="quarantine")
+    found = signal(history([1.1, 1.12, held, 1.13, 1.14], directions=["width"]))
+    assert found is not None
+    assert found.experiments == (1, 3, 4)

@@ -7,7 +7,7 @@ import pytest
 from autoresearch.config import Config, RulesConfig
 from autoresearch.history import History
 from autoresearch.model import Backtrack, Signal
-from autoresearch.rules import plateau
+from autoresearch.rules import Plateau
 from autoresearch.testing import BacktrackingRuleContract, experiment, history, story
 
 
@@ -17,12 +17,12 @@ class TestContract(BacktrackingRuleContract):
     @pytest.fixture
     def plugin(self) -> object:
         """The plugin's own class."""
-        return plateau.Plugin
+        return Plateau
 
 
 def signal(past: History, **rules: float) -> Backtrack | None:
     """Return what the rule says after a history."""
-    rule = plateau.Plugin()
+    rule = Plateau()
     rule.configure(Config(preset="plain", rules=RulesConfig(**rules)))
     return rule.backtrack(past)
 
@@ -81,3 +81,10 @@ def test_a_kept_loss_is_no_progress() -> None:
 def test_without_a_score_there_is_no_plateau(scores: list[None]) -> None:
     """A campaign that never had a score has another problem."""
     assert signal(history(scores)) is None
+
+
+def test_the_proof_is_the_window() -> None:
+    """After a gain in experiment 4 a window of two shows 5 and 6, and no others."""
+    found = signal(history([1.1, 1.2, 1.2, 1.2, 1.0, 1.2, 1.2]), plateau_experiments=2)
+    assert found is not None
+    assert found.experiments == (5, 6)

@@ -8,7 +8,7 @@ from autoresearch import events
 from autoresearch.config import Config, MetricConfig
 from autoresearch.history import History
 from autoresearch.model import Backtrack, Signal
-from autoresearch.rules import regression
+from autoresearch.rules import Regression
 from autoresearch.testing import BacktrackingRuleContract, Story, experiment, history, story
 
 
@@ -18,12 +18,12 @@ class TestContract(BacktrackingRuleContract):
     @pytest.fixture
     def plugin(self) -> object:
         """The plugin's own class."""
-        return regression.Plugin
+        return Regression
 
 
 def signal(past: History, sd: float = 0.001, **settings: object) -> Backtrack | None:
     """Return what the rule says after a history."""
-    rule = regression.Plugin()
+    rule = Regression()
     rule.configure(
         Config(
             preset="plain",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,7 +80,23 @@ class IdeaQueued(Event):
     changes: tuple[Mapping[str, Any], ...] = doc(_CHANGES, default=())
 
 
-@event("idea_proposed", version=2, upcasters=[grown])
+_SAID = re.compile(r"([A-Za-z_]\w*) (\S+) -> ([^\s,;]+)")
+
+
+def _with_changes(payload: Payload) -> Payload:
+    """Lift version 1, in which only the description said which values an idea changes."""
+    found = []
+    for name, *texts in _SAID.findall(str(payload.get("description"))):
+        try:
+            old, new = map(ast.literal_eval, texts)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(old, (bool, int, float)) and isinstance(new, (bool, int, float)):
+            found.append({"name": name, "old": old, "new": new})
+    return {**payload, "changes": found}
+
+
+@event("idea_proposed", version=2, upcasters=[_with_changes])
 class IdeaProposed(Event):
     """An idea generator answered and the idea became an experiment."""
 

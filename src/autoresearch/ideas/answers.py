@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn
 
-from attrs import frozen
+from attrs import field, frozen
 
-from autoresearch.durable import digest
 from autoresearch.errors import PluginError
 from autoresearch.history import History
-from autoresearch.ideas.edits import hyperparameters
-from autoresearch.ideas.script import PROTECTED, refused
-from autoresearch.model import Idea
+from autoresearch.ideas.hyperparameters import differences, digest_of, hyperparameters
+from autoresearch.ideas.literals import typed
+from autoresearch.ideas.script import PROTECTED, refused, script_of
+from autoresearch.model import Idea, ValueChange
 from autoresearch.python_source import fault
 from autoresearch.text import one_line
 
@@ -33,12 +34,16 @@ class AnswerError(PluginError):
 
 @frozen(kw_only=True)
 class Ground:
-    """What an answer is checked against; ``fixed`` are variables that the campaign sets."""
+    """What an answer is checked against; ``fixed`` are variables that the campaign sets.
+
+    ``source`` is the text of the script, ``files`` that of every other editable file by path.
+    """
 
     history: History
     source: str
     generator: str
     fixed: frozenset[str] = frozenset()
+    files: Mapping[str, str] = field(factory=dict)
 
 
 def read(text: str, ground: Ground) -> Idea:
@@ -47,7 +52,9 @@ def read(text: str, ground: Ground) -> Idea:
     words = {name: _text(answer, name, limit) for name, limit in _LENGTHS.items()}
     if words["direction"] in ground.history.dead_ends:
         _refuse(f"direction {words['direction']!r} is a dead end; choose another")
-    source, env = _code(answer, ground.source, ground.fixed)
+    script = script_of(ground.history)
+    files = {**ground.files, script: ground.source}
+    texts, env = _code(answer, files, script, ground.fixed)
     gain = _number(answer, "expected_gain", 0.0, ground.history)
     idea = Idea(
         direction=words["direction"],
@@ -57,21 +64,20 @@ def read(text: str, ground: Ground) -> Idea:
         evidence=_texts(answer.get("evidence")),
         cites=_cites(answer.get("cites"), ground.history),
         risk=one_line(str(answer.get("risk") or "not named"), 300),
-        source=source,
+        source=texts.get(script),
+        files={path: text for path, text in texts.items() if path != script},
+        changes=_overrides(env, ground.source) if env else differences(files, texts, script),
         env=env,
         predicted=_number(answer, "predicted", ground.history.best_metric or 0.0, ground.history),
         expected_gain=gain,
     )
-    _must_be_new(idea, ground.history)
+    _must_be_new(idea, digest_of({**files, **texts}) if texts else "", ground.history)
     return idea
 
 
-def read_change(text: str, source: str) -> str:
-    """Return the new script in an answer that has only ``edits`` or ``source``; AnswerError."""
-    answer = {**_parsed(text), "env": None}
-    changed, _ = _code(answer, source, frozenset())
-    if changed is None:
-        _refuse("it has no code; give edits or source")
+def read_change(text: str, files: Mapping[str, str], script: str) -> dict[str, str]:
+    """Return the new texts by path in an answer that has only ``edits`` or ``source``."""
+    changed, _ = _code({**_parsed(text), "env": None}, files, script, frozenset())
     return changed
 
 
@@ -83,24 +89,42 @@ def _parsed(text: str) -> Mapping[str, Any]:
     if len(text) > _LONGEST_ANSWER:
         _refuse(f"it has {len(text)} characters; give at most {_LONGEST_ANSWER}")
     try:
-        answer = json.loads(_without_fence(text), parse_constant=_no_constant)
+        answer = _DECODER.decode(text.strip())
     except (ValueError, RecursionError) as error:
-        _refuse(f"it is not JSON ({error}); give one JSON object")
+        answer = _last_object(text)
+        if answer is None:
+            _refuse(f"it is not JSON ({error}); give one JSON object")
     if not isinstance(answer, dict):
         _refuse(f"it is a JSON {type(answer).__name__}; give one JSON object")
     return answer
 
 
-def _without_fence(text: str) -> str:
-    """Drop a Markdown fence around the whole answer, the most common habit of small models."""
-    stripped = text.strip()
-    if not stripped.startswith("```"):
-        return stripped
-    return stripped.strip("`").removeprefix("json").strip()
-
-
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number in JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_CODE = {"edits", "source", "env"}
+_OBJECTS_TRIED = 200  # so that a megabyte of brackets is refused in a moment
+
+
+def _last_object(text: str) -> Any:
+    """Return the last whole JSON object in a text, None without one.
+
+    Models like to think aloud before the answer, to explain it after, and to put fences around it.
+    """
+    found, start = None, text.find("{")
+    for _ in range(_OBJECTS_TRIED):
+        if start < 0:
+            break
+        try:
+            read, end = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            end = start + 1
+        else:  # an edit within an answer that was cut off is an object as well, but no answer
+            found = read if _CODE & read.keys() else found
+        start = text.find("{", end)
+    return found
 
 
 def _text(answer: Mapping[str, Any], name: str, limit: int) -> str:
@@ -118,11 +142,20 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _cites(value: Any, history: History) -> tuple[int, ...]:
-    """Return the experiments referred to that exist, else the best, else the baseline."""
-    items = value if isinstance(value, list) else []
+    """Return the experiments referred to; the best, which an idea builds on, when there are none.
+
+    One that does not exist is refused: the words around it rest on something that was not measured.
+    """
+    if value is not None and not isinstance(value, list):
+        _refuse(f"cites is {one_line(repr(value), 60)}; give a list of experiment numbers")
     decided = {item.number for item in history.decided}
-    known = [item for item in items if type(item) is int and item in decided]
-    return tuple(dict.fromkeys(known))[:12] or (history.best_number or 0,)
+    for item in value or []:
+        if type(item) is not int or item not in decided:
+            _refuse(
+                f"it cites experiment {one_line(repr(item), 20)}, which was not decided; "
+                f"cite only experiments up to {max(decided, default=0)}"
+            )
+    return tuple(dict.fromkeys(value or []))[:12] or (history.best_number or 0,)
 
 
 def _number(answer: Mapping[str, Any], name: str, middle: float, history: History) -> float | None:
@@ -143,33 +176,44 @@ def _number(answer: Mapping[str, Any], name: str, middle: float, history: Histor
 
 
 def _code(
-    answer: Mapping[str, Any], source: str, fixed: frozenset[str]
-) -> tuple[str | None, dict[str, str]]:
+    answer: Mapping[str, Any], files: Mapping[str, str], script: str, fixed: frozenset[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the new texts by path, and the environment: one of them is empty."""
     edits, whole, env = (answer.get(name) or None for name in ("edits", "source", "env"))
     given = [name for name, value in (("edits", edits), ("source", whole), ("env", env)) if value]
     if len(given) != 1:
         _refuse(f"it gives {' and '.join(given) or 'no change'}; give edits, source or env")
     if env:
-        return None, _environment(env, source, fixed)
-    changed = _edited(edits, source) if edits else whole
-    if not isinstance(changed, str):
+        return {}, _environment(env, files[script], fixed)
+    if whole is not None and not isinstance(whole, str):
         _refuse("source is not text; give the whole script")
-    _must_compile(changed)
-    if changed == source:
-        _refuse("the change leaves the script as it is; change something")
+    after = _edited(edits, files, script) if edits else {**files, script: str(whole)}
+    changed = {path: text for path, text in after.items() if text != files[path]}
+    if not changed:
+        _refuse("the change leaves the files as they are; change something")
+    for path, text in changed.items():
+        _must_be_sound(path, text, is_python=path == script or path.endswith(".py"))
     return changed, {}
 
 
-def _edited(edits: Any, source: str) -> str:
+def _edited(edits: Any, files: Mapping[str, str], script: str) -> dict[str, str]:
     if not isinstance(edits, list):
         _refuse("edits is not a list; give a list of search and replace")
+    after = dict(files)
     for edit in edits:
         search, replace = _pair(edit, "search", "replace")
-        count = source.count(search) if search else 0
+        path = edit.get("file") or script
+        if not isinstance(path, str) or path not in after:
+            told = one_line(repr(path), 80)
+            _refuse(f"file {told} may not be changed; use one of {', '.join(files)}")
+        count = after[path].count(search) if search else 0
         if count != 1:
-            _refuse(f"search text {search[:80]!r} occurs {count} times; copy text that occurs once")
-        source = source.replace(search, replace)
-    return source
+            _refuse(
+                f"search text {search[:80]!r} occurs {count} times in {path}; "
+                "copy text that occurs once"
+            )
+        after[path] = after[path].replace(search, replace)
+    return after
 
 
 def _pair(item: Any, first: str, second: str) -> tuple[str, str]:
@@ -179,11 +223,26 @@ def _pair(item: Any, first: str, second: str) -> tuple[str, str]:
     return values[0], values[1]
 
 
-def _must_compile(source: str) -> None:
-    found = fault(source)
+def _must_be_sound(path: str, text: str, *, is_python: bool) -> None:
+    found = fault(text) if is_python else None
     if found is not None:
         line = f", line {found.line}" if found.line else ""
-        _refuse(f"the changed script does not compile ({found.message}{line}); mend the edit")
+        _refuse(f"the changed {path} does not compile ({found.message}{line}); correct the edit")
+    try:
+        text.encode()
+        if path.endswith(".toml"):
+            tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        _refuse(f"the changed {path} does not compile ({error}); correct the edit")
+
+
+def _overrides(env: Mapping[str, str], source: str) -> tuple[ValueChange, ...]:
+    """Return what variables of the environment change against the script's own defaults."""
+    return tuple(
+        ValueChange(name=item.name, old=item.value, new=new)
+        for item in hyperparameters(source)
+        if item.name in env and (new := typed(env[item.name], item.type)) is not None
+    )
 
 
 def _environment(env: Any, source: str, fixed: frozenset[str]) -> dict[str, str]:
@@ -212,7 +271,6 @@ def _is_number(text: str, kind: str) -> bool:
         return False
 
 
-def _must_be_new(idea: Idea, history: History) -> None:
-    tried = idea.source is not None and digest(idea.source) in history.tried_sources
-    if tried or idea.id in history.tried or idea.id in refused(history):
+def _must_be_new(idea: Idea, digest: str, history: History) -> None:
+    if digest in history.tried_sources or idea.id in history.tried or idea.id in refused(history):
         _refuse(f"{idea.description!r} was tried before; propose something new")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from attrs import frozen
 
 from autoresearch.config import Config, setting
-from autoresearch.durable import digest
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
-from autoresearch.ideas import trials
-from autoresearch.ideas.edits import Hyperparameter, hyperparameters, with_values
+from autoresearch.ideas.hyperparameters import (
+    Hyperparameter,
+    describe,
+    digest_of,
+    hyperparameters,
+    with_values,
+)
 from autoresearch.ideas.known import Known, known
-from autoresearch.ideas.literals import Value
-from autoresearch.ideas.script import refused
-from autoresearch.model import Idea
+from autoresearch.ideas.script import refused, script_of
+from autoresearch.model import Idea, Value, ValueChange
 
 _TRIED_VERDICTS = ("works", "mixed", "neutral", "unknown")
 
@@ -25,7 +29,7 @@ class Settings:
     """What of the catalogue is left out."""
 
     skip: tuple[str, ...] = setting((), "keys of directions that are never proposed; * matches")
-    unmeasured: bool = setting(True, "also propose directions that nobody measured alone")
+    unmeasured: bool = setting(True, "also propose directions that were never measured alone")
 
 
 class Plugin:
@@ -46,14 +50,16 @@ class Plugin:
         self._rows = sorted(rows, key=lambda pair: pair[1] if lower else -pair[1])
 
     @hookimpl
-    def propose_idea(self, history: History, source: str) -> Idea | None:
+    def propose_idea(self, history: History, source: str, files: Mapping[str, str]) -> Idea | None:
         """Return the untried direction with the largest expected gain, None when all were tried."""
         present = {item.name: item for item in hyperparameters(source)}
-        done = {item.idea.description.partition(":")[0] for item in history.experiments}
+        made = [item.idea.changes for item in history.experiments]
+        files = {**files, script_of(history): source}
         for direction, change in self._rows:
-            if direction.key in done or not self._wanted(direction, present, history):
+            done = any(_is(direction, changes) for changes in made)
+            if done or not self._wanted(direction, present, history):
                 continue
-            idea = _idea(direction, change, present, source, history)
+            idea = _idea(direction, change, present, files, history)
             if idea is not None and idea.id not in history.tried | refused(history):
                 return idea
         return None
@@ -78,32 +84,48 @@ def _idea(
     direction: Known,
     change: float,
     present: dict[str, Hyperparameter],
-    source: str,
+    files: Mapping[str, str],
     history: History,
 ) -> Idea | None:
     values = {
-        item.name: _value(item.applied(float(present[item.name].value)), present[item.name])
+        item.name: _value(item.applied(float(present[item.name].value)), present[item.name].value)
         for item in direction.settings
     }
-    changed = with_values(source, values)
-    if changed == source or digest(changed) in history.tried_sources:
+    script = script_of(history)
+    changed = with_values(files[script], values)
+    tried = digest_of({**files, script: changed}) in history.tried_sources
+    if changed == files[script] or tried:
         return None
-    changes = {name: (present[name].value, new) for name, new in values.items()}
+    changes = tuple(
+        ValueChange(name=name, old=present[name].value, new=new) for name, new in values.items()
+    )
     best, gain = history.best, -change if history.lower_is_better else change
     told = f" experiment {best.number} stands at {history.best_metric:.4f}" if best else ""
     return Idea(
         direction=direction.direction,
-        description=f"{direction.key}: {trials.describe(changes)}",
+        description=f"{direction.key}: {describe(changes)}",
         hypothesis=f"{direction.note} A gain of {gain:.4f} is expected here;{told}",
         generator="catalogue",
         evidence=(direction.sentence(history.metric),),
         cites=(best.number,) if best else (0,),
         risk=f"measured on another stack ({direction.source}); it may not transfer",
         source=changed,
+        changes=changes,
         predicted=None if history.best_metric is None else history.best_metric + change,
         expected_gain=gain,
     )
 
 
-def _value(new: float, parameter: Hyperparameter) -> Value:
-    return round(new) if parameter.type == "int" else float(f"{new:.6g}")
+def _is(direction: Known, changes: Sequence[ValueChange]) -> bool:
+    """Return whether an experiment changed just what a direction changes, in the same way."""
+    made = {item.name: item for item in changes if not item.file}
+    asked = {item.name: item for item in direction.settings}
+    return made.keys() == asked.keys() and all(
+        not isinstance(made[name].old, str)
+        and made[name].new == _value(asked[name].applied(float(made[name].old)), made[name].old)
+        for name in asked
+    )
+
+
+def _value(new: float, old: Value) -> Value:
+    return round(new) if isinstance(old, int) else float(f"{new:.6g}")

@@ -1,4 +1,4 @@
-"""Mends trivial crashes without a model: a misspelt name, a missing import, nothing cleverer.
+"""Fixes trivial crashes without a model: a misspelt name, a missing import, nothing cleverer.
 
 The traceback says which line and which name; Python itself suggests the spelling. What needs more
 thought is left to another plugin, or to the verdict.
@@ -52,13 +52,13 @@ class Plugin:
 
     @hookimpl
     def implement_idea(self, idea: Idea, workspace: Workspace) -> str | None:
-        """Return the mended script, None when the crash is not trivial."""
+        """Return the repaired script, None when the crash is not trivial."""
         if idea.kind is not IdeaKind.FIX:
             return None
-        return mended(workspace.read_script(), idea.hypothesis)
+        return repaired(workspace.read_script(), idea.hypothesis)
 
 
-def mended(source: str, log: str) -> str | None:
+def repaired(source: str, log: str) -> str | None:
     """Return the script without the crash that the log ends in, None when nothing trivial helps."""
     crash = _read(_RANK.sub("", log), source)
     if crash is None:

@@ -1,54 +1,89 @@
-"""Finds, in a parsed script, the literals that look like hyperparameters, and evaluates them."""
+"""Finds the literals that look like settings: in Python, in TOML and in YAML.
+
+A literal has the exact bytes where it stands, so that an edit leaves everything else as it was.
+Where a reader of the file might see something else than this one does, nothing is found.
+"""
 
 from __future__ import annotations
 
 import ast
+import copy
+import operator
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
 
-Value = bool | int | float | str
+from autoresearch.model import Value
+from autoresearch.python_source import tree
 
 _HELPER = re.compile(r"^_?(?:get_)?env_(int|float|bool|str)$")
 _LOOKUPS = {"os.environ.get", "environ.get", "os.getenv", "getenv"}
 _TYPES = {"int", "float", "bool", "str"}
 _OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.Div: lambda a, b: a / b,
-    ast.FloorDiv: lambda a, b: a // b,
-    ast.Pow: lambda a, b: a**b,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Pow: operator.pow,
 }
-_LARGEST_POWER = 64  # so that a script cannot keep us busy with 9**9**9
+_LARGEST_POWER = 64  # so that a script cannot keep the generator busy with 9**9**9
 
 
 @frozen(kw_only=True)
 class Literal:
-    """A named literal; ``type`` is what the script converts it to, None when it does not."""
+    """A named value at ``start`` to ``end`` (bytes) on ``line`` (from 1).
+
+    ``form`` is ``environment``, ``constant`` or, in a file of settings, ``setting``.
+    """
 
     name: str
-    node: ast.expr
-    type: str | None
+    value: Value
     form: str
+    line: int
+    start: int
+    end: int
 
 
-def literals(tree: ast.Module) -> Iterator[Literal]:
-    """Yield every literal that names a setting, environment look-ups before constants."""
+# --- Python ---------------------------------------------------------------------------------
+
+
+def in_python(source: str) -> Iterator[Literal]:
+    """Yield literals that name a setting, environment look-ups before constants; none if broken."""
+    parsed = tree(source)
+    if parsed is None:
+        return
+    # The parser's idea of a line end, which is not that of str.splitlines.
+    starts = [0, *(match.end() for match in re.finditer(rb"\r\n|\r|\n", source.encode()))]
+    for name, node, wanted, form in _named(parsed):
+        raw = evaluate(node)
+        value = None if raw is None else typed(raw, wanted)
+        if value is None or (form == "constant" and isinstance(value, str)):
+            continue
+        start = starts[node.lineno - 1] + node.col_offset
+        end = starts[(node.end_lineno or 1) - 1] + (node.end_col_offset or 0)
+        yield Literal(name=name, value=value, form=form, line=node.lineno, start=start, end=end)
+
+
+def _named(module: ast.Module) -> Iterator[tuple[str, ast.expr, str | None, str]]:
+    """Yield name, literal, the type that the script converts it to, and form."""
     inside: set[ast.expr] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(module):
         if isinstance(node, ast.Call) and node not in inside:
             found = _call(node)
             if found is not None:
                 inside.update(item for item in ast.walk(node) if isinstance(item, ast.expr))
-                yield found
-    yield from _constants(tree, inside)
+                yield *found, "environment"
+    for name, value in _constants(module):
+        if value not in inside:
+            yield name, value, None, "constant"
 
 
-def _call(node: ast.Call) -> Literal | None:
+def _call(node: ast.Call) -> tuple[str, ast.expr, str | None] | None:
     """Return what a call reads from the environment, looking through int(...) and its like."""
     wanted: str | None = None
     while (name := _dotted(node.func)) in _TYPES and len(node.args) == 1:
@@ -59,18 +94,12 @@ def _call(node: ast.Call) -> Literal | None:
     helper = _HELPER.match(name)
     if helper is None and name not in _LOOKUPS:
         return None
-    default = _default(node)
+    keywords = [item.value for item in node.keywords if item.arg == "default"]
+    default = next(iter([*node.args[1:2], *keywords]), None)
     variable = node.args[0] if node.args else None
     if default is None or not isinstance(variable, ast.Constant):
         return None
-    kind = helper.group(1) if helper else wanted
-    return Literal(name=str(variable.value), node=default, type=kind, form="environment")
-
-
-def _default(node: ast.Call) -> ast.expr | None:
-    if len(node.args) > 1:
-        return node.args[1]
-    return next((item.value for item in node.keywords if item.arg == "default"), None)
+    return str(variable.value), default, helper.group(1) if helper else wanted
 
 
 def _dotted(node: ast.expr) -> str:
@@ -79,17 +108,21 @@ def _dotted(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _constants(tree: ast.Module, inside: set[ast.expr]) -> Iterator[Literal]:
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    stored = _stored_names(tree)
-    for body in (tree.body, *(node.body for node in classes)):
+def _constants(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    stored = Counter(
+        node.id
+        for node in ast.walk(module)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    )
+    classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+    for body in (module.body, *(node.body for node in classes)):
         for node in body:
             name, value = _assignment(node)
-            if name is None or value is None or value in inside or name.startswith("__"):
+            if name is None or value is None or name.startswith("__"):
                 continue
             # A lower-case name that is stored again is a variable of the program, not a setting.
-            if body is not tree.body or name.isupper() or stored[name] == 1:
-                yield Literal(name=name, node=value, type=None, form="constant")
+            if body is not module.body or name.isupper() or stored[name] == 1:
+                yield name, value
 
 
 def _assignment(node: ast.stmt) -> tuple[str | None, ast.expr | None]:
@@ -102,14 +135,6 @@ def _assignment(node: ast.stmt) -> tuple[str | None, ast.expr | None]:
     return (target.id if isinstance(target, ast.Name) else None), node.value
 
 
-def _stored_names(tree: ast.Module) -> dict[str, int]:
-    count: dict[str, int] = defaultdict(int)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            count[node.id] += 1
-    return count
-
-
 def evaluate(node: ast.expr) -> Value | None:
     """Return the value of a literal or of plain arithmetic such as ``2**19``, else None."""
     if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
@@ -117,20 +142,17 @@ def evaluate(node: ast.expr) -> Value | None:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         inner = _number(node.operand)
         return None if inner is None else -inner
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
-        left, right = _number(node.left), _number(node.right)
-        if (
-            left is None
-            or right is None
-            or (isinstance(node.op, ast.Pow) and abs(right) > _LARGEST_POWER)
-        ):
-            return None
-        try:
-            result = _OPERATIONS[type(node.op)](left, right)
-        except (ArithmeticError, ValueError):
-            return None
-        return result if isinstance(result, (int, float)) else None
-    return None
+    if not isinstance(node, ast.BinOp) or type(node.op) not in _OPERATIONS:
+        return None
+    left, right = _number(node.left), _number(node.right)
+    too_large = isinstance(node.op, ast.Pow) and abs(right or 0) > _LARGEST_POWER
+    if left is None or right is None or too_large:
+        return None
+    try:
+        result = _OPERATIONS[type(node.op)](left, right)
+    except (ArithmeticError, ValueError):
+        return None
+    return result if isinstance(result, (int, float)) else None
 
 
 def _number(node: ast.expr) -> int | float | None:
@@ -146,5 +168,183 @@ def typed(raw: Value, wanted: str | None) -> Value | None:
         if wanted == "int":
             return int(raw)
         return float(raw) if wanted == "float" else raw
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
+
+
+# --- TOML -----------------------------------------------------------------------------------
+
+_TOML_TABLE = re.compile(r"\s*\[\s*([\w-]+(?:\s*\.\s*[\w-]+)*)\s*\]\s*(?:#.*)?", re.ASCII)
+_TOML_VALUE = re.compile(
+    r"\s*([\w-]+(?:\s*\.\s*[\w-]+)*)\s*=\s*"
+    r"([-+]?\d[\d_]*(?:\.[\d_]+)?(?:[eE][-+]?\d+)?|true|false)\s*(?:#.*)?",
+    re.ASCII,
+)
+_LARGEST_FILE = 32_000  # characters: each literal is proved by reading the whole file once
+
+
+def toml(text: str) -> dict[str, Any] | None:
+    """Return a TOML document, None when it is broken."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def toml_with(document: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any] | None:
+    """Return a copy of a document with the values at dotted names replaced; None if one is absent.
+
+    Only numbers and flags within tables are replaced.
+    """
+    made: dict[str, Any] = copy.deepcopy(dict(document))
+    for name, value in values.items():
+        *path, last = name.split(".")
+        table: Any = made
+        for part in path:
+            table = table.get(part) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or not isinstance(table.get(last), (bool, int, float)):
+            return None
+        table[last] = value
+    return made
+
+
+def in_toml(text: str) -> Iterator[Literal]:
+    """Yield numbers and flags of tables under their dotted names.
+
+    A candidate counts when writing another value in its place changes that name and no other: so
+    a line within a text of several lines, for one, is never taken for a setting.
+    """
+    document = toml(text)
+    if document is None or len(text) > _LARGEST_FILE:
+        return
+    table: str | None = ""
+    for line, start, words in _lines(text):
+        if words.lstrip().startswith("["):
+            header = _TOML_TABLE.fullmatch(words)
+            table = re.sub(r"\s", "", header[1]) + "." if header else None
+            continue
+        found = _TOML_VALUE.fullmatch(words)
+        if found is None or table is None:
+            continue
+        name = table + re.sub(r"\s", "", found[1])
+        value = tomllib.loads(f"x = {found[2]}")["x"] if toml(f"x = {found[2]}") else None
+        if value is None:
+            continue
+        other: Value = not value if isinstance(value, bool) else type(value)(8 if value == 7 else 7)
+        place = start + found.start(2), start + found.end(2)
+        shown = str(other).lower()
+        probed = toml(text[: place[0]] + shown + text[place[1] :])
+        if probed is not None and probed == toml_with(document, {name: other}):
+            yield _setting(text, name, value, line, place)
+
+
+def _lines(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield number (from 1), first character and words of each line, without its end."""
+    start = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        yield number, start, line.removesuffix("\r")
+        start += len(line) + 1
+
+
+def _setting(text: str, name: str, value: Value, line: int, place: tuple[int, int]) -> Literal:
+    start = len(text[: place[0]].encode())
+    end = start + len(text[place[0] : place[1]].encode())
+    return Literal(name=name, value=value, form="setting", line=line, start=start, end=end)
+
+
+# --- YAML -----------------------------------------------------------------------------------
+
+_YAML_LINE = re.compile(r"( *)([A-Za-z_][\w-]*):(?: +([^\s#].*?))?(?: +#.*| *)", re.ASCII)
+_YAML_BLANK = re.compile(r" *(?:#.*)?")
+# What readers of YAML 1.1 and 1.2 agree on; 3e-4 is text to some, but text that is a number.
+_YAML_NUMBER = re.compile(
+    r"[-+]?(?:(?P<int>0|[1-9]\d*)|\d+\.\d*(?:[eE][-+]\d+)?|\d+[eE]-\d+)|\.\d+", re.ASCII
+)
+_YAML_FLAGS = {"true": True, "True": True, "false": False, "False": False}
+# Whole values of one line that end where the line ends: quoted text, a flow collection, an alias.
+_QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'"
+_YAML_CLOSED = re.compile(
+    rf"{_QUOTED}|\[(?:[^\[\]{{}}\"'#]|{_QUOTED})*\]|\{{(?:[^\[\]{{}}\"'#]|{_QUOTED})*\}}|\*[\w-]+"
+)
+# Line ends that only some readers know, and marks that let the meaning of a line depend on others.
+_YAML_UNSURE = re.compile(r"[\t\x00\x0b\x0c\x85\u2028\u2029\ufeff]|\r(?!\n)")
+
+
+def in_yaml(text: str) -> Iterator[Literal]:
+    """Yield numbers and flags of nested ``key: value`` mappings under their dotted names.
+
+    Sequences, anchors, text of several lines and everything in them is passed over; a file that
+    has something else is left alone altogether.
+    """
+    unsure = len(text) > _LARGEST_FILE or _YAML_UNSURE.search(text)
+    found = [] if unsure else list(_yaml(text))
+    if None not in found:
+        yield from (item for item in found if item is not None)
+
+
+def _yaml(text: str) -> Iterator[Literal | None]:
+    """Yield the literals line by line, and None for what is not understood."""
+    open_keys: list[tuple[int, str]] = []  # indentation and name of the mappings around a line
+    deeper = 0  # how far the next line must be indented to lie within the key before it
+    state = "mapping"  # what deeper lines are: a mapping, passed over (skip), or none (closed)
+    sequence = False  # whether the lines passed over may begin with a dash at the key's own place
+    root: int | None = None
+    paths: set[str] = set()
+    for number, start, words in _lines(text):
+        indent = len(words) - len(words.lstrip(" "))
+        if _YAML_BLANK.fullmatch(words) or (number == 1 and words.rstrip() == "---"):
+            continue
+        within = root is not None and indent >= deeper
+        if state == "skip" and within:
+            continue
+        if words.lstrip(" ").startswith("- ") or words.strip() == "-":
+            if (state == "mapping" and root is not None and indent >= deeper - 1) or (
+                sequence and indent == deeper - 1
+            ):
+                state, sequence, deeper = "skip", True, indent + 1
+                continue
+            yield None
+            return
+        line = _YAML_LINE.fullmatch(words)
+        if line is None or (within and state == "closed"):
+            yield None
+            return
+        if not within and root is not None:
+            while open_keys and open_keys[-1][0] > indent:
+                open_keys.pop()
+            siblings = open_keys.pop()[0] if open_keys else None
+            if siblings != indent:
+                yield None
+                return
+        root = indent if root is None else root
+        path = ".".join([*(name for _, name in open_keys), line[2]])
+        open_keys.append((indent, line[2]))
+        deeper, sequence = indent + 1, False
+        value, state = _yaml_value(line[3]), _yaml_state(line[3])
+        if state == "" or path in paths:
+            yield None
+            return
+        paths.add(path)
+        if value is not None:
+            yield _setting(text, path, value, number, (start + line.start(3), start + line.end(3)))
+
+
+def _yaml_value(words: str | None) -> Value | None:
+    if words in _YAML_FLAGS:
+        return _YAML_FLAGS[words]
+    number = _YAML_NUMBER.fullmatch(words or "")
+    if number is None:
+        return None
+    return int(number[0]) if number["int"] else float(number[0])
+
+
+def _yaml_state(words: str | None) -> str:
+    """Return what may stand deeper than a key: mapping, skip, closed; empty when unsure."""
+    if words is None:
+        return "mapping"
+    if _yaml_value(words) is not None or _YAML_CLOSED.fullmatch(words):
+        return "closed"
+    # A block of text, an anchored mapping, or plain words that may go on below.
+    if words[0] in "|>&" or re.match(r"[\w./~<-]", words):
+        return "skip"
+    return ""

@@ -1,26 +1,132 @@
-"""The moves a script's hyperparameters allow: single, combined and radical, each with its worth."""
+"""The moves that hyperparameters allow: single, combined and radical, each with its worth.
+
+What a move is worth is judged by the campaign's own experiments, its trials.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
 
 from attrs import field, frozen
 
-from autoresearch.ideas import families, trials
-from autoresearch.ideas.edits import Hyperparameter
+from autoresearch.history import History
+from autoresearch.ideas import families
 from autoresearch.ideas.families import Family
-from autoresearch.ideas.literals import Value
-from autoresearch.ideas.trials import Trial
+from autoresearch.ideas.hyperparameters import Hyperparameter, key
+from autoresearch.model import Experiment, Value, Verdict
 
 RADICAL = "radical"
 
 
 @frozen(kw_only=True)
+class Trial:
+    """One decided experiment that changed hyperparameters: key to (old, new) value.
+
+    ``gain`` is against the best of its time, positive when better, None when there was no score.
+    """
+
+    number: int
+    changes: Mapping[str, tuple[Value, Value]]
+    gain: float | None
+    verdict: Verdict
+
+    @property
+    def single(self) -> str | None:
+        """The key of the only value that was changed, None when there were several."""
+        return next(iter(self.changes)) if len(self.changes) == 1 else None
+
+
+def trials(history: History) -> tuple[Trial, ...]:
+    """Return every decided experiment that changed hyperparameters, oldest first."""
+    return tuple(
+        Trial(number=item.number, changes=changes, gain=_gain(item, history), verdict=item.verdict)
+        for item in history.decided
+        if item.verdict is not None and (changes := _numeric(item))
+    )
+
+
+def _numeric(item: Experiment) -> dict[str, tuple[Value, Value]]:
+    return {
+        key(change.name, change.file): (change.old, change.new)
+        for change in item.idea.changes
+        if not isinstance(change.old, str) and not isinstance(change.new, str)
+    }
+
+
+def _gain(item: Experiment, history: History) -> float | None:
+    if history.score(item) is None or item.decision is None or item.decision.delta is None:
+        return None
+    return -item.decision.delta if history.lower_is_better else item.decision.delta
+
+
+def of(name: str, known: Iterable[Trial]) -> tuple[Trial, ...]:
+    """Return the trials that changed this key alone, newest first."""
+    return tuple(trial for trial in reversed(tuple(known)) if trial.single == name)
+
+
+def near_misses(known: Iterable[Trial], near: float) -> tuple[Trial, ...]:
+    """Return the single-change discards that lost at most ``near``, the least loss first."""
+    missed = [
+        trial
+        for trial in known
+        if trial.single and trial.verdict is Verdict.DISCARD and trial.gain is not None
+        if trial.gain >= -near
+    ]
+    return tuple(sorted(missed, key=lambda trial: (-(trial.gain or 0.0), trial.number)))
+
+
+def expected_gain(
+    kind: Family, old: float, new: float, seen: Iterable[Trial], scale: float
+) -> float:
+    """Predict the gain of moving a value, from trials of the same name, newest first.
+
+    Untried: the family's weight times ``scale``. At a known loss, or beyond it, a loss is expected
+    again; short of it a little may be left. Else the newest slope is followed at half strength:
+    on after a win, and with more doubt to the other side after a loss.
+    """
+    prior = kind.weight * scale * (1.0 if (new > old) == (kind.lean > 0) else 0.8)
+    steps = [_Step.of(kind, trial, scale) for trial in seen]
+    start, end = kind.place(old), kind.place(new)
+    side = math.copysign(1.0, end - start)
+    for place, gain in _worse_places(steps):
+        if side * (place - start) > 1e-9:
+            beyond = side * (end - place) > -1e-9
+            return gain - 0.01 * scale if beyond else 0.1 * scale
+    if not steps:
+        return prior
+    newest = steps[0]
+    slope = newest.gain / (newest.end - newest.start or 1.0)
+    limit = 0.5 * max(newest.gain, scale)  # so that a bolder step promises no more than the same
+    return max(-limit, min(limit, 0.5 * slope * (end - start))) + 0.2 * prior
+
+
+@frozen(kw_only=True)
+class _Step:
+    start: float
+    end: float
+    gain: float
+
+    @classmethod
+    def of(cls, kind: Family, trial: Trial, scale: float) -> _Step:
+        (old, new) = next(iter(trial.changes.values()))
+        # A run without a score says nothing of how far to stay away; call it a clear loss.
+        gain = -3 * scale if trial.gain is None else trial.gain
+        return cls(start=kind.place(float(old)), end=kind.place(float(new)), gain=gain)
+
+
+def _worse_places(steps: Iterable[_Step]) -> Iterator[tuple[float, float]]:
+    """Yield where a value lost, and where one was left for a better one, with the loss."""
+    for step in steps:
+        yield (step.end, step.gain) if step.gain <= 0 else (step.start, -step.gain)
+
+
+@frozen(kw_only=True)
 class Move:
-    """New values for some names; ``worth`` ranks it, ``gain`` is what is honestly expected.
+    """New values for some keys; ``worth`` ranks it, ``gain`` is what is honestly expected.
 
     Both are in units of the metric, positive is better. ``cites`` are experiments it rests on.
     """
@@ -50,16 +156,19 @@ class Table:
     room: float = math.inf
 
     def named(self) -> dict[str, Hyperparameter]:
-        """Return the movable hyperparameters by name."""
-        return {item.name: item for item in self.parameters}
+        """Return the movable hyperparameters by key."""
+        return {item.key: item for item in self.parameters}
 
     def feasible(self, move: Move) -> bool:
         """Return whether attention can be built and the artifact still fits, as far as is known."""
-        shapes = {**self._values(), **self.fixed, **_numbers(move.values)}
-        return shapes_agree(shapes) and growth(self.named(), move.values) <= self.room
-
-    def _values(self) -> dict[str, float]:
-        return _numbers({item.name: item.value for item in self.parameters})
+        named = self.named()
+        groups: dict[str, dict[str, float]] = defaultdict(lambda: dict(self.fixed))
+        for name, item in named.items():
+            value = move.values.get(name, item.value)
+            if not isinstance(value, str):  # values of one table of one file belong together
+                groups[name[: -len(item.last)]][item.last] = float(value)
+        agree = all(shapes_agree(group) for group in groups.values())
+        return agree and growth(named, move.values) <= self.room
 
 
 def growth(present: Mapping[str, Hyperparameter], values: Mapping[str, Value]) -> float:
@@ -70,10 +179,8 @@ def growth(present: Mapping[str, Hyperparameter], values: Mapping[str, Value]) -
     """
     factor = 1.0
     for name, value in values.items():
-        kind, share = (
-            families.family(present[name]),
-            float(value) / (float(present[name].value) or 1.0),
-        )
+        kind = families.family(present[name])
+        share = float(value) / (float(present[name].value) or 1.0)
         if kind is families.DEPTH:
             factor *= share
         elif kind is families.WIDTH:
@@ -81,12 +188,6 @@ def growth(present: Mapping[str, Hyperparameter], values: Mapping[str, Value]) -
         elif kind is families.EXPANSION:
             factor *= (1 + share) / 2
     return factor - 1
-
-
-def _numbers(values: Mapping[str, Value]) -> dict[str, float]:
-    return {
-        name.lower(): float(value) for name, value in values.items() if not isinstance(value, str)
-    }
 
 
 _WIDTHS = ("model_dim", "d_model", "n_embd", "hidden_size", "dim")
@@ -107,22 +208,22 @@ def _first(values: Mapping[str, float], names: Sequence[str]) -> int:
 
 
 def direction_of(name: str) -> str:
-    """Return the direction of a hyperparameter: its name as words."""
-    return name.lower().replace("_", " ").strip()
+    """Return the direction of a hyperparameter, named by its key: its name as words."""
+    return name.rpartition(":")[2].lower().replace("_", " ").replace(".", " ").strip()
 
 
 def singles(table: Table) -> Iterator[Move]:
     """Yield every move of one hyperparameter, judged by the earlier trials of its name."""
     for parameter in table.parameters:
-        kind, seen = families.family(parameter), trials.of(parameter.name, table.known)
+        kind, seen = families.family(parameter), of(parameter.key, table.known)
         for index, value in enumerate(families.values(parameter)):
             old, new = float(parameter.value), float(value)
-            gain = trials.expected_gain(kind, old, new, seen, table.scale)
+            gain = expected_gain(kind, old, new, seen, table.scale)
             if gain > 0:  # values come in pairs, one to each side, and the nearest is the safest
                 gain *= 0.65 ** (index // 2) * families.importance(parameter)
             yield Move(
-                direction=direction_of(parameter.name),
-                values={parameter.name: value},
+                direction=direction_of(parameter.key),
+                values={parameter.key: value},
                 gain=gain,
                 worth=gain + _follow_up(table, seen, gain),
                 why=kind.up if new > old else kind.down,
@@ -143,7 +244,7 @@ def near_miss_pairs(table: Table) -> Iterator[Move]:
     named = table.named()
     close = [
         trial
-        for trial in trials.near_misses(table.known, table.near)
+        for trial in near_misses(table.known, table.near)
         if trial.single in named and named[trial.single].value == trial.changes[trial.single][0]
     ]
     for first, second in itertools.combinations(close[:8], 2):
@@ -170,8 +271,8 @@ def pairs(table: Table) -> Iterator[Move]:
             for other in families.values(second)[:3]:
                 weight = families.family(first).weight * families.family(second).weight
                 yield Move(
-                    direction=f"{direction_of(first.name)} with {direction_of(second.name)}",
-                    values={first.name: one, second.name: other},
+                    direction=f"{direction_of(first.key)} with {direction_of(second.key)}",
+                    values={first.key: one, second.key: other},
                     gain=0.02 * weight * table.scale,
                     worth=0.02 * weight * table.scale,
                     why="neither helped alone, and together they were never measured",
@@ -195,7 +296,7 @@ def radicals(table: Table, rng: Random) -> Iterator[Move]:
         ("long schedule, large steps", "fast, then gentle", _all(schedule, 1) + _all(rates, 1)),
     ]
     for label, why, parts in bold:
-        values = {item.name: new for item, side in parts if (new := _bold(item, side)) is not None}
+        values = {item.key: new for item, side in parts if (new := _bold(item, side)) is not None}
         if len(values) > 1:
             yield _radical(table, label, why, values)
     yield from _wild(table, rng)
@@ -205,7 +306,7 @@ def _wild(table: Table, rng: Random) -> Iterator[Move]:
     movable = [item for item in table.parameters if len(families.values(item)) > 1]
     for _ in range(20 if len(movable) >= 3 else 0):
         chosen = sorted(rng.sample(movable, 3), key=lambda item: item.line)
-        values = {item.name: rng.choice(families.values(item)[2:6] or (0,)) for item in chosen}
+        values = {item.key: rng.choice(families.values(item)[2:6] or (0,)) for item in chosen}
         label = ", ".join(direction_of(name) for name in values)
         if 0 not in values.values():
             yield _radical(table, label, "a jump far from everything tried", values, 0.2)

@@ -8,7 +8,7 @@ one PluginError, and the next generator answers instead.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from attrs import frozen
@@ -20,6 +20,7 @@ from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import answers, prompts
 from autoresearch.ideas.answers import AnswerError, Ground
 from autoresearch.ideas.known import known
+from autoresearch.ideas.script import script_of
 from autoresearch.model import Cost, Idea, Workspace
 from autoresearch.text import block, one_line
 
@@ -42,7 +43,9 @@ class Settings:
     timeout_seconds: float = setting(180.0, "longest wait for one answer, seconds")
     retries: int = setting(2, "times the client repeats a request after a rate limit or an outage")
     attempts: int = setting(2, "answers asked for; a bad one is sent back with what was wrong")
-    max_source_chars: int = setting(80_000, "characters of the script that are shown")
+    max_source_chars: int = setting(
+        80_000, "characters of the editable files that are shown, the script first"
+    )
     known: bool = setting(True, "also show the known effects, where `knowledge` names a file")
     schema: bool = setting(True, "ask the server to enforce the JSON schema")
     usd_per_million_in: float = setting(0.0, "price of a million tokens read, US dollars")
@@ -79,28 +82,36 @@ class Plugin:
         self._config, self._settings = config, config.settings(_NAME, Settings)
 
     @hookimpl
-    def propose_idea(self, history: History, source: str) -> Idea:
+    def propose_idea(self, history: History, source: str, files: Mapping[str, str]) -> Idea:
         """Return an idea that was checked; PluginError when none could be had."""
         fixed = frozenset(self._config.env)
-        ground = Ground(history=history, source=source, generator=_NAME, fixed=fixed)
-        asked = prompts.question(history, self._shown(source), fixed, self._facts(history.metric))
+        shown = {**files, script_of(history): source}
+        ground = Ground(history=history, source=source, generator=_NAME, fixed=fixed, files=files)
+        asked = prompts.question(
+            history, self._shown(shown, script_of(history)), fixed, self._facts(history.metric)
+        )
         return self._ask(
             (prompts.SYSTEM, asked), prompts.SCHEMA, lambda text: answers.read(text, ground)
         )
 
     @hookimpl
-    def implement_idea(self, idea: Idea, workspace: Workspace) -> str:
-        """Return the script with an idea in words written into it, or with a crash repaired."""
-        source = workspace.read_script()
-        asked = prompts.task(idea, self._shown(source))
+    def implement_idea(self, idea: Idea, workspace: Workspace) -> Mapping[str, str]:
+        """Return the files into which an idea in words was written, or with a crash repaired."""
+        script, files = workspace.script, _editable(workspace)
+        asked = prompts.task(idea, self._shown(files, script))
         return self._ask(
             (prompts.IMPLEMENT, asked),
             prompts.CHANGE,
-            lambda text: answers.read_change(text, source),
+            lambda text: answers.read_change(text, files, script),
         )
 
-    def _shown(self, source: str) -> str:
-        return source[: self._settings.max_source_chars]
+    def _shown(self, files: Mapping[str, str], script: str) -> dict[str, str]:
+        """Return the files, the script first, up to the number of characters that are shown."""
+        room, shown = self._settings.max_source_chars, {}
+        for path in sorted(files, key=lambda path: (path != script, path)):
+            shown[path] = files[path][:room]
+            room -= len(shown[path])
+        return shown
 
     def _facts(self, metric: str) -> tuple[str, ...]:
         rows = known(self._config.knowledge) if self._settings.known else ()
@@ -144,6 +155,18 @@ class Plugin:
         usd = spent.tokens_in * settings.usd_per_million_in / 1e6
         usd += spent.tokens_out * settings.usd_per_million_out / 1e6
         return [Cost(tokens_in=spent.tokens_in, tokens_out=spent.tokens_out, usd=usd)]
+
+
+def _editable(workspace: Workspace) -> dict[str, str]:
+    """Return the text of every editable file of a worktree by path."""
+    found = {workspace.script: workspace.read_script()}
+    if not workspace.editable:  # a worktree may be large
+        return found
+    for place in workspace.path.rglob("*"):
+        path = place.relative_to(workspace.path).as_posix()
+        if workspace.allows(path) and place.is_file() and not place.is_symlink():
+            found[path] = place.read_bytes().decode("utf-8")
+    return found
 
 
 def _correction(text: str, error: AnswerError) -> list[dict[str, str]]:

@@ -1,9 +1,9 @@
-"""Proposes real edits of the script's own hyperparameters; needs no model and no account."""
+"""Proposes real edits of hyperparameters in every editable file; needs no model, no account."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from random import Random
 
@@ -11,13 +11,18 @@ from attrs import evolve, frozen
 
 from autoresearch import events
 from autoresearch.config import Config, setting
-from autoresearch.durable import digest
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
-from autoresearch.ideas import families, moves, trials, wording
-from autoresearch.ideas.edits import Hyperparameter, hyperparameters, with_values
+from autoresearch.ideas import families, moves
+from autoresearch.ideas.hyperparameters import (
+    Hyperparameter,
+    describe,
+    digest_of,
+    knobs,
+    with_changes,
+)
 from autoresearch.ideas.moves import Move, Table
-from autoresearch.model import Idea
+from autoresearch.model import Idea, Value, ValueChange
 
 # What is measured, on what, and for how long must not move, or scores stop being comparable.
 PROTECTED = (
@@ -56,53 +61,59 @@ class Plugin:
         self._settings = config.settings("script_ideas", Settings)
 
     @hookimpl
-    def propose_idea(self, history: History, source: str, rng: Random) -> Idea | None:
-        """Return the best new edit, None when the script has nothing left to move."""
-        table = self._table(history, source)
-        parameters = table.named()
+    def propose_idea(
+        self, history: History, source: str, rng: Random, files: Mapping[str, str]
+    ) -> Idea | None:
+        """Return the best new edit, None when the files have nothing left to move."""
+        script = script_of(history)
+        files = {**files, script: source}
+        table = self._table(history, knobs(files, script))
+        named = table.named()
         seen = frozenset(history.tried) | refused(history)
         for move in self._ranked(table, history, rng):
             if move.direction in history.dead_ends or not table.feasible(move):
                 continue
-            changed = with_values(source, move.values)
-            if changed == source or digest(changed) in history.tried_sources:
+            changes = tuple(_change(named[name], value) for name, value in move.values.items())
+            texts = with_changes(files, changes, script)
+            if not texts or digest_of({**files, **texts}) in history.tried_sources:
                 continue
-            idea = wording.idea(move, parameters, changed, history)
+            made = _idea(move, changes, named, history)
+            idea = evolve(made, source=texts.pop(script, None), files=texts)
             if idea.id not in seen:
                 return idea
         return None
 
-    def _table(self, history: History, source: str) -> Table:
+    def _table(self, history: History, found: tuple[Hyperparameter, ...]) -> Table:
         best = history.best_metric
         scale = max(5 * self._config.metric.sd, 0.003 * abs(best if best is not None else 1.0))
         return Table(
-            parameters=tuple(self._movable(history, source)),
-            known=trials.trials(history),
+            parameters=tuple(self._movable(history, found)),
+            known=moves.trials(history),
             scale=scale,
             near=max(2 * self._config.metric.sd, 0.3 * scale),
             fixed=_fixed(self._config),
             room=_room(self._config, history),
         )
 
-    def _movable(self, history: History, source: str) -> Iterator[Hyperparameter]:
+    def _movable(
+        self, history: History, found: tuple[Hyperparameter, ...]
+    ) -> Iterator[Hyperparameter]:
         overridden = set(self._config.env).union(*(item.idea.env for item in history.kept))
-        found = hyperparameters(source)
-        overridden |= families.idle(found)
+        idle = families.idle(found)
         in_environment = any(item.form == "environment" for item in found)
         for item in found:
-            if item.name in overridden or self._is_protected(item.name):
+            set_outside = item.name in overridden and item.form != "setting"
+            if set_outside or item.key in idle or self._is_protected(item):
                 continue
             # Where settings are read from the environment, a bare constant is rarely one of them.
-            if (
-                in_environment
-                and item.form == "constant"
-                and families.family(item) is families.OTHER
-            ):
-                continue
-            yield item
+            bare = in_environment and item.form == "constant"
+            if not bare or families.family(item) is not families.OTHER:
+                yield item
 
-    def _is_protected(self, name: str) -> bool:
-        return any(fnmatchcase(name.upper(), rule.upper()) for rule in self._settings.protected)
+    def _is_protected(self, item: Hyperparameter) -> bool:
+        names = {item.name.upper(), item.last.upper()}
+        rules = [rule.upper() for rule in self._settings.protected]
+        return any(fnmatchcase(name, rule) for name in names for rule in rules)
 
     def _ranked(self, table: Table, history: History, rng: Random) -> Iterator[Move]:
         """Yield all moves, best first; bold ones lead while a plateau asks for them."""
@@ -138,6 +149,11 @@ def _fixed(config: Config) -> dict[str, float]:
     return fixed
 
 
+def script_of(history: History) -> str:
+    """Return the path of the training script."""
+    return history.started.script if history.started else "train.py"
+
+
 def refused(history: History) -> frozenset[str]:
     """Return the ids of the ideas that were dropped without a run."""
     return frozenset(item.idea for item in history.rejected if isinstance(item, events.IdeaDropped))
@@ -150,3 +166,89 @@ def radical_due(history: History, tries: int) -> bool:
     last = max(history.plateaus[-1].experiments, default=0)
     since = [item for item in history.experiments if item.number > last]
     return sum(item.idea.direction.startswith(moves.RADICAL) for item in since) < tries
+
+
+# --- in words -------------------------------------------------------------------------------
+
+
+def _change(item: Hyperparameter, new: Value) -> ValueChange:
+    return ValueChange(name=item.name, old=item.value, new=new, file=item.file)
+
+
+def _idea(
+    move: Move,
+    changes: tuple[ValueChange, ...],
+    parameters: Mapping[str, Hyperparameter],
+    history: History,
+) -> Idea:
+    """Return the move as an idea whose hypothesis and evidence refer to what was measured."""
+    best = history.best
+    cites = tuple(dict.fromkeys([*move.cites, *([best.number] if best else [])])) or (0,)
+    predicted = None
+    if history.best_metric is not None:
+        sign = -1.0 if history.lower_is_better else 1.0
+        predicted = round(history.best_metric + sign * move.gain, 6)
+    return Idea(
+        direction=move.direction,
+        description=describe(changes),
+        hypothesis=_hypothesis(move, changes, history),
+        generator="script_ideas",
+        evidence=_evidence(cites, history),
+        cites=tuple(number for number in cites if number < history.next_number),
+        risk=_risk(move, parameters),
+        changes=changes,
+        predicted=predicted,
+        expected_gain=round(move.gain, 6) if math.isfinite(move.gain) else None,
+    )
+
+
+def _hypothesis(move: Move, changes: tuple[ValueChange, ...], history: History) -> str:
+    seen = [number for number in move.cites if number < len(history.experiments)]
+    told = describe(changes)
+    base = (
+        f"{told} should change {history.metric} by about {_signed(move.gain, history)}: {move.why}"
+    )
+    if not seen:
+        return f"{base}; nothing was measured in this direction yet"
+    newest = max(seen)
+    return f"{base}; {_outcome(newest, history)}"
+
+
+def _signed(gain: float, history: History) -> str:
+    return f"{-gain if history.lower_is_better else gain:+.4f}"
+
+
+def _outcome(number: int, history: History) -> str:
+    item = history.experiments[number]
+    score = history.score(item)
+    if score is None:
+        return f"experiment {number} ({item.idea.description}) gave no score"
+    delta = item.decision.delta if item.decision else None
+    against = "" if delta is None else f", {delta:+.4f} against the best then"
+    return f"experiment {number} ({item.idea.description}) scored {score:.4f}{against}"
+
+
+def _evidence(cites: tuple[int, ...], history: History) -> tuple[str, ...]:
+    """Return the cited results, and the newest lesson among them."""
+    known = [number for number in cites if number < len(history.experiments)]
+    told = [_outcome(number, history) for number in known]
+    lessons = [item for item in history.lessons if item.experiment in known]
+    told += [f"lesson of experiment {item.experiment}: {item.text}" for item in lessons[-1:]]
+    return tuple(told)
+
+
+_RISKS = {
+    families.DEPTH.name: "slower steps and a larger artifact",
+    families.WIDTH.name: "slower steps, more memory and a larger artifact",
+    families.EXPANSION.name: "slower steps, more memory and a larger artifact",
+    families.LEARNING_RATE.name: "divergence, or too little learned in the time",
+    families.MOMENTUM.name: "instability early in the run",
+    families.BATCH.name: "out of memory, or fewer steps",
+    families.SWITCH.name: "a code path that was never run here",
+}
+
+
+def _risk(move: Move, parameters: Mapping[str, Hyperparameter]) -> str:
+    kinds = dict.fromkeys(families.family(parameters[name]).name for name in move.values)
+    told = [_RISKS[kind] for kind in kinds if kind in _RISKS]
+    return "; ".join(told) or "a regression no larger than the step is bold"

@@ -16,7 +16,7 @@ from autoresearch.presets import presets
 
 @frozen(kw_only=True)
 class BuiltIn:
-    """A plugin of this package.
+    """A plugin of this package: the class ``Plugin`` of a module, or ``module:Class``.
 
     ``needs`` is a module that it cannot do without, and the extra of this package that brings it;
     ``preset`` makes it active in campaigns that start from that preset.
@@ -41,9 +41,9 @@ _ALWAYS = (
     BuiltIn(name="crash_fixes", module="autoresearch.ideas.fixes"),
     BuiltIn(name="greedy", module="autoresearch.policies.greedy"),
     BuiltIn(name="evidence", module="autoresearch.policies.evidence", default=False),
-    BuiltIn(name="plateau", module="autoresearch.rules.plateau"),
-    BuiltIn(name="dead_end", module="autoresearch.rules.dead_end"),
-    BuiltIn(name="regression", module="autoresearch.rules.regression"),
+    BuiltIn(name="plateau", module="autoresearch.rules:Plateau"),
+    BuiltIn(name="dead_end", module="autoresearch.rules:DeadEnd"),
+    BuiltIn(name="regression", module="autoresearch.rules:Regression"),
     BuiltIn(name="local", module="autoresearch.launchers.local"),
     BuiltIn(name="modal", module="autoresearch.launchers.modal", needs="modal"),
     BuiltIn(name="analysis", module="autoresearch.policies.analysis"),

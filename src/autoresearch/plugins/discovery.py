@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import importlib
 import importlib.util
 import inspect
+import pkgutil
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -216,8 +216,8 @@ def _built_in(item: BuiltIn, config: Config) -> Found:
         source=BUILT_IN,
         version=metadata.version("autoresearch"),
         default=item.starts_active(config),
-        load=lambda: importlib.import_module(item.module),
-        digest=partial(_module_digest, item.module),
+        load=lambda: pkgutil.resolve_name(item.module),
+        digest=partial(_module_digest, item.module.partition(":")[0]),
         needs=item.needs,
     )
 

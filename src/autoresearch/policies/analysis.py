@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from autoresearch.config import Config
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Analysis, Experiment, RunStatus, Verdict
-from autoresearch.policies.judging import confidence, spread, surety
+from autoresearch.policies.greedy import confidence, ending, likelihood, spread
 
-_FAILURES = {
-    RunStatus.CRASHED: "the script crashed before it could report a score",
-    RunStatus.TIMED_OUT: "the run was still going at its deadline and was killed",
-    RunStatus.STOPPED_EARLY: "the run was stopped because its first numbers were hopeless",
-    RunStatus.INFRA_FAILED: "the machine failed, which says nothing about the change",
-    RunStatus.COMPLETED: "the script ended by itself but printed no score that could be read",
-    None: "nothing was run",
-}
+# What the clock says depends on who else uses the machine, so it explains no score.
+_CLOCK = re.compile(r"second|wallclock|per_s(ec)?(_|$)|(^|_)(ms|secs?|time)(_|$)", re.IGNORECASE)
 # Under this share a side effect is too small to explain anything.
 _NOTABLE = 0.02
 
@@ -82,29 +78,26 @@ def explanation(experiment: Experiment, history: History, sd: float) -> str:
     """Return the best explanation that the recorded numbers support."""
     score, best = history.score(experiment), history.best
     if score is None:
-        return _FAILURES[_last_status(experiment)]
+        status = _last_status(experiment)
+        return "nothing was run" if status is None else ending(experiment, status, history)
     if best is None or history.best_metric is None or best.number == experiment.number:
         return "first measurement of the script as it is"
     gain = history.gain(score, history.best_metric)
     side = side_effects(experiment, best, history)
     sure = confidence(gain, sd)
-    noise = "" if sure is None else f" ({surety(sure)})"
-    return (
-        f"{experiment.idea.description} {'gained' if gain > 0 else 'lost'} {abs(gain):.4f} "
-        f"{history.metric} against experiment {best.number}{noise}; {side}"
-    )
+    noise = "" if sure is None else f" ({likelihood(sure)})"
+    word = "gained" if gain > 0 else "lost"
+    told = f"{word} {abs(gain):.4f} {history.metric} against" if gain else "scored the same as"
+    return f"{experiment.idea.description} {told} experiment {best.number}{noise}; {side}"
 
 
 def side_effects(experiment: Experiment, best: Experiment, history: History) -> str:
-    """Return the three other numbers that moved most against the best experiment."""
+    """Return the three other numbers that moved most against the best; none that the clock gave."""
     moved = {
         name: value / old - 1
         for name, value in experiment.metrics.items()
-        if name != history.metric and (old := best.metrics.get(name))
+        if name != history.metric and not _CLOCK.search(name) and (old := best.metrics.get(name))
     }
-    if experiment.seconds > 0 and best.seconds > 0:
-        per_run = experiment.seconds / len(experiment.runs), best.seconds / len(best.runs)
-        moved["seconds of a run"] = per_run[0] / per_run[1] - 1
     largest = sorted(moved.items(), key=lambda item: (-abs(item[1]), item[0]))[:3]
     told = [f"{name} {share:+.0%}" for name, share in largest if abs(share) >= _NOTABLE]
     return f"besides, {', '.join(told)}" if told else "nothing else moved by 2 % or more"
@@ -127,7 +120,7 @@ def lesson(experiment: Experiment, history: History, sd: float) -> str:
 
 def _first_lesson(history: History, score: float | None) -> str:
     if score is None:
-        return "the script as it is gives no score; mend it before changing anything else"
+        return "the script as it is gives no score; fix it before changing anything else"
     return f"{history.metric} {score:.4f} is what a change has to beat"
 
 

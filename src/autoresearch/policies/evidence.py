@@ -10,8 +10,7 @@ from autoresearch.config import Config, setting
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
-from autoresearch.policies import judging
-from autoresearch.policies.greedy import first_score
+from autoresearch.policies import greedy
 
 
 @frozen(kw_only=True)
@@ -49,13 +48,13 @@ class Plugin:
     @hookimpl
     def decide(self, candidate: Candidate, history: History) -> Decision | None:
         """Keep a clear gain, rerun an unclear one, discard the rest; None when noise is unknown."""
-        refused = judging.refuse(candidate, history, self._config)
+        refused = greedy.refuse(candidate, history, self._config)
         if refused is not None:
             return refused
         sd = self._config.metric.sd or measured_sd(history)
-        found = judging.compare(candidate, history, sd)
+        found = greedy.compare(candidate, history, sd)
         if found is None:
-            return first_score(candidate, history)
+            return greedy.first_score(candidate, history)
         if sd <= 0:
             return None
         verdict, why = self._judge(candidate, history, found, sd)
@@ -67,7 +66,7 @@ class Plugin:
         )
 
     def _judge(
-        self, candidate: Candidate, history: History, found: judging.Comparison, sd: float
+        self, candidate: Candidate, history: History, found: greedy.Comparison, sd: float
     ) -> tuple[Verdict, str]:
         scores = _scores(candidate.experiment, history.metric)
         if len(scores) > 1:
@@ -79,7 +78,7 @@ class Plugin:
     def _first_run(self, history: History, gain: float, sd: float) -> tuple[Verdict, str]:
         tries = tries_since_best(history) if self._settings.correct_for_tries else 1
         p = corrected(self._settings.clear_p, tries)
-        needed = judging.threshold(p, sd, 1, _best_runs(history))
+        needed = greedy.threshold(p, sd, 1, _best_runs(history))
         if gain >= needed:
             return Verdict.KEEP, f"one run needs {needed:.4f} after {tries} tries on this best"
         if self._settings.further_seeds > 0:
@@ -91,7 +90,7 @@ class Plugin:
     ) -> tuple[Verdict, str]:
         """Judge by the further seeds alone: the first run was chosen for looking good."""
         gain = history.gain(mean(fresh), best)
-        needed = judging.threshold(self._settings.confirmed_p, sd, len(fresh), _best_runs(history))
+        needed = greedy.threshold(self._settings.confirmed_p, sd, len(fresh), _best_runs(history))
         told = f"{len(fresh)} further seeds gain {gain:+.4f} and need {needed:.4f}"
         if gain <= 0:
             return Verdict.DISCARD, f"not confirmed: {told}"
@@ -145,7 +144,7 @@ def _scores(experiment: Experiment, metric: str) -> list[float]:
 
 
 def _best_runs(history: History) -> int:
-    return judging.scored(history.best, history.metric) if history.best else 1
+    return greedy.scored(history.best, history.metric) if history.best else 1
 
 
 def _bytes_saved(candidate: Candidate, history: History) -> int:

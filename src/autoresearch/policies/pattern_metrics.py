@@ -7,15 +7,26 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from attrs import frozen
+
 from autoresearch.config import Config
-from autoresearch.errors import ConfigError
+from autoresearch.errors import ConfigError, PluginError
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import RunOutput
+from autoresearch.text import encoding_of, one_line, without_escapes
 
 _BLOCK = 1 << 20
 # A longer line is a progress bar or a dump; a backtracking pattern on it could take for ever.
 _LONGEST_LINE = 20_000
-_NUMBER = r"([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf(?:inity)?))"
+_LINE_END = re.compile(rb"[\r\n]")
+_LINES_COMPARED = 2_000  # lines before the score that are searched for one that contradicts it
+_NUMBER = (
+    r"(?P<number>[-+]?(?:\d{1,3}(?:,\d{3})+\.\d+|\d{1,3}(?:,\d{3}){2,}|\d[\d_]*\.?\d*|\.\d+)"
+    r"(?:e[-+]?\d+)?|[-+]?(?:nan|inf(?:inity)?))"
+)
+_WRAPPER = r"(?:(?:(?:np|numpy|torch|jnp)\.)?(?:tensor|array|float\d*|int\d*)\()?"
+_RANK = re.compile(r"\brank\W?\d", re.IGNORECASE)
+_LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR"})
 
 
 class Plugin:
@@ -51,7 +62,9 @@ def _users(text: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(text)
     except re.error as error:
-        raise ConfigError(f"metric.pattern {text!r} is not a pattern: {error}; mend it") from None
+        raise ConfigError(
+            f"metric.pattern {text!r} is not a pattern: {error}; correct it"
+        ) from None
     if pattern.groups != 1:
         raise ConfigError(
             f"metric.pattern {text!r} has {pattern.groups} groups, but needs 1; "
@@ -61,52 +74,98 @@ def _users(text: str) -> re.Pattern[str]:
 
 
 def _printed(name: str) -> re.Pattern[str]:
-    # The sign before the name keeps `val_loss` from being read as `loss`, and the one behind the
-    # number `0,93` and `1,234` from being read as 0 and 1.
+    # The sign before the name keeps `val_loss` and `val/loss` from being read as `loss`, and the
+    # one behind the number `0,93` and `1,234` from being read as 0 and 1.
     return re.compile(
-        rf"(?<![\w.-]){re.escape(name)}[\"']?\s*[=:]\s*{_NUMBER}(?!\.?\w|,\d)", re.IGNORECASE
+        rf"(?:(?<!\S)(?P<word>[a-z][a-z_]*)[ \t]+)?(?<![\w./-]){re.escape(name)}[\"']?"
+        rf"\s*[=:]\s*{_WRAPPER}{_NUMBER}(?P<unit>\s?%)?(?!\.?\w|,\d)",
+        re.IGNORECASE,
     )
+
+
+@frozen
+class _Number:
+    """A number in a line; ``word`` stands before the name, ``unit`` is a per cent sign or empty."""
+
+    value: float
+    word: str
+    unit: str
+    shown: str
 
 
 def read(path: Path, wanted: Mapping[str, re.Pattern[str]]) -> dict[str, float]:
     """Return the last number that each pattern matched; a last number that is not finite is absent.
 
+    A bare name counts before one behind a word: `best loss` is `loss` only where there is no other.
     Lines are searched one at a time from the end of the file, so a large log costs little when
-    the score stands in its last lines.
+    the score stands in its last lines. Raises PluginError for numbers that cannot be told apart.
     """
-    last: dict[str, float] = {}
+    last: dict[str, _Number] = {}
+    behind: dict[str, _Number] = {}
+    left = _LINES_COMPARED
     for line in _lines_backwards(path):
-        for name in wanted.keys() - last.keys():
-            number = _last_number(wanted[name], line)
-            if number is not None:
-                last[name] = number
-        if len(last) == len(wanted):
+        for name, pattern in wanted.items():
+            numbers = _numbers(pattern, line)
+            bare = [item for item in numbers if not item.word]
+            if bare:
+                _check(name, line, bare, last.setdefault(name, bare[0]))
+            elif numbers:
+                behind.setdefault(name, numbers[0])
+        left -= len(last) == len(wanted)
+        if left < 0:
             break
-    return {name: last[name] for name in wanted if name in last and math.isfinite(last[name])}
+    found = {name: item.value for name, item in {**behind, **last}.items()}
+    return {name: found[name] for name in wanted if math.isfinite(found.get(name, math.nan))}
 
 
-def _last_number(pattern: re.Pattern[str], line: str) -> float | None:
-    for match in reversed(list(pattern.finditer(line))):
+def _numbers(pattern: re.Pattern[str], line: str) -> list[_Number]:
+    """Return what a line says, its last number first."""
+    found = []
+    for match in pattern.finditer(line):
+        part = {"number": match[1], **match.groupdict(default="")}
+        word = "" if part.get("word", "").upper() in _LEVELS else part.get("word", "")
         try:
-            return float(match.group(1) or "")
+            value = float((part["number"] or "").replace(",", "" if "unit" in part else ","))
         except ValueError:
             continue
-    return None
+        found.append(_Number(value, word, part.get("unit", "").strip(), one_line(match[0], 60)))
+    return found[::-1]
+
+
+def _check(name: str, line: str, numbers: list[_Number], last: _Number) -> None:
+    """Raise PluginError where it is not clear which of several numbers is the score."""
+    values = {item.value for item in numbers}
+    if len(values) > 1 and len(_RANK.findall(line)) > 1:
+        shown = ", ".join(item.shown for item in numbers[::-1])
+        raise PluginError(
+            f"several ranks print {name} on one line ({shown}); print it from one rank, "
+            "or set metric.pattern"
+        )
+    other = next((item for item in numbers if item.unit != last.unit), None)
+    if other is not None:
+        raise PluginError(
+            f"{name} is printed as {other.shown!r} and as {last.shown!r}; print one unit, or set "
+            "metric.pattern"
+        )
 
 
 def _lines_backwards(path: Path) -> Iterator[str]:
     with path.open("rb") as file:
+        encoding = encoding_of(file.read(4096))
         position, rest = file.seek(0, 2), b""
+        if encoding.startswith("utf-16"):  # rare, and a line end may lie on any second byte
+            file.seek(0)
+            position, rest = 0, file.read().decode(encoding, "replace").encode("utf-8")
         while position > 0:
             start = max(0, position - _BLOCK)
             file.seek(start)
-            lines = (file.read(position - start) + rest).replace(b"\r", b"\n").split(b"\n")
+            lines = _LINE_END.split(file.read(position - start) + rest)
             position, rest = start, lines[0][: _LONGEST_LINE + 1]
             yield from _readable(lines[:0:-1])
-        yield from _readable([rest])
+        yield from _readable(_LINE_END.split(rest)[::-1])
 
 
 def _readable(lines: list[bytes]) -> Iterator[str]:
     for line in lines:
         if line and len(line) <= _LONGEST_LINE:
-            yield line.decode("utf-8", "replace")
+            yield without_escapes(line.decode("utf-8", "replace"))

@@ -96,11 +96,16 @@ def _queue(history: History) -> str:
 
 
 def _log(history: History) -> str:
-    return "\n".join(_entry(item) for item in history.decided)
+    by_commit = {item.commit: item for item in history.experiments}
+    return "\n".join(_entry(item, by_commit.get(item.parent_commit)) for item in history.decided)
 
 
-def _entry(experiment: Experiment) -> str:
+def _entry(experiment: Experiment, parent: Experiment | None) -> str:
     lines = [f"### Experiment {experiment.number}: {one_line(experiment.idea.description, 300)}"]
+    before = parent.sources if parent else experiment.sources
+    changed = [path for path, new in experiment.sources.items() if before.get(path) != new]
+    if len(changed) > 1:
+        lines.append(f"Files: {one_line(', '.join(sorted(changed)), 500)}")
     if experiment.reasoning:
         lines.append(reasoning_block(experiment.reasoning))
     if experiment.analysis:

@@ -1,7 +1,7 @@
 """A campaign's History without reading its whole log: from a snapshot, and what came after it.
 
 A snapshot is only a cache in the store. It is read back by an unpickler that knows nothing but the
-values that a History is made of, so that a store from somebody else cannot run code here.
+values that a History is made of, so that a store from someone else cannot run code here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autoresearch.history import History
 from autoresearch.log import FileLog, SnapshotStore
 
 WORTH = 20_000  # events: folding fewer takes less than a second or two
-_OURS = (
+_TRUSTED = (
     "autoresearch.events.",
     "autoresearch.history",
     "autoresearch.model",
@@ -77,11 +77,11 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _MAKERS:
             return super().find_class(module, name)
-        if module.startswith(_OURS) and "." not in name:
+        if module.startswith(_TRUSTED) and "." not in name:
             found = super().find_class(module, name)
             if isinstance(found, type) and found.__module__ == module:
                 return found
-        raise pickle.UnpicklingError(f"{module}.{name} is no part of a History")
+        raise pickle.UnpicklingError(f"{module}.{name} is not part of a History")
 
 
 @contextmanager

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from autoresearch.log import Column, EventTable, View
-from autoresearch.projections.columns import ENVELOPE
-from autoresearch.projections.tables import people_schema
+from autoresearch.projections.tables import ENVELOPE, people_schema
 
 _HEAD = """\
 # SQL tables and columns

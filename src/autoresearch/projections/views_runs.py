@@ -1,4 +1,4 @@
-"""The tables that people ask for, as views over the typed tables of the event types."""
+"""Tables that people ask for: campaigns, runs, decisions and experiments."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from autoresearch.log import Column, View
 from autoresearch.presets import MetricColumn
 
 
-def _column(name: str, kind: str, doc: str, unit: str = "", sql: str = "") -> Column:
+def column(name: str, kind: str, doc: str, unit: str = "", sql: str = "") -> Column:
+    """Return a column; see `Column`."""
     return Column(name=name, kind=kind, doc=doc, unit=unit, sql=sql)
 
 
-_CAMPAIGN = _column("campaign", "VARCHAR", "run tag of the campaign")
-_EXPERIMENT = _column("experiment", "BIGINT", "number within the campaign; 0 is the baseline")
-_POSITION = _column("position", "BIGINT", "place of the event in the log")
+CAMPAIGN = column("campaign", "VARCHAR", "run tag of the campaign")
+EXPERIMENT = column("experiment", "BIGINT", "number within the campaign; 0 is the baseline")
+POSITION = column("position", "BIGINT", "place of the event in the log")
 
 CAMPAIGNS = View(
     name="campaigns",
     doc="One row for each campaign, as it was started last.",
     columns=(
-        _CAMPAIGN,
-        _column("branch", "VARCHAR", "branch that holds the kept commits"),
-        _column("script", "VARCHAR", "training script"),
-        _column("metric_name", "VARCHAR", "name of the campaign's metric"),
-        _column("better", "VARCHAR", "lower or higher"),
-        _column("size_name", "VARCHAR", "name of the metric that holds the artifact's bytes"),
-        _column("base_commit", "VARCHAR", "commit that the campaign started from"),
-        _column("started_at", "TIMESTAMP", "when it was started, UTC"),
+        CAMPAIGN,
+        column("branch", "VARCHAR", "branch that holds the kept commits"),
+        column("script", "VARCHAR", "training script"),
+        column("metric_name", "VARCHAR", "name of the campaign's metric"),
+        column("better", "VARCHAR", "lower or higher"),
+        column("size_name", "VARCHAR", "name of the metric that holds the artifact's bytes"),
+        column("base_commit", "VARCHAR", "commit that the campaign started from"),
+        column("started_at", "TIMESTAMP", "when it was started, UTC"),
     ),
     query="""
         SELECT campaign, branch, script, metric AS metric_name, better, base_commit,
@@ -44,29 +45,29 @@ RUNS = View(
     name="runs",
     doc="One row for each execution of an experiment.",
     columns=(
-        _CAMPAIGN,
-        _EXPERIMENT,
-        _column("run", "VARCHAR", "name of the run, unique for ever"),
-        _column("index", "BIGINT", "0 for the first run of the experiment", sql='"index"'),
-        _column("seed", "BIGINT", "random seed given to the script"),
-        _column("launcher", "VARCHAR", "launcher plugin that ran it"),
-        _column(
+        CAMPAIGN,
+        EXPERIMENT,
+        column("run", "VARCHAR", "name of the run, unique for ever"),
+        column("index", "BIGINT", "0 for the first run of the experiment", sql='"index"'),
+        column("seed", "BIGINT", "random seed given to the script"),
+        column("launcher", "VARCHAR", "launcher plugin that ran it"),
+        column(
             "status",
             "VARCHAR",
             "requested, running, completed, crashed, timed_out, stopped_early or infra_failed",
         ),
-        _column("metric", "DOUBLE", "the campaign's metric; null when the run gave none", "metric"),
-        _column("artifact_bytes", "BIGINT", "size of code and model", "bytes"),
-        _column("seconds", "DOUBLE", "wall clock measured by the launcher", "s"),
-        _column("exit_code", "BIGINT", "exit code of the program"),
-        _column("requested_at", "TIMESTAMP", "when the run was asked for, UTC"),
-        _column("finished_at", "TIMESTAMP", "when the run was over, UTC"),
-        _column("reference", "VARCHAR", "how the launcher finds it again: a pid, a call id"),
-        _column("detail", "VARCHAR", "the launcher's own words, or the crash's last line"),
-        _column("script_digest", "VARCHAR", "sha256 of the script that ran; its text: sources"),
-        _column("log_digest", "VARCHAR", "sha256 of the output"),
-        _column("log_bytes", "BIGINT", "size of the output", "bytes"),
-        _column("position", "BIGINT", "place of the request in the log"),
+        column("metric", "DOUBLE", "the campaign's metric; null when the run gave none", "metric"),
+        column("artifact_bytes", "BIGINT", "size of code and model", "bytes"),
+        column("seconds", "DOUBLE", "wall clock measured by the launcher", "s"),
+        column("exit_code", "BIGINT", "exit code of the program"),
+        column("requested_at", "TIMESTAMP", "when the run was asked for, UTC"),
+        column("finished_at", "TIMESTAMP", "when the run was over, UTC"),
+        column("reference", "VARCHAR", "how the launcher finds it again: a pid, a call id"),
+        column("detail", "VARCHAR", "the launcher's own words, or the crash's last line"),
+        column("script_digest", "VARCHAR", "sha256 of the script that ran; its text: sources"),
+        column("log_digest", "VARCHAR", "sha256 of the output"),
+        column("log_bytes", "BIGINT", "size of the output", "bytes"),
+        column("position", "BIGINT", "place of the request in the log"),
     ),
     query="""
         WITH proposed AS (
@@ -123,17 +124,17 @@ DECISIONS = View(
     name="decisions",
     doc="Every verdict, a person's word on a quarantined experiment among them.",
     columns=(
-        _CAMPAIGN,
-        _EXPERIMENT,
-        _column("verdict", "VARCHAR", "keep, discard, crash, rerun or quarantine"),
-        _column("reason", "VARCHAR", "why"),
-        _column("policy", "VARCHAR", "plugin or person that decided"),
-        _column("metric", "DOUBLE", "score judged; null when there was none", "metric"),
-        _column("delta", "DOUBLE", "score minus the best before", "metric"),
-        _column("confidence", "DOUBLE", "probability that the gain is real, 0 to 1"),
-        _column("artifact_bytes", "BIGINT", "size judged", "bytes"),
-        _column("decided_at", "TIMESTAMP", "when, UTC"),
-        _POSITION,
+        CAMPAIGN,
+        EXPERIMENT,
+        column("verdict", "VARCHAR", "keep, discard, crash, rerun or quarantine"),
+        column("reason", "VARCHAR", "why"),
+        column("policy", "VARCHAR", "plugin or person that decided"),
+        column("metric", "DOUBLE", "score judged; null when there was none", "metric"),
+        column("delta", "DOUBLE", "score minus the best before", "metric"),
+        column("confidence", "DOUBLE", "probability that the gain is real, 0 to 1"),
+        column("artifact_bytes", "BIGINT", "size judged", "bytes"),
+        column("decided_at", "TIMESTAMP", "when, UTC"),
+        POSITION,
     ),
     query="""
         SELECT campaign, experiment, verdict, reason, policy, metric, delta, confidence,
@@ -150,32 +151,32 @@ EXPERIMENTS = View(
     name="experiments",
     doc="One row for each experiment, also while it runs; a dropped idea is none.",
     columns=(
-        _CAMPAIGN,
-        _EXPERIMENT,
-        _column("commit", "VARCHAR", "commit that was tried; null before it was made"),
-        _column("parent_commit", "VARCHAR", "commit that it builds on"),
-        _column("status", "VARCHAR", "keep, discard, crash, rerun, quarantine or running"),
-        _column("direction", "VARCHAR", "family of the change"),
-        _column("description", "VARCHAR", "what is changed"),
-        _column("generator", "VARCHAR", "plugin that proposed it"),
-        _column("hypothesis", "VARCHAR", "what is expected and why"),
-        _column("metric_name", "VARCHAR", "name of the campaign's metric"),
-        _column("metric", "DOUBLE", "mean of the completed runs; null when none gave it", "metric"),
-        _column("artifact_bytes", "BIGINT", "largest size of code and model", "bytes"),
-        _column("predicted", "DOUBLE", "metric expected before the run", "metric"),
-        _column("delta", "DOUBLE", "score minus the best before, as decided", "metric"),
-        _column("confidence", "DOUBLE", "probability that the gain is real, 0 to 1"),
-        _column("runs", "BIGINT", "executions so far"),
-        _column("seconds", "DOUBLE", "wall clock of all runs", "s"),
-        _column("started_at", "TIMESTAMP", "when the idea was proposed, UTC"),
-        _column("ended_at", "TIMESTAMP", "when it was decided last, UTC"),
-        _column("reason", "VARCHAR", "why the verdict"),
-        _column("policy", "VARCHAR", "plugin or person that decided"),
-        _column("lesson", "VARCHAR", "what it tells about future experiments"),
-        _column("idea", "VARCHAR", "id of the idea"),
-        _column("kind", "VARCHAR", "change, or evaluation"),
-        _column("source_digest", "VARCHAR", "sha256 of the tried script; its text: sources"),
-        _column("position", "BIGINT", "place of the proposal in the log"),
+        CAMPAIGN,
+        EXPERIMENT,
+        column("commit", "VARCHAR", "commit that was tried; null before it was made"),
+        column("parent_commit", "VARCHAR", "commit that it builds on"),
+        column("status", "VARCHAR", "keep, discard, crash, rerun, quarantine or running"),
+        column("direction", "VARCHAR", "family of the change"),
+        column("description", "VARCHAR", "what is changed"),
+        column("generator", "VARCHAR", "plugin that proposed it"),
+        column("hypothesis", "VARCHAR", "what is expected and why"),
+        column("metric_name", "VARCHAR", "name of the campaign's metric"),
+        column("metric", "DOUBLE", "mean of the completed runs; null when none gave it", "metric"),
+        column("artifact_bytes", "BIGINT", "largest size of code and model", "bytes"),
+        column("predicted", "DOUBLE", "metric expected before the run", "metric"),
+        column("delta", "DOUBLE", "score minus the best before, as decided", "metric"),
+        column("confidence", "DOUBLE", "probability that the gain is real, 0 to 1"),
+        column("runs", "BIGINT", "executions so far"),
+        column("seconds", "DOUBLE", "wall clock of all runs", "s"),
+        column("started_at", "TIMESTAMP", "when the idea was proposed, UTC"),
+        column("ended_at", "TIMESTAMP", "when it was decided last, UTC"),
+        column("reason", "VARCHAR", "why the verdict"),
+        column("policy", "VARCHAR", "plugin or person that decided"),
+        column("lesson", "VARCHAR", "what it tells about future experiments"),
+        column("idea", "VARCHAR", "id of the idea"),
+        column("kind", "VARCHAR", "change, or evaluation"),
+        column("source_digest", "VARCHAR", "sha256 of the tried script; its text: sources"),
+        column("position", "BIGINT", "place of the proposal in the log"),
     ),
     query="""
         WITH proposed AS (
@@ -259,7 +260,7 @@ def with_metrics(view: View, metrics: Mapping[str, MetricColumn]) -> View:
     for comment, sql in _METRIC_SQL.items():
         query = query.replace(comment, " ".join(sql.format(name=name) for name in metrics))
     extra = tuple(
-        _column(name, "DOUBLE", f"{item.doc}; null when none was printed", item.unit)
+        column(name, "DOUBLE", f"{item.doc}; null when none was printed", item.unit)
         for name, item in metrics.items()
     )
     at = [column.name for column in view.columns].index("metric") + 1

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.ideas.edits import hyperparameters, with_value, with_values
+from autoresearch.ideas.hyperparameters import hyperparameters, with_value, with_values
 
 SCRIPT = '''\
 """A script — with a dash."""
@@ -116,7 +116,7 @@ def test_line_ends_and_wide_characters_stay(end: str) -> None:
 
 
 def test_a_name_with_two_values_is_left_out() -> None:
-    """Nobody could say which of them counts; the same value twice changes in both places."""
+    """No one could say which of them counts; the same value twice changes in both places."""
     twice = 'a = int(os.environ.get("A", 1))\nb = int(os.environ.get("A", {}))\n'
     assert hyperparameters(twice.format(2)) == ()
     assert with_value(twice.format(1), "A", 3) == twice.format(3).replace('"A", 1', '"A", 3')

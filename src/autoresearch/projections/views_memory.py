@@ -1,0 +1,183 @@
+"""Tables that people ask for: numbers, changes, ideas, memory, money and texts."""
+
+from __future__ import annotations
+
+from autoresearch.log import View
+from autoresearch.projections.views_runs import CAMPAIGN, EXPERIMENT, POSITION, column
+
+METRICS = View(
+    name="metrics",
+    doc="Every number that a run gave, in the long form.",
+    columns=(
+        CAMPAIGN,
+        EXPERIMENT,
+        column("run", "VARCHAR", "name of the run"),
+        column("name", "VARCHAR", "name of the number"),
+        column("value", "DOUBLE", "its value", "metric"),
+        column("step", "BIGINT", "training step; null for a final number", "steps"),
+        column("final", "BOOLEAN", "whether it was read after the run was over"),
+        column("recorded_at", "TIMESTAMP", "when, UTC"),
+        POSITION,
+    ),
+    query="""
+        SELECT campaign, experiment, run, item.key AS name, item.value AS value, NULL AS step,
+            true AS final, recorded_at, position
+        FROM (SELECT *, unnest(map_entries(metrics)) AS item FROM metrics_extracted)
+        UNION ALL
+        SELECT campaign, experiment, run, name, value, step, false, recorded_at, position
+        FROM metric_observed
+    """,
+)
+
+CHANGES = View(
+    name="changes",
+    doc="One row for each value that an experiment changes, where the author of its idea named it.",
+    columns=(
+        CAMPAIGN,
+        EXPERIMENT,
+        column("file", "VARCHAR", "file that holds it; the training script where none was named"),
+        column("name", "VARCHAR", "name of the value; dotted in files of settings"),
+        column("old", "VARCHAR", "value before, as text"),
+        column("new", "VARCHAR", "value after, as text"),
+        column("old_number", "DOUBLE", "value before; null when it is no number"),
+        column("new_number", "DOUBLE", "value after; null when it is no number"),
+        POSITION,
+    ),
+    query="""
+        SELECT p.campaign, p.experiment,
+            coalesce(nullif(p.change->>'$.file', ''), c.script) AS file,
+            p.change->>'$.name' AS name, p.change->>'$.old' AS old, p.change->>'$.new' AS new,
+            CASE WHEN json_type(p.change->'$.old') <> 'BOOLEAN'
+                THEN TRY_CAST(p.change->>'$.old' AS DOUBLE) END AS old_number,
+            CASE WHEN json_type(p.change->'$.new') <> 'BOOLEAN'
+                THEN TRY_CAST(p.change->>'$.new' AS DOUBLE) END AS new_number,
+            p.position
+        FROM (
+            SELECT campaign, experiment, position, unnest(TRY_CAST(changes AS JSON[])) AS change
+            FROM (
+                SELECT * FROM idea_proposed QUALIFY row_number()
+                    OVER (PARTITION BY campaign, experiment ORDER BY position DESC) = 1
+            )
+        ) p LEFT JOIN campaigns c ON c.campaign = p.campaign
+    """,
+)
+
+IDEAS = View(
+    name="ideas",
+    doc="One row for each idea that was queued or proposed.",
+    columns=(
+        CAMPAIGN,
+        column("idea", "VARCHAR", "id of the idea: 12 hex digits over what it does"),
+        column("state", "VARCHAR", "queued, tried or dropped"),
+        column("experiment", "BIGINT", "experiment that tried it last; null when none did"),
+        column("direction", "VARCHAR", "family of the change"),
+        column("description", "VARCHAR", "what to change"),
+        column("hypothesis", "VARCHAR", "what is expected and why"),
+        column("generator", "VARCHAR", "who proposed it"),
+        column("expected_gain", "DOUBLE", "expected improvement; positive is better", "metric"),
+        column("reason", "VARCHAR", "why it was dropped"),
+        column("first_at", "TIMESTAMP", "when it was first heard of, UTC"),
+        column("position", "BIGINT", "place of the newest event about it"),
+    ),
+    query="""
+        WITH facts AS (
+            SELECT campaign, idea, 'queued' AS state, NULL AS experiment, direction, description,
+                hypothesis, generator, expected_gain, NULL AS reason, recorded_at, position
+            FROM idea_queued
+            UNION ALL
+            SELECT campaign, idea, 'tried', experiment, direction, description, hypothesis,
+                generator, expected_gain, NULL, recorded_at, position
+            FROM idea_proposed
+            UNION ALL
+            SELECT campaign, idea, 'dropped', NULL, NULL, NULL, NULL, NULL, NULL, reason,
+                recorded_at, position
+            FROM idea_dropped
+        )
+        SELECT campaign, idea, arg_max(state, position) AS state,
+            CASE WHEN arg_max(state, position) = 'tried' THEN arg_max(experiment, position) END
+                AS experiment,
+            arg_max(direction, position) AS direction,
+            arg_max(description, position) AS description,
+            arg_max(hypothesis, position) AS hypothesis,
+            arg_max(generator, position) AS generator,
+            arg_max(expected_gain, position) AS expected_gain,
+            CASE WHEN arg_max(state, position) = 'dropped' THEN arg_max(reason, position) END
+                AS reason,
+            min(recorded_at) AS first_at, max(position) AS position
+        FROM facts GROUP BY campaign, idea
+    """,
+)
+
+LESSONS = View(
+    name="lessons",
+    doc="What experiments taught.",
+    columns=(
+        CAMPAIGN,
+        EXPERIMENT,
+        column("direction", "VARCHAR", "family of the change"),
+        column("lesson", "VARCHAR", "the lesson"),
+        column("learned_at", "TIMESTAMP", "when, UTC", sql="recorded_at"),
+        POSITION,
+    ),
+    query="SELECT * FROM lesson_learned",
+)
+
+DEAD_ENDS = View(
+    name="dead_ends",
+    doc="Directions that were abandoned.",
+    columns=(
+        CAMPAIGN,
+        column("direction", "VARCHAR", "family of the change"),
+        column("reason", "VARCHAR", "why it failed"),
+        column("experiments", "BIGINT[]", "experiments that proved it"),
+        column("rule", "VARCHAR", "plugin that declared it"),
+        column("declared_at", "TIMESTAMP", "when, UTC", sql="recorded_at"),
+        POSITION,
+    ),
+    query="SELECT * FROM direction_declared_dead",
+)
+
+COSTS = View(
+    name="costs",
+    doc="Everything that was spent.",
+    columns=(
+        CAMPAIGN,
+        column("experiment", "BIGINT", "experiment it was spent on; null when on none"),
+        column("kind", "VARCHAR", "run or tokens"),
+        column("source", "VARCHAR", "launcher or generator that spent it"),
+        column("seconds", "DOUBLE", "wall clock", "s"),
+        column("gpu_seconds", "DOUBLE", "GPU time, all GPUs together", "GPU s"),
+        column("tokens_in", "BIGINT", "tokens read by a model", "tokens"),
+        column("tokens_out", "BIGINT", "tokens written by a model", "tokens"),
+        column("usd", "DOUBLE", "money", "USD"),
+        column("incurred_at", "TIMESTAMP", "when, UTC", sql="recorded_at"),
+        POSITION,
+    ),
+    query="SELECT * FROM cost_incurred",
+)
+
+SOURCES = View(
+    name="sources",
+    doc="Every source that was ever tried, once, with its text.",
+    columns=(
+        column("digest", "VARCHAR", "sha256 of the text"),
+        column("bytes", "BIGINT", "size of the text", "bytes"),
+        column("lines", "BIGINT", "lines of the text", "lines"),
+        column("campaign", "VARCHAR", "campaign that tried it first; null when none did"),
+        column("experiment", "BIGINT", "experiment that tried it first"),
+        column("uses", "BIGINT", "experiments that tried it"),
+        column("text", "VARCHAR", "the text"),
+    ),
+    query="""
+        SELECT t.digest, t.bytes, len(t.text) - len(replace(t.text, chr(10), '')) AS lines,
+            u.campaign, u.experiment, coalesce(u.uses, 0) AS uses, t.text
+        FROM source_texts t LEFT JOIN (
+            SELECT source_digest AS digest, arg_min(campaign, position) AS campaign,
+                arg_min(experiment, position) AS experiment,
+                count(DISTINCT (campaign, experiment)) AS uses
+            FROM change_applied GROUP BY source_digest
+        ) u ON u.digest = t.digest
+    """,
+)
+
+VIEWS = (METRICS, CHANGES, IDEAS, LESSONS, DEAD_ENDS, COSTS, SOURCES)
