@@ -126,7 +126,7 @@ def test_any_campaign_may_bring_its_own_file(tmp_path: Path) -> None:
     plugin = catalogue.Plugin()
     plugin.configure(config)
     told = story([0.5], config=config)
-    idea = plugin.propose_idea(told.history, "WIDTH = 4\nDEPTH = 1\n")
+    idea = plugin.propose_idea(told.history, "WIDTH = 4\nDEPTH = 1\n", {})
     assert idea is not None
     assert idea.source == "WIDTH = 4\nDEPTH = 2\n"
     assert idea.predicted == pytest.approx(0.5 + 0.9 / 4)
