@@ -27,7 +27,7 @@ def propose_idea(history: History) -> Idea | None:
                 direction=item.direction,
                 description=item.description,
                 hypothesis=item.hypothesis,
-                generator=item.generator,
+                author=item.author,
                 cites=[] if history.best_number is None else [history.best_number],
                 patch=item.patch,
                 env=item.env,
@@ -40,7 +40,7 @@ def propose_idea(history: History) -> Idea | None:
 def review_idea(idea: Idea, history: History) -> Objection | None:
     """Drop every idea, whoever proposed it, whose direction a person has vetoed in a note."""
     veto = vetoes(history, idea.direction)
-    return Objection(reviewer="human_queue", reason=veto) if veto else None
+    return Objection(author="human_queue", reason=veto) if veto else None
 
 
 def vetoes(history: History, direction: str) -> str | None:
@@ -75,7 +75,7 @@ class QueueMd:
 
     def _row(self, rank: int, item: QueuedIdea, history: History) -> str:
         gain = "unknown" if item.expected_gain is None else f"{item.expected_gain:+.4f}"
-        texts = (item.direction, item.description, item.generator, self._fate(item, history))
+        texts = (item.direction, item.description, item.author, self._fate(item, history))
         cells = (str(rank), item.id, gain, *(_cell(text) for text in texts))
         return f"| {' | '.join(cells)} |\n"
 

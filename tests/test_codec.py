@@ -126,7 +126,7 @@ def test_nested_values_are_objects() -> None:
 def test_refuses_what_json_cannot_say(value: Any, complaint: str) -> None:
     """What has no exact form is refused by name instead of being changed."""
     event = events.IdeaQueued(
-        idea="i", direction="d", description="x", hypothesis="h", generator="g", env={"x": value}
+        idea="i", direction="d", description="x", hypothesis="h", author="g", env={"x": value}
     )
     with pytest.raises(CodecError, match=complaint):
         encode(event)

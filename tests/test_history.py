@@ -37,7 +37,7 @@ def test_quarantined_result_is_neither_best_nor_head_until_a_person_releases_it(
 
 def _resolve(log: MemoryLog, past, *, released: bool):
     event = events.QuarantineResolved(
-        experiment=1, released=released, reason="looked at it", person="me"
+        experiment=1, released=released, reason="looked at it", author="me"
     )
     with log.writer("t", stream=f"t.inbox.{released}") as writer:
         writer.append(event)
@@ -47,7 +47,7 @@ def _resolve(log: MemoryLog, past, *, released: bool):
 def _quarantined(log: MemoryLog):
     facts = [
         events.IdeaProposed(
-            experiment=n, idea=str(n), direction="d", description="x", hypothesis="h", generator="g"
+            experiment=n, idea=str(n), direction="d", description="x", hypothesis="h", author="g"
         )
         for n in (0, 1)
     ]
@@ -75,7 +75,7 @@ def _quarantined(log: MemoryLog):
                 events.MetricsExtracted(run=run, experiment=number, metrics={"score": score})
             )
             writer.append(
-                events.Decided(experiment=number, verdict=verdict, reason="r", policy="p")
+                events.Decided(experiment=number, verdict=verdict, reason="r", author="p")
             )
     return fold(empty("t"), log.read())
 
@@ -91,7 +91,7 @@ def test_several_seeds_make_a_mean_and_the_largest_size() -> None:
                 direction="d",
                 description="x",
                 hypothesis="h",
-                generator="g",
+                author="g",
             )
         )
         for index, (score, size, status) in enumerate(
@@ -170,7 +170,7 @@ def test_decision_ends_what_the_review_allowed() -> None:
                 direction="d",
                 description="x",
                 hypothesis="h",
-                generator="g",
+                author="g",
             )
         )
 

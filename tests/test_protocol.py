@@ -19,7 +19,7 @@ def proposal(number: int) -> events.IdeaProposed:
         direction="width",
         description="wider",
         hypothesis="it helps",
-        generator="test",
+        author="test",
     )
 
 
@@ -69,7 +69,7 @@ def test_run_needs_an_experiment_under_way() -> None:
 
 def test_decision_of_an_experiment_that_is_not_under_way_is_refused() -> None:
     """Nothing is decided twice."""
-    decided = events.Decided(experiment=0, verdict="keep", reason="r", policy="p")
+    decided = events.Decided(experiment=0, verdict="keep", reason="r", author="p")
     check_refused(history([1.10]), decided, "not under way")
 
 
@@ -92,7 +92,7 @@ def test_reasoning_must_cite_what_was_read() -> None:
 def test_decision_needs_an_analysis_and_run_a_reasoning() -> None:
     """An experiment that was only proposed can be neither run nor decided."""
     past = _with(history([1.10]), review=True)
-    decided = events.Decided(experiment=1, verdict="keep", reason="r", policy="p")
+    decided = events.Decided(experiment=1, verdict="keep", reason="r", author="p")
     check_refused(past, decided, "has no analysis")
     request = events.RunRequested(
         experiment=1,

@@ -166,7 +166,7 @@ class Campaign:
             direction=idea.direction,
             description=idea.description,
             hypothesis=idea.hypothesis,
-            generator=idea.generator or _person(),
+            author=idea.author or _person(),
             expected_gain=idea.expected_gain,
             patch=idea.patch,
             env=dict(idea.env),
@@ -209,7 +209,7 @@ class Campaign:
             )
         self._append(
             events.QuarantineResolved(
-                experiment=experiment, released=release, reason=reason, person=_person()
+                experiment=experiment, released=release, reason=reason, author=_person()
             )
         )
 

@@ -136,7 +136,7 @@ def _queued(history: History, event: events.IdeaQueued, _: str) -> History:
         direction=event.direction,
         description=event.description,
         hypothesis=event.hypothesis,
-        generator=event.generator,
+        author=event.author,
         expected_gain=event.expected_gain,
         patch=event.patch,
         env=event.env,
@@ -153,7 +153,7 @@ def _proposed(history: History, event: events.IdeaProposed, at: str) -> History:
         direction=event.direction,
         description=event.description,
         hypothesis=event.hypothesis,
-        generator=event.generator,
+        author=event.author,
         evidence=event.evidence,
         cites=event.cites,
         risk=event.risk,
@@ -356,7 +356,7 @@ def _analysed(history: History, event: events.AnalysisRecorded, _: str) -> Histo
         versus_expected=event.versus_expected,
         why=event.why,
         lesson=event.lesson,
-        analyst=event.analyst,
+        author=event.author,
     )
     return _change(history, event.experiment, analysis=analysis)
 
@@ -369,7 +369,7 @@ def _decided(history: History, event: events.Decided, at: str) -> History:
     decision = Decision(
         verdict=verdict,
         reason=event.reason,
-        policy=event.policy,
+        author=event.author,
         confidence=event.confidence,
         delta=event.delta,
     )
@@ -399,10 +399,10 @@ def _resolved(history: History, event: events.QuarantineResolved, _: str) -> His
     verdict = Verdict.KEEP if event.released else Verdict.DISCARD
     word = "released" if event.released else "confirmed"
     old = history.experiments[event.experiment].decision
-    reason = f"{word} by {event.person}: {event.reason}"
+    reason = f"{word} by {event.author}: {event.reason}"
     if old is not None:
         reason = f"{reason} (was: {old.reason})"
-    decision = Decision(verdict=verdict, reason=reason, policy="a person")
+    decision = Decision(verdict=verdict, reason=reason, author="a person")
     history = _change(history, event.experiment, decision=decision)
     return _crown(history, event.experiment) if event.released else history
 

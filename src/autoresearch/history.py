@@ -23,7 +23,7 @@ class QueuedIdea:
     direction: str
     description: str
     hypothesis: str
-    generator: str
+    author: str
     expected_gain: float | None = None
     patch: str | None = None
     env: Mapping[str, str] = field(factory=dict)

@@ -87,7 +87,7 @@ class Idea:
     direction: str
     description: str
     hypothesis: str
-    generator: str = ""
+    author: str = ""
     evidence: tuple[str, ...] = field(default=(), converter=_tuple)
     cites: tuple[int, ...] = field(default=(), converter=_tuple)
     risk: str = "none known"
@@ -139,7 +139,7 @@ class Analysis:
     versus_expected: str
     why: str
     lesson: str
-    analyst: str = ""
+    author: str = ""
 
 
 @frozen(kw_only=True)
@@ -161,7 +161,7 @@ class Violation:
 class Objection:
     """A reviewer's doubt about an idea; a ``fatal`` one drops the idea before money is spent."""
 
-    reviewer: str
+    author: str
     reason: str
     fatal: bool = True
 
@@ -299,7 +299,7 @@ class Decision:
 
     verdict: Verdict = field(converter=Verdict)
     reason: str
-    policy: str = ""
+    author: str = ""
     confidence: float | None = None
     delta: float | None = None
 
@@ -369,7 +369,7 @@ class Backtrack:
 
     signal: Signal = field(converter=Signal)
     reason: str
-    rule: str = ""
+    author: str = ""
     to_experiment: int | None = None
     direction: str | None = None
     experiments: tuple[int, ...] = field(default=(), converter=_tuple)

@@ -46,7 +46,7 @@ def experiment(n: int) -> Iterator[events.Event]:
         direction=f"direction {n % 40}",
         description=f"set the learning rate to {n}",
         hypothesis="a sentence or two that say what is expected and why it may help",
-        generator="catalogue",
+        author="catalogue",
         predicted=score,
     )
     yield events.ReasoningRecorded(
@@ -83,7 +83,7 @@ def experiment(n: int) -> Iterator[events.Event]:
         experiment=n,
         verdict="discard" if n % 9 else "keep",
         reason="what the policy found",
-        policy="evidence",
+        author="evidence",
         metric=score,
     )
 

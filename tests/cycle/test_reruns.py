@@ -43,7 +43,7 @@ class Asks:
     @hookimpl
     def decide(self, candidate: Candidate, history: History) -> Decision | None:
         if candidate.experiment.number == 1 and len(candidate.experiment.runs) < self.runs:
-            return Decision(verdict=Verdict.RERUN, reason="once more", policy="asks")
+            return Decision(verdict=Verdict.RERUN, reason="once more", author="asks")
         return None
 
 

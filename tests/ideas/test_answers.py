@@ -44,7 +44,7 @@ def answer(**changes: Any) -> str:
 
 def idea(text: str, fixed: frozenset[str] = frozenset()) -> Idea:
     """Read an answer after the usual history."""
-    return read(text, Ground(history=PAST, source=SOURCE, generator="openai", fixed=fixed))
+    return read(text, Ground(history=PAST, source=SOURCE, author="openai", fixed=fixed))
 
 
 def test_a_good_answer_is_an_idea() -> None:
@@ -54,7 +54,7 @@ def test_a_good_answer_is_an_idea() -> None:
     assert (made.direction, made.cites, made.predicted, made.expected_gain) == (
         *("rate", (1,), 1.0, 0.05),
     )
-    assert made.generator == "openai"
+    assert made.author == "openai"
 
 
 @pytest.mark.parametrize("wrap", ["```json\n{}\n```", "```\n{}\n```", "  {}\n\n"])
@@ -95,7 +95,7 @@ FILES = {"conf.toml": "decay = 0.1\nname = 'x'\n"}
 
 def edited(**edit: str) -> Idea:
     """Read an answer with one edit where a file of settings may change too."""
-    ground = Ground(history=PAST, source=SOURCE, generator="openai", files=FILES)
+    ground = Ground(history=PAST, source=SOURCE, author="openai", files=FILES)
     return read(answer(edits=[edit]), ground)
 
 
@@ -231,7 +231,7 @@ def test_what_was_tried_is_refused() -> None:
     source = SOURCE.replace("0.5", "0.25")
     past = story([1.1, experiment(1.2, source_digest=digest(source))]).history
     with pytest.raises(AnswerError, match="tried before"):
-        read(answer(description="new words"), Ground(history=past, source=SOURCE, generator="x"))
+        read(answer(description="new words"), Ground(history=past, source=SOURCE, author="x"))
 
 
 _JSON = st.recursive(

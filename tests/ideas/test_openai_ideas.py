@@ -77,7 +77,7 @@ def test_a_good_answer_becomes_an_idea() -> None:
         idea = made.propose_idea(PAST, SOURCE, {})
         request = server.requests[0]
     assert idea.source == SOURCE.replace("0.5", "0.25")
-    assert idea.generator == "openai"
+    assert idea.author == "openai"
     assert request["model"] == "tiny"
     assert request["response_format"]["json_schema"]["schema"] == prompts.SCHEMA
     assert request["max_tokens"] == 8000
@@ -327,7 +327,7 @@ def test_the_next_generator_answers_when_the_model_is_down(
     plugins, failures = fallen
     idea = plugins.propose_idea(PAST, SOURCE, Random(1))
     assert idea is not None
-    assert idea.generator != "openai"
+    assert idea.author != "openai"
     assert "APIConnectionError" in str(failures[0].error)
 
 

@@ -45,7 +45,7 @@ def test_a_queued_idea_keeps_what_was_said_and_cites_the_best() -> None:
     told = story([1.1, 1.05]).queue("wider", 0.01)
     idea = top(told.history)
     assert idea is not None
-    assert (idea.generator, idea.cites, dict(idea.env)) == ("a person", (1,), {"WIDTH": "5"})
+    assert (idea.author, idea.cites, dict(idea.env)) == ("a person", (1,), {"WIDTH": "5"})
     assert idea.predicted == pytest.approx(1.04)
     assert idea.evidence == ("experiment 1 is the best so far: score 1.0500",)
 
@@ -66,7 +66,7 @@ def test_an_idea_in_words_stays_in_words() -> None:
     told = story([1.1])
     told.tell(
         events.IdeaQueued(
-            idea="abc", direction="shape", description="try experts", hypothesis="h", generator="me"
+            idea="abc", direction="shape", description="try experts", hypothesis="h", author="me"
         )
     )
     idea = top(told.history)

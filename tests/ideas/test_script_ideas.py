@@ -102,7 +102,7 @@ def test_an_idea_is_a_complete_experiment() -> None:
     idea = propose(story([1.1, 1.2]).history)
     assert idea.source is not None
     compile(idea.source, "train.py", "exec")
-    assert idea.generator == "script_ideas"
+    assert idea.author == "script_ideas"
     assert idea.cites == (0,)
     assert idea.evidence[0] == "experiment 0 (baseline) scored 1.1000"
     assert idea.risk

@@ -17,8 +17,14 @@ from autoresearch.testing import git
 
 HERE = Path(__file__).parent
 EXPECTED = HERE / "expected"
-# Columns of the views that have another name since: name in 0.1.0 to name now.
-RENAMED: dict[str, str] = {}
+# Columns of the views that have another name since: view and name in 0.1.0 to name now.
+RENAMED = {
+    ("experiments", "generator"): "author",
+    ("experiments", "policy"): "decided_by",
+    ("decisions", "policy"): "author",
+    ("ideas", "generator"): "author",
+    ("dead_ends", "rule"): "author",
+}
 Rows = list[dict[str, object]]
 
 
@@ -58,8 +64,8 @@ def _journals(project: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def _now(row: dict[str, object]) -> dict[str, object]:
-    return {RENAMED.get(name, name): value for name, value in row.items()}
+def _now(view: str, row: dict[str, object]) -> dict[str, object]:
+    return {RENAMED.get((view, name), name): value for name, value in row.items()}
 
 
 def _sorted(rows: Rows) -> Rows:
@@ -80,7 +86,7 @@ def _views(project: Path, expected: dict[str, Rows]) -> dict[str, Rows]:
 
 def _expected_views() -> dict[str, Rows]:
     recorded: dict[str, Rows] = json.loads((EXPECTED / "views.json").read_text())
-    return {name: _sorted([_now(row) for row in rows]) for name, rows in recorded.items()}
+    return {name: _sorted([_now(name, row) for row in rows]) for name, rows in recorded.items()}
 
 
 def _sections(notes: str) -> dict[str, list[str]]:

@@ -90,7 +90,7 @@ def test_an_idea_loads_no_code_by_its_environment(only, name):
 def test_decisions(only, answer, error):
     """A decision has a reason and finite numbers; the next policy decides instead."""
     plugins, failures = only(KeepBetter(), answering("decide", answer))
-    assert plugins.decide(candidate(1.0), History()).policy == "keep_better"
+    assert plugins.decide(candidate(1.0), History()).author == "keep_better"
     assert [failure.error for failure in failures] == [f"answer refused: {error}"]
 
 
@@ -165,11 +165,11 @@ def test_sources_and_reasons_to_stop(only, tmp_path, answer):
 def test_objections_come_alone_or_together(only):
     """One objection or several; each names its reviewer and has a reason."""
     plugins, failures = only(
-        answering("review_idea", Objection(reviewer="", reason="tried before")),
+        answering("review_idea", Objection(author="", reason="tried before")),
     )
     (found,) = plugins.review_idea(idea(), History())
-    assert (found.reviewer, found.reason) == ("odd", "tried before")
-    plugins, failures = only(answering("review_idea", [Objection(reviewer="", reason="")]))
+    assert (found.author, found.reason) == ("odd", "tried before")
+    plugins, failures = only(answering("review_idea", [Objection(author="", reason="")]))
     assert plugins.review_idea(idea(), History()) == ()
     assert failures[0].error == "answer refused: Objection.reason is ''; give text"
 

@@ -146,7 +146,7 @@ def test_a_veto_decides_in_the_log(ground):
 
     made = campaign(ground, 2, Veto())
     decided = [item.event for item in made.log.read() if isinstance(item.event, events.Decided)]
-    assert [(item.policy, item.verdict) for item in decided] == [
+    assert [(item.author, item.verdict) for item in decided] == [
         ("greedy", "keep"),
         ("veto", "discard"),
     ]

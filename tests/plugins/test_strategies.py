@@ -117,15 +117,15 @@ def test_authors_are_filled_in(only):
             return Backtrack(signal="plateau", reason="no progress")
 
     plugins, _ = only(Mine(), KeepBetter())
-    assert plugins.propose_idea(History(), "", Random(1)).generator == "mine"
+    assert plugins.propose_idea(History(), "", Random(1)).author == "mine"
     assert plugins.backtrack(History()).rule == "mine"
-    assert plugins.decide(candidate(1.0), History()).policy == "keep_better"
+    assert plugins.decide(candidate(1.0), History()).author == "keep_better"
 
 
 def test_an_author_of_its_own_is_left_alone(only):
     """A generator that speaks for somebody else says so."""
-    plugins, _ = only(ScriptedIdeas([idea("wider", generator="Ada")]))
-    assert plugins.propose_idea(history([1.1]), "", Random(1)).generator == "Ada"
+    plugins, _ = only(ScriptedIdeas([idea("wider", author="Ada")]))
+    assert plugins.propose_idea(history([1.1]), "", Random(1)).author == "Ada"
 
 
 def test_a_veto_wraps_the_policies(only):
@@ -133,14 +133,14 @@ def test_a_veto_wraps_the_policies(only):
     plugins, failures = only(Veto(), KeepBetter())
     decision = plugins.decide(candidate(1.0), History())
     assert (decision.verdict, decision.reason) == (Verdict.DISCARD, "vetoed")
-    assert decision.policy == "veto"
+    assert decision.author == "veto"
     assert failures == []
 
 
 def test_a_wrapper_that_lets_a_decision_pass_is_not_its_author(only):
     """Only who changed it answers for it."""
     plugins, _ = only(Veto(), KeepBetter())
-    assert plugins.decide(candidate(None), History()).policy == "keep_better"
+    assert plugins.decide(candidate(None), History()).author == "keep_better"
 
 
 def before(candidate):
@@ -192,7 +192,7 @@ def test_a_wrapper_that_fails_is_passed_over(only, wrapper, error):
         decide = staticmethod(hookimpl(wrapper=True, specname="decide")(wrapper))
 
     plugins, failures = only(KeepBetter(), Wrapper())
-    assert plugins.decide(candidate(1.0), History()).policy == "keep_better"
+    assert plugins.decide(candidate(1.0), History()).author == "keep_better"
     assert [failure.error for failure in failures] == [error]
 
 

@@ -71,7 +71,7 @@ def noted(*texts: str):
 def objected(plugins, told, direction: str) -> list[str]:
     """Return the reasons why an idea of this direction is refused."""
     found = plugins.review_idea(idea(direction=direction), told.history)
-    assert all(item.fatal and item.reviewer == "human_queue" for item in found)
+    assert all(item.fatal and item.author == "human_queue" for item in found)
     return [item.reason for item in found]
 
 
@@ -116,7 +116,7 @@ def test_each_row_says_what_will_happen(rows):
             direction=made.direction,
             description=made.description,
             hypothesis=made.hypothesis,
-            generator="a person",
+            author="a person",
         )
     )
     fates = [row[6] for row in rows(told)]
@@ -133,7 +133,7 @@ def test_the_best_idea_that_nobody_vetoed_comes_first(plugins):
     """What promises most is proposed in the name of who queued it; a veto passes over it."""
     told = story([1.1]).queue("small", 0.01).queue("large", 0.05)
     first = plugins.propose_idea(told.history, "", Random(1))
-    assert (first.description, first.generator, first.cites) == ("large", "a person", (0,))
+    assert (first.description, first.author, first.cites) == ("large", "a person", (0,))
     told.tell(events.NoteAdded(text="veto: width", author="ada"))
     assert plugins.propose_idea(told.history, "", Random(1)) is None
 

@@ -70,7 +70,7 @@ def test_pairs_what_was_lost_within_two_sd(propose, better, scores):
     """Experiment 2 lost five times more than noise explains and is left out."""
     found = propose(story(scores, better=better, directions=["a", "b", "c", "d"]).history)
     assert found.cites == (3, 1)
-    assert found.generator == "near_misses"
+    assert found.author == "near_misses"
     assert found.expected_gain == pytest.approx(-0.002)
     assert found.evidence[0].startswith("3 lost by 0.000500: commit ")
 

@@ -171,6 +171,6 @@ def test_a_campaign_tries_its_ideas(campaign):
     running = campaign("optuna_ideas", SCRIPT, table, [1.0, 1.1, 1.2])
     running.run(experiments=3, wait=False)
     tried = running.history.experiments[1:]
-    assert [item.idea.generator for item in tried] == ["optuna_ideas"] * 2
+    assert [item.idea.author for item in tried] == ["optuna_ideas"] * 2
     names = [{change.name for change in item.idea.changes} for item in tried]
     assert all(found and found <= {"WIDTH", "RATE"} for found in names)

@@ -57,7 +57,7 @@ def test_a_small_gain_with_more_lines_is_discarded(judge, better, score):
     """Fifteen ten-thousandths are not worth three lines, whichever way the metric points."""
     decision = judge(score, 4, 1, better)
     assert decision.verdict is Verdict.DISCARD
-    assert decision.policy == "simplicity_veto"
+    assert decision.author == "simplicity_veto"
     assert decision.reason.startswith(
         "too little for its length: a gain of 0.001500 is under 0.002000, and the script grows "
         "by 3 lines; better than"
@@ -78,7 +78,7 @@ def test_a_large_gain_may_cost_lines(judge):
 def test_a_discard_stays_as_it_was(judge):
     """What the policies refuse keeps their reason and their name."""
     decision = judge(1.1, 4, 0)
-    assert decision.policy == "keep_better"
+    assert decision.author == "keep_better"
     assert "not better" in decision.reason
 
 

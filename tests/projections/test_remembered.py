@@ -31,12 +31,12 @@ def propose(log: FileLog, numbers: range) -> None:
                     direction="d",
                     description="x",
                     hypothesis="h",
-                    generator="g",
+                    author="g",
                     env={"A": "1"},
                 )
             )
             verdict = events.Decided(
-                experiment=number, verdict="keep", reason="r", policy="p", metric=1.5
+                experiment=number, verdict="keep", reason="r", author="p", metric=1.5
             )
             writer.append(verdict)
 

@@ -51,7 +51,7 @@ def proposed(number: int, idea: str = "") -> events.IdeaProposed:
         direction="muon momentum",
         description=f"try {number}",
         hypothesis="less is more",
-        generator="catalogue",
+        author="catalogue",
     )
 
 
@@ -77,7 +77,7 @@ def run(writer: Writer, number: int, index: int, **metrics: float) -> None:
 
 
 def decided(number: int, verdict: str, reason: str = "because") -> events.Decided:
-    return events.Decided(experiment=number, verdict=verdict, reason=reason, policy="greedy")
+    return events.Decided(experiment=number, verdict=verdict, reason=reason, author="greedy")
 
 
 def test_an_experiment_is_one_row_from_its_proposal_on(log: MemoryLog) -> None:
@@ -143,14 +143,14 @@ def test_a_dropped_idea_is_no_experiment(log: MemoryLog) -> None:
 
 def test_a_person_settles_a_quarantine(log: MemoryLog) -> None:
     """A released experiment counts as kept, and who said so is in decisions."""
-    word = events.QuarantineResolved(experiment=0, released=True, reason="checked", person="ann")
+    word = events.QuarantineResolved(experiment=0, released=True, reason="checked", author="ann")
     with log.writer("mar18") as writer:
         writer.append_many([started(), proposed(0), decided(0, "quarantine", "too good")])
         assert ask(log, "SELECT status FROM experiments") == [("quarantine",)]
         writer.append(word)
-    query = "SELECT status, reason, policy FROM experiments"
+    query = "SELECT status, reason, decided_by FROM experiments"
     assert ask(log, query) == [("keep", "checked", "ann")]
-    verdicts = ask(log, "SELECT verdict, policy FROM decisions ORDER BY position")
+    verdicts = ask(log, "SELECT verdict, author FROM decisions ORDER BY position")
     assert verdicts == [("quarantine", "greedy"), ("keep", "ann")]
 
 
@@ -201,7 +201,7 @@ def test_typed_columns(log: MemoryLog) -> None:
     """Fields come with their types: lists, maps, times, and NULL for what is not there."""
     with log.writer("mar18") as writer:
         idea = events.IdeaQueued(
-            idea="i", direction="d", description="x", hypothesis="h", generator="g", env={"A": "1"}
+            idea="i", direction="d", description="x", hypothesis="h", author="g", env={"A": "1"}
         )
         writer.append(idea, at="2026-03-18T02:00:00.000001Z")
     query = "SELECT recorded_at, env['A'], expected_gain, patch FROM idea_queued"

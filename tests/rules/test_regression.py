@@ -76,7 +76,7 @@ def test_a_released_result_becomes_the_new_ground() -> None:
     told = story([1.10, experiment(0.9, verdict="quarantine"), 1.08])
     assert signal(told.history) is None
     told.tell(
-        events.QuarantineResolved(experiment=1, released=True, reason="checked", person="a person")
+        events.QuarantineResolved(experiment=1, released=True, reason="checked", author="a person")
     )
     found = signal(told.history)
     assert found is not None
@@ -88,7 +88,7 @@ def test_whoever_leaves_the_best_again_means_it() -> None:
     """After the branch went to the best and on to another state, the rule does not fight."""
     told = story([1.10, experiment(0.9, verdict="quarantine"), 1.08])
     told.tell(
-        events.QuarantineResolved(experiment=1, released=True, reason="checked", person="a person")
+        events.QuarantineResolved(experiment=1, released=True, reason="checked", author="a person")
     )
     assert signal(told.go_back(1).go_back(2).history) is None
 

@@ -75,7 +75,7 @@ def test_the_protocol_holds_in_stories_too():
     """What the loop could not have done cannot be told."""
     told = story([1.1])
     with pytest.raises(ProtocolError, match="experiment 1 is not under way"):
-        told.tell(Decided(experiment=1, verdict="keep", reason="x", policy="x"))
+        told.tell(Decided(experiment=1, verdict="keep", reason="x", author="x"))
     with pytest.raises(ProtocolError, match="experiment 1 is not under way"):
         told.tell(
             RunRequested(

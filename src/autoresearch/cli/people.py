@@ -86,7 +86,7 @@ def list_ideas(campaign: Campaign, as_json: bool) -> None:
         return
     columns = ("id", "expected_gain", "direction", "description", "by")
     rows = [
-        (item.id, item.expected_gain, item.direction, item.description, item.generator)
+        (item.id, item.expected_gain, item.direction, item.description, item.author)
         for item in queue
     ]
     print_table(columns, rows)

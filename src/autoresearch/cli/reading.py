@@ -142,7 +142,7 @@ def _serialise(_: type[Any], __: attrs.Attribute[Any], value: Any) -> Any:
 def _as_text(experiment: Experiment) -> str:
     lines = [
         f"experiment {experiment.number}: {one_line(experiment.idea.description, 300)}",
-        f"commit {experiment.commit or 'none yet'}, by {one_line(experiment.idea.generator)}",
+        f"commit {experiment.commit or 'none yet'}, by {one_line(experiment.idea.author)}",
     ]
     if experiment.reasoning:
         lines.append(reasoning_block(experiment.reasoning))
@@ -154,7 +154,7 @@ def _as_text(experiment: Experiment) -> str:
         lines.append(analysis_block(experiment.analysis, shown_status(experiment)))
     if experiment.decision:
         verdict = experiment.decision.verdict
-        lines.append(f"{verdict} by {experiment.decision.policy}: {experiment.decision.reason}")
+        lines.append(f"{verdict} by {experiment.decision.author}: {experiment.decision.reason}")
     return block("\n".join(lines))
 
 

@@ -82,7 +82,7 @@ def _mended(kit: Kit, output: RunOutput) -> bool:
         direction=experiment.idea.direction,
         description=f"fix: {problem}",
         hypothesis=_last_words(output.log_path),
-        generator=experiment.idea.generator,
+        author=experiment.idea.author,
         kind=IdeaKind.FIX,
     )
     if not changes.fix(kit, idea):
@@ -154,7 +154,7 @@ def _analyse(kit: Kit, output: RunOutput) -> Analysis:
                 versus_expected=one_line(made.versus_expected, 1_000),
                 why=one_line(made.why, 2_000),
                 lesson=one_line(made.lesson, 1_000),
-                analyst=made.analyst,
+                author=made.author,
             ),
             event_id=f"{output.name}/analysis",
         )
@@ -197,14 +197,14 @@ def _decide(kit: Kit, output: RunOutput) -> Decision:
     blocking = [item for item in experiment.violations if item.blocks]
     if blocking and decision.verdict in (Verdict.KEEP, Verdict.RERUN):
         reason = f"{blocking[0].rule}: {blocking[0].detail}"
-        return Decision(verdict=Verdict.QUARANTINE, reason=reason, policy="audit")
+        return Decision(verdict=Verdict.QUARANTINE, reason=reason, author="audit")
     if score is None and decision.verdict is Verdict.KEEP:
-        reason = f"{decision.policy} wanted to keep a run without a score"
-        return Decision(verdict=Verdict.CRASH, reason=reason, policy="protocol")
+        reason = f"{decision.author} wanted to keep a run without a score"
+        return Decision(verdict=Verdict.CRASH, reason=reason, author="protocol")
     limit = kit.config.limits.reruns
     if decision.verdict is Verdict.RERUN and _reruns(kit, experiment) >= limit:
-        reason = f"{decision.policy} wanted more than {limit} reruns (limits.reruns)"
-        return Decision(verdict=Verdict.DISCARD, reason=reason, policy="protocol")
+        reason = f"{decision.author} wanted more than {limit} reruns (limits.reruns)"
+        return Decision(verdict=Verdict.DISCARD, reason=reason, author="protocol")
     return decision
 
 
@@ -240,7 +240,7 @@ def _record_decision(kit: Kit, output: RunOutput, decision: Decision) -> None:
             experiment=experiment.number,
             verdict=decision.verdict.value,
             reason=one_line(decision.reason, 1_000),
-            policy=decision.policy,
+            author=decision.author,
             metric=score,
             delta=delta,
             confidence=decision.confidence,

@@ -120,7 +120,7 @@ class Loop:
                 direction=answer.direction or "",
                 reason=one_line(answer.reason, 500),
                 experiments=answer.experiments,
-                rule=answer.rule,
+                author=answer.author,
             )
         )
 
@@ -129,7 +129,7 @@ class Loop:
             events.PlateauDeclared(
                 experiments=answer.experiments or (len(self.kit.history.experiments) - 1,),
                 reason=one_line(answer.reason, 500),
-                rule=answer.rule,
+                author=answer.author,
             )
         )
         self._notify("stuck", f"plateau: {answer.reason}")
@@ -143,7 +143,7 @@ class Loop:
                 to_experiment=number,
                 commit=target.commit,
                 reason=one_line(answer.reason, 500),
-                rule=answer.rule,
+                author=answer.author,
                 experiments=answer.experiments,
             )
         )

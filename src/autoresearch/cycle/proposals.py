@@ -25,7 +25,7 @@ def propose_baseline(kit: Kit) -> None:
             direction="baseline",
             description=f"baseline: {kit.lab.script} as it is",
             hypothesis="the unchanged script gives the score that every change is measured against",
-            generator="protocol",
+            author="protocol",
             risk="none: nothing is changed",
             source_digest=sources[kit.lab.script],
             sources=sources,
@@ -66,7 +66,7 @@ def propose(kit: Kit) -> bool:
             direction=one_line(idea.direction, 80),
             description=one_line(idea.description, 300),
             hypothesis=one_line(idea.hypothesis, 2_000),
-            generator=idea.generator,
+            author=idea.author,
             evidence=tuple(one_line(text, 500) for text in idea.evidence),
             cites=idea.cites,
             risk=one_line(idea.risk, 1_000),
@@ -92,14 +92,14 @@ def _hear_objections(kit: Kit, idea: Idea, number: int) -> None:
             events.IdeaObjected(
                 experiment=number,
                 idea=idea.id,
-                reviewer=objection.reviewer,
+                author=objection.author,
                 reason=objection.reason,
                 fatal=objection.fatal,
             )
         )
     fatal = [item for item in objections if item.fatal]
     if fatal:
-        drop(kit, f"{fatal[0].reviewer} objected: {fatal[0].reason}")
+        drop(kit, f"{fatal[0].author} objected: {fatal[0].reason}")
 
 
 def drop(kit: Kit, reason: str) -> None:
@@ -133,7 +133,7 @@ def reason(kit: Kit) -> None:
     )
     recorded = current(kit).reasoning
     assert recorded is not None
-    kit.tell(f"experiment {experiment.number}: {idea.description} (by {idea.generator})")
+    kit.tell(f"experiment {experiment.number}: {idea.description} (by {idea.author})")
     kit.tell(reasoning_block(recorded))
 
 

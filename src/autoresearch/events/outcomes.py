@@ -9,7 +9,6 @@ from autoresearch.events.registry import (
     doc,
     event,
     experiment_number,
-    grown,
     renamed,
     run_name,
 )
@@ -100,7 +99,7 @@ class FixAttempted(Event):
 # --- after the run --------------------------------------------------------------------------
 
 
-@event("analysis_recorded")
+@event("analysis_recorded", version=2, upcasters=[renamed(author="analyst")])
 class AnalysisRecorded(Event):
     """The ANALYSIS block of an experiment."""
 
@@ -109,7 +108,7 @@ class AnalysisRecorded(Event):
     versus_expected: str = doc("better, worse or same than predicted")
     why: str = doc("best explanation")
     lesson: str = doc("what it tells about future experiments")
-    analyst: str = doc("plugin that wrote it", default="")
+    author: str = doc("plugin that wrote it", was="analyst", default="")
 
 
 @event("prediction_scored")
@@ -122,28 +121,28 @@ class PredictionScored(Event):
     outcome: str = doc("hit, overshoot or undershoot")
 
 
-@event("decided")
+@event("decided", version=2, upcasters=[renamed(author="policy")])
 class Decided(Event):
     """A policy gave its verdict."""
 
     experiment: int = experiment_number()
     verdict: str = doc("keep, discard, crash, rerun or quarantine")
     reason: str = doc("why")
-    policy: str = doc("plugin that decided")
+    author: str = doc("plugin that decided", was="policy")
     metric: float | None = doc("score judged; null when there is none", unit="metric", default=None)
     delta: float | None = doc("score minus the best before", unit="metric", default=None)
     confidence: float | None = doc("probability that the gain is real, 0 to 1", default=None)
     artifact_bytes: int | None = doc("size judged", unit="bytes", default=None)
 
 
-@event("quarantine_resolved")
+@event("quarantine_resolved", version=2, upcasters=[renamed(author="person")])
 class QuarantineResolved(Event):
     """A person released or confirmed a quarantined experiment."""
 
     experiment: int = experiment_number()
     released: bool = doc("true: the result is believed; false: it stays out for good")
     reason: str = doc("why")
-    person: str = doc("who")
+    author: str = doc("who", was="person")
 
 
 @event("lesson_learned")
@@ -155,26 +154,26 @@ class LessonLearned(Event):
     lesson: str = doc("the lesson")
 
 
-@event("direction_declared_dead")
+@event("direction_declared_dead", version=2, upcasters=[renamed(author="rule")])
 class DirectionDeclaredDead(Event):
     """A direction was abandoned."""
 
     direction: str = doc("family of the change")
     reason: str = doc("why it failed")
     experiments: tuple[int, ...] = doc("experiments that proved it", default=())
-    rule: str = doc("plugin that declared it", default="")
+    author: str = doc("plugin that declared it", was="rule", default="")
 
 
-@event("plateau_declared")
+@event("plateau_declared", version=2, upcasters=[renamed(author="rule")])
 class PlateauDeclared(Event):
     """The last experiments brought next to nothing; something radical is due."""
 
     experiments: tuple[int, ...] = doc("experiments of the plateau", default=())
     reason: str = doc("why")
-    rule: str = doc("plugin that declared it", default="")
+    author: str = doc("plugin that declared it", was="rule", default="")
 
 
-@event("backtracked", version=2, upcasters=[grown])
+@event("backtracked", version=2, upcasters=[renamed(author="rule")])
 class Backtracked(Event):
     """The branch went back to a known-good commit."""
 
@@ -182,7 +181,7 @@ class Backtracked(Event):
     to_experiment: int = doc("experiment whose commit is head again")
     commit: str = doc("commit that is head again")
     reason: str = doc("what went wrong")
-    rule: str = doc("plugin that asked for it", default="")
+    author: str = doc("plugin that asked for it", was="rule", default="")
     experiments: tuple[int, ...] = doc("experiments that proved it", default=())
 
 

@@ -7,7 +7,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from autoresearch.events.registry import Event, Payload, doc, event, experiment_number, grown
+from autoresearch.events.registry import (
+    Event,
+    Payload,
+    doc,
+    event,
+    experiment_number,
+    grown,
+    renamed,
+)
 
 _SOURCES = "file to the sha256 of its text; the texts are in sources"
 _CHANGES = "values it changes: name, old, new, and file (empty for the script)"
@@ -65,7 +73,7 @@ class MemoryReviewed(Event):
     tip_hash: str = doc("hash of the newest event read", was="head_hash", default="")
 
 
-@event("idea_queued", version=2, upcasters=[grown])
+@event("idea_queued", version=2, upcasters=[renamed(author="generator")])
 class IdeaQueued(Event):
     """Somebody put an idea into the queue."""
 
@@ -73,7 +81,7 @@ class IdeaQueued(Event):
     direction: str = doc("family of the change")
     description: str = doc("what to change")
     hypothesis: str = doc("what is expected and why")
-    generator: str = doc("who proposed it")
+    author: str = doc("who proposed it", was="generator")
     expected_gain: float | None = doc("expected improvement", unit="metric", default=None)
     patch: str | None = doc("unified diff, where the idea brings one", default=None)
     env: Mapping[str, str] = doc("environment overrides", factory=dict)
@@ -93,7 +101,7 @@ def _with_changes(payload: Payload) -> Payload:
             continue
         if isinstance(old, (bool, int, float)) and isinstance(new, (bool, int, float)):
             found.append({"name": name, "old": old, "new": new})
-    return {**payload, "changes": found}
+    return {**renamed(author="generator")(payload), "changes": found}
 
 
 @event("idea_proposed", version=2, upcasters=[_with_changes])
@@ -105,7 +113,7 @@ class IdeaProposed(Event):
     direction: str = doc("family of the change")
     description: str = doc("what is changed")
     hypothesis: str = doc("what is expected and why")
-    generator: str = doc("plugin that proposed it")
+    author: str = doc("plugin that proposed it", was="generator")
     evidence: tuple[str, ...] = doc("what supports it", default=())
     cites: tuple[int, ...] = doc("earlier experiments it refers to", default=())
     risk: str = doc("what could go wrong", default="")
@@ -121,13 +129,13 @@ class IdeaProposed(Event):
     changes: tuple[Mapping[str, Any], ...] = doc(_CHANGES, default=())
 
 
-@event("idea_objected")
+@event("idea_objected", version=2, upcasters=[renamed(author="reviewer")])
 class IdeaObjected(Event):
     """A reviewer raised a doubt before money was spent."""
 
     experiment: int = experiment_number()
     idea: str = doc("id of the idea")
-    reviewer: str = doc("plugin that objected")
+    author: str = doc("plugin that objected", was="reviewer")
     reason: str = doc("why")
     fatal: bool = doc("whether the idea is dropped for it")
 

@@ -41,7 +41,7 @@ class Ground:
 
     history: History
     source: str
-    generator: str
+    author: str
     fixed: frozenset[str] = frozenset()
     files: Mapping[str, str] = field(factory=dict)
 
@@ -60,7 +60,7 @@ def read(text: str, ground: Ground) -> Idea:
         direction=words["direction"],
         description=words["description"],
         hypothesis=words["hypothesis"],
-        generator=ground.generator,
+        author=ground.author,
         evidence=_texts(answer.get("evidence")),
         cites=_cites(answer.get("cites"), ground.history),
         risk=one_line(str(answer.get("risk") or "not named"), 300),

@@ -105,7 +105,7 @@ def _idea(
         direction=direction.direction,
         description=f"{direction.key}: {describe(changes)}",
         hypothesis=f"{direction.note} A gain of {gain:.4f} is expected here;{told}",
-        generator="catalogue",
+        author="catalogue",
         evidence=(direction.sentence(history.metric),),
         cites=(best.number,) if best else (0,),
         risk=f"measured on another stack ({direction.source}); it may not transfer",

@@ -86,7 +86,7 @@ class Plugin:
         """Return an idea that was checked; PluginError when none could be had."""
         fixed = frozenset(self._config.env)
         shown = {**files, script_of(history): source}
-        ground = Ground(history=history, source=source, generator=_NAME, fixed=fixed, files=files)
+        ground = Ground(history=history, source=source, author=_NAME, fixed=fixed, files=files)
         asked = prompts.question(
             history, self._shown(shown, script_of(history)), fixed, self._facts(history.metric)
         )

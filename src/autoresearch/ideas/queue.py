@@ -34,7 +34,7 @@ def as_idea(queued: QueuedIdea, history: History) -> Idea:
         direction=queued.direction,
         description=queued.description,
         hypothesis=queued.hypothesis,
-        generator=queued.generator,
+        author=queued.author,
         evidence=evidence,
         cites=(best.number if best is not None else 0,),
         patch=queued.patch,

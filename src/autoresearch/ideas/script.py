@@ -192,7 +192,7 @@ def _idea(
         direction=move.direction,
         description=describe(changes),
         hypothesis=_hypothesis(move, changes, history),
-        generator="script_ideas",
+        author="script_ideas",
         evidence=_evidence(cites, history),
         cites=tuple(number for number in cites if number < history.next_number),
         risk=_risk(move, parameters),

@@ -38,11 +38,11 @@ Given = Mapping[str, Any]
 Check = Callable[[object, str, Given], Any]
 
 _AUTHORS: Mapping[type[Any], str] = {
-    Idea: "generator",
-    Objection: "reviewer",
-    Analysis: "analyst",
-    Decision: "policy",
-    Backtrack: "rule",
+    Idea: "author",
+    Objection: "author",
+    Analysis: "author",
+    Decision: "author",
+    Backtrack: "author",
     Cost: "source",
 }
 _WORDS: Mapping[type[Any], tuple[str, ...]] = {

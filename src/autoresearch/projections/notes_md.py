@@ -87,7 +87,7 @@ def _queue(history: History) -> str:
             "unknown gain" if idea.expected_gain is None else f"{idea.expected_gain:+.4f} expected"
         )
         lines.append(
-            f"{rank}. {one_line(idea.description, 200)} ({gain}; {one_line(idea.generator, 40)}): "
+            f"{rank}. {one_line(idea.description, 200)} ({gain}; {one_line(idea.author, 40)}): "
             f"{one_line(idea.hypothesis, 300)}"
         )
     lines += [f"- note by {one_line(n.author, 40)}: {one_line(n.text, 500)}" for n in history.notes]

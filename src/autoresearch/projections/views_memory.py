@@ -73,7 +73,7 @@ IDEAS = View(
         column("direction", "VARCHAR", "family of the change"),
         column("description", "VARCHAR", "what to change"),
         column("hypothesis", "VARCHAR", "what is expected and why"),
-        column("generator", "VARCHAR", "who proposed it"),
+        column("author", "VARCHAR", "who proposed it"),
         column("expected_gain", "DOUBLE", "expected improvement; positive is better", "metric"),
         column("reason", "VARCHAR", "why it was dropped"),
         column("first_at", "TIMESTAMP", "when it was first heard of, UTC"),
@@ -82,11 +82,11 @@ IDEAS = View(
     query="""
         WITH facts AS (
             SELECT campaign, idea, 'queued' AS state, NULL AS experiment, direction, description,
-                hypothesis, generator, expected_gain, NULL AS reason, recorded_at, position
+                hypothesis, author, expected_gain, NULL AS reason, recorded_at, position
             FROM idea_queued
             UNION ALL
             SELECT campaign, idea, 'tried', experiment, direction, description, hypothesis,
-                generator, expected_gain, NULL, recorded_at, position
+                author, expected_gain, NULL, recorded_at, position
             FROM idea_proposed
             UNION ALL
             SELECT campaign, idea, 'dropped', NULL, NULL, NULL, NULL, NULL, NULL, reason,
@@ -99,7 +99,7 @@ IDEAS = View(
             arg_max(direction, position) AS direction,
             arg_max(description, position) AS description,
             arg_max(hypothesis, position) AS hypothesis,
-            arg_max(generator, position) AS generator,
+            arg_max(author, position) AS author,
             arg_max(expected_gain, position) AS expected_gain,
             CASE WHEN arg_max(state, position) = 'dropped' THEN arg_max(reason, position) END
                 AS reason,
@@ -130,7 +130,7 @@ DEAD_ENDS = View(
         column("direction", "VARCHAR", "family of the change"),
         column("reason", "VARCHAR", "why it failed"),
         column("experiments", "BIGINT[]", "experiments that proved it"),
-        column("rule", "VARCHAR", "plugin that declared it"),
+        column("author", "VARCHAR", "plugin that declared it"),
         column("declared_at", "TIMESTAMP", "when, UTC", sql="recorded_at"),
         POSITION,
     ),

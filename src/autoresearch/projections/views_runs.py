@@ -128,7 +128,7 @@ DECISIONS = View(
         EXPERIMENT,
         column("verdict", "VARCHAR", "keep, discard, crash, rerun or quarantine"),
         column("reason", "VARCHAR", "why"),
-        column("policy", "VARCHAR", "plugin or person that decided"),
+        column("author", "VARCHAR", "plugin or person that decided"),
         column("metric", "DOUBLE", "score judged; null when there was none", "metric"),
         column("delta", "DOUBLE", "score minus the best before", "metric"),
         column("confidence", "DOUBLE", "probability that the gain is real, 0 to 1"),
@@ -137,12 +137,12 @@ DECISIONS = View(
         POSITION,
     ),
     query="""
-        SELECT campaign, experiment, verdict, reason, policy, metric, delta, confidence,
+        SELECT campaign, experiment, verdict, reason, author, metric, delta, confidence,
             artifact_bytes, recorded_at AS decided_at, position
         FROM decided
         UNION ALL
         SELECT campaign, experiment, CASE WHEN released THEN 'keep' ELSE 'discard' END,
-            reason, person, NULL, NULL, NULL, NULL, recorded_at, position
+            reason, author, NULL, NULL, NULL, NULL, recorded_at, position
         FROM quarantine_resolved
     """,
 )
@@ -158,7 +158,7 @@ EXPERIMENTS = View(
         column("status", "VARCHAR", "keep, discard, crash, rerun, quarantine or running"),
         column("direction", "VARCHAR", "family of the change"),
         column("description", "VARCHAR", "what is changed"),
-        column("generator", "VARCHAR", "plugin that proposed it"),
+        column("author", "VARCHAR", "who proposed the idea"),
         column("hypothesis", "VARCHAR", "what is expected and why"),
         column("metric_name", "VARCHAR", "name of the campaign's metric"),
         column("metric", "DOUBLE", "mean of the completed runs; null when none gave it", "metric"),
@@ -171,7 +171,7 @@ EXPERIMENTS = View(
         column("started_at", "TIMESTAMP", "when the idea was proposed, UTC"),
         column("ended_at", "TIMESTAMP", "when it was decided last, UTC"),
         column("reason", "VARCHAR", "why the verdict"),
-        column("policy", "VARCHAR", "plugin or person that decided"),
+        column("decided_by", "VARCHAR", "plugin or person that decided"),
         column("lesson", "VARCHAR", "what it tells about future experiments"),
         column("idea", "VARCHAR", "id of the idea"),
         column("kind", "VARCHAR", "change, or evaluation"),
@@ -199,7 +199,7 @@ EXPERIMENTS = View(
         ), verdicts AS (
             SELECT v.campaign, v.experiment, arg_max_null(v.verdict, v.position) AS verdict,
                 arg_max_null(v.reason, v.position) AS reason,
-                arg_max_null(v.policy, v.position) AS policy,
+                arg_max_null(v.author, v.position) AS decided_by,
                 arg_max_null(v.delta, v.position) AS delta,
                 arg_max_null(v.confidence, v.position) AS confidence,
                 min(v.position) AS first, max(v.decided_at) AS ended_at
@@ -222,13 +222,13 @@ EXPERIMENTS = View(
         )
         SELECT p.campaign, p.experiment, m.commit, nullif(m.parent_commit, '') AS parent_commit,
             coalesce(v.verdict, 'running') AS status,
-            p.direction, p.description, p.generator, p.hypothesis, c.metric_name,
+            p.direction, p.description, p.author, p.hypothesis, c.metric_name,
             s.metric,
             -- metrics of experiments
             s.artifact_bytes,
             p.predicted, v.delta, v.confidence, coalesce(s.runs, 0) AS runs, s.seconds,
-            p.recorded_at AS started_at, v.ended_at, v.reason, v.policy, a.lesson, p.idea, p.kind,
-            ch.source_digest, p.position
+            p.recorded_at AS started_at, v.ended_at, v.reason, v.decided_by, a.lesson, p.idea,
+            p.kind, ch.source_digest, p.position
         FROM proposed p
         LEFT JOIN dropped d USING (campaign, experiment)
         LEFT JOIN made m USING (campaign, experiment)

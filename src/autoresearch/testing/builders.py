@@ -33,7 +33,7 @@ def idea(description: str = "make it wider", **fields: Any) -> Idea:
         "direction": "width",
         "description": description,
         "hypothesis": "wider models score better",
-        "generator": "a test",
+        "author": "a test",
     }
     if not {"source", "patch", "env"} & fields.keys():
         given["source"] = f"# {description}\n" + SOURCE.replace("WIDTH = 4", "WIDTH = 5")
@@ -64,7 +64,7 @@ def experiment(
         "runs": (run,),
         "metrics": numbers,
         "analysis": analysis(),
-        "decision": verdict and Decision(verdict=verdict, reason="a test says so", policy="a test"),
+        "decision": verdict and Decision(verdict=verdict, reason="a test says so", author="a test"),
     }
     return Experiment(number=number, **{**given, **fields})
 
@@ -76,7 +76,7 @@ def analysis(**fields: Any) -> Analysis:
         "versus_expected": "same",
         "why": "it did what it should",
         "lesson": "width matters",
-        "analyst": "a test",
+        "author": "a test",
     }
     return Analysis(**{**given, **fields})
 

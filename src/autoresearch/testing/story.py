@@ -88,7 +88,7 @@ class Story:
         numbers = tuple(sorted(item.number for item in self.history.recent(direction)))
         self.tell(
             events.DirectionDeclaredDead(
-                direction=direction, reason=reason, experiments=numbers, rule="a test"
+                direction=direction, reason=reason, experiments=numbers, author="a test"
             )
         )
         return self
@@ -97,7 +97,7 @@ class Story:
         """Tell that the last experiments brought nothing."""
         window = self.history.decided[-self.config.rules.plateau_experiments :]
         numbers = tuple(item.number for item in window)
-        self.tell(events.PlateauDeclared(experiments=numbers, reason=reason, rule="a test"))
+        self.tell(events.PlateauDeclared(experiments=numbers, reason=reason, author="a test"))
         return self
 
     def go_back(self, number: int, reason: str = "it got worse") -> Story:
@@ -108,7 +108,7 @@ class Story:
                 to_experiment=number,
                 commit=self.history.experiments[number].commit,
                 reason=reason,
-                rule="a test",
+                author="a test",
             )
         )
         return self
@@ -126,7 +126,7 @@ class Story:
         """Tell that a person queued an idea."""
         made = builders.idea(description, env={"WIDTH": str(len(self.history.queue) + 5)})
         gain = {"expected_gain": expected_gain}
-        self.tell(_fact(events.IdeaQueued, made, idea=made.id, generator="a person", **gain))
+        self.tell(_fact(events.IdeaQueued, made, idea=made.id, author="a person", **gain))
         return self
 
 
@@ -270,7 +270,7 @@ def judgement(past: History, told: Experiment) -> Iterator[events.Event]:
         experiment=number,
         verdict=verdict.value,
         reason=told.decision.reason if told.decision else "a test says so",
-        policy="a test",
+        author="a test",
         metric=score,
         delta=None if score is None or best is None else score - best,
         artifact_bytes=None if size is None else int(size),
