@@ -24,13 +24,12 @@ from typing import Any
 
 import autoresearch
 from autoresearch import events
-from autoresearch.durable import digest
 from autoresearch.hookspecs import hookimpl
 from autoresearch.testing import FakeLauncher, make_project
 
 TAG = "cost"
-NAMES = [f"{part}_{kind}" for part in "EMBED HEAD MATRIX SCALAR GATE".split()
-         for kind in "LR BETA WIDTH DEPTH DECAY INIT".split()]  # fmt: skip
+NAMES = [f"{part}_{kind}" for part in ["EMBED", "HEAD", "MATRIX", "SCALAR", "GATE"]
+         for kind in ["LR", "BETA", "WIDTH", "DEPTH", "DECAY", "INIT"]]  # fmt: skip
 SETTINGS = """preset = "plain"
 script = "train.py"
 launcher = "fake"
@@ -79,7 +78,9 @@ class Meter:
         return [statistics.median(column) for column in zip(*taken, strict=True)]
 
 
-def facts(n: int, parent: str, commit: str, change: str, sources: list[str]) -> Iterator[events.Event]:
+def facts(
+    n: int, parent: str, commit: str, change: str, sources: list[str]
+) -> Iterator[events.Event]:
     """Yield what the loop records of an experiment, in its order."""
     run, name = f"{TAG}-{n}-0", change.split()[0].lower()
     said = f"{change} scored better before, and what is near it may do so again; " * 2
