@@ -15,7 +15,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoresearch import events
+from autoresearch import codec, events
 from autoresearch.codec import UnknownEvent, canonical, decode, encode
 from autoresearch.errors import CodecError
 from autoresearch.events import EVENT_TYPES, UPCASTERS, Event
@@ -50,6 +50,32 @@ def test_an_event_comes_back_equal(metrics: dict[str, float], run: str) -> None:
     """An event that was encoded and decoded is the event."""
     event = events.MetricsExtracted(run=run, experiment=3, metrics=metrics)
     assert decode("metrics_extracted", 1, encode(event)) == event
+
+
+@pytest.mark.parametrize("name", sorted(EVENT_TYPES))
+@given(data=st.data())
+def test_the_short_way_of_decoding_is_as_strict_as_the_long_one(name: str, data: Any) -> None:
+    """Where it makes an event at all, it is the one that the converter makes."""
+    shape: Any = EVENT_TYPES[name]
+    values = [None, True, 0, 7, 0.5, "x", [], [1], ["x"], [1.5], [None], {}, {"a": 1}, {"a": 0.5}]
+    values += [{"a": "x"}, {"a": None}, {"a": [1]}, [{"a": 1}], [[]]]
+    fields = {
+        item.name: data.draw(st.sampled_from([example(item), *values]))
+        for item in attrs.fields(shape)
+    }
+    fields = json.loads(canonical(fields))
+    made = codec._plainly(shape, fields)
+    if made is not None:
+        assert made == codec._FAST.structure(fields, shape)
+        assert repr(made) == repr(codec._FAST.structure(fields, shape))
+
+
+def test_the_short_way_takes_what_the_loop_records() -> None:
+    """Whole numbers and empty collections do not send an event the long way."""
+    event = events.MetricsExtracted(run="r", experiment=1, metrics={"a": 1.0, "b": 0.5})
+    assert codec._plainly(type(event), json.loads(encode(event))) == event
+    spent = events.CostIncurred(kind="run", source="local", seconds=3.0)
+    assert codec._plainly(type(spent), json.loads(encode(spent))) == spent
 
 
 @pytest.mark.parametrize("name", sorted(EVENT_TYPES))

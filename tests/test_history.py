@@ -125,12 +125,18 @@ def test_several_seeds_make_a_mean_and_the_largest_size() -> None:
     st.lists(st.one_of(st.none(), st.floats(0.5, 2.0)), max_size=12).map(lambda rest: [1.5, *rest])
 )
 def test_folding_in_pieces_is_folding_at_once(scores: list[float | None]) -> None:
-    """Wherever the log is cut, folding the rest on top gives the same History."""
+    """Wherever the log is cut, and event by event, folding gives the same History."""
     story = Story()
     for score in scores:
         story.add(score)
     records = list(story.log.read())
     whole = fold(empty("test"), records)
+    single = empty("test")
+    for record in records:
+        before, kept = single, repr(single)
+        single = step(single, record)
+        assert repr(before) == kept  # a History that somebody holds stays as it is
+    assert single == whole
     for cut in range(0, len(records), 7):
         assert fold(fold(empty("test"), records[:cut]), records[cut:]) == whole
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from attrs import evolve
+from attrs import evolve, fields
 from pyrsistent import pmap
 
 from autoresearch import events
-from autoresearch.history import History, OpenRun, QueuedIdea
+from autoresearch.frozen import FrozenDict
+from autoresearch.history import History, OpenRun, QueuedIdea, Spent
 from autoresearch.log import Recorded
 from autoresearch.model import (
     Analysis,
@@ -29,56 +30,109 @@ from autoresearch.model import (
 
 E = TypeVar("E", bound=events.Event)
 M = TypeVar("M", bound=StrEnum)
-Step = Callable[[History, Any, str], History]
-_STEPS: dict[type[events.Event], Step] = {}
-_TYPES: set[str] = set()  # their names, so that an event nobody folds is not even decoded
+V = TypeVar("V", History, Experiment)
+
+
+class Draft:
+    """A History while events are folded into it: a copy of its own, changed in place.
+
+    Wide frozen values are dear to copy, and a History folded from a long log would be copied for
+    every event. Here it is copied once, and so is every experiment that changes; what others hold
+    is never touched, and nobody has the draft before it is complete.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.history = _copied(history)
+        self._own: set[int] = set()  # experiments that were copied or made here
+
+    def set(self, **changes: Any) -> None:
+        """Change fields of the History."""
+        for name, value in changes.items():
+            object.__setattr__(self.history, name, value)
+
+    def put(self, experiment: Experiment) -> None:
+        """Add an experiment, or replace the one with its number."""
+        numbers, number = self.history.experiments, experiment.number
+        is_known = number < len(numbers)
+        put = numbers.set(number, experiment) if is_known else numbers.append(experiment)
+        self.set(experiments=put)
+        self._own.add(number)
+
+    def drop_last(self) -> None:
+        """Remove the newest experiment."""
+        numbers = self.history.experiments
+        self.set(experiments=numbers[: len(numbers) - 1])
+        self._own.discard(len(numbers) - 1)
+
+    def change(self, number: int, **changes: Any) -> None:
+        """Change fields of an experiment; tables and lists must be read-only already."""
+        if number not in self._own:
+            self.put(_copied(self.history.experiments[number]))
+        experiment = self.history.experiments[number]
+        for name, value in changes.items():
+            object.__setattr__(experiment, name, value)
+
+
+Step = Callable[[Draft, Any, str], None]
+_STEPS: dict[str, tuple[type[events.Event], Step]] = {}  # what nobody folds is not even decoded
 
 
 def fold(history: History, records: Iterable[Recorded]) -> History:
     """Fold recorded events, oldest first; events of other campaigns only move the position."""
-    newest = None
+    draft, newest = Draft(history), None
     for newest in records:
-        history = _taken(history, newest)
-    return history if newest is None else _moved(history, newest)
+        _take(draft, newest)
+    if newest is None:
+        return history
+    draft.set(position=newest.position, tip_hash=newest.hash)
+    return draft.history
 
 
 def step(history: History, record: Recorded) -> History:
     """Fold one event."""
-    return _moved(_taken(history, record), record)
+    return fold(history, (record,))
 
 
-def _taken(history: History, record: Recorded) -> History:
+def _take(draft: Draft, record: Recorded) -> None:
     """Take in what an event says; a type that History has no use for, or does not know, is none."""
-    if record.campaign != history.campaign or record.type not in _TYPES:
-        return history
-    take = _STEPS.get(type(record.event))
-    return history if take is None else take(history, record.event, record.at)
+    known = _STEPS.get(record.type)
+    if known is None or record.campaign != draft.history.campaign:
+        return
+    kind, take = known
+    event = record.event
+    if type(event) is kind:  # and not of a version that only a newer release knows
+        take(draft, event, record.at)
 
 
-def _moved(history: History, record: Recorded) -> History:
-    return evolve(history, position=record.position, tip_hash=record.hash)
+def _copied(value: V) -> V:
+    made = object.__new__(type(value))
+    for name in _FIELDS[type(value)]:
+        object.__setattr__(made, name, getattr(value, name))
+    return made
 
 
-def _on(kind: type[E]) -> Callable[[Callable[[History, E, str], History]], Step]:
-    def register(function: Callable[[History, E, str], History]) -> Step:
-        _STEPS[kind] = function
-        _TYPES.add(kind.type_name)
+_FIELDS = {kind: tuple(item.name for item in fields(kind)) for kind in (History, Experiment)}
+
+
+def _on(kind: type[E]) -> Callable[[Callable[[Draft, E, str], None]], Step]:
+    def register(function: Callable[[Draft, E, str], None]) -> Step:
+        _STEPS[kind.type_name] = (kind, function)
         return function
 
     return register
 
 
-def _about(kind: type[E]) -> Callable[[Callable[[History, E, str], History]], Step]:
+def _about(kind: type[E]) -> Callable[[Callable[[Draft, E, str], None]], Step]:
     """Register the step of a fact about an experiment; one that does not exist changes nothing.
 
     The log takes every well-formed event, so a fold must not fail on one that the loop would never
     have recorded.
     """
 
-    def register(function: Callable[[History, E, str], History]) -> Step:
-        def guarded(history: History, event: Any, at: str) -> History:
-            known = 0 <= event.experiment < len(history.experiments)
-            return function(history, event, at) if known else history
+    def register(function: Callable[[Draft, E, str], None]) -> Step:
+        def guarded(draft: Draft, event: Any, at: str) -> None:
+            if 0 <= event.experiment < len(draft.history.experiments):
+                function(draft, event, at)
 
         return _on(kind)(guarded)
 
@@ -90,18 +144,12 @@ def _member(kind: type[M], value: str) -> M | None:
     return next((member for member in kind if member == value), None)
 
 
-def _change(history: History, number: int, **changes: Any) -> History:
-    experiment = evolve(history.experiments[number], **changes)
-    return evolve(history, experiments=history.experiments.set(number, experiment))
-
-
 @_on(events.CampaignStarted)
-def _started(history: History, event: events.CampaignStarted, _: str) -> History:
-    return evolve(
-        history,
+def _started(draft: Draft, event: events.CampaignStarted, _: str) -> None:
+    draft.set(
         metric=event.metric,
         lower_is_better=event.better == "lower",
-        size=_size(event, history.size),
+        size=_size(event, draft.history.size),
         started=event,
         plugins=event.plugins,
         stopped=None,
@@ -115,22 +163,22 @@ def _size(event: events.CampaignStarted, otherwise: str) -> str:
 
 
 @_on(events.CampaignResumed)
-def _resumed(history: History, event: events.CampaignResumed, _: str) -> History:
-    return evolve(history, plugins=event.plugins, stopped=None)
+def _resumed(draft: Draft, event: events.CampaignResumed, _: str) -> None:
+    draft.set(plugins=event.plugins, stopped=None)
 
 
 @_on(events.CampaignStopped)
-def _stopped(history: History, event: events.CampaignStopped, _: str) -> History:
-    return evolve(history, stopped=event.reason)
+def _stopped(draft: Draft, event: events.CampaignStopped, _: str) -> None:
+    draft.set(stopped=event.reason)
 
 
 @_on(events.MemoryReviewed)
-def _reviewed(history: History, event: events.MemoryReviewed, _: str) -> History:
-    return evolve(history, reviewed=event)
+def _reviewed(draft: Draft, event: events.MemoryReviewed, _: str) -> None:
+    draft.set(reviewed=event)
 
 
 @_on(events.IdeaQueued)
-def _queued(history: History, event: events.IdeaQueued, _: str) -> History:
+def _queued(draft: Draft, event: events.IdeaQueued, _: str) -> None:
     idea = QueuedIdea(
         id=event.idea,
         direction=event.direction,
@@ -142,13 +190,14 @@ def _queued(history: History, event: events.IdeaQueued, _: str) -> History:
         env=event.env,
         changes=_changes(event.changes),
     )
-    return evolve(history, queue=history.queue.set(event.idea, idea))
+    draft.set(queue=draft.history.queue.set(event.idea, idea))
 
 
 @_on(events.IdeaProposed)
-def _proposed(history: History, event: events.IdeaProposed, at: str) -> History:
+def _proposed(draft: Draft, event: events.IdeaProposed, at: str) -> None:
+    history = draft.history
     if event.experiment != history.next_number:
-        return history  # numbers have no gaps, and a decided experiment is not replaced
+        return  # numbers have no gaps, and a decided experiment is not replaced
     idea = Idea(
         direction=event.direction,
         description=event.description,
@@ -164,20 +213,17 @@ def _proposed(history: History, event: events.IdeaProposed, at: str) -> History:
         patch=event.patch,
         changes=_changes(event.changes),
     )
-    experiment = Experiment(
-        number=event.experiment,
-        idea=idea,
-        idea_id=event.idea,
-        source_digest=event.source_digest or "",
-        sources=event.sources,
-        started_at=at,
+    draft.put(
+        Experiment(
+            number=event.experiment,
+            idea=idea,
+            idea_id=event.idea,
+            source_digest=event.source_digest or "",
+            sources=event.sources,
+            started_at=at,
+        )
     )
-    numbers = history.experiments
-    known = event.experiment < len(numbers)
-    numbers = numbers.set(event.experiment, experiment) if known else numbers.append(experiment)
-    return evolve(
-        history,
-        experiments=numbers,
+    draft.set(
         queue=history.queue.discard(event.idea),
         tried=history.tried.add(event.idea),
     )
@@ -196,20 +242,21 @@ def _changes(told: Iterable[Mapping[str, Any]]) -> tuple[ValueChange, ...]:
 
 
 @_on(events.IdeaDropped)
-def _dropped(history: History, event: events.IdeaDropped, _: str) -> History:
-    history = evolve(
-        history,
+def _dropped(draft: Draft, event: events.IdeaDropped, _: str) -> None:
+    history = draft.history
+    draft.set(
         queue=history.queue.discard(event.idea),
         rejected=history.rejected.append(event),
     )
     current = history.current
     if current is None or event.experiment != current.number or current.decision is not None:
-        return history
-    return evolve(history, experiments=history.experiments[: current.number], open_run=None)
+        return
+    draft.drop_last()
+    draft.set(open_run=None)
 
 
 @_about(events.ReasoningRecorded)
-def _reasoned(history: History, event: events.ReasoningRecorded, _: str) -> History:
+def _reasoned(draft: Draft, event: events.ReasoningRecorded, _: str) -> None:
     reasoning = Reasoning(
         hypothesis=event.hypothesis,
         evidence=event.evidence,
@@ -218,16 +265,15 @@ def _reasoned(history: History, event: events.ReasoningRecorded, _: str) -> Hist
         predicted=event.predicted,
         read_to=event.read_to,
     )
-    return _change(history, event.experiment, reasoning=reasoning)
+    draft.change(event.experiment, reasoning=reasoning)
 
 
 @_about(events.ChangeApplied)
-def _applied(history: History, event: events.ChangeApplied, _: str) -> History:
-    history = evolve(history, tried_sources=history.tried_sources.add(event.source_digest))
-    old = history.experiments[event.experiment]
-    added, removed = _lines(old, event)
-    return _change(
-        history,
+def _applied(draft: Draft, event: events.ChangeApplied, _: str) -> None:
+    history = draft.history
+    draft.set(tried_sources=history.tried_sources.add(event.source_digest))
+    added, removed = _lines(history.experiments[event.experiment], event)
+    draft.change(
         event.experiment,
         source_digest=event.source_digest,
         sources=event.sources,
@@ -246,85 +292,88 @@ def _lines(old: Experiment, event: events.ChangeApplied) -> tuple[int, int]:
 
 
 @_on(events.ChangeRejected)
-def _rejected(history: History, event: events.ChangeRejected, _: str) -> History:
-    return evolve(history, rejected=history.rejected.append(event))
+def _rejected(draft: Draft, event: events.ChangeRejected, _: str) -> None:
+    draft.set(rejected=draft.history.rejected.append(event))
 
 
 @_about(events.AuditFailed)
-def _failed(history: History, event: events.AuditFailed, _: str) -> History:
+def _failed(draft: Draft, event: events.AuditFailed, _: str) -> None:
     found = Violation(rule=event.rule, detail=event.detail, line=event.line)
-    old = history.experiments[event.experiment].violations
-    return _change(history, event.experiment, violations=(*old, found))
+    old = draft.history.experiments[event.experiment].violations
+    draft.change(event.experiment, violations=(*old, found))
 
 
 @_about(events.CommitMade)
-def _committed(history: History, event: events.CommitMade, _: str) -> History:
-    return _change(history, event.experiment, commit=event.commit, parent_commit=event.parent)
+def _committed(draft: Draft, event: events.CommitMade, _: str) -> None:
+    draft.change(event.experiment, commit=event.commit, parent_commit=event.parent)
 
 
 @_about(events.RunRequested)
-def _requested(history: History, event: events.RunRequested, _: str) -> History:
-    runs = history.experiments[event.experiment].runs
+def _requested(draft: Draft, event: events.RunRequested, _: str) -> None:
+    runs = draft.history.experiments[event.experiment].runs
     if any(run.name == event.run for run in runs):
-        return history  # a name stands for one run for ever
+        return  # a name stands for one run for ever
     run = Run(index=event.index, name=event.run, seed=event.seed, script_digest=event.script_digest)
-    history = _change(history, event.experiment, runs=(*runs, run), env=event.env, analysis=None)
-    return evolve(history, open_run=OpenRun(request=event))
+    draft.change(event.experiment, runs=(*runs, run), env=event.env, analysis=None)
+    draft.set(open_run=OpenRun(request=event))
 
 
 @_on(events.RunStarted)
-def _run_started(history: History, event: events.RunStarted, _: str) -> History:
-    if history.open_run is None or history.open_run.request.run != event.run:
-        return history
-    return evolve(history, open_run=evolve(history.open_run, reference=event.reference))
+def _run_started(draft: Draft, event: events.RunStarted, _: str) -> None:
+    opened = draft.history.open_run
+    if opened is not None and opened.request.run == event.run:
+        draft.set(open_run=evolve(opened, reference=event.reference))
 
 
-def _change_run(history: History, number: int, name: str, **changes: Any) -> History:
-    runs = history.experiments[number].runs
+def _change_run(draft: Draft, number: int, name: str, **changes: Any) -> None:
+    runs = draft.history.experiments[number].runs
     changed = tuple(evolve(run, **changes) if run.name == name else run for run in runs)
-    return _change(history, number, runs=changed)
+    draft.change(number, runs=changed)
 
 
 @_about(events.MetricObserved)
-def _observed(history: History, event: events.MetricObserved, _: str) -> History:
-    runs = history.experiments[event.experiment].runs
+def _observed(draft: Draft, event: events.MetricObserved, _: str) -> None:
+    if event.name != draft.history.metric or event.step is None:
+        return
+    runs = draft.history.experiments[event.experiment].runs
     old = next((run.observed for run in runs if run.name == event.run), None)
-    if event.name != history.metric or event.step is None or old is None:
-        return history
-    seen = pmap(old).set(event.step, event.value)
-    return _change_run(history, event.experiment, event.run, observed=seen)
+    if old is not None:
+        seen = pmap(old).set(event.step, event.value)
+        _change_run(draft, event.experiment, event.run, observed=seen)
 
 
 @_about(events.RunFinished)
-def _finished(history: History, event: events.RunFinished, _: str) -> History:
+def _finished(draft: Draft, event: events.RunFinished, _: str) -> None:
     status = _member(RunStatus, event.status)
     if status is None:
-        return history
-    if history.open_run is not None and history.open_run.request.run == event.run:
-        history = evolve(history, open_run=None)
-    history = _change_run(
-        history,
+        return
+    opened = draft.history.open_run
+    if opened is not None and opened.request.run == event.run:
+        draft.set(open_run=None)
+    _change_run(
+        draft,
         event.experiment,
         event.run,
         status=status,
         detail=event.detail,
         seconds=event.seconds,
     )
-    return _scored(history, event.experiment)
+    _score(draft, event.experiment)
 
 
 @_about(events.MetricsExtracted)
-def _extracted(history: History, event: events.MetricsExtracted, _: str) -> History:
-    history = _change_run(history, event.experiment, event.run, metrics=event.metrics)
-    return _scored(history, event.experiment)
+def _extracted(draft: Draft, event: events.MetricsExtracted, _: str) -> None:
+    _change_run(draft, event.experiment, event.run, metrics=event.metrics)
+    _score(draft, event.experiment)
 
 
-def _scored(history: History, number: int) -> History:
+def _score(draft: Draft, number: int) -> None:
+    history = draft.history
     runs = history.experiments[number].runs
-    return _change(history, number, metrics=_merged(runs, history.metric, history.size))
+    draft.change(number, metrics=_merged(runs, history.metric, history.size))
 
 
-def _merged(runs: tuple[Run, ...], metric: str, size: str) -> dict[str, float]:
+def _merged(runs: tuple[Run, ...], metric: str, size: str) -> Mapping[str, float]:
     """Over several seeds the score is the mean, the size the largest, all else the newest."""
     done = [run.metrics for run in runs if run.status is RunStatus.COMPLETED]
     merged: dict[str, float] = {}
@@ -336,21 +385,21 @@ def _merged(runs: tuple[Run, ...], metric: str, size: str) -> dict[str, float]:
         merged[metric] = sum(scores) / len(scores)
     if sizes:
         merged[size] = max(sizes)
-    return merged
+    return FrozenDict(merged)
 
 
 @_about(events.RunLocked)
-def _measured(history: History, event: events.RunLocked, _: str) -> History:
-    return _change(history, event.experiment, measurement=event.measurement)
+def _measured(draft: Draft, event: events.RunLocked, _: str) -> None:
+    draft.change(event.experiment, measurement=event.measurement)
 
 
 @_about(events.FixAttempted)
-def _fixed(history: History, event: events.FixAttempted, _: str) -> History:
-    return _change(history, event.experiment, fixes=event.attempt)
+def _fixed(draft: Draft, event: events.FixAttempted, _: str) -> None:
+    draft.change(event.experiment, fixes=event.attempt)
 
 
 @_about(events.AnalysisRecorded)
-def _analysed(history: History, event: events.AnalysisRecorded, _: str) -> History:
+def _analysed(draft: Draft, event: events.AnalysisRecorded, _: str) -> None:
     analysis = Analysis(
         result=event.result,
         versus_expected=event.versus_expected,
@@ -358,14 +407,14 @@ def _analysed(history: History, event: events.AnalysisRecorded, _: str) -> Histo
         lesson=event.lesson,
         author=event.author,
     )
-    return _change(history, event.experiment, analysis=analysis)
+    draft.change(event.experiment, analysis=analysis)
 
 
 @_about(events.Decided)
-def _decided(history: History, event: events.Decided, at: str) -> History:
+def _decided(draft: Draft, event: events.Decided, at: str) -> None:
     verdict = _member(Verdict, event.verdict)
     if verdict is None:
-        return history
+        return
     decision = Decision(
         verdict=verdict,
         reason=event.reason,
@@ -373,31 +422,31 @@ def _decided(history: History, event: events.Decided, at: str) -> History:
         confidence=event.confidence,
         delta=event.delta,
     )
-    history = _change(history, event.experiment, decision=decision, ended_at=at)
-    if decision.verdict is Verdict.RERUN:
-        return history
-    history = evolve(
-        history, timeline=history.timeline.append(event.experiment), reviewed=None, open_run=None
-    )
-    if decision.verdict is Verdict.KEEP:
-        history = _crown(evolve(history, head=event.experiment), event.experiment)
-    return history
+    draft.change(event.experiment, decision=decision, ended_at=at)
+    if verdict is Verdict.RERUN:
+        return
+    timeline = draft.history.timeline.append(event.experiment)
+    draft.set(timeline=timeline, reviewed=None, open_run=None)
+    if verdict is Verdict.KEEP:
+        draft.set(head=event.experiment)
+        _crown(draft, event.experiment)
 
 
-def _crown(history: History, number: int) -> History:
+def _crown(draft: Draft, number: int) -> None:
+    history = draft.history
     score = history.score(history.experiments[number])
     best = history.best_metric
     if score is None and history.best_number is not None:
-        return history
+        return
     if best is None or (score is not None and history.better(score, best)):
-        return evolve(history, best_number=number)
-    return history
+        draft.set(best_number=number)
 
 
 @_about(events.QuarantineResolved)
-def _resolved(history: History, event: events.QuarantineResolved, _: str) -> History:
+def _resolved(draft: Draft, event: events.QuarantineResolved, _: str) -> None:
     verdict = Verdict.KEEP if event.released else Verdict.DISCARD
     word = "released" if event.released else "confirmed"
+<<<<<<< HEAD
     old = history.experiments[event.experiment].decision
     reason = f"{word} by {event.author}: {event.reason}"
     if old is not None:
@@ -405,52 +454,61 @@ def _resolved(history: History, event: events.QuarantineResolved, _: str) -> His
     decision = Decision(verdict=verdict, reason=reason, author="a person")
     history = _change(history, event.experiment, decision=decision)
     return _crown(history, event.experiment) if event.released else history
+=======
+    old = draft.history.experiments[event.experiment].decision
+    reason = f"{word} by {event.person}: {event.reason}"
+    if old is not None:
+        reason = f"{reason} (was: {old.reason})"
+    decision = Decision(verdict=verdict, reason=reason, author="a person")
+    draft.change(event.experiment, decision=decision)
+    if event.released:
+        _crown(draft, event.experiment)
+>>>>>>> cost
 
 
 @_about(events.PredictionScored)
-def _predicted(history: History, event: events.PredictionScored, _: str) -> History:
-    return _change(history, event.experiment, prediction=event.outcome)
+def _predicted(draft: Draft, event: events.PredictionScored, _: str) -> None:
+    draft.change(event.experiment, prediction=event.outcome)
 
 
 @_on(events.LessonLearned)
-def _learned(history: History, event: events.LessonLearned, _: str) -> History:
+def _learned(draft: Draft, event: events.LessonLearned, _: str) -> None:
     lesson = Lesson(text=event.lesson, experiment=event.experiment, direction=event.direction)
-    return evolve(history, lessons=history.lessons.append(lesson))
+    draft.set(lessons=draft.history.lessons.append(lesson))
 
 
 @_on(events.DirectionDeclaredDead)
-def _dead(history: History, event: events.DirectionDeclaredDead, _: str) -> History:
-    return evolve(history, dead_ends=history.dead_ends.set(event.direction, event))
+def _dead(draft: Draft, event: events.DirectionDeclaredDead, _: str) -> None:
+    draft.set(dead_ends=draft.history.dead_ends.set(event.direction, event))
 
 
 @_on(events.PlateauDeclared)
-def _plateau(history: History, event: events.PlateauDeclared, _: str) -> History:
-    return evolve(history, plateaus=history.plateaus.append(event))
+def _plateau(draft: Draft, event: events.PlateauDeclared, _: str) -> None:
+    draft.set(plateaus=draft.history.plateaus.append(event))
 
 
 @_on(events.Backtracked)
-def _backtracked(history: History, event: events.Backtracked, _: str) -> History:
-    if not 0 <= event.to_experiment < len(history.experiments):
-        return history
-    return evolve(history, head=event.to_experiment, timeline=history.timeline.append(event))
+def _backtracked(draft: Draft, event: events.Backtracked, _: str) -> None:
+    history = draft.history
+    if 0 <= event.to_experiment < len(history.experiments):
+        draft.set(head=event.to_experiment, timeline=history.timeline.append(event))
 
 
 @_on(events.NoteAdded)
-def _noted(history: History, event: events.NoteAdded, _: str) -> History:
-    return evolve(history, notes=history.notes.append(event))
+def _noted(draft: Draft, event: events.NoteAdded, _: str) -> None:
+    draft.set(notes=draft.history.notes.append(event))
 
 
 @_on(events.CostIncurred)
-def _spent(history: History, event: events.CostIncurred, _: str) -> History:
-    old = history.spent
-    new = evolve(
-        old,
+def _spent(draft: Draft, event: events.CostIncurred, _: str) -> None:
+    old = draft.history.spent
+    new = Spent(
         seconds=old.seconds + event.seconds,
         gpu_seconds=old.gpu_seconds + event.gpu_seconds,
         usd=old.usd + event.usd,
         tokens=old.tokens + event.tokens_in + event.tokens_out,
     )
-    return evolve(history, spent=new)
+    draft.set(spent=new)
 
 
 def empty(campaign: str) -> History:

@@ -6,13 +6,16 @@ costs the same after ten experiments and after ten thousand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import Generic, TypeVar
 
 from attrs import field, frozen
 from pyrsistent import PMap, PSet, PVector, pmap, pset, pvector
 
 from autoresearch import events
 from autoresearch.model import Experiment, Lesson, ValueChange, Verdict
+
+T = TypeVar("T")
 
 
 @frozen(kw_only=True)
@@ -152,3 +155,29 @@ class History:
 def is_open(experiment: Experiment) -> bool:
     """Return whether an experiment has no final verdict yet (a rerun is not final)."""
     return experiment.verdict in (None, Verdict.RERUN)
+
+
+class PerExperiment(Generic[T]):
+    """What is computed from single experiments, computed again only for those that changed.
+
+    An experiment is the same value for as long as nothing new is known of it, so its identity says
+    whether the last answer still holds. Of the history it may use the metric and the size alone.
+    """
+
+    def __init__(self, make: Callable[[Experiment, History], T]) -> None:
+        self._make = make
+        self._made: dict[int, tuple[Experiment, T]] = {}
+        self._setting: Hashable = None
+
+    def of(self, experiment: Experiment, history: History) -> T:
+        """Return the answer for one experiment of a history."""
+        setting = (history.campaign, history.metric, history.size, history.lower_is_better)
+        if setting != self._setting:
+            self._made.clear()
+            self._setting = setting
+        known = self._made.get(experiment.number)
+        if known is not None and known[0] is experiment:
+            return known[1]
+        answer = self._make(experiment, history)
+        self._made[experiment.number] = (experiment, answer)
+        return answer

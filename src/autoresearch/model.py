@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
-from pyrsistent import PMap, pmap
+from pyrsistent import PMap
 
 from autoresearch.editable import is_editable
+from autoresearch.frozen import FrozenDict
 
 Value = bool | int | float | str
 
@@ -53,7 +54,7 @@ class Signal(StrEnum):
 
 
 def _mapping(value: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    return value if isinstance(value, PMap) else pmap(dict(value))
+    return value if isinstance(value, (FrozenDict, PMap)) else FrozenDict(value)
 
 
 def _tuple(value: Iterable[Any]) -> tuple[Any, ...]:

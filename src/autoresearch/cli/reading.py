@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
 
 
 def _serialise(_: type[Any], __: attrs.Attribute[Any], value: Any) -> Any:
-    return dict(value) if hasattr(value, "evolver") else value
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _as_text(experiment: Experiment) -> str:

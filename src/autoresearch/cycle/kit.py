@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from autoresearch import events
 from autoresearch.config import Config
@@ -50,6 +51,7 @@ class Kit:
     projections: tuple[Projection, ...]
     tell: Tell
     tick: Tell
+    shown: Shown = field(factory=lambda: Shown(), init=False)
 
     @property
     def history(self) -> History:
@@ -138,15 +140,94 @@ class Kit:
                 )
             )
 
-    def project_files(self) -> tuple[Path, ...]:
-        """Write every projection, in the campaign's folder and where the user works."""
-        written = []
-        for projection in self.projections:
-            text = projection.render(self.history)
-            for folder in (self.lab.folder, self.lab.project):
-                write_text(folder / projection.file_name, text)
-            written.append(self.lab.folder / projection.file_name)
-        return tuple(written)
+    def show_files(self) -> Mapping[str, str]:
+        """Write every projection, and return the sha256 of each as it is now, by file name."""
+        if self.shown.position != self.history.position:
+            for projection in self.projections:
+                text = projection.render(self.history)
+                self.shown.write(self.lab.folder, projection.file_name, text)
+            self.shown.position = self.history.position
+        self.shown.check(self.lab.folder, self.lab.project)
+        return self.shown.digests
+
+
+@define
+class _File:
+    text: str
+    digest: str
+    mark: tuple[int, ...] = ()
+
+
+class Shown:
+    """The files of a campaign as they were last written; each is written only where it changed.
+
+    The bytes are in the campaign's folder. What the user sees in the project is a hard link to
+    them: one write serves both, and unlike a symbolic link it is a plain file to every tool. Where
+    a file system has no hard links, it is a second copy.
+    """
+
+    def __init__(self) -> None:
+        self.position = -1  # of the history that was rendered last
+        self._files: dict[str, _File] = {}
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """The sha256 of each file as it was last written, by name."""
+        return {name: file.digest for name, file in self._files.items()}
+
+    def write(self, folder: Path, name: str, text: str) -> None:
+        """Bring the file in the campaign's folder to a text."""
+        path, old = folder / name, self._files.get(name)
+        if old is not None and _mark(path) == old.mark:
+            if old.text == text:
+                return
+            if text.startswith(old.text) and _append(path, text[len(old.text) :]):
+                self._files[name] = _File(text, digest(text), _mark(path))
+                return
+        self._files.pop(name, None)
+        write_text(path, text)
+        self._files[name] = _File(text, digest(text), _mark(path))
+
+    def check(self, folder: Path, project: Path) -> None:
+        """Restore what somebody else changed or removed, and what the project does not show."""
+        for name, file in list(self._files.items()):
+            path, shown = folder / name, project / name
+            if _mark(path) != file.mark:
+                write_text(path, file.text)
+                file.mark = _mark(path)
+            if _mark(shown) != file.mark and not _link(path, shown):
+                write_text(shown, file.text)
+
+
+def _mark(path: Path) -> tuple[int, ...]:
+    """Return what tells whether a file is still as it was left; nothing for one that is gone."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _append(path: Path, text: str) -> bool:
+    """Add whole lines to a file; False, with the file in any state, when the disk refuses."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            return file.write(text.encode()) == len(text.encode())
+    except OSError:
+        return False
+
+
+def _link(path: Path, shown: Path) -> bool:
+    """Show a file under a second name; False where the file system has no hard links."""
+    temporary = shown.with_name(f".{shown.name}.{os.getpid()}.new")
+    try:
+        temporary.unlink(missing_ok=True)
+        os.link(path, temporary)
+        os.replace(temporary, shown)
+        temporary.unlink(missing_ok=True)  # a rename onto the same file leaves both names
+    except OSError:
+        return False
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

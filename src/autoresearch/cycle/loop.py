@@ -81,7 +81,7 @@ class Loop:
             self._signals()
             kit.move_branch()
             kit.lab.drop_worktree(len(kit.history.experiments) - 1)
-        kit.project_files()
+        kit.show_files()
         kit.recorder.sync()
 
     def _signals(self) -> None:

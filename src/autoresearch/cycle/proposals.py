@@ -8,7 +8,6 @@ from attrs import asdict
 
 from autoresearch import events
 from autoresearch.cycle.kit import Kit
-from autoresearch.durable import digest
 from autoresearch.history import History
 from autoresearch.model import Experiment, Idea
 from autoresearch.projections.blocks import reasoning_block
@@ -36,7 +35,7 @@ def propose_baseline(kit: Kit) -> None:
 def review_memory(kit: Kit) -> None:
     """Read results.tsv and notes.md, and record that and what was read."""
     kit.recorder.refresh()
-    digests = {path.name: digest(path.read_text(encoding="utf-8")) for path in kit.project_files()}
+    digests = kit.show_files()
     kit.recorder.record(
         events.MemoryReviewed(
             experiment=kit.history.next_number,

@@ -1,15 +1,20 @@
-"""notes.md: the long-term memory of a campaign, in the five sections of the research protocol."""
+"""notes.md: the long-term memory of a campaign, in the five sections of the research protocol.
+
+So that it can still be read after a thousand experiments, the newest stand in it whole and older
+ones in a line each; the log and `autoresearch show` have all of them whole.
+"""
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
-from autoresearch.history import History
+from autoresearch.history import History, PerExperiment
 from autoresearch.model import Experiment, Verdict
 from autoresearch.projections.blocks import analysis_block, reasoning_block, shown_status
 from autoresearch.text import one_line
 
 QUEUE_SHOWN = 20
+WHOLE = 30  # experiments; about 40 kB, which a person and a model can both read at once
 
 
 @frozen
@@ -17,17 +22,40 @@ class NotesMd:
     """The memory that is read before every experiment."""
 
     file_name: str = "notes.md"
+    _entries: PerExperiment[str] = field(
+        factory=lambda: PerExperiment(_entry), init=False, eq=False, repr=False
+    )
+    _lines: PerExperiment[str] = field(
+        factory=lambda: PerExperiment(_summary), init=False, eq=False, repr=False
+    )
+    _gains: PerExperiment[str] = field(
+        factory=lambda: PerExperiment(_gain), init=False, eq=False, repr=False
+    )
 
     def render(self, history: History) -> str:
         """Return the whole file; each foreign text is one line, so none can pose as a section."""
         sections = [
             ("## Best Known Config", _best(history)),
             ("## Dead Ends (do not revisit)", _dead_ends(history)),
-            ("## What Works", _what_works(history)),
+            ("## What Works", self._what_works(history)),
             ("## Ideas Queue (ranked by expected value)", _queue(history)),
-            ("## Experiment Log", _log(history)),
+            ("## Experiment Log", self._log(history)),
         ]
         return "\n".join(f"{title}\n{body}" if body else f"{title}\n" for title, body in sections)
+
+    def _what_works(self, history: History) -> str:
+        return "".join(self._gains.of(item, history) for item in history.kept[1:])
+
+    def _log(self, history: History) -> str:
+        decided = history.decided
+        older, newest = decided[:-WHOLE], decided[-WHOLE:]
+        whole = "\n".join(self._entries.of(item, history) for item in newest)
+        if not older:
+            return whole
+        told = (
+            f"The older {len(older)} in one line each; `autoresearch show NUMBER` has them whole.\n"
+        )
+        return f"{told}{''.join(self._lines.of(item, history) for item in older)}\n{whole}"
 
 
 def _best(history: History) -> str:
@@ -68,16 +96,11 @@ def _dead_ends(history: History) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _what_works(history: History) -> str:
-    lines = []
-    for experiment in history.kept[1:]:
-        delta = experiment.decision.delta if experiment.decision else None
-        gain = f"{delta:+.6f} {history.metric}" if delta is not None else "not measured"
-        direction = one_line(experiment.idea.direction, 80)
-        lines.append(
-            f"- [{direction}: {_what(experiment)}][{gain}][experiment {experiment.number}]"
-        )
-    return "".join(f"{line}\n" for line in lines)
+def _gain(experiment: Experiment, history: History) -> str:
+    delta = experiment.decision.delta if experiment.decision else None
+    gain = f"{delta:+.6f} {history.metric}" if delta is not None else "not measured"
+    direction = one_line(experiment.idea.direction, 80)
+    return f"- [{direction}: {_what(experiment)}][{gain}][experiment {experiment.number}]\n"
 
 
 def _queue(history: History) -> str:
@@ -95,12 +118,24 @@ def _queue(history: History) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+<<<<<<< HEAD
 def _log(history: History) -> str:
     by_commit = {item.commit: item for item in history.experiments}
     return "\n".join(_entry(item, by_commit.get(item.parent_commit)) for item in history.decided)
 
 
 def _entry(experiment: Experiment, parent: Experiment | None) -> str:
+=======
+def _summary(experiment: Experiment, history: History) -> str:
+    score = history.score(experiment)
+    shown = "no score" if score is None else f"{history.metric} {score:.6f}"
+    lesson = experiment.analysis.lesson if experiment.analysis else "no lesson"
+    what, verdict = one_line(experiment.idea.description, 80), shown_status(experiment)
+    return f"- {experiment.number}: {what}; {shown}; {verdict}; {one_line(lesson, 120)}\n"
+
+
+def _entry(experiment: Experiment, _: History) -> str:
+>>>>>>> cost
     lines = [f"### Experiment {experiment.number}: {one_line(experiment.idea.description, 300)}"]
     before = parent.sources if parent else experiment.sources
     changed = [path for path, new in experiment.sources.items() if before.get(path) != new]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from collections.abc import Iterable
+
+from attrs import field, frozen
 
 from autoresearch import events
-from autoresearch.history import History
+from autoresearch.history import History, PerExperiment
 from autoresearch.model import Experiment, Verdict
 from autoresearch.projections.blocks import shown_status
 from autoresearch.text import one_line
@@ -18,6 +20,9 @@ class ResultsTsv:
     """The table of the research protocol; the second column bears the campaign's metric."""
 
     file_name: str = "results.tsv"
+    _rows: PerExperiment[str] = field(
+        factory=lambda: PerExperiment(_row), init=False, eq=False, repr=False
+    )
 
     def render(self, history: History) -> str:
         """Return the header and a row for each entry of the history's timeline.
@@ -25,8 +30,13 @@ class ResultsTsv:
         A missing score is written 0.000000 and a missing size 0.0, as the protocol asks; sizes are
         decimal megabytes.
         """
-        rows = [_row(history, entry) for entry in history.timeline]
-        return "".join("\t".join(cells) + "\n" for cells in [header(history), *rows])
+        rows = (
+            self._rows.of(history.experiments[entry], history)
+            if isinstance(entry, int)
+            else _line(_backtrack(history, entry))
+            for entry in history.timeline
+        )
+        return _line(header(history)) + "".join(rows)
 
 
 def header(history: History) -> tuple[str, ...]:
@@ -35,17 +45,19 @@ def header(history: History) -> tuple[str, ...]:
     return (COLUMNS[0], one_line(metric, 60) or COLUMNS[1], *COLUMNS[2:])
 
 
-def _row(history: History, entry: int | events.Backtracked) -> tuple[str, ...]:
-    if isinstance(entry, events.Backtracked):
-        return _backtrack(history, entry)
-    experiment = history.experiments[entry]
-    return (
+def _line(cells: Iterable[str]) -> str:
+    return "\t".join(cells) + "\n"
+
+
+def _row(experiment: Experiment, history: History) -> str:
+    cells = (
         experiment.commit[:7],
         *_numbers(history, experiment),
         shown_status(experiment),
         one_line(experiment.reasoning.hypothesis if experiment.reasoning else "", 300),
         one_line(_description(experiment), 300),
     )
+    return _line(cells)
 
 
 def _backtrack(history: History, event: events.Backtracked) -> tuple[str, ...]:
