@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import fields, frozen, has, resolve_types
 
-from autoresearch.config import Config, unstructure
+from autoresearch.config import RUN_FOLDER, Config, unstructure
 from autoresearch.errors import ConfigError
 from autoresearch.presets import DEFAULT, Preset, presets
 from autoresearch.structure import structure, suggest
@@ -69,6 +69,8 @@ def from_record(recorded: Mapping[str, Any]) -> Config:
     A setting that is newer than the record gets the value of the recorded preset, else its default.
     """
     preset = presets().get(str(recorded.get("preset")))
+    # Before there was a choice, every run worked in its own folder.
+    recorded = {"cwd": RUN_FOLDER, **recorded}
     table = _filled(recorded, preset.settings) if preset else recorded
     return structure(table, Config, "recorded configuration")
 

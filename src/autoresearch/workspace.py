@@ -6,6 +6,7 @@ The user's repository gets two kinds of refs from it, ``autoresearch/<tag>`` (th
 
 from __future__ import annotations
 
+import filecmp
 import re
 import shutil
 import tempfile
@@ -123,6 +124,16 @@ class Lab:
             self.clone.run(*add)
         return made
 
+    def lend(self, workspace: Workspace, paths: Sequence[str]) -> None:
+        """Link what a commit lacks of the user's files into a worktree: ignored data, LFS files.
+
+        What an idea may change is never taken from there. The next clean worktree has no links.
+        """
+        for name in paths:
+            source = self.project / name
+            if source.is_relative_to(self.project) and ".." not in source.parts:
+                _link_in(workspace, source, source.relative_to(self.project))
+
     def drop_worktree(self, number: int) -> None:
         """Remove the worktree of a decided experiment; its commit stays."""
         path = self.workspace(number).path
@@ -228,6 +239,21 @@ class Lab:
             "--update-shallow",
             str(self.folder / "lab"), f"+{refs}:{refs}",
         )  # fmt: skip
+
+
+def _link_in(workspace: Workspace, source: Path, path: Path) -> None:
+    target = workspace.path / path
+    if path.name == ".git" or not source.exists() or workspace.allows(path.as_posix()):
+        return
+    if target.is_symlink() and target.exists():
+        return  # linked already
+    if target.is_dir() and source.is_dir():
+        for inner in source.iterdir():
+            _link_in(workspace, inner, path / inner.name)
+    elif not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+        target.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(source)
 
 
 def texts_at(git: Git, commit: str, script: str, editable: Sequence[str]) -> Mapping[str, str]:

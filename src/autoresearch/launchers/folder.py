@@ -39,6 +39,7 @@ class Spec:
     timeout_seconds: float
     max_log_bytes: int
     script_digest: str = ""
+    cwd: str = ""  # empty: the run's folder
 
 
 @frozen(kw_only=True)

@@ -189,6 +189,7 @@ def _spec(
         timeout_seconds=request.timeout_seconds,
         max_log_bytes=request.max_log_bytes,
         script_digest=request.script_digest,
+        cwd=str(request.cwd.absolute()) if request.cwd else "",
     )
 
 

@@ -204,7 +204,7 @@ def _start(folder: RunFolder, spec: Spec) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             spec.command,
-            cwd=folder.path,
+            cwd=spec.cwd or folder.path,
             env=dict(spec.env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -215,6 +215,8 @@ def _start(folder: RunFolder, spec: Spec) -> subprocess.Popen[bytes]:
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
+        if spec.cwd and not Path(spec.cwd).is_dir():
+            reason = f"its working directory {spec.cwd} does not exist"
         raise CutShortError(
             RunStatus.INFRA_FAILED,
             f"cannot start {spec.command[0]!r}: {reason}; "
