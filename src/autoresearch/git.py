@@ -1,9 +1,14 @@
-"""Runs git as a program: no hooks, no prompts, no signing, no surprise from anybody's settings."""
+"""Runs git as a program: no hooks, no prompts, no signing, no surprise from anybody's settings.
+
+The lab is written with fixed settings. Questions about the user's own tree, and whether git trusts
+a folder at all, are answered with the user's: else a clean checkout would look changed.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +20,18 @@ from autoresearch.errors import WorkspaceError
 from autoresearch.text import one_line
 
 # Hooks, monitors, maintenance and signing are other people's programs: none may run inside ours.
-_QUIET = (
+_USERS = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
-    "core.autocrlf=false",
     "core.quotePath=false",
     "gc.auto=0",
     "maintenance.auto=false",
+)
+_ISOLATED = (
+    *_USERS,
+    "core.autocrlf=false",
+    "core.eol=lf",
+    "safe.directory=*",  # top_level asked with the user's settings
     "commit.gpgSign=false",
     "tag.gpgSign=false",
     "clone.defaultRemoteName=origin",
@@ -47,21 +57,24 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @frozen
 class Git:
-    """One repository or worktree, asked through the git program."""
+    """One repository or worktree, asked through the git program.
+
+    ``as_user`` asks with the user's settings for line ends, file modes, ignored files and filters.
+    """
 
     path: Path = field(converter=Path)
+    as_user: bool = field(default=False, kw_only=True)
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Return what git prints, without the last line end.
 
-        Raises WorkspaceError with git's own last line when it fails.
+        Raises WorkspaceError with what git says when it fails.
         """
         done = self.attempt(*arguments, stdin=stdin)
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+            said = one_line((done.stderr or done.stdout).strip(), 600) or "no message"
             raise WorkspaceError(
-                f"git {arguments[0]} failed in {self.path}: {one_line(said[-1], 300)}; "
-                "solve that and try again"
+                f"git {arguments[0]} failed in {self.path}: {said}; solve that and try again"
             )
         return done.stdout.removesuffix("\n")
 
@@ -77,7 +90,8 @@ class Git:
     def _start(
         self, arguments: Sequence[str], stdin: str | None
     ) -> subprocess.CompletedProcess[bytes]:
-        quiet = [word for setting in _QUIET for word in ("-c", setting)]
+        settings = _USERS if self.as_user else _ISOLATED
+        quiet = [word for setting in settings for word in ("-c", setting)]
         try:
             return subprocess.run(
                 [_program(), *quiet, *arguments],
@@ -127,11 +141,13 @@ def top_level(folder: Path) -> Path:
 
     Raises WorkspaceError when there is none, or git is not installed.
     """
-    done = Git(folder).attempt("rev-parse", "--show-toplevel")
+    done = Git(folder, as_user=True).attempt("rev-parse", "--show-toplevel")
     if "dubious ownership" in done.stderr:
+        named = re.search(r"safe\.directory (.+)", done.stderr)
+        place = named[1].strip() if named else shlex.quote(str(folder))
         raise WorkspaceError(
             f"git does not trust {folder}, which belongs to somebody else; run as its owner, "
-            "or allow it with git config --global --add safe.directory"
+            f"or allow it with git config --global --add safe.directory {place}"
         )
     if done.returncode != 0:
         raise WorkspaceError(
@@ -148,7 +164,12 @@ def _program() -> str:
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    kept = {key: value for key, value in environ.items() if not key.startswith("GIT_")}
+    kept = {
+        key: value
+        for key, value in environ.items()
+        # Also a setting from the environment says which folders git may trust.
+        if not key.startswith("GIT_") or key.startswith("GIT_CONFIG_")
+    }
     return {
         **kept,
         "GIT_TERMINAL_PROMPT": "0",

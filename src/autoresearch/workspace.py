@@ -20,7 +20,11 @@ from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.log import is_own_name
 from autoresearch.model import Change, Idea, Workspace
+from autoresearch.text import one_line
 
+# Git clears what trusts a folder before it serves one: the project's was checked, the lab is ours.
+_SERVED = "--upload-pack=git -c safe.directory='*' upload-pack"
+_MARKS = ("<<<<<<<", "=======", ">>>>>>>")
 TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 
 
@@ -67,7 +71,7 @@ class Lab:
             self.folder.mkdir(parents=True, exist_ok=True)
             Git(self.folder).run(
                 "clone", "--quiet", "--local", "--no-checkout", "--no-tags", "--template=",
-                str(self.project), "lab",
+                _SERVED, str(self.project), "lab",
             )  # fmt: skip
             self.clone.run("remote", "remove", "origin")
             # Somebody's settings may hide refs from fetches; the lab's have to come back.
@@ -144,7 +148,8 @@ class Lab:
     def apply(self, idea: Idea, workspace: Workspace) -> None:
         """Write the idea's texts or patch into the worktree; environment overrides need nothing.
 
-        Raises WorkspaceError when a patch does not apply.
+        A patch whose surroundings have moved on is merged. Raises WorkspaceError when it does not
+        apply, with what clashes.
         """
         texts = idea.texts(self.script)
         for path, text in texts.items():
@@ -155,11 +160,16 @@ class Lab:
         if idea.patch is None or texts:
             return
         patch = idea.patch if idea.patch.endswith("\n") else idea.patch + "\n"
-        done = Git(workspace.path).attempt("apply", "--recount", "-", stdin=patch)
-        if done.returncode != 0:
+        git = Git(workspace.path)
+        done = git.attempt("apply", "--recount", "-", stdin=patch)
+        if done.returncode == 0:
+            return
+        merged = git.attempt("apply", "--3way", "--recount", "-", stdin=patch)
+        if merged.returncode != 0:
             said = done.stderr.strip().splitlines() or ["no message"]
+            problem = _clash(git) or said[-1]
             raise WorkspaceError(
-                f"the patch does not apply: {said[-1]}; make the patch again from head"
+                f"the patch does not apply: {problem}; make the patch again from head"
             )
 
     def as_patch(self, before: Mapping[str, str], after: Mapping[str, str]) -> str:
@@ -176,8 +186,9 @@ class Lab:
             for side, texts in (("a", before), ("b", {**before, **after})):
                 root = evolve(self.workspace(0), path=Path(folder, side))
                 self.apply(Idea(direction="", description="", hypothesis="", files=texts), root)
-            asked = ("diff", "--no-index", "--no-prefix", "--no-ext-diff", "--no-color", "a", "b")
-            patch = Git(Path(folder)).attempt(*asked).stdout
+            asked = ("diff", "--no-index", "--no-prefix", "--no-ext-diff", "--no-color")
+            # With whole ids a merge finds the text that the patch was made for.
+            patch = Git(Path(folder)).attempt(*asked, "--full-index", "a", "b").stdout
         if not patch:
             raise WorkspaceError("the idea changes nothing; propose a change of the script")
         return patch
@@ -236,9 +247,31 @@ class Lab:
         refs = f"refs/autoresearch/{self.tag}/*"
         Git(self.project).run(
             "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc",
-            "--update-shallow",
+            "--update-shallow", _SERVED,
             str(self.folder / "lab"), f"+{refs}:{refs}",
         )  # fmt: skip
+
+
+def _clash(git: Git) -> str:
+    """Return where a merge failed, and the two texts that clash there; empty: it was no merge."""
+    for path in git.run("diff", "--name-only", "--diff-filter=U", "-z").split("\0"):
+        lines = _lines_of(git.path / path) if path else []
+        marks = [index for index, line in enumerate(lines) if line[:7] in _MARKS]
+        if len(marks) >= 3:
+            start, middle, end = marks[:3]
+            ours, theirs = (
+                one_line(" / ".join(part), 120) or "nothing"
+                for part in (lines[start + 1 : middle], lines[middle + 1 : end])
+            )
+            return f"at line {start + 1} of {path} head has {ours!r}, the patch {theirs!r}"
+    return ""
+
+
+def _lines_of(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []  # deleted on one side
 
 
 def _link_in(workspace: Workspace, source: Path, path: Path) -> None:
