@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import field, frozen
@@ -42,6 +42,12 @@ _ISOLATED = (
     "submodule.recurse=false",
     "protocol.allow=never",
     "protocol.file.allow=always",
+    "core.alternateRefsCommand=true",
+    "core.editor=true",
+    "core.sshCommand=false",
+    "credential.helper=",
+    "log.showSignature=false",
+    "diff.ignoreSubmodules=all",
     "advice.detachedHead=false",
     "apply.ignoreWhitespace=no",
     "apply.whitespace=nowarn",
@@ -52,6 +58,9 @@ _ISOLATED = (
 )
 
 
+# What git and its helpers need to find themselves, and the owner's settings; no key is among it.
+_SEEN = {"PATH", "HOME", "USER", "LOGNAME", "XDG_CONFIG_HOME", "LD_LIBRARY_PATH"}
+_SEEN |= {"TMPDIR", "TMP", "TEMP"}
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -60,10 +69,13 @@ class Git:
     """One repository or worktree, asked through the git program.
 
     ``as_user`` asks with the user's settings for line ends, file modes, ignored files and filters.
+    ``variables`` are laid over the environment; ``check`` is called before every command.
     """
 
     path: Path = field(converter=Path)
     as_user: bool = field(default=False, kw_only=True)
+    variables: Mapping[str, str] = field(factory=dict, kw_only=True)
+    check: Callable[[], None] = field(default=lambda: None, eq=False, repr=False, kw_only=True)
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Return what git prints, without the last line end.
@@ -90,13 +102,14 @@ class Git:
     def _start(
         self, arguments: Sequence[str], stdin: str | None
     ) -> subprocess.CompletedProcess[bytes]:
+        self.check()
         settings = _USERS if self.as_user else _ISOLATED
         quiet = [word for setting in settings for word in ("-c", setting)]
         try:
             return subprocess.run(
                 [_program(), *quiet, *arguments],
                 cwd=self.path,
-                env=_environment(os.environ),
+                env=_environment(os.environ, self.as_user) | self.variables,
                 input=b"" if stdin is None else stdin.encode("utf-8"),
                 capture_output=True,
                 check=False,
@@ -108,10 +121,9 @@ class Git:
 
     def head(self) -> str:
         """Return the commit at which a worktree stands."""
-        told = self.path / ".git"
-        if told.is_file():  # a worktree with a detached head says so in a file: no process needed
-            folder = told.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
-            commit = (self.path / folder / "HEAD").read_text(encoding="ascii").strip()
+        if "GIT_DIR" in self.variables:  # a detached head stands in a file: no process needed
+            file = Path(self.variables["GIT_DIR"], "HEAD")
+            commit = file.read_text(encoding="ascii", errors="replace").strip()
             if _COMMIT.fullmatch(commit):
                 return commit
         return self.run("rev-parse", "HEAD")
@@ -163,15 +175,16 @@ def _program() -> str:
     return program
 
 
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    kept = {
-        key: value
-        for key, value in environ.items()
-        # Also a setting from the environment says which folders git may trust.
-        if not key.startswith("GIT_") or key.startswith("GIT_CONFIG_")
-    }
+def _environment(environ: Mapping[str, str], as_user: bool) -> dict[str, str]:
+    if as_user:  # also a setting from the environment says which folders git may trust
+        apart = {key: value for key, value in environ.items() if key.startswith("GIT_CONFIG_")}
+    else:
+        apart = {
+            "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_ATTR_NOSYSTEM": "1",
+        }  # fmt: skip
     return {
-        **kept,
+        **{key: value for key, value in environ.items() if key in _SEEN},
+        **apart,
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_LFS_SKIP_SMUDGE": "1",
         "GIT_OPTIONAL_LOCKS": "0",

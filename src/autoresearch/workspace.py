@@ -18,6 +18,7 @@ from attrs import evolve, field, frozen
 from autoresearch.editable import is_editable
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
+from autoresearch.lab_git import LabGit
 from autoresearch.log import is_own_name
 from autoresearch.model import Change, Idea, Workspace
 from autoresearch.text import one_line
@@ -40,6 +41,11 @@ class Lab:
     script: str
     editable: tuple[str, ...] = ()
     _texts: dict[str, Mapping[str, str]] = field(factory=dict, eq=False, repr=False, init=False)
+    _git: LabGit = field(init=False, eq=False, repr=False)
+
+    @_git.default
+    def _guarded(self) -> LabGit:
+        return LabGit((self.folder / "lab").absolute())
 
     @property
     def folder(self) -> Path:
@@ -49,7 +55,11 @@ class Lab:
     @property
     def clone(self) -> Git:
         """The lab's own repository."""
-        return Git(self.folder / "lab")
+        return self._git.main()
+
+    def take_planted(self) -> tuple[str, ...]:
+        """Return what someone put into the lab's git folder since the last time; it was removed."""
+        return self._git.take_planted()
 
     @property
     def branch(self) -> str:
@@ -73,9 +83,7 @@ class Lab:
                 "clone", "--quiet", "--local", "--no-checkout", "--no-tags", "--template=",
                 _SERVED, str(self.project), "lab",
             )  # fmt: skip
-            self.clone.run("remote", "remove", "origin")
-            # Somebody's settings may hide refs from fetches; the lab's have to come back.
-            self.clone.run("config", "transfer.hideRefs", "!refs")
+            self._git.settle()
             self.clone.run("checkout", "--quiet", "--detach", base)
             ready.touch()
         if Git(self.project).commit_of(f"refs/heads/{self.branch}") is None:
@@ -116,16 +124,14 @@ class Lab:
     def worktree(self, number: int, commit: str) -> Workspace:
         """Return a clean worktree of experiment ``number`` that stands at ``commit``."""
         made = self.workspace(number)
-        add = ("worktree", "add", "--quiet", "--force", "--detach", str(made.path), commit)
-        if (made.path / ".git").exists():
-            git = Git(made.path)
+        if (made.path / ".git").exists() and self._git.owns(made.path):
+            git = self._git.worktree(made.path)
             git.run("reset", "--quiet", "--hard", commit)
             git.run("clean", "--quiet", "-ffdx")
             return made
-        shutil.rmtree(made.path, ignore_errors=True)
-        if self.clone.attempt(*add).returncode != 0:
-            self.clone.run("worktree", "prune")
-            self.clone.run(*add)
+        self.drop_worktree(number)
+        add = ("worktree", "add", "--quiet", "--force", "--detach", str(made.path), commit)
+        self.clone.run(*add)
         return made
 
     def lend(self, workspace: Workspace, paths: Sequence[str]) -> None:
@@ -140,10 +146,7 @@ class Lab:
 
     def drop_worktree(self, number: int) -> None:
         """Remove the worktree of a decided experiment; its commit stays."""
-        path = self.workspace(number).path
-        if path.exists():
-            self.clone.attempt("worktree", "remove", "--force", "--force", str(path))
-            shutil.rmtree(path, ignore_errors=True)
+        self._git.forget(self.workspace(number).path)
 
     def apply(self, idea: Idea, workspace: Workspace) -> None:
         """Write the idea's texts or patch into the worktree; environment overrides need nothing.
@@ -160,7 +163,7 @@ class Lab:
         if idea.patch is None or texts:
             return
         patch = idea.patch if idea.patch.endswith("\n") else idea.patch + "\n"
-        git = Git(workspace.path)
+        git = self._git.worktree(workspace.path)
         done = git.attempt("apply", "--recount", "-", stdin=patch)
         if done.returncode == 0:
             return
@@ -198,7 +201,8 @@ class Lab:
 
         Raises WorkspaceError for a file that an idea may not change, in its place or by its kind.
         """
-        listed = Git(workspace.path).run("status", "--porcelain", "--no-renames", "-z", "-uall")
+        asked = ("status", "--porcelain", "--no-renames", "-z", "-uall", "--ignore-submodules=all")
+        listed = self._git.worktree(workspace.path).run(*asked)
         paths = sorted(entry[3:] for entry in listed.split("\0") if entry)
         outside = [path for path in paths if not workspace.allows(path)]
         if outside:
@@ -208,7 +212,7 @@ class Lab:
 
     def commit(self, number: int, workspace: Workspace, change: Change, message: str) -> str:
         """Commit a change in the worktree under the experiment's ref, and return the commit."""
-        git = Git(workspace.path)
+        git = self._git.worktree(workspace.path)
         added = [path for path in change.files if path not in change.originals]
         if added:
             git.run("add", "--", *added)
@@ -245,6 +249,7 @@ class Lab:
     def publish(self) -> None:
         """Bring every tried commit into the user's repository, under ``refs/autoresearch``."""
         refs = f"refs/autoresearch/{self.tag}/*"
+        self._git.check()
         Git(self.project).run(
             "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc",
             "--update-shallow", _SERVED,
