@@ -109,7 +109,7 @@ class Git:
             return subprocess.run(
                 [_program(), *quiet, *arguments],
                 cwd=self.path,
-                env=_environment(os.environ, self.as_user) | self.variables,
+                env={**_environment(os.environ, self.as_user), **self.variables},
                 input=b"" if stdin is None else stdin.encode("utf-8"),
                 capture_output=True,
                 check=False,
