@@ -149,6 +149,20 @@ class RulesConfig:
 
 
 @frozen(kw_only=True)
+class BoundaryConfig:
+    """What generated code can reach on this machine."""
+
+    kind: str = setting(
+        "auto",
+        "auto uses bubblewrap where it works; bubblewrap refuses to run without it; none",
+        validator=_one_of("auto", "bubblewrap", "none"),
+    )
+    network: bool = setting(True, "a run may use the network; held by bubblewrap alone")
+    reads: tuple[str, ...] = setting((), "further paths that a run in bubblewrap may read")
+    writes: tuple[str, ...] = setting((), "further paths that a run in bubblewrap may write")
+
+
+@frozen(kw_only=True)
 class Config:
     """Everything a campaign is told; recorded whole in ``campaign_started``."""
 
@@ -190,6 +204,7 @@ class Config:
         "", "CSV file of known effects, relative to the project, or package:file"
     )
     metric: MetricConfig = section(MetricConfig, "the metric")
+    boundary: BoundaryConfig = section(BoundaryConfig, "what a run can reach")
     limits: LimitsConfig = section(LimitsConfig, "limits")
     rules: RulesConfig = section(RulesConfig, "backtracking rules")
     active: tuple[str, ...] = setting(
