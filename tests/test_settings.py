@@ -139,3 +139,30 @@ def test_byte_order_mark_of_an_editor_is_passed_over(tmp_path: Path) -> None:
     """Some editors begin every file with one."""
     (tmp_path / "autoresearch.toml").write_text('\ufeffpreset = "plain"\nseed = 3\n')
     assert load(tmp_path).config.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('[plugins.openai]\nbase_url = "https://me:hunter2@host/v1"', "plugins.openai.base_url"),
+        ('[env]\nHTTPS_PROXY = "http://me:hunter2@proxy"', "env.HTTPS_PROXY"),
+        ('command = ["sh", "-c", "curl ftp://me:hunter2@host"]', "command"),
+    ],
+)
+def test_a_password_in_an_address_is_refused(tmp_path: Path, text: str, name: str) -> None:
+    """Settings are recorded for ever; the line that refuses does not show the password."""
+    (tmp_path / "autoresearch.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+    said = str(caught.value)
+    assert said.startswith(f"{name} from autoresearch.toml has a user or password in ")
+    assert "hunter2" not in said
+    assert "pass_env" in said
+
+
+def test_a_campaign_of_before_the_boundary_stays_without(tmp_path: Path) -> None:
+    """What a campaign was started with is not changed under it."""
+    recorded = unstructure(Config())
+    del recorded["boundary"]
+    assert from_record(recorded).boundary.kind == "none"
+    assert Config().boundary.kind == "auto"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoresearch.text import block, one_line
+from autoresearch.text import block, one_line, without_users
 
 ATTACKS = {
     "colours": ("\x1b[31mred\x1b[0m alert", "red alert"),
@@ -66,3 +66,23 @@ def test_a_long_text_ends_in_three_dots() -> None:
     assert one_line("x" * 10_000_000, 8) == "xxxxx..."
     assert one_line(" " * 10_000_000 + "x", 8) == "..."
     assert block("a\n" * 100, 10) == "a\na\na\na..."
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("https://user:pw@host/path", "https://***@host/path"),
+        (
+            "see http://token@host:8000/v1 and ftp://a:p@ss@h",
+            "see http://***@host:8000/v1 and ftp://***@h",
+        ),
+        ("https://host/@user/post, mail a@b.c", "https://host/@user/post, mail a@b.c"),
+        ("postgresql+psycopg://u:p@db", "postgresql+psycopg://***@db"),
+        ("git@github.com:a/b", "git@github.com:a/b"),
+    ],
+)
+def test_users_in_addresses_are_masked(text: str, safe: str) -> None:
+    """A password that stands in an address reaches no log through a line or a block of text."""
+    assert without_users(text) == safe
+    assert one_line(text) == safe
+    assert block(text) == safe

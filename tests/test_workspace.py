@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -124,6 +125,77 @@ def test_patch_that_does_not_apply_is_told(lab: Lab) -> None:
     patch = "--- a/train.py\n+++ b/train.py\n@@ -1,1 +1,1 @@\n-not there\n+x\n"
     with pytest.raises(WorkspaceError, match="does not apply"):
         lab.apply(Idea(direction="d", description="d", hypothesis="h", patch=patch), workspace)
+
+
+def test_patch_whose_surroundings_moved_is_merged(tmp_path: Path) -> None:
+    """A queued patch was made from another head; where both changed one line, the clash is told."""
+    lines = [f"line_{number} = {number}" for number in range(12)]
+    project = make_project(tmp_path / "project", script="\n".join(lines) + "\n")
+    lab = Lab(project=project, tag="t1", script="train.py")
+    (project / ".autoresearch").mkdir()
+    base = git(project, "rev-parse", "HEAD")
+    lab.create(base)
+
+    def text(**changed: str) -> str:
+        return "".join(f"{changed.get(line.split()[0], line)}\n" for line in lines)
+
+    def patch(new: str) -> Idea:
+        made = lab.as_patch(lab.files_at(base), {"train.py": new})
+        return Idea(direction="d", description="d", hypothesis="h", patch=made)
+
+    git(project, "checkout", "-q", "-b", "moved")
+    (project / "train.py").write_text(text(line_4="line_4 = 'head'"))
+    git(project, "commit", "-qam", "moved")
+    head = git(project, "rev-parse", "HEAD")
+    lab.clone.run("fetch", "-q", str(project), "moved")
+    workspace = lab.worktree(1, head)
+    lab.apply(patch(text(line_6="line_6 = 'patch'")), workspace)
+    assert workspace.read_script() == text(line_4="line_4 = 'head'", line_6="line_6 = 'patch'")
+    assert list(lab.changed_files(workspace)) == ["train.py"]
+    clash = r"at line 5 of train.py head has \"line_4 = 'head'\", the patch \"line_4 = 'patch'\""
+    with pytest.raises(WorkspaceError, match=clash):
+        lab.apply(patch(text(line_4="line_4 = 'patch'")), lab.worktree(2, head))
+
+
+@pytest.mark.parametrize("setting", ["autocrlf", "filemode"])
+def test_clean_checkout_is_clean_under_the_settings_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """Whether files are changed is asked with the settings with which they were checked out."""
+    project = make_project(tmp_path / "project")
+    if setting == "autocrlf":
+        monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+        monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.autocrlf")
+        monkeypatch.setenv("GIT_CONFIG_VALUE_0", "true")
+        for name in ("train.py", "autoresearch.toml"):
+            (project / name).unlink()
+        git(project, "-c", "core.autocrlf=true", "checkout", "--", ".")
+        assert b"\r\n" in (project / "train.py").read_bytes()
+    else:
+        git(project, "config", "core.fileMode", "false")
+        (project / "train.py").chmod(0o755)
+    assert autoresearch.start(project, tag="t1").lab.clone.commit_of("HEAD")
+
+
+def test_trust_in_a_folder_of_somebody_else_may_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The advice is a whole command; `safe.directory` through GIT_CONFIG_COUNT is enough."""
+    project = make_project(tmp_path / "pro ject")
+    wrapper = tmp_path / "bin" / "git"
+    wrapper.parent.mkdir()
+    wrapper.write_text(
+        f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {shutil.which("git")} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(WorkspaceError, match=r"--add safe\.directory '.*/pro ject'$"):
+        autoresearch.start(project, tag="t1")
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "safe.directory")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", str(project))
+    made = autoresearch.start(project, tag="t1")
+    wider(made.lab, 1, 6)
 
 
 def test_git_environment_of_the_caller_is_ignored(

@@ -19,13 +19,14 @@ from autoresearch.cycle.recorder import Recorder
 from autoresearch.errors import PluginError, StreamHeldError, WorkspaceError
 from autoresearch.folding import empty, fold
 from autoresearch.history import History
+from autoresearch.launchers.supervisor import run_around
 from autoresearch.log import FileLog, Writer
 from autoresearch.model import Idea, Verdict
 from autoresearch.plugins import Plugins, answers
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.remembered import remembered_history
 from autoresearch.projections.results_tsv import ResultsTsv
-from autoresearch.text import one_line
+from autoresearch.text import one_line, without_users
 from autoresearch.workspace import Lab
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Campaign:
             reason = Loop(kit=kit, target=target, wait=wait).run()
             return reason
         except Exception as error:
-            reason = f"stopped by an error: {error}"
+            reason = f"stopped by an error: {without_users(str(error))}"
             raise
         finally:
             kit.recorder.record(events.CampaignStopped(reason=reason))
@@ -193,6 +194,7 @@ class Campaign:
         """Write a note into the memory, also while the loop runs."""
         if not one_line(text):
             raise WorkspaceError(f"the note {text!r} is empty; write what to remember")
+        text = without_users(text)
         self._append(events.NoteAdded(text=text, author=author or _person()))
 
     def resolve_quarantine(self, experiment: int, *, release: bool, reason: str) -> None:
@@ -230,7 +232,15 @@ class Campaign:
 
 
 def _inbox(log: FileLog, tag: str, patience: float = 10.0) -> Writer:
-    """Open the stream of what people add; wait a little while another process is adding."""
+    """Open the stream of what people add; wait a little while another process is adding.
+
+    Raises WorkspaceError inside a run: generated code does not take part as the person.
+    """
+    if run := run_around():
+        raise WorkspaceError(
+            f"this is inside the run {run}, and a run does not take part in a campaign; "
+            "print what you found, the loop reads it"
+        )
     deadline = time.monotonic() + patience
     while True:
         try:

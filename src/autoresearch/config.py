@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sized
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from attrs import Attribute, evolve, field, frozen
@@ -16,6 +16,7 @@ from autoresearch.presets import DEFAULT
 from autoresearch.structure import CONVERTER, structure
 
 S = TypeVar("S")
+RUN_FOLDER = "{run}"  # as a working directory: where a run has nothing but what it wrote
 
 
 def setting(default: Any, doc: str, **options: Any) -> Any:
@@ -59,6 +60,14 @@ def _one_of(*allowed: str) -> Any:
 def _patterns(_: object, __: Attribute[Any], value: tuple[str, ...]) -> None:
     for pattern in value:
         check_pattern(pattern)
+
+
+def _inside(_: object, attribute: Attribute[Any], value: str) -> None:
+    parts = PurePosixPath(value).parts
+    if value.startswith("/") or ".." in parts or (value != RUN_FOLDER and "{" in value):
+        raise ConfigError(
+            f"{attribute.name} is {value!r}; write a folder of the repository, or {RUN_FOLDER}"
+        )
 
 
 @frozen(kw_only=True)
@@ -140,6 +149,20 @@ class RulesConfig:
 
 
 @frozen(kw_only=True)
+class BoundaryConfig:
+    """What generated code can reach on this machine."""
+
+    kind: str = setting(
+        "auto",
+        "auto uses bubblewrap where it works; bubblewrap refuses to run without it; none",
+        validator=_one_of("auto", "bubblewrap", "none"),
+    )
+    network: bool = setting(True, "a run may use the network; held by bubblewrap alone")
+    reads: tuple[str, ...] = setting((), "further paths that a run in bubblewrap may read")
+    writes: tuple[str, ...] = setting((), "further paths that a run in bubblewrap may write")
+
+
+@frozen(kw_only=True)
 class Config:
     """Everything a campaign is told; recorded whole in ``campaign_started``."""
 
@@ -156,8 +179,14 @@ class Config:
     in_scope: tuple[str, ...] = setting((), "files that must exist before a campaign starts")
     command: tuple[str, ...] = setting(
         ("{python}", "{script}"),
-        "program and arguments of a run; {python} {script} {project}",
+        "program and arguments of a run; {python} {script} {project} {run}",
         validator=_given,
+    )
+    cwd: str = setting(
+        ".",
+        "working directory of a run, in the experiment's own checkout; {run}: the run's folder, "
+        "which is kept",
+        validator=_inside,
     )
     launcher: str = setting("local", "launcher plugin that runs the command")
     env: Mapping[str, str] = setting({}, "environment of every run; {project} is the repository")
@@ -165,12 +194,17 @@ class Config:
         (), "variables of your own environment that a run sees too: NAME or PREFIX_*"
     )
     seed: int = setting(1337, "seed of the first run; reruns count up; given as SEED")
-    data: tuple[str, ...] = setting((), "paths that must exist; relative to the repository")
+    data: tuple[str, ...] = setting(
+        (),
+        "paths that must exist, relative to the repository; what the commit lacks of them is "
+        "linked into the checkout of a run",
+    )
     data_command: str = setting("", "command that gets the data, told when it is missing")
     knowledge: str = setting(
         "", "CSV file of known effects, relative to the project, or package:file"
     )
     metric: MetricConfig = section(MetricConfig, "the metric")
+    boundary: BoundaryConfig = section(BoundaryConfig, "what a run can reach")
     limits: LimitsConfig = section(LimitsConfig, "limits")
     rules: RulesConfig = section(RulesConfig, "backtracking rules")
     active: tuple[str, ...] = setting(

@@ -446,24 +446,14 @@ def _crown(draft: Draft, number: int) -> None:
 def _resolved(draft: Draft, event: events.QuarantineResolved, _: str) -> None:
     verdict = Verdict.KEEP if event.released else Verdict.DISCARD
     word = "released" if event.released else "confirmed"
-<<<<<<< HEAD
-    old = history.experiments[event.experiment].decision
-    reason = f"{word} by {event.author}: {event.reason}"
-    if old is not None:
-        reason = f"{reason} (was: {old.reason})"
-    decision = Decision(verdict=verdict, reason=reason, author="a person")
-    history = _change(history, event.experiment, decision=decision)
-    return _crown(history, event.experiment) if event.released else history
-=======
     old = draft.history.experiments[event.experiment].decision
-    reason = f"{word} by {event.person}: {event.reason}"
+    reason = f"{word} by {event.author}: {event.reason}"
     if old is not None:
         reason = f"{reason} (was: {old.reason})"
     decision = Decision(verdict=verdict, reason=reason, author="a person")
     draft.change(event.experiment, decision=decision)
     if event.released:
         _crown(draft, event.experiment)
->>>>>>> cost
 
 
 @_about(events.PredictionScored)

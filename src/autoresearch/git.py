@@ -1,12 +1,17 @@
-"""Runs git as a program: no hooks, no prompts, no signing, no surprise from anybody's settings."""
+"""Runs git as a program: no hooks, no prompts, no signing, no surprise from anybody's settings.
+
+The lab is written with fixed settings. Questions about the user's own tree, and whether git trusts
+a folder at all, are answered with the user's: else a clean checkout would look changed.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import field, frozen
@@ -15,13 +20,18 @@ from autoresearch.errors import WorkspaceError
 from autoresearch.text import one_line
 
 # Hooks, monitors, maintenance and signing are other people's programs: none may run inside ours.
-_QUIET = (
+_USERS = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
-    "core.autocrlf=false",
     "core.quotePath=false",
     "gc.auto=0",
     "maintenance.auto=false",
+)
+_ISOLATED = (
+    *_USERS,
+    "core.autocrlf=false",
+    "core.eol=lf",
+    "safe.directory=*",  # top_level asked with the user's settings
     "commit.gpgSign=false",
     "tag.gpgSign=false",
     "clone.defaultRemoteName=origin",
@@ -32,6 +42,12 @@ _QUIET = (
     "submodule.recurse=false",
     "protocol.allow=never",
     "protocol.file.allow=always",
+    "core.alternateRefsCommand=true",
+    "core.editor=true",
+    "core.sshCommand=false",
+    "credential.helper=",
+    "log.showSignature=false",
+    "diff.ignoreSubmodules=all",
     "advice.detachedHead=false",
     "apply.ignoreWhitespace=no",
     "apply.whitespace=nowarn",
@@ -42,26 +58,35 @@ _QUIET = (
 )
 
 
+# What git and its helpers need to find themselves, and the owner's settings; no key is among it.
+_SEEN = {"PATH", "HOME", "USER", "LOGNAME", "XDG_CONFIG_HOME", "LD_LIBRARY_PATH"}
+_SEEN |= {"TMPDIR", "TMP", "TEMP"}
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @frozen
 class Git:
-    """One repository or worktree, asked through the git program."""
+    """One repository or worktree, asked through the git program.
+
+    ``as_user`` asks with the user's settings for line ends, file modes, ignored files and filters.
+    ``variables`` are laid over the environment; ``check`` is called before every command.
+    """
 
     path: Path = field(converter=Path)
+    as_user: bool = field(default=False, kw_only=True)
+    variables: Mapping[str, str] = field(factory=dict, kw_only=True)
+    check: Callable[[], None] = field(default=lambda: None, eq=False, repr=False, kw_only=True)
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Return what git prints, without the last line end.
 
-        Raises WorkspaceError with git's own last line when it fails.
+        Raises WorkspaceError with what git says when it fails.
         """
         done = self.attempt(*arguments, stdin=stdin)
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+            said = one_line((done.stderr or done.stdout).strip(), 600) or "no message"
             raise WorkspaceError(
-                f"git {arguments[0]} failed in {self.path}: {one_line(said[-1], 300)}; "
-                "solve that and try again"
+                f"git {arguments[0]} failed in {self.path}: {said}; solve that and try again"
             )
         return done.stdout.removesuffix("\n")
 
@@ -77,12 +102,14 @@ class Git:
     def _start(
         self, arguments: Sequence[str], stdin: str | None
     ) -> subprocess.CompletedProcess[bytes]:
-        quiet = [word for setting in _QUIET for word in ("-c", setting)]
+        self.check()
+        settings = _USERS if self.as_user else _ISOLATED
+        quiet = [word for setting in settings for word in ("-c", setting)]
         try:
             return subprocess.run(
                 [_program(), *quiet, *arguments],
                 cwd=self.path,
-                env=_environment(os.environ),
+                env={**_environment(os.environ, self.as_user), **self.variables},
                 input=b"" if stdin is None else stdin.encode("utf-8"),
                 capture_output=True,
                 check=False,
@@ -94,10 +121,9 @@ class Git:
 
     def head(self) -> str:
         """Return the commit at which a worktree stands."""
-        told = self.path / ".git"
-        if told.is_file():  # a worktree with a detached head says so in a file: no process needed
-            folder = told.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
-            commit = (self.path / folder / "HEAD").read_text(encoding="ascii").strip()
+        if "GIT_DIR" in self.variables:  # a detached head stands in a file: no process needed
+            file = Path(self.variables["GIT_DIR"], "HEAD")
+            commit = file.read_text(encoding="ascii", errors="replace").strip()
             if _COMMIT.fullmatch(commit):
                 return commit
         return self.run("rev-parse", "HEAD")
@@ -127,11 +153,13 @@ def top_level(folder: Path) -> Path:
 
     Raises WorkspaceError when there is none, or git is not installed.
     """
-    done = Git(folder).attempt("rev-parse", "--show-toplevel")
+    done = Git(folder, as_user=True).attempt("rev-parse", "--show-toplevel")
     if "dubious ownership" in done.stderr:
+        named = re.search(r"safe\.directory (.+)", done.stderr)
+        place = named[1].strip() if named else shlex.quote(str(folder))
         raise WorkspaceError(
             f"git does not trust {folder}, which belongs to somebody else; run as its owner, "
-            "or allow it with git config --global --add safe.directory"
+            f"or allow it with git config --global --add safe.directory {place}"
         )
     if done.returncode != 0:
         raise WorkspaceError(
@@ -147,10 +175,16 @@ def _program() -> str:
     return program
 
 
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    kept = {key: value for key, value in environ.items() if not key.startswith("GIT_")}
+def _environment(environ: Mapping[str, str], as_user: bool) -> dict[str, str]:
+    if as_user:  # also a setting from the environment says which folders git may trust
+        apart = {key: value for key, value in environ.items() if key.startswith("GIT_CONFIG_")}
+    else:
+        apart = {
+            "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_ATTR_NOSYSTEM": "1",
+        }  # fmt: skip
     return {
-        **kept,
+        **{key: value for key, value in environ.items() if key in _SEEN},
+        **apart,
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_LFS_SKIP_SMUDGE": "1",
         "GIT_OPTIONAL_LOCKS": "0",

@@ -167,8 +167,9 @@ def launch_run(request: RunRequest, workspace: Workspace) -> RunHandle | None:
     """Start a run, or find the one that was started under the same name.
 
     Called after ``run_requested`` is durable, and again after a crash of the loop: a launcher must
-    start a request name once only and otherwise return a handle to that run. The script writes
-    into ``request.folder``; its output goes to the handle's ``log_path``. First result; ``None``
+    start a request name once only and otherwise return a handle to that run. The command starts
+    in ``request.cwd``, or in ``request.folder`` where that is None, and finds the folder's path in
+    AUTORESEARCH_RUN; its output goes to the handle's ``log_path``. First result; ``None``
     means that ``request.launcher`` is not this plugin's. A launcher that raises leaves a run that
     is ``infra_failed``, so it raises only while nothing was started.
     """

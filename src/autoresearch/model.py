@@ -214,7 +214,8 @@ class Change:
 class RunRequest:
     """One execution to start; ``name`` is unique for ever, so that a launcher can find it again.
 
-    ``campaign_id`` tells apart campaigns of several projects that have one tag.
+    ``campaign_id`` tells apart campaigns of several projects that have one tag. ``cwd`` is where
+    the command starts; None: in ``folder``, where what is written is kept.
     """
 
     name: str
@@ -230,6 +231,7 @@ class RunRequest:
     script_digest: str = ""
     folder: Path = Path()
     campaign_id: str = ""
+    cwd: Path | None = None
 
 
 @frozen(kw_only=True)

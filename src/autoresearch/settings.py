@@ -13,10 +13,11 @@ from typing import Any
 
 from attrs import fields, frozen, has, resolve_types
 
-from autoresearch.config import Config, unstructure
+from autoresearch.config import RUN_FOLDER, Config, unstructure
 from autoresearch.errors import ConfigError
 from autoresearch.presets import DEFAULT, Preset, presets
 from autoresearch.structure import structure, suggest
+from autoresearch.text import without_users
 
 FILE_NAME = "autoresearch.toml"
 PREFIX = "AUTORESEARCH_"
@@ -60,7 +61,21 @@ def load(
         _put(merged, dotted, value, f"environment {_variable(dotted)}", origins)
     for dotted, value in dict(overrides or {}).items():
         _put(merged, dotted, value, "command line", origins)
-    return Loaded(config=structure(merged, Config, ""), origins=origins, file=found)
+    loaded = Loaded(config=structure(merged, Config, ""), origins=origins, file=found)
+    for name, value, origin in loaded.rows():
+        _refuse_user(name, value, origin)
+    return loaded
+
+
+def _refuse_user(name: str, value: Any, origin: str) -> None:
+    """Settings are recorded, and a log forgets nothing."""
+    values = value if isinstance(value, (list, tuple)) else (value,)
+    for text in values:
+        if isinstance(text, str) and (shown := without_users(text)) != text:
+            raise ConfigError(
+                f"{name} from {origin} has a user or password in {shown}; take it out, and pass "
+                "it in a variable of your environment (pass_env)"
+            )
 
 
 def from_record(recorded: Mapping[str, Any]) -> Config:
@@ -69,6 +84,8 @@ def from_record(recorded: Mapping[str, Any]) -> Config:
     A setting that is newer than the record gets the value of the recorded preset, else its default.
     """
     preset = presets().get(str(recorded.get("preset")))
+    # Before there was a choice, every run worked in its own folder, and nothing held it.
+    recorded = {"cwd": RUN_FOLDER, "boundary": {"kind": "none"}, **recorded}
     table = _filled(recorded, preset.settings) if preset else recorded
     return structure(table, Config, "recorded configuration")
 

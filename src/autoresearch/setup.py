@@ -99,7 +99,9 @@ def _check_script(git: Git, base: str, script: str) -> None:
 
 
 def _check_clean(git: Git) -> None:
-    listed = git.run("status", "--porcelain", "--untracked-files=no", "--ignore-submodules")
+    listed = Git(git.path, as_user=True).run(
+        "status", "--porcelain", "--untracked-files=no", "--ignore-submodules"
+    )
     if listed:
         name = listed.splitlines()[0][3:]
         raise WorkspaceError(

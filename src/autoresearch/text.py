@@ -18,6 +18,13 @@ _LINE_ENDS = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 # Co private use, Cn unassigned: none of them is text that a reader could see.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _MORE = "..."
+# Up to the last @ before the path, for a password may hold one.
+_USER_IN_ADDRESS = re.compile(r"(?<=://)[^\s/]*@")
+
+
+def without_users(text: str) -> str:
+    """Return `text` with ``***`` for the user and the password of every address in it."""
+    return _USER_IN_ADDRESS.sub("***@", text)
 
 
 def encoding_of(head: bytes) -> str:
@@ -42,15 +49,16 @@ def without_escapes(text: str) -> str:
 def one_line(text: str, limit: int = 200) -> str:
     """Return `text` as one printable line of at most `limit` characters.
 
-    Terminal escapes, control and invisible characters go; every run of white space, tabs and line
-    ends included, becomes one blank; a longer text ends in three dots.
+    Terminal escapes, control and invisible characters go, and users and passwords in addresses;
+    every run of white space, tabs and line ends included, becomes one blank; a longer text ends in
+    three dots.
     """
     # Only what can end up in the answer is worth cleaning: a line may have millions of characters.
     head = text[: 16 * max(limit, 1) + 4096]
     cleaned = head
     if not head.isprintable():  # nearly all texts are, and cleaning takes a hundred times longer
         cleaned = "".join(c if _is_seen(c) else "" for c in _spaces_for_line_ends(head))
-    words = " ".join(cleaned.split())
+    words = without_users(" ".join(cleaned.split()))
     return _cut(words, limit, cut_already=len(head) < len(text))
 
 
@@ -58,12 +66,13 @@ def block(text: str, limit: int = 20_000) -> str:
     """Return `text` as printable lines of at most `limit` characters together.
 
     Line ends become a plain newline and tabs become blanks; terminal escapes, control and invisible
-    characters go; trailing blanks go; a longer text ends in three dots.
+    characters go, and users and passwords in addresses; trailing blanks go; a longer text ends in
+    three dots.
     """
     head = text[: 4 * max(limit, 1) + 4096]
     unified = _LINE_ENDS.sub("\n", _ESCAPES.sub("", head)).expandtabs(4)
     cleaned = "".join(c if c == "\n" or _is_seen(c) else "" for c in unified)
-    lines = "\n".join(line.rstrip() for line in cleaned.split("\n")).strip("\n")
+    lines = without_users("\n".join(line.rstrip() for line in cleaned.split("\n")).strip("\n"))
     return _cut(lines, limit, cut_already=len(head) < len(text))
 
 

@@ -6,6 +6,7 @@ The user's repository gets two kinds of refs from it, ``autoresearch/<tag>`` (th
 
 from __future__ import annotations
 
+import filecmp
 import re
 import shutil
 import tempfile
@@ -17,9 +18,14 @@ from attrs import evolve, field, frozen
 from autoresearch.editable import is_editable
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
+from autoresearch.lab_git import LabGit
 from autoresearch.log import is_own_name
 from autoresearch.model import Change, Idea, Workspace
+from autoresearch.text import one_line
 
+# Git clears what trusts a folder before it serves one: the project's was checked, the lab is ours.
+_SERVED = "--upload-pack=git -c safe.directory='*' upload-pack"
+_MARKS = ("<<<<<<<", "=======", ">>>>>>>")
 TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 
 
@@ -35,6 +41,11 @@ class Lab:
     script: str
     editable: tuple[str, ...] = ()
     _texts: dict[str, Mapping[str, str]] = field(factory=dict, eq=False, repr=False, init=False)
+    _git: LabGit = field(init=False, eq=False, repr=False)
+
+    @_git.default
+    def _guarded(self) -> LabGit:
+        return LabGit((self.folder / "lab").absolute())
 
     @property
     def folder(self) -> Path:
@@ -44,7 +55,11 @@ class Lab:
     @property
     def clone(self) -> Git:
         """The lab's own repository."""
-        return Git(self.folder / "lab")
+        return self._git.main()
+
+    def take_planted(self) -> tuple[str, ...]:
+        """Return what someone put into the lab's git folder since the last time; it was removed."""
+        return self._git.take_planted()
 
     @property
     def branch(self) -> str:
@@ -66,11 +81,9 @@ class Lab:
             self.folder.mkdir(parents=True, exist_ok=True)
             Git(self.folder).run(
                 "clone", "--quiet", "--local", "--no-checkout", "--no-tags", "--template=",
-                str(self.project), "lab",
+                _SERVED, str(self.project), "lab",
             )  # fmt: skip
-            self.clone.run("remote", "remove", "origin")
-            # Somebody's settings may hide refs from fetches; the lab's have to come back.
-            self.clone.run("config", "transfer.hideRefs", "!refs")
+            self._git.settle()
             self.clone.run("checkout", "--quiet", "--detach", base)
             ready.touch()
         if Git(self.project).commit_of(f"refs/heads/{self.branch}") is None:
@@ -111,29 +124,35 @@ class Lab:
     def worktree(self, number: int, commit: str) -> Workspace:
         """Return a clean worktree of experiment ``number`` that stands at ``commit``."""
         made = self.workspace(number)
-        add = ("worktree", "add", "--quiet", "--force", "--detach", str(made.path), commit)
-        if (made.path / ".git").exists():
-            git = Git(made.path)
+        if (made.path / ".git").exists() and self._git.owns(made.path):
+            git = self._git.worktree(made.path)
             git.run("reset", "--quiet", "--hard", commit)
             git.run("clean", "--quiet", "-ffdx")
             return made
-        shutil.rmtree(made.path, ignore_errors=True)
-        if self.clone.attempt(*add).returncode != 0:
-            self.clone.run("worktree", "prune")
-            self.clone.run(*add)
+        self.drop_worktree(number)
+        add = ("worktree", "add", "--quiet", "--force", "--detach", str(made.path), commit)
+        self.clone.run(*add)
         return made
+
+    def lend(self, workspace: Workspace, paths: Sequence[str]) -> None:
+        """Link what a commit lacks of the user's files into a worktree: ignored data, LFS files.
+
+        What an idea may change is never taken from there. The next clean worktree has no links.
+        """
+        for name in paths:
+            source = self.project / name
+            if source.is_relative_to(self.project) and ".." not in source.parts:
+                _link_in(workspace, source, source.relative_to(self.project))
 
     def drop_worktree(self, number: int) -> None:
         """Remove the worktree of a decided experiment; its commit stays."""
-        path = self.workspace(number).path
-        if path.exists():
-            self.clone.attempt("worktree", "remove", "--force", "--force", str(path))
-            shutil.rmtree(path, ignore_errors=True)
+        self._git.forget(self.workspace(number).path)
 
     def apply(self, idea: Idea, workspace: Workspace) -> None:
         """Write the idea's texts or patch into the worktree; environment overrides need nothing.
 
-        Raises WorkspaceError when a patch does not apply.
+        A patch whose surroundings have moved on is merged. Raises WorkspaceError when it does not
+        apply, with what clashes.
         """
         texts = idea.texts(self.script)
         for path, text in texts.items():
@@ -144,11 +163,16 @@ class Lab:
         if idea.patch is None or texts:
             return
         patch = idea.patch if idea.patch.endswith("\n") else idea.patch + "\n"
-        done = Git(workspace.path).attempt("apply", "--recount", "-", stdin=patch)
-        if done.returncode != 0:
+        git = self._git.worktree(workspace.path)
+        done = git.attempt("apply", "--recount", "-", stdin=patch)
+        if done.returncode == 0:
+            return
+        merged = git.attempt("apply", "--3way", "--recount", "-", stdin=patch)
+        if merged.returncode != 0:
             said = done.stderr.strip().splitlines() or ["no message"]
+            problem = _clash(git) or said[-1]
             raise WorkspaceError(
-                f"the patch does not apply: {said[-1]}; make the patch again from head"
+                f"the patch does not apply: {problem}; make the patch again from head"
             )
 
     def as_patch(self, before: Mapping[str, str], after: Mapping[str, str]) -> str:
@@ -165,8 +189,9 @@ class Lab:
             for side, texts in (("a", before), ("b", {**before, **after})):
                 root = evolve(self.workspace(0), path=Path(folder, side))
                 self.apply(Idea(direction="", description="", hypothesis="", files=texts), root)
-            asked = ("diff", "--no-index", "--no-prefix", "--no-ext-diff", "--no-color", "a", "b")
-            patch = Git(Path(folder)).attempt(*asked).stdout
+            asked = ("diff", "--no-index", "--no-prefix", "--no-ext-diff", "--no-color")
+            # With whole ids a merge finds the text that the patch was made for.
+            patch = Git(Path(folder)).attempt(*asked, "--full-index", "a", "b").stdout
         if not patch:
             raise WorkspaceError("the idea changes nothing; propose a change of the script")
         return patch
@@ -176,7 +201,8 @@ class Lab:
 
         Raises WorkspaceError for a file that an idea may not change, in its place or by its kind.
         """
-        listed = Git(workspace.path).run("status", "--porcelain", "--no-renames", "-z", "-uall")
+        asked = ("status", "--porcelain", "--no-renames", "-z", "-uall", "--ignore-submodules=all")
+        listed = self._git.worktree(workspace.path).run(*asked)
         paths = sorted(entry[3:] for entry in listed.split("\0") if entry)
         outside = [path for path in paths if not workspace.allows(path)]
         if outside:
@@ -186,7 +212,7 @@ class Lab:
 
     def commit(self, number: int, workspace: Workspace, change: Change, message: str) -> str:
         """Commit a change in the worktree under the experiment's ref, and return the commit."""
-        git = Git(workspace.path)
+        git = self._git.worktree(workspace.path)
         added = [path for path in change.files if path not in change.originals]
         if added:
             git.run("add", "--", *added)
@@ -223,11 +249,49 @@ class Lab:
     def publish(self) -> None:
         """Bring every tried commit into the user's repository, under ``refs/autoresearch``."""
         refs = f"refs/autoresearch/{self.tag}/*"
+        self._git.check()
         Git(self.project).run(
             "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc",
-            "--update-shallow",
+            "--update-shallow", _SERVED,
             str(self.folder / "lab"), f"+{refs}:{refs}",
         )  # fmt: skip
+
+
+def _clash(git: Git) -> str:
+    """Return where a merge failed, and the two texts that clash there; empty: it was no merge."""
+    for path in git.run("diff", "--name-only", "--diff-filter=U", "-z").split("\0"):
+        lines = _lines_of(git.path / path) if path else []
+        marks = [index for index, line in enumerate(lines) if line[:7] in _MARKS]
+        if len(marks) >= 3:
+            start, middle, end = marks[:3]
+            ours, theirs = (
+                one_line(" / ".join(part), 120) or "nothing"
+                for part in (lines[start + 1 : middle], lines[middle + 1 : end])
+            )
+            return f"at line {start + 1} of {path} head has {ours!r}, the patch {theirs!r}"
+    return ""
+
+
+def _lines_of(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []  # deleted on one side
+
+
+def _link_in(workspace: Workspace, source: Path, path: Path) -> None:
+    target = workspace.path / path
+    if path.name == ".git" or not source.exists() or workspace.allows(path.as_posix()):
+        return
+    if target.is_symlink() and target.exists():
+        return  # linked already
+    if target.is_dir() and source.is_dir():
+        for inner in source.iterdir():
+            _link_in(workspace, inner, path / inner.name)
+    elif not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+        target.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(source)
 
 
 def texts_at(git: Git, commit: str, script: str, editable: Sequence[str]) -> Mapping[str, str]:

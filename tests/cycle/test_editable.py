@@ -13,9 +13,8 @@ from autoresearch.editable import is_editable, tree_digest
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.testing import ScriptedIdeas, git, make_project
 
-TRAIN = """from pathlib import Path
-from model import score
-width = int(Path(__file__).with_name("config.yaml").read_text().split(": ")[1])
+TRAIN = """from model import score
+width = int(open("config.yaml").read().split(": ")[1])
 print(f"score: {score(width):.6f}")
 """
 MODEL = (

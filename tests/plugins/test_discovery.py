@@ -212,7 +212,7 @@ def test_a_package_in_the_folder_is_a_plugin(load, tmp_path):
     """A folder with an __init__.py is loaded with its modules, and known by all of them."""
     package = tmp_path / "plugins" / "mine"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text('"""Mine."""\nfrom .author import decide\n')
+    (package / "__init__.py").write_text('"""Mine."""\nfrom .policy import decide\n')
     policy = package / "policy.py"
     policy.write_text("from autoresearch import *\n" + DECIDE.format(reason="first"))
     plugins = load()

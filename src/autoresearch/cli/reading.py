@@ -24,6 +24,7 @@ from autoresearch.cli.project import (
 )
 from autoresearch.errors import AutoresearchError, WorkspaceError
 from autoresearch.history import History
+from autoresearch.launchers.boundary import boundary_in_force
 from autoresearch.log import FileLog
 from autoresearch.model import Experiment
 from autoresearch.plugins import Plugins
@@ -47,6 +48,7 @@ QUERIES = (
 def status(campaign: Campaign, history: History, as_json: bool) -> None:
     """Say where a campaign stands: best, running, spent."""
     facts = _facts(campaign.lab.branch, history)
+    facts["boundary"] = boundary_in_force(campaign.config)
     if as_json:
         print_json(facts)
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 from attrs import evolve
 
 from autoresearch import events
+from autoresearch.config import RUN_FOLDER
 from autoresearch.cycle.kit import Kit, write_text
 from autoresearch.cycle.proposals import current
 from autoresearch.cycle.tail import Tail
@@ -101,15 +102,12 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
 
 
 def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspace]:
-    experiment = kit.history.experiments[asked.experiment]
-    commit = experiment.commit or kit.head_commit()
-    workspace = kit.lab.workspace(asked.experiment)
-    if not workspace.script_path.exists():
-        workspace = kit.lab.worktree(asked.experiment, commit)
+    workspace = _checkout(kit, asked)
     names = {
         "python": sys.executable,
         "script": str(workspace.script_path),
         "project": str(kit.lab.project),
+        "run": str(kit.lab.folder / "runs" / asked.run),
     }
     env = {key: fill(text, names) for key, text in {**kit.config.env, **asked.env}.items()}
     request = RunRequest(
@@ -126,12 +124,26 @@ def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspac
         script_digest=asked.script_digest,
         folder=kit.lab.folder / "runs" / asked.run,
         campaign_id=kit.history.started.base_commit if kit.history.started else "",
+        cwd=None if kit.config.cwd == RUN_FOLDER else workspace.path / kit.config.cwd,
     )
     return request, workspace
 
 
+def _checkout(kit: Kit, asked: events.RunRequested) -> Workspace:
+    """Return where a run works: as committed, with the data linked in, unless it began already."""
+    experiment = kit.history.experiments[asked.experiment]
+    workspace = kit.lab.workspace(asked.experiment)
+    fresh = not (kit.lab.folder / "runs" / asked.run).exists()
+    left_over = fresh and asked.index > 0  # by the run before
+    if left_over or not workspace.script_path.exists():
+        workspace = kit.lab.worktree(asked.experiment, experiment.commit or kit.head_commit())
+    if fresh and kit.config.cwd != RUN_FOLDER:
+        kit.lab.lend(workspace, kit.config.data)
+    return workspace
+
+
 def fill(text: str, names: Mapping[str, str]) -> str:
-    """Replace ``{python}``, ``{script}`` and ``{project}``; other braces stay as they are."""
+    """Replace ``{python}``, ``{script}``, ``{project}`` and ``{run}``; other braces stay."""
     return re.sub(r"\{(\w+)\}", lambda found: names.get(found[1], found[0]), text)
 
 

@@ -24,6 +24,7 @@ PRESET = Preset(
         "script": "train_gpt.py",
         "in_scope": ["README.md", "train_gpt.py"],
         "command": ["torchrun", "--standalone", "--nproc_per_node=8", "train_gpt.py"],
+        "cwd": "{run}",
         "launcher": "modal",
         "data": ["data/datasets/fineweb10B_sp1024", "data/tokenizers"],
         "data_command": (

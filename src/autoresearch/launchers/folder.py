@@ -39,6 +39,8 @@ class Spec:
     timeout_seconds: float
     max_log_bytes: int
     script_digest: str = ""
+    cwd: str = ""  # empty: the run's folder
+    held: bool = False  # the command is bubblewrap's
 
 
 @frozen(kw_only=True)

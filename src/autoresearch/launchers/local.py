@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,9 +13,10 @@ from pathlib import Path
 import psutil
 from attrs import evolve, frozen
 
-from autoresearch.config import Config
+from autoresearch.config import BoundaryConfig, Config
 from autoresearch.errors import AutoresearchError
 from autoresearch.hookspecs import hookimpl
+from autoresearch.launchers.boundary import Boundary
 from autoresearch.launchers.environment import clean_environment, visible_gpus
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
 from autoresearch.launchers.supervisor import RUN_MARKER, hide_memory, kill_marked
@@ -23,6 +25,7 @@ from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Work
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.02
+_OTHER_TMP = ("TMPDIR", "TMP", "TEMP")  # a run that is held has a /tmp of its own
 _OVERDUE_SECONDS = 60.0  # what a supervisor may need to kill a run and write its outcome
 
 
@@ -131,11 +134,13 @@ class Plugin:
 
     def __init__(self) -> None:
         self._passed: tuple[str, ...] = ()
+        self._boundary = Boundary(settings=BoundaryConfig(kind="none"))
 
     @hookimpl
     def configure(self, config: Config) -> None:
-        """Read which variables a run sees beyond the usual ones."""
+        """Read which variables a run sees beyond the usual ones, and what else it can reach."""
         self._passed = config.pass_env
+        self._boundary = Boundary(settings=config.boundary, data=config.data, env=config.env)
 
     @hookimpl
     def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle | None:
@@ -158,7 +163,8 @@ class Plugin:
         folder.make()
         known = folder.read_spec()
         if known is None:
-            folder.write_spec(_spec(request, workspace, folder, self._passed))
+            spec = _spec(request, workspace, folder, self._passed)
+            folder.write_spec(self._held(spec, workspace, folder))
         elif known.name != request.name:
             raise AutoresearchError(
                 f"the run folder {folder.path} belongs to {known.name!r}, not to "
@@ -169,6 +175,15 @@ class Plugin:
         if folder.read_outcome() is None and folder.read("supervisor.json") is None:
             _start_supervisor(folder)
         return LocalRun(request.name, folder)
+
+    def _held(self, spec: Spec, workspace: Workspace, folder: RunFolder) -> Spec:
+        """Put the boundary around a command, unless there is no such program: that is told."""
+        if not self._boundary.on or not shutil.which(spec.command[0], path=spec.env["PATH"]):
+            return spec
+        env = {key: value for key, value in spec.env.items() if key not in _OTHER_TMP}
+        words = self._boundary.around(workspace, folder.path, env)
+        words += ["--chdir", spec.cwd or str(folder.path), "--", *spec.command]
+        return evolve(spec, command=words, env=env, held=True)
 
 
 def _spec(
@@ -189,6 +204,7 @@ def _spec(
         timeout_seconds=request.timeout_seconds,
         max_log_bytes=request.max_log_bytes,
         script_digest=request.script_digest,
+        cwd=str(request.cwd.absolute()) if request.cwd else "",
     )
 
 

@@ -28,6 +28,7 @@ from autoresearch.model import RunStatus
 
 RUN_MARKER = "AUTORESEARCH_RUN"
 """Variable in the environment of every process of a run; its value is the run's folder."""
+_MODULE = "autoresearch.launchers.supervisor"
 
 _LOCK_SECONDS = 2.0
 _TICK_SECONDS = 0.1
@@ -194,6 +195,8 @@ def _run_command(
     finally:
         process.returncode = 0  # reaped by pid, together with every orphan
         watch.close()
+    if spec.held and code > 128:  # how bubblewrap tells of a signal
+        code = 128 - code
     if code == 0:
         return RunStatus.COMPLETED, survivors, code
     how = f"exit code {code}" if code > 0 else f"killed by {_signal_name(-code)}"
@@ -204,7 +207,7 @@ def _start(folder: RunFolder, spec: Spec) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             spec.command,
-            cwd=folder.path,
+            cwd=spec.cwd or folder.path,
             env=dict(spec.env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -215,6 +218,8 @@ def _start(folder: RunFolder, spec: Spec) -> subprocess.Popen[bytes]:
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
+        if spec.cwd and not Path(spec.cwd).is_dir():
+            reason = f"its working directory {spec.cwd} does not exist"
         raise CutShortError(
             RunStatus.INFRA_FAILED,
             f"cannot start {spec.command[0]!r}: {reason}; "
@@ -279,6 +284,21 @@ def _marked(folder: Path) -> Iterator[psutil.Process]:
         with suppress(psutil.Error, OSError):  # gone meanwhile, or of another user
             if process.environ().get(RUN_MARKER) == str(folder):
                 yield process
+
+
+def run_around() -> str:
+    """Return the folder of the run that this process belongs to; empty: to none.
+
+    A run cannot leave its supervisor, which adopts every orphan, by emptying its environment.
+    """
+    if RUN_MARKER in os.environ:
+        return os.environ[RUN_MARKER]
+    for process in psutil.Process().parents():
+        with suppress(psutil.Error, OSError):  # gone meanwhile, or of another user
+            words = process.cmdline()
+            if _MODULE in words[1:-2]:
+                return words[-2]
+    return ""
 
 
 def _adopt_orphans() -> None:

@@ -31,7 +31,7 @@ from autoresearch.model import (
     Violation,
 )
 from autoresearch.projections import Projection
-from autoresearch.text import one_line
+from autoresearch.text import one_line, without_users
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
@@ -258,6 +258,8 @@ def _environment(env: Mapping[str, str]) -> None:
             _refuse(f"Idea.env sets {name!r}, which loads code; change the script")
         if "\0" in name + value or "=" in name:
             _refuse(f"Idea.env sets {name!r} to {value!r}; no process can be given it")
+        if (shown := without_users(value)) != value:
+            _refuse(f"Idea.env sets {name!r} to {shown!r}; leave the user and the password out")
         _encodable("Idea.env", value)
 
 

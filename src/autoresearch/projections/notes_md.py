@@ -118,14 +118,6 @@ def _queue(history: History) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-<<<<<<< HEAD
-def _log(history: History) -> str:
-    by_commit = {item.commit: item for item in history.experiments}
-    return "\n".join(_entry(item, by_commit.get(item.parent_commit)) for item in history.decided)
-
-
-def _entry(experiment: Experiment, parent: Experiment | None) -> str:
-=======
 def _summary(experiment: Experiment, history: History) -> str:
     score = history.score(experiment)
     shown = "no score" if score is None else f"{history.metric} {score:.6f}"
@@ -134,13 +126,11 @@ def _summary(experiment: Experiment, history: History) -> str:
     return f"- {experiment.number}: {what}; {shown}; {verdict}; {one_line(lesson, 120)}\n"
 
 
-def _entry(experiment: Experiment, _: History) -> str:
->>>>>>> cost
+def _entry(experiment: Experiment, history: History) -> str:
     lines = [f"### Experiment {experiment.number}: {one_line(experiment.idea.description, 300)}"]
-    before = parent.sources if parent else experiment.sources
-    changed = [path for path, new in experiment.sources.items() if before.get(path) != new]
+    changed = _changed_files(experiment, history)
     if len(changed) > 1:
-        lines.append(f"Files: {one_line(', '.join(sorted(changed)), 500)}")
+        lines.append(f"Files: {one_line(', '.join(changed), 500)}")
     if experiment.reasoning:
         lines.append(reasoning_block(experiment.reasoning))
     if experiment.analysis:
@@ -150,3 +140,11 @@ def _entry(experiment: Experiment, _: History) -> str:
     elif experiment.decision:
         lines.append(f"Decision: {one_line(experiment.decision.reason, 500)}")
     return "\n".join(lines) + "\n"
+
+
+def _changed_files(experiment: Experiment, history: History) -> list[str]:
+    if len(experiment.sources) < 2:
+        return []
+    earlier = reversed(history.experiments[: experiment.number])
+    parent = next((item for item in earlier if item.commit == experiment.parent_commit), experiment)
+    return sorted(p for p, new in experiment.sources.items() if parent.sources.get(p) != new)

@@ -100,7 +100,7 @@ OURS: dict[str, Edit] = {
         "        self.lm_head = None if tie",
         "        for index, block in enumerate(self.blocks):\n"
         "            noise = torch.Generator().manual_seed(1000 + index)\n"
-        "            nn.init.normal_(block.mlp.fc.weight, std=0.02, author=noise)\n"
+        "            nn.init.normal_(block.mlp.fc.weight, std=0.02, generator=noise)\n"
         "        self.lm_head = None if tie",
     ),
     "new stream of random numbers each step": put(
