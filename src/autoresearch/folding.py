@@ -103,6 +103,8 @@ def _started(history: History, event: events.CampaignStarted, _: str) -> History
         lower_is_better=event.better == "lower",
         size=_size(event, history.size),
         started=event,
+        # A second start corrects what gave no score; what was tried keeps its number.
+        baseline_number=len(history.experiments),
         plugins=event.plugins,
         stopped=None,
     )
