@@ -16,7 +16,7 @@ from autoresearch.config import Config
 from autoresearch.cycle.kit import Clock, Kit, Tell
 from autoresearch.cycle.loop import Loop
 from autoresearch.cycle.recorder import Recorder
-from autoresearch.errors import PluginError, StreamHeldError, WorkspaceError
+from autoresearch.errors import ConfigError, PluginError, StreamHeldError, WorkspaceError
 from autoresearch.folding import empty, fold
 from autoresearch.history import History
 from autoresearch.launchers.supervisor import run_around
@@ -26,6 +26,7 @@ from autoresearch.plugins import Plugins, answers
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.remembered import remembered_history
 from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.setup import check_files
 from autoresearch.text import one_line, without_users
 from autoresearch.workspace import Lab
 
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     import duckdb
 
 
-def _silent(_: str) -> None:
-    return
+def silent(_: str) -> None:
+    """Tell no one."""
 
 
 class Campaign:
@@ -77,8 +78,8 @@ class Campaign:
         plugins: Sequence[object] = (),
         accept_plugin_changes: bool = False,
         wait: bool = True,
-        tell: Tell = _silent,
-        tick: Tell = _silent,
+        tell: Tell = silent,
+        tick: Tell = silent,
         clock: Clock | None = None,
     ) -> str:
         """Go on with the campaign and return the reason for stopping.
@@ -89,6 +90,9 @@ class Campaign:
         Raises StreamHeldError when another process runs this campaign.
         """
         active = self._active(plugins)
+        if problems := active.check_launcher(self.config, self.project):
+            raise ConfigError(problems[0])
+        check_files(self.project, (item.file_name for item in active.projections(self.config)))
         writer = self.log.writer(self.tag)
         with writer:
             history = self.history

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sized
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -199,6 +200,11 @@ class Config:
         "paths that must exist, relative to the repository; what the commit lacks of them is "
         "linked into the checkout of a run",
     )
+    ignore_differences: tuple[str, ...] = setting(
+        (),
+        "tracked files that no run reads, paths or patterns: they may differ from the commit",
+        validator=_patterns,
+    )
     data_command: str = setting("", "command that gets the data, told when it is missing")
     knowledge: str = setting(
         "", "CSV file of known effects, relative to the project, or package:file"
@@ -230,6 +236,11 @@ class Config:
     def lower_is_better(self) -> bool:
         """Whether a smaller metric is an improvement."""
         return self.metric.better == "lower"
+
+
+def expanded(path: str) -> str:
+    """Return a path of the settings with ``~`` and ``$NAME`` as a shell would have them."""
+    return os.path.expandvars(os.path.expanduser(path))
 
 
 def unstructure(config: Config) -> dict[str, Any]:

@@ -151,6 +151,8 @@ def _started(draft: Draft, event: events.CampaignStarted, _: str) -> None:
         lower_is_better=event.better == "lower",
         size=_size(event, draft.history.size),
         started=event,
+        # A second start corrects what gave no score; what was tried keeps its number.
+        baseline_number=len(draft.history.experiments),
         plugins=event.plugins,
         stopped=None,
     )

@@ -68,6 +68,7 @@ class History:
     position: int = 0
     tip_hash: str = ""
     experiments: PVector[Experiment] = field(factory=pvector)
+    baseline_number: int = 0
     head: int | None = None
     best_number: int | None = None
     timeline: PVector[int | events.Backtracked] = field(factory=pvector)
@@ -86,8 +87,19 @@ class History:
 
     @property
     def baseline(self) -> Experiment | None:
-        """Experiment 0, or None before it was proposed."""
-        return self.experiments[0] if self.experiments else None
+        """The first experiment since the newest start, or None before it was proposed.
+
+        It is experiment 0, unless a campaign whose baseline gave no score was started again.
+        """
+        known = self.baseline_number < len(self.experiments)
+        return self.experiments[self.baseline_number] if known else None
+
+    @property
+    def may_start_again(self) -> bool:
+        """Whether there is no score yet to build on: no baseline, or one that failed."""
+        baseline = self.baseline
+        failed = baseline is None or baseline.verdict in (Verdict.CRASH, Verdict.QUARANTINE)
+        return failed and len(self.experiments) <= self.baseline_number + 1
 
     @property
     def best(self) -> Experiment | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -97,6 +98,16 @@ def configure(config: Config) -> None:
     Called before any other hook. ``config.settings("name", MySettings)`` returns the plugin's own
     table ``[tool.autoresearch.plugins.<name>]`` checked against an attrs class. Returns nothing;
     raise ``ConfigError`` to refuse.
+    """
+
+
+@hook(first_result=True, check="problems")
+def check_launcher(config: Config, project: Path) -> Sequence[str] | None:
+    """Say what is missing before runs can be launched, at no cost: a token, a program, data.
+
+    Called before a campaign is started or gone on with, and before anything is recorded; the first
+    problem refuses it in one line, which should end with what to do. First result; an empty
+    sequence found nothing, and ``None`` means that ``config.launcher`` is not this plugin's.
     """
 
 

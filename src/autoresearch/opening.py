@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoresearch import events, setup
-from autoresearch.campaign import Campaign
+from autoresearch.campaign import Campaign, silent
 from autoresearch.config import Config, unstructure
-from autoresearch.cycle.kit import write_text
+from autoresearch.cycle.kit import Tell, write_text
 from autoresearch.durable import digest
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.evidence import HIDES
@@ -21,7 +21,7 @@ from autoresearch.plugins import Plugins
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.projections.tables import open_store
-from autoresearch.settings import FILE_NAME, Loaded, from_record, load
+from autoresearch.settings import FILE_NAME, Loaded, flat, from_record, load
 from autoresearch.workspace import Lab, check_tag
 
 if TYPE_CHECKING:
@@ -37,11 +37,14 @@ def start(
     environ: Mapping[str, str] | None = None,
     plugins: Sequence[object] = (),
     today: date | None = None,
+    tell: Tell = silent,
 ) -> Campaign:
     """Start a campaign: check the ground, create the branch, record how it began.
 
-    Raises an AutoresearchError that says what is missing. A campaign that could not start leaves
-    no branch, no lab and no fact.
+    A campaign that has no score yet, because its baseline failed or was not run, is started again
+    under its tag, with the settings and the commit of now. ``tell`` gets a line for what looks
+    wrong and does not prevent the start. Raises an AutoresearchError that says what is missing. A
+    campaign that could not start leaves no branch, no lab and no fact.
     """
     folder = Path(project).resolve()
     root = top_level(folder)
@@ -49,9 +52,13 @@ def start(
     _check_place_of_settings(folder, root, loaded)
     if tag is not None:
         _undo_killed_start(root, check_tag(tag), loaded.config)
-    free = setup.free_tag(root, tag, today or date.today())
+    before = _to_correct(root, tag)
+    free = before.tag if before else setup.free_tag(root, tag, today or date.today())
     ground = setup.check_ground(root, loaded.config)
     active = Plugins.load(loaded.config, root, plugins)
+    written = [item.file_name for item in active.projections(loaded.config)]
+    setup.check_files(root, ("results.tsv", "notes.md", *written))
+    setup.check_launcher(root, loaded.config, active, tell)
     log = store_of(root)
     campaign = Campaign(root, free, log, loaded.config)
     campaign.started_with = active
@@ -70,15 +77,60 @@ def start(
     with log.writer(free) as writer:
         try:
             # The deed before the fact: a log cannot take back that a campaign started.
-            campaign.lab.create(ground.base)
+            _prepare_lab(campaign, ground.base, before, tell)
+            setup.check_checkout(campaign.lab, loaded.config, ground, tell)
             for text in ground.files.values():
                 log.sources.put(text)
             writer.append(began)
         except BaseException:
-            campaign.lab.remove()
+            if before is None:
+                campaign.lab.remove()
             raise
+    setup.hide(root, (*setup.FILES, *written))
     _write_files(campaign, campaign.lab.folder, campaign.project)
     return campaign
+
+
+def _to_correct(root: Path, tag: str | None) -> Campaign | None:
+    """Return the campaign to start again: the named one, or the last one if its baseline failed."""
+    if not (root / ".autoresearch").is_dir():
+        return None
+    known = tags(store_of(root))
+    chosen = tag if tag is not None else next(reversed(known), None)
+    if chosen not in known:
+        return None
+    campaign = open_campaign(root, chosen)
+    history = campaign.history
+    named = tag is not None or history.baseline is not None
+    return campaign if named and history.may_start_again else None
+
+
+def _prepare_lab(campaign: Campaign, base: str, before: Campaign | None, tell: Tell) -> None:
+    if before is None:
+        campaign.lab.create(base)
+        return
+    history = before.history
+    ours = {item.commit for item in history.experiments}
+    ours |= {history.started.base_commit} if history.started else set()
+    kept = campaign.lab.restart(base, ours.__contains__)
+    if kept:
+        tell(f"your own commit on {campaign.lab.branch} is kept as {kept}")
+
+
+def changes_since_start(campaign: Campaign, wanted: Config) -> list[str]:
+    """Return a line for each setting that is another now than when the campaign was started.
+
+    A setting that is newer than the campaign is not among them.
+    """
+    assert campaign.history.started is not None
+    old, new = dict(flat(campaign.history.started.config)), dict(flat(unstructure(wanted)))
+    old = {name: tuple(value) if isinstance(value, list) else value for name, value in old.items()}
+    new = {name: tuple(value) if isinstance(value, list) else value for name, value in new.items()}
+    return [
+        f"{name} is {new[name]!r} now, and was {old[name]!r} when the campaign was started"
+        for name in new
+        if name in old and old[name] != new[name]
+    ]
 
 
 def _undo_killed_start(root: Path, tag: str, config: Config) -> None:

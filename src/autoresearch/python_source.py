@@ -40,6 +40,17 @@ def tree(source: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.parse(source)
+            return ast.parse(source.removeprefix("\ufeff"))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+def imported(source: str) -> set[str]:
+    """Return the packages that a script imports whenever it starts, by their first name."""
+    found: set[str] = set()
+    for node in getattr(tree(source), "body", ()):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found

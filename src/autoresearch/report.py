@@ -12,6 +12,7 @@ from autoresearch.history import History
 from autoresearch.model import Experiment, Verdict
 from autoresearch.text import one_line
 
+DRAWN_BY = "drawn by autoresearch"  # in the file, so that it may be drawn again
 COLOURS = {
     Verdict.KEEP: "#1a7f37",
     Verdict.DISCARD: "#8c959f",
@@ -55,7 +56,7 @@ def draw(history: History, path: Path) -> None:
     if scored:
         axes.legend(loc="best", frameon=False)
     try:
-        figure.savefig(path, dpi=130)
+        figure.savefig(path, dpi=130, metadata={"Software": DRAWN_BY})
     except OSError as error:
         raise AutoresearchError(
             f"cannot write {path}: {error.strerror}; choose another --out"

@@ -36,7 +36,11 @@ class DeadEnd:
     def backtrack(self, history: History) -> Backtrack | None:
         """Declare the direction of the newest experiment dead, once."""
         last = _last_decided(history)
-        if last is None or last.number == 0 or last.idea.direction in history.dead_ends:
+        if (
+            last is None
+            or last.number <= history.baseline_number
+            or last.idea.direction in history.dead_ends
+        ):
             return None
         failed = failures_in_a_row(history, last.idea.direction)
         if len(failed) < self._config.rules.dead_end_discards:

@@ -34,7 +34,7 @@ class Loaded:
 
     def rows(self) -> Iterator[tuple[str, Any, str]]:
         """Yield (dotted name, value, origin) for every setting, in the order of the classes."""
-        for name, value in _flat(unstructure(self.config)):
+        for name, value in flat(unstructure(self.config)):
             yield name, value, self.origins.get(name, "default")
 
 
@@ -130,17 +130,18 @@ def _parse(path: Path) -> Table:
         raise ConfigError(f"{path} is not valid TOML: {error}; correct the file") from None
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) for every value in nested tables."""
     for key, value in table.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{name}.")
+            yield from flat(value, f"{name}.")
         else:
             yield name, value
 
 
 def _merge(into: Table, table: Mapping[str, Any], origin: str, origins: dict[str, str]) -> None:
-    for dotted, value in _flat(table):
+    for dotted, value in flat(table):
         _put(into, dotted, value, origin, origins)
 
 

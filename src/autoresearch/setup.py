@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import platform
-from collections.abc import Mapping
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from attrs import frozen
 
-from autoresearch.config import Config
+from autoresearch.config import Config, expanded
 from autoresearch.cycle.changes import syntax_problem
-from autoresearch.errors import DataError, WorkspaceError
+from autoresearch.cycle.kit import Tell
+from autoresearch.editable import is_editable
+from autoresearch.errors import ConfigError, DataError, WorkspaceError
 from autoresearch.git import Git
-from autoresearch.workspace import check_tag, texts_at
+from autoresearch.plugins import Plugins
+from autoresearch.python_source import imported
+from autoresearch.report import DRAWN_BY
+from autoresearch.workspace import Lab, check_tag, texts_at
 
-FILES = ("results.tsv", "notes.md")
+FILES = ("results.tsv", "notes.md", "run.log", "progress.png")  # beside the user's own
+_POINTER = b"version https://git-lfs"
 _REPORTED = ("autoresearch", "duckdb", "numpy", "torch", "sentencepiece", "modal", "openai")
 
 
@@ -77,8 +87,8 @@ def check_ground(project: Path, config: Config) -> Ground:
             raise WorkspaceError(f"{name} is not in commit {base[:7]}; add it and commit")
     _check_script(git, base, config.script)
     _check_clean(git)
-    _check_files(git, project)
-    _check_data(project, config)
+    if not os.access(project, os.W_OK):
+        raise WorkspaceError(f"{project} cannot be written; make it writable or copy it elsewhere")
     files = texts_at(git, base, config.script, config.editable)
     for path, text in files.items():
         problem = syntax_problem(path, text)
@@ -110,24 +120,145 @@ def _check_clean(git: Git) -> None:
         )
 
 
-def _check_files(git: Git, project: Path) -> None:
-    for name in FILES:
-        if git.attempt("ls-files", "--error-unmatch", name).returncode == 0:
+def check_files(project: Path, names: Iterable[str]) -> None:
+    """Raise WorkspaceError for a projection's file that is there and that no campaign wrote."""
+    for name in names:
+        if not (project / name).exists() or any((project / ".autoresearch").glob(f"*/{name}")):
+            continue
+        if _tracked(project, name):
             raise WorkspaceError(
                 f"{name} is tracked by git; git rm --cached it, it is a projection"
             )
-        ours = any((project / ".autoresearch").glob(f"*/{name}"))
-        if (project / name).exists() and not ours:
-            raise WorkspaceError(f"{name} exists already and no campaign wrote it; move it away")
-    if not os.access(project, os.W_OK):
-        raise WorkspaceError(f"{project} cannot be written; make it writable or copy it elsewhere")
+        raise WorkspaceError(f"{name} exists already and no campaign wrote it; move it away")
 
 
-def _check_data(project: Path, config: Config) -> None:
+def _tracked(project: Path, name: str) -> bool:
+    return Git(project).attempt("ls-files", "--error-unmatch", "--", name).returncode == 0
+
+
+def check_free(out: Path) -> None:
+    """Raise WorkspaceError for a file that git tracks or that this package did not draw."""
+    if out.exists():
+        tracked = _tracked(out.absolute().parent, out.name)
+        if tracked or DRAWN_BY.encode() not in out.read_bytes()[:1000]:
+            why = "is tracked by git" if tracked else "was not drawn by autoresearch"
+            raise WorkspaceError(f"{out} exists and {why}; choose another --out, or --overwrite it")
+
+
+def hide(project: Path, names: Iterable[str]) -> None:
+    """Keep files that a campaign writes beside the user's out of `git add .`, for this clone."""
+    listed = project / Git(project).run("rev-parse", "--git-path", "info/exclude")
+    try:
+        text = listed.read_text(encoding="utf-8") if listed.exists() else ""
+        lines = [f"/{name}" for name in names if f"/{name}" not in text.splitlines()]
+        if lines:
+            listed.parent.mkdir(parents=True, exist_ok=True)
+            start = text if not text or text.endswith("\n") else f"{text}\n"
+            listed.write_text(start + "".join(f"{line}\n" for line in lines), encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return  # a convenience
+
+
+def check_launcher(project: Path, config: Config, plugins: Plugins, tell: Tell) -> None:
+    """Check that runs can be launched, and that their data is there.
+
+    Raises ConfigError or DataError with the first thing that is missing. Data that runs elsewhere
+    do not need here, since their launcher looks after it, is told.
+    """
+    problems = plugins.check_launcher(config, project)
+    if problems:
+        raise ConfigError(problems[0])
+    elsewhere = problems is not None and config.launcher != "local"
     for name in config.data:
-        if not (project / name).exists():
-            get = config.data_command or "put it there"
-            raise DataError(f"{name} does not exist; get the data with: {get}")
+        if (project / expanded(name)).exists():
+            continue
+        missing = f"{name} does not exist; get the data with: {config.data_command or 'a copy'}"
+        if not elsewhere:
+            raise DataError(missing)
+        tell(f"{missing} (runs go elsewhere, but checks that need it here are left out)")
+
+
+def check_checkout(lab: Lab, config: Config, ground: Ground, tell: Tell) -> None:
+    """Check that the lab's checkout holds what the user's holds, and tell what cannot be imported.
+
+    Raises WorkspaceError for the first tracked file that a run would not find as it is in the
+    project: a large file that is a pointer, a submodule, a link that leads out, a filtered text.
+    """
+    checkout = lab.clone.path
+    for path, text in ground.files.items():
+        if plain(checkout / path) != text.encode().replace(b"\r\n", b"\n"):
+            raise WorkspaceError(
+                f"{path} is checked out in another form than it is committed; remove its "
+                "encoding or filter from .gitattributes, since ideas are written as committed"
+            )
+    for path, why in differences(Git(lab.project), ground.base, checkout):
+        lent = any(PurePosixPath(path).is_relative_to(name) for name in config.data)
+        if not lent and not is_editable(path, config.ignore_differences):
+            raise WorkspaceError(
+                f"{path} {why}, so a run would not find what you have; name it in data to lend it "
+                "to the runs, or in ignore_differences if no run reads it"
+            )
+    if config.launcher == "local":
+        for problem in _imports(lab, config, ground.files[config.script]):
+            tell(problem)
+
+
+def differences(project: Git, base: str, checkout: Path) -> Iterator[tuple[str, str]]:
+    """Yield each file of a commit that a checkout lacks and the project has, and why.
+
+    Line ends are no difference, nor is a file that is not in the project's own (sparse) checkout.
+    """
+    for entry in project.run("ls-tree", "-r", "-z", "--full-tree", base).split("\0"):
+        told, _, path = entry.partition("\t")
+        mine, copy = project.path / path, checkout / path
+        if told.startswith("160000"):
+            if mine.is_dir() and any(mine.iterdir()):
+                yield path, "is a submodule"
+        elif mine.is_symlink() or copy.is_symlink():
+            if mine.exists() and not copy.exists():
+                yield path, "is a symbolic link to what is not committed"
+        elif path and mine.is_file() and not _same(mine, copy):
+            pointer = copy.is_file() and copy.read_bytes()[:40].startswith(_POINTER)
+            yield path, "is a Git LFS pointer in the commit" if pointer else "is not as committed"
+
+
+def _same(mine: Path, copy: Path) -> bool:
+    if not copy.is_file():
+        return False
+    if mine.stat().st_size == copy.stat().st_size:
+        return filecmp.cmp(mine, copy, shallow=False)
+    return plain(mine) == plain(copy)
+
+
+def plain(path: Path) -> bytes:
+    """Return the bytes of a file with plain line ends; nothing where there is none."""
+    return path.read_bytes().replace(b"\r\n", b"\n") if path.is_file() else b""
+
+
+def _imports(lab: Lab, config: Config, source: str) -> Iterator[str]:
+    """Yield what the script imports and the Python of its command does not find."""
+    python = config.command[0].replace("{python}", sys.executable)
+    if not Path(python).name.startswith("python") or shutil.which(python) is None:
+        return
+    place = Path(config.script).parent
+    names = sorted(imported(source) - sys.stdlib_module_names)
+    ask = "import sys, importlib.util as u; sys.path[:0] = [sys.argv[1]]; "
+    ask += "print(*(n for n in sys.argv[2:] if not u.find_spec(n)))"
+    asked = [python, "-c", ask, str(lab.clone.path / place), *names]
+    paths = config.env.get("PYTHONPATH", "").replace("{project}", str(lab.project))
+    try:
+        done = subprocess.run(
+            asked, cwd=lab.clone.path, capture_output=True, text=True, timeout=60, check=False,
+            env={**os.environ, "PYTHONPATH": paths} if paths else None,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    for name in done.stdout.split():
+        here = [lab.project / place / name, lab.project / place / f"{name}.py"]
+        if any(path.exists() for path in here):
+            yield f"{config.script} imports {name}, which is not committed; commit it"
+        else:
+            yield f"{config.script} imports {name}, which {python} does not have; install it"
 
 
 def environment() -> dict[str, str]:

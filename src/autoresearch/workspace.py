@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from attrs import evolve, field, frozen
 
+from autoresearch.config import expanded
 from autoresearch.editable import is_editable
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
@@ -89,6 +90,18 @@ class Lab:
         if Git(self.project).commit_of(f"refs/heads/{self.branch}") is None:
             Git(self.project).run("update-ref", f"refs/heads/{self.branch}", base)
 
+    def restart(self, base: str, known: Callable[[str], bool]) -> str:
+        """Let an existing lab and its branch begin at another commit of the user's repository.
+
+        Returns the ref that keeps a commit of the user's own, as :meth:`move_branch` does.
+        """
+        self.create(base)
+        if self.clone.commit_of(base) is None:
+            source = str(self.project)
+            self.clone.run("fetch", "--quiet", "--no-tags", _SERVED, source, "HEAD")
+        self.clone.run("checkout", "--quiet", "--force", "--detach", base)
+        return self.move_branch(base, known)
+
     def files_at(self, commit: str) -> Mapping[str, str]:
         """Return the text of every editable file in a commit, by path, with its own line ends.
 
@@ -140,7 +153,7 @@ class Lab:
         What an idea may change is never taken from there. The next clean worktree has no links.
         """
         for name in paths:
-            source = self.project / name
+            source = self.project / expanded(name)
             if source.is_relative_to(self.project) and ".." not in source.parts:
                 _link_in(workspace, source, source.relative_to(self.project))
 

@@ -55,6 +55,9 @@ def _observe(plugins: Plugins, folder: Path) -> object:
 
 CALLS: dict[str, Callable[[Plugins, Path], object]] = {
     "configure": lambda plugins, _: plugins.active["example"],
+    "check_launcher": lambda plugins, folder: plugins.check_launcher(
+        Config(launcher="dry"), folder
+    ),
     "register_commands": lambda plugins, _: _commands(plugins),
     "register_projections": lambda plugins, _: plugins.projections(Config())[0].render(PAST),
     "propose_idea": lambda plugins, _: plugins.propose_idea(PAST, SOURCE, Random(1)),

@@ -32,6 +32,7 @@ from autoresearch.projections import Projection
 from autoresearch.projections.blocks import analysis_block, reasoning_block, shown_status
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.setup import check_free
 from autoresearch.text import block, one_line
 
 QUERIES = (
@@ -210,11 +211,14 @@ def project_file(campaign: Campaign, history: History, file_name: str) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("progress.png"), help="File to write."
 )
-def plot(campaign: Campaign, out: Path) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace a file of your own.")
+def plot(campaign: Campaign, out: Path, overwrite: bool) -> None:
     """Draw every score and the best so far into a PNG file."""
     from autoresearch.report import draw
 
     if out.suffix.lower() != ".png":
         raise WorkspaceError(f"--out {out} is not a PNG file; name one like progress.png")
+    if not overwrite:
+        check_free(out)
     draw(campaign.history, out)
     click.echo(f"wrote {out}")

@@ -11,9 +11,17 @@ from autoresearch.campaign import Campaign
 from autoresearch.cli.output import Teller
 from autoresearch.cli.project import root_of, with_asked
 from autoresearch.cli.reading import print_summary
-from autoresearch.errors import WorkspaceError
+from autoresearch.errors import ConfigError, WorkspaceError
+from autoresearch.git import Git
 from autoresearch.model import Verdict
-from autoresearch.opening import existing_store, open_campaign, settings_of, start, tags
+from autoresearch.opening import (
+    changes_since_start,
+    existing_store,
+    open_campaign,
+    settings_of,
+    start,
+    tags,
+)
 
 
 @click.command()
@@ -24,7 +32,7 @@ def init(asked: Mapping[str, Any]) -> None:
     Creates the branch autoresearch/TAG, results.tsv with its header, and notes.md. Your checkout,
     index and settings stay as they are.
     """
-    campaign = start(**asked)
+    campaign = start(**asked, tell=_warn)
     click.echo(
         f"campaign {campaign.tag} is ready on branch {campaign.lab.branch}; "
         f"go on with autoresearch run"
@@ -82,23 +90,51 @@ def run(
     baseline = campaign.history.baseline
     if baseline is not None and baseline.verdict is Verdict.CRASH:
         raise WorkspaceError(
-            f"{reason}; correct {campaign.config.script}, commit it, and start another campaign "
-            "with autoresearch init"
+            f"{reason}; correct the script or the settings, commit, and run again: the campaign "
+            "starts again under its tag"
         )
+
+
+def _warn(text: str) -> None:
+    click.echo(f"warning: {text}", err=True)
 
 
 def _open_or_start(asked: Mapping[str, Any]) -> Campaign:
     root = root_of(asked["project"])
     known = tags(existing_store(root)) if (root / ".autoresearch").is_dir() else ()
     if not known or (asked["tag"] is not None and asked["tag"] not in known):
-        return start(**asked)
+        return start(**asked, tell=_warn)
     campaign = open_campaign(root, asked["tag"])
-    if asked["config"] is not None or asked["overrides"]:
-        wanted = settings_of(root, asked["config"], asked["overrides"], asked["environ"])
-        if wanted.config != campaign.config:
-            click.echo(
-                f"campaign {campaign.tag} keeps the settings it was started with; "
-                "start another one with autoresearch init --tag to use other settings",
-                err=True,
-            )
+    changes = _changes(campaign, asked)
+    history = campaign.history
+    crashed = history.baseline is not None and history.baseline.verdict is Verdict.CRASH
+    if history.may_start_again and (changes or crashed):
+        for line in changes:
+            click.echo(line, err=True)
+        click.echo(f"campaign {campaign.tag} has no score yet: starting it again", err=True)
+        return start(**{**asked, "project": root, "tag": campaign.tag}, tell=_warn)
+    if changes:
+        for line in changes:
+            click.echo(line, err=True)
+        click.echo(
+            f"campaign {campaign.tag} keeps the settings it was started with; "
+            "start another one with autoresearch init --tag to use other settings",
+            err=True,
+        )
     return campaign
+
+
+def _changes(campaign: Campaign, asked: Mapping[str, Any]) -> list[str]:
+    """Say what differs from a start: the settings and, where there is no score, the commit."""
+    root = campaign.project
+    try:
+        wanted = settings_of(root, asked["config"], asked["overrides"], asked["environ"])
+    except ConfigError as error:
+        if asked["config"] is not None or asked["overrides"] or campaign.history.may_start_again:
+            raise
+        return [f"the settings of now cannot be used: {error}"]
+    found = changes_since_start(campaign, wanted.config)
+    started, now = campaign.history.started, Git(root).commit_of("HEAD")
+    if campaign.history.may_start_again and started and now and now != started.base_commit:
+        found.append(f"the last commit is {now[:7]} now, and was {started.base_commit[:7]}")
+    return found

@@ -45,17 +45,17 @@ def change(kit: Kit) -> None:
 
 
 def adopt_baseline(kit: Kit) -> None:
-    """Let experiment 0 stand at the commit that the campaign starts from, without a new one."""
+    """Let the baseline stand at the commit that the campaign starts from, without a new one."""
     assert kit.history.started is not None
-    base = kit.history.started.base_commit
-    kit.lab.keep(0, base)
+    base, number = kit.history.started.base_commit, current(kit).number
+    kit.lab.keep(number, base)
     kit.publish()
     kit.recorder.record(
         events.CommitMade(
-            experiment=0,
+            experiment=number,
             commit=base,
             parent=base,
-            ref=kit.lab.ref(0),
+            ref=kit.lab.ref(number),
             source_digest=current(kit).source_digest,
         )
     )

@@ -36,7 +36,8 @@ def advance(kit: Kit) -> None:
     if experiment.reasoning is None:
         proposals.reason(kit)
     elif not experiment.commit:
-        changes.change(kit) if experiment.number else changes.adopt_baseline(kit)
+        baseline = experiment.number == kit.history.baseline_number
+        changes.adopt_baseline(kit) if baseline else changes.change(kit)
     elif kit.history.open_run is not None:
         conclude(kit, runs.finish_run(kit))
     elif needs_a_run(kit):
@@ -75,7 +76,8 @@ def _may_retry(kit: Kit, experiment: Experiment) -> bool:
 
 def _mended(kit: Kit, output: RunOutput) -> bool:
     experiment = current(kit)
-    if experiment.number == 0 or experiment.fixes >= kit.config.limits.crash_fixes:
+    baseline = experiment.number == kit.history.baseline_number
+    if baseline or experiment.fixes >= kit.config.limits.crash_fixes:
         return False
     problem = one_line(output.detail, 300)
     idea = Idea(

@@ -54,7 +54,9 @@ class Loop:
 
     def _begin(self) -> bool:
         kit = self.kit
-        if not kit.history.experiments:
+        if kit.history.baseline is None:
+            if kit.history.experiments:
+                proposals.review_memory(kit)
             proposals.propose_baseline(kit)
             return True
         proposals.review_memory(kit)

@@ -15,12 +15,12 @@ from autoresearch.text import one_line
 
 
 def propose_baseline(kit: Kit) -> None:
-    """Make experiment 0: the script as it is."""
-    sources = kit.store(kit.pristine())
+    """Make the first experiment since the start: the script as it is."""
+    sources, number = kit.store(kit.pristine()), kit.history.next_number
     kit.recorder.record(
         events.IdeaProposed(
-            experiment=0,
-            idea="baseline",
+            experiment=number,
+            idea=f"baseline-{number}" if number else "baseline",
             direction="baseline",
             description=f"baseline: {kit.lab.script} as it is",
             hypothesis="the unchanged script gives the score that every change is measured against",

@@ -20,6 +20,7 @@ from autoresearch.launchers.folder import log_in
 from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.text import one_line
 
+_NOTE = "the output of this run is in"
 POLL_SECONDS = 0.2
 WATCH_SECONDS = 2.0
 
@@ -149,13 +150,20 @@ def fill(text: str, names: Mapping[str, str]) -> str:
 
 def _link(kit: Kit, log_path: Path) -> None:
     shown = kit.lab.project / "run.log"
+    if shown.exists() and not shown.is_symlink() and not _is_note(shown):
+        kit.tell(f"run.log is a file of your own; the output of this run is in {log_path}")
+        return
     temporary = shown.with_name(f".run.log.{os.getpid()}.new")
     try:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(log_path)
         temporary.replace(shown)
     except OSError:
-        write_text(shown, f"the output of this run is in {log_path}\n")
+        write_text(shown, f"{_NOTE} {log_path}\n")
+
+
+def _is_note(path: Path) -> bool:
+    return path.is_file() and path.read_bytes()[: len(_NOTE)] == _NOTE.encode()
 
 
 def _watch(kit: Kit, request: RunRequest, handle: RunHandle, script_path: Path) -> RunOutput:

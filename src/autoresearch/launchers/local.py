@@ -7,13 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 from attrs import evolve, frozen
 
-from autoresearch.config import BoundaryConfig, Config
+from autoresearch.config import RUN_FOLDER, BoundaryConfig, Config
 from autoresearch.errors import AutoresearchError
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.boundary import Boundary
@@ -129,12 +130,32 @@ class LocalRun:
         return round(seconds, 3), round(seconds * visible_gpus(spec.env), 3)
 
 
+def _missing(config: Config, project: Path) -> tuple[str, ...]:
+    """Say what a run on this machine would not find."""
+    word = config.command[0].replace("{python}", sys.executable)
+    word = word.replace("{project}", str(project))
+    if word in ("{script}", config.script):
+        word = str(project / config.script)
+    folder = "" if config.cwd == RUN_FOLDER else config.cwd
+    path = _environ_with_this_python_first()["PATH"]
+    place = str(project / folder / word) if "/" in word else word
+    if shutil.which(place, path=path) is not None:
+        return ()
+    what = "cannot be executed" if Path(place).is_file() else "is not installed"
+    return (f"the program {word!r} {what}; install it, or set command to one that is there",)
+
+
 class Plugin:
     """Answers requests for the launcher ``local``."""
 
     def __init__(self) -> None:
         self._passed: tuple[str, ...] = ()
         self._boundary = Boundary(settings=BoundaryConfig(kind="none"))
+
+    @hookimpl
+    def check_launcher(self, config: Config, project: Path) -> Sequence[str] | None:
+        """Look for the program of the command."""
+        return _missing(config, project) if config.launcher == "local" else None
 
     @hookimpl
     def configure(self, config: Config) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from autoresearch.launchers.modal_remote import (
     RemoteAwayError,
     RemoteError,
     RemoteTimeoutError,
+    check_token,
     verdict_in,
 )
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
@@ -81,20 +82,40 @@ class Plugin:
         self._settings = config.settings("modal", Settings)
 
     @hookimpl
+    def check_launcher(self, config: Config, project: Path) -> Sequence[str] | None:
+        """Look for the remote function, the client and a token; Modal itself is not asked."""
+        if config.launcher != "modal":
+            return None
+        try:
+            _module(project, self._settings)
+            _check_processes(config.command, self._settings)
+            check_token()
+        except AutoresearchError as error:
+            return (str(error),)
+        return ()
+
+    @hookimpl
     def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle | None:
         """Order a run, or find the one that was ordered under the same name."""
         if request.launcher != "modal":
             return None
         chosen = self._settings
-        module = workspace.project / chosen.module
-        if not module.exists():
-            raise AutoresearchError(
-                f"the launcher 'modal' finds no {module}; put modal_train.py there or set module"
-            )
         remote = ModalRemote(
-            script=module, app=chosen.app, volume=chosen.volume, claims=chosen.claims
+            script=_module(workspace.project, chosen),
+            app=chosen.app,
+            volume=chosen.volume,
+            claims=chosen.claims,
         )
         return launch(request, workspace, remote, chosen)
+
+
+def _module(project: Path, settings: Settings) -> Path:
+    module = project / settings.module
+    if not module.exists():
+        raise AutoresearchError(
+            f"the launcher 'modal' finds no {module}; put modal_train.py there or set module"
+        )
+    return module
 
 
 def launch(

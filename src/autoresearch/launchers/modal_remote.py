@@ -166,6 +166,13 @@ def client() -> Any:
     return modal
 
 
+def check_token() -> None:
+    """Raise AutoresearchError where the client is not installed or knows no token."""
+    known = client().config.config
+    if not (known.get("token_id") and known.get("token_secret")):
+        raise AutoresearchError(_NO_TOKEN)
+
+
 # What the client raises when it could not ask, or Modal could not answer; by name, because the
 # client has had more of them with every version.
 _AWAY = (

@@ -161,6 +161,13 @@ def costs(answer: object, plugin: str, _: Given) -> tuple[Cost, ...]:
     return given
 
 
+def problems(answer: object, _plugin: str, _: Given) -> tuple[str, ...]:
+    """Check what a launcher misses: one line each."""
+    if isinstance(answer, str) or not isinstance(answer, Sequence):
+        _refuse(f"{_shown(answer)} is not a sequence of problems")
+    return tuple(_text(item, "a problem") for item in answer)
+
+
 def reason(answer: object, _plugin: str, _: Given) -> str:
     """Check a reason to stop a run."""
     return _text(answer, "a reason")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,22 @@ class Plugins(Registry):
         return self._audit("audit_change", change=change, workspace=workspace)
 
     # --- the run ------------------------------------------------------------------------
+
+    def check_launcher(self, config: Config, project: Path) -> tuple[str, ...] | None:
+        """Return what is missing before runs can start; None where the launcher does not say.
+
+        Raises PluginError when no launcher answers to ``config.launcher``.
+        """
+        found: tuple[str, ...] | None = self.calls.first(
+            "check_launcher", config=config, project=project
+        )
+        launching, checking = (
+            {impl.plugin_name for impl in self.calls.implementations(name)}
+            for name in ("launch_run", "check_launcher")
+        )
+        if found is None and launching <= checking:  # each of them said that it is not the one
+            raise PluginError(self._no_launcher(config.launcher))
+        return found
 
     def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle:
         """Start or find a run; a launcher that fails leaves a run that is ``infra_failed``.
