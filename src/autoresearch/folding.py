@@ -42,6 +42,13 @@ def fold(history: History, records: Iterable[Recorded]) -> History:
     return history if newest is None else _moved(history, newest)
 
 
+def foresee(history: History, event: events.Event) -> History:
+    """Return what History will be when this event is the next one."""
+    take = _STEPS.get(type(event))
+    history = history if take is None else take(history, event, "")
+    return evolve(history, position=history.position + 1)
+
+
 def step(history: History, record: Recorded) -> History:
     """Fold one event."""
     return _moved(_taken(history, record), record)
