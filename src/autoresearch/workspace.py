@@ -71,6 +71,9 @@ class Lab:
             self.clone.run("remote", "remove", "origin")
             # Somebody's settings may hide refs from fetches; the lab's have to come back.
             self.clone.run("config", "transfer.hideRefs", "!refs")
+            # A lab that was lost comes back with all that it had published.
+            mine = f"+refs/autoresearch/{self.tag}/*:refs/autoresearch/{self.tag}/*"
+            self.clone.run("fetch", "--quiet", "--no-tags", str(self.project), mine)
             self.clone.run("checkout", "--quiet", "--detach", base)
             ready.touch()
         if Git(self.project).commit_of(f"refs/heads/{self.branch}") is None:
