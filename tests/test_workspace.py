@@ -290,11 +290,11 @@ def test_no_file_of_the_store_can_be_a_tag(tmp_path: Path) -> None:
 def test_tips_in_commits_of_either_name_are_anchors(tmp_path: Path) -> None:
     """The trailer is called Autoresearch-Tip; commits of the first release say Head."""
     project = make_project(tmp_path / "project")
-    for number, name in enumerate(("Head", "Tip")):
+    for number, name in enumerate(("Head", "Tip"), 1):
         tip = Tip(number + 3, f"{number}" * 64)
         text = f"Experiment {number}\n\nAutoresearch-{name}: {tip}\n"
         git(project, "commit", "--quiet", "--allow-empty", "--message", text)
         git(project, "update-ref", f"refs/autoresearch/t1/{number}", "HEAD")
     found = anchors_in(project)
-    assert [(item.position, item.hash[0]) for item in found] == [(3, "0"), (4, "1")]
-    assert found[0].where == "the commit of refs/autoresearch/t1/0"
+    assert [(item.position, item.hash[0]) for item in found] == [(4, "1"), (5, "2")]
+    assert found[0].where == "the commit of refs/autoresearch/t1/1"

@@ -137,7 +137,8 @@ class FileLock:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock at ``path`` for the length of a block, waiting for it."""
+    """Hold the lock at ``path`` for the length of a block, waiting for it; make its folder."""
+    make_folder(path.parent)
     lock = FileLock(path)
     lock.acquire()
     try:

@@ -88,6 +88,16 @@ def fold(history: History, records: Iterable[Recorded]) -> History:
     return draft.history
 
 
+def foresee(history: History, event: events.Event) -> History:
+    """Return what History will be when this event is the next one."""
+    draft = Draft(history)
+    known = _STEPS.get(event.type_name)
+    if known is not None:
+        known[1](draft, event, "")
+    draft.set(position=history.position + 1)
+    return draft.history
+
+
 def step(history: History, record: Recorded) -> History:
     """Fold one event."""
     return fold(history, (record,))

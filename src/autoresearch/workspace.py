@@ -85,6 +85,9 @@ class Lab:
                 _SERVED, str(self.project), "lab",
             )  # fmt: skip
             self._git.settle()
+            # A lab that was lost comes back with all that it had published.
+            mine = f"+refs/autoresearch/{self.tag}/*:refs/autoresearch/{self.tag}/*"
+            self.clone.run("fetch", "--quiet", "--no-tags", _SERVED, str(self.project), mine)
             self.clone.run("checkout", "--quiet", "--detach", base)
             ready.touch()
         if Git(self.project).commit_of(f"refs/heads/{self.branch}") is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,21 +11,27 @@ from autoresearch import (
     Backtrack,
     Campaign,
     Candidate,
+    Change,
     Decision,
     History,
     Idea,
+    Objection,
     RunHandle,
     RunRequest,
     Verdict,
+    Violation,
     hookimpl,
 )
-from autoresearch.events import Event, PredictionScored
-from autoresearch.log.records import Receipt
-from autoresearch.log.writer import FileWriter
-from autoresearch.testing import FakeLauncher, ScriptedIdeas, set_constant
+from autoresearch.cycle.recorder import Recorder
+from autoresearch.errors import ProtocolError
+from autoresearch.events import Decided, IdeaProposed
+from autoresearch.log.journal import JournalFile
+from autoresearch.plugins import Plugins
+from autoresearch.testing import FakeLauncher, ScriptedIdeas, make_project, set_constant
 from autoresearch.testing.fakes import FakeRun
 
 BASE = ("no:script_ideas",)
+SHOUTING = "WIDTH = 4\nprint('score: 1')\n"
 
 
 def types(campaign: Campaign) -> list[str]:
@@ -217,26 +222,105 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing in the loop may handle it."""
 
 
-def test_prediction_is_scored_after_a_kill_between_two_facts(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+class Doubts:
+    """Objects to a direction, finds fault with a width, and fixes every crash."""
+
+    @hookimpl
+    def review_idea(self, idea: Idea) -> list[Objection]:
+        return [Objection("doubts", "no")] if idea.direction == "doubtful" else []
+
+    @hookimpl
+    def audit_change(self, change: Change) -> list[Violation]:
+        return [Violation("width", "too wide")] if "WIDTH = 99" in change.after else []
+
+    @hookimpl
+    def implement_idea(self, idea: Idea) -> str | None:
+        return "WIDTH = 5\nprint('score: 1')\n" if idea.kind == "fix" else None
+
+
+def doubting() -> tuple[object, ...]:
+    """Ideas that are predicted, objected to, refused by the audit, and crash and are fixed."""
+    predicted = Idea(
+        direction="w", description="w7", hypothesis="h", env={"WIDTH": "7"}, predicted=2.5
+    )
+    ideas = ScriptedIdeas(
+        [
+            predicted,
+            set_constant("WIDTH", 3, direction="doubtful"),
+            set_constant("WIDTH", 99),
+            set_constant("WIDTH", 6),
+        ]
+    )
+    return (*BASE, ideas, FakeLauncher([3.0, 2.0, None]), Doubts(), Flat())
+
+
+class Flat:
+    """Declares a plateau and goes back to the baseline after experiment 1."""
+
+    @hookimpl
+    def backtrack(self, history: History) -> Backtrack | None:
+        if len(history.decided) != 2 or history.plateaus:
+            return None
+        return Backtrack(signal="plateau", reason="a test wants it", to_experiment=0)
+
+
+def test_kill_before_any_append_loses_no_fact(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loop dies when the analysis is written and the prediction is not: it is scored later."""
-    idea = Idea(direction="w", description="w7", hypothesis="h", env={"WIDTH": "7"}, predicted=2.5)
-    plugins = (*BASE, ScriptedIdeas([idea]), FakeLauncher([3.0, 2.0]))
+    """Killed at each of its appends in turn, a campaign records what an undisturbed one does."""
+    calm = begun(make_project(tmp_path / "calm", script=SHOUTING), doubting(), crash_fixes=1)
+    calm.run(until=3, plugins=doubting(), wait=False)
+    made, append = begun(project, doubting(), crash_fixes=1), JournalFile.append
+
+    for allowed in range(100):
+        left = [allowed]
+
+        def killing(self: JournalFile, data: bytes, last: str, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            append(self, data, last)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(JournalFile, "append", killing)
+            try:
+                autoresearch.open_campaign(project).run(until=3, plugins=doubting(), wait=False)
+                break
+            except Killed:
+                continue
+    assert facts(made) == facts(calm)
+    assert {"prediction_scored", "idea_objected", "audit_failed", "fix_attempted"} <= {*facts(made)}
+    assert facts(made)[-1] == "decided"
+    together = [("plateau_declared", "backtracked"), ("fix_attempted", "commit_made")]
+    assert all(pair in zip(facts(made), facts(made)[1:], strict=False) for pair in together)
+
+
+def facts(campaign: Campaign) -> list[str]:
+    """The types of what is recorded once, however often the loop starts again."""
+    again = ("campaign_resumed", "campaign_stopped", "memory_reviewed")
+    return [name for name in types(campaign) if name not in again]
+
+
+def test_head_moves_once_for_a_decision_however_often_the_loop_starts(project: Path) -> None:
+    """What was done about a decision is read from the log, so a restart does not do it again."""
+    plugins = (*BASE, wider(6, 5), FakeLauncher([3.0, 2.0, 1.0]), Rule(3, 0, 1))
     made = begun(project, plugins)
-    append = FileWriter.append
+    for _ in range(3):
+        made.run(until=3, plugins=plugins, wait=False)
+    assert types(made).count("backtracked") == 1
 
-    def killing(self: FileWriter, event: Event, **given: Any) -> Receipt:
-        if isinstance(event, PredictionScored):
-            raise Killed
-        return append(self, event, **given)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(FileWriter, "append", killing)
-        with pytest.raises(Killed):
-            made.run(2, plugins=plugins, wait=False)
-    assert "prediction_scored" not in types(made)
-    made.run(until=2, plugins=plugins, wait=False)
-    assert types(made).count("analysis_recorded") == 2
-    assert types(made).count("prediction_scored") == 1
-    assert made.history.experiments[1].prediction == "overshoot"
+def test_facts_out_of_order_are_refused_together(project: Path) -> None:
+    """The protocol is asked about each fact after those before it; one refusal refuses all."""
+    plugins = (*BASE, FakeLauncher([1.0]))
+    made = begun(project, plugins)
+    with made.log.writer("t1") as writer:
+        recorder = Recorder(made.log, writer, Plugins.load(made.config, project), made.history)
+        proposed = IdeaProposed(
+            experiment=0, idea="b", direction="b", description="b", hypothesis="h",
+            author="g", risk="r",
+        )  # fmt: skip
+        decided = Decided(experiment=0, verdict="keep", reason="r", author="p")
+        with pytest.raises(ProtocolError, match="has no analysis"):
+            recorder.record_many([(proposed, None), (decided, None)])
+    assert "idea_proposed" not in types(made)

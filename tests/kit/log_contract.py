@@ -105,6 +105,21 @@ class EventLogContract:
         assert first.hash == again.hash == elsewhere.hash
         assert log.tip().position == 1
 
+    def test_events_with_ids_are_appended_together_once(self, log: EventLog) -> None:
+        """Of several events those whose id is known stay out, also when it came before in them."""
+        with log.writer("a") as writer:
+            first = writer.append(note("known"), event_id="k")
+            batch = [note("again"), note("new"), note("none"), note("twice"), note("last")]
+            receipts = writer.append_many(batch, event_ids=["k", "n", None, "n", "l"])
+            again = writer.append_many(batch[3:], event_ids=["n", "l"])
+            with pytest.raises(LogError, match="2 events have 1 ids"):
+                writer.append_many(batch[:2], event_ids=["x"])
+        told = [record.event for record in log.read()]
+        assert told == [note("known"), note("new"), note("none"), note("last")]
+        assert [receipt.version for receipt in receipts] == [1, 2, 3, 2, 4]
+        assert receipts[0].hash == first.hash
+        assert [receipt.hash for receipt in again] == [receipts[1].hash, receipts[4].hash]
+
     def test_an_id_that_the_log_gave_counts_as_known(self, log: EventLog) -> None:
         """The id of any event, also one that the log chose, is never appended again."""
         with log.writer("a") as writer, log.writer("b") as other:

@@ -10,7 +10,7 @@ import click
 
 from autoresearch.cli.output import print_json
 from autoresearch.cli.project import json_option, with_log
-from autoresearch.evidence import anchors_in, changed_outputs
+from autoresearch.evidence import anchors_in, left_over, missing_things
 from autoresearch.index import campaigns
 from autoresearch.log import FileLog, VerifyReport, export_parquet
 from autoresearch.opening import no_campaign, write_projections
@@ -21,15 +21,16 @@ from autoresearch.text import one_line
 @with_log
 @json_option
 def verify(log: FileLog, as_json: bool) -> None:
-    """Check the log, the sources, the commits and the outputs.
+    """Check the log, and that everything it names is there and is what it was.
 
-    Every line and row of the log, every source, the tips that commits name, what the runs printed.
+    Every line and row of the log, the tips in commits, every source, commit, ref and run output.
     Prints the number of events and the tip, and exits with 0; or names each place where the log is
     not what was written, and exits with 1.
     """
     report = log.verify(anchors_in(log.root.parent))
     if report.ok:
-        report.findings += changed_outputs(log)
+        report.findings += missing_things(log)
+    report.notes += left_over(log)
     if as_json:
         print_json(
             {

@@ -34,14 +34,12 @@ def change(kit: Kit) -> None:
     if problem:
         _reject(kit, problem)
         return
-    _record_change(kit, made, before)
+    applied = _applied(kit, made, before)
     findings = kit.plugins.audit_change(made, workspace)
-    blocking = [item for item in findings if item.blocks]
-    if blocking:
-        _refuse(kit, blocking)
+    if any(item.blocks for item in findings):
+        _refuse(kit, applied, findings)
         return
-    _record_passed(kit, findings)
-    commit(kit, made, workspace, parent)
+    _commit(kit, made, workspace, parent, applied, _passed(kit, findings))
 
 
 def adopt_baseline(kit: Kit) -> None:
@@ -61,7 +59,7 @@ def adopt_baseline(kit: Kit) -> None:
     )
 
 
-def fix(kit: Kit, idea: Idea) -> bool:
+def fix(kit: Kit, idea: Idea, attempt: int, problem: str) -> bool:
     """Let a plugin fix the crash that ``idea`` describes and commit it; False when none can."""
     experiment = current(kit)
     workspace = kit.lab.worktree(experiment.number, experiment.commit)
@@ -79,9 +77,16 @@ def fix(kit: Kit, idea: Idea) -> bool:
     if any(item.blocks for item in findings):
         kit.lab.worktree(experiment.number, experiment.commit)
         return False
-    _record_change(kit, made, before)
-    _record_passed(kit, findings)
-    commit(kit, made, workspace, experiment.commit)
+    applied = _applied(kit, made, before)
+    attempted = events.FixAttempted(
+        experiment=experiment.number,
+        attempt=attempt,
+        problem=problem,
+        fix=one_line(idea.description, 300),
+        source_digest=applied.source_digest,
+    )
+    passed = _passed(kit, findings)
+    _commit(kit, made, workspace, experiment.commit, applied, passed, attempted)
     return True
 
 
@@ -132,8 +137,7 @@ def _problem(kit: Kit, made: Change) -> str | None:
 
 def _reject(kit: Kit, reason: str) -> None:
     number = current(kit).number
-    kit.recorder.record(events.ChangeRejected(experiment=number, reason=one_line(reason, 1_000)))
-    drop(kit, reason)
+    drop(kit, reason, events.ChangeRejected(experiment=number, reason=one_line(reason, 1_000)))
 
 
 def syntax_problem(script: str, text: str) -> str | None:
@@ -145,19 +149,17 @@ def syntax_problem(script: str, text: str) -> str | None:
     return f"{script}{line} does not compile: {found.message}; mend it"
 
 
-def _record_change(kit: Kit, made: Change, before: Mapping[str, str]) -> None:
+def _applied(kit: Kit, made: Change, before: Mapping[str, str]) -> events.ChangeApplied:
     sources = kit.store({**before, **made.files})
     changed = [_lines(made.originals.get(path, ""), text) for path, text in made.files.items()]
-    kit.recorder.record(
-        events.ChangeApplied(
-            experiment=current(kit).number,
-            source_digest=tree_digest(sources),
-            parent_digest=tree_digest({path: digest(text) for path, text in before.items()}),
-            files=tuple(made.files),
-            added_lines=sum(added for added, _ in changed),
-            removed_lines=sum(removed for _, removed in changed),
-            sources=sources,
-        )
+    return events.ChangeApplied(
+        experiment=current(kit).number,
+        source_digest=tree_digest(sources),
+        parent_digest=tree_digest({path: digest(text) for path, text in before.items()}),
+        files=tuple(made.files),
+        added_lines=sum(added for added, _ in changed),
+        removed_lines=sum(removed for _, removed in changed),
+        sources=sources,
     )
 
 
@@ -166,38 +168,44 @@ def _lines(before: str, after: str) -> tuple[int, int]:
     return diff.count("+"), diff.count("-")
 
 
-def _refuse(kit: Kit, blocking: list[Violation]) -> None:
-    number = current(kit).number
-    for item in blocking:
-        kit.recorder.record(_failed(number, item))
-    drop(kit, f"audit {blocking[0].rule}: {blocking[0].detail}")
+def _refuse(kit: Kit, applied: events.ChangeApplied, findings: Sequence[Violation]) -> None:
+    blocking = [item for item in findings if item.blocks]
+    failed = [
+        events.AuditFailed(
+            experiment=applied.experiment,
+            rule=item.rule,
+            detail=one_line(item.detail, 1_000),
+            line=item.line,
+        )
+        for item in blocking
+    ]
+    drop(kit, f"audit {blocking[0].rule}: {blocking[0].detail}", applied, *failed)
 
 
-def _record_passed(kit: Kit, findings: Sequence[Violation]) -> None:
+def _passed(kit: Kit, findings: Sequence[Violation]) -> events.AuditPassed:
     warned = tuple(f"{item.rule}: {one_line(item.detail, 300)}" for item in findings)
-    kit.recorder.record(events.AuditPassed(experiment=current(kit).number, warnings=warned))
+    return events.AuditPassed(experiment=current(kit).number, warnings=warned)
 
 
-def _failed(number: int, item: Violation) -> events.AuditFailed:
-    return events.AuditFailed(
-        experiment=number, rule=item.rule, detail=one_line(item.detail, 1_000), line=item.line
-    )
+def _commit(
+    kit: Kit, made: Change, workspace: Workspace, parent: str, applied: events.ChangeApplied,
+    *before: events.Event,
+) -> None:  # fmt: skip
+    """Commit the change with the log's tip in its trailer, and record all of it together.
 
-
-def commit(kit: Kit, made: Change, workspace: Workspace, parent: str) -> None:
-    """Commit the change with the log's tip in its trailer, and record the commit."""
-    number = current(kit).number
+    Until then the experiment stands at its earlier commit, where a resumed loop starts again.
+    """
+    number = applied.experiment
     done = kit.lab.commit(number, workspace, made, _message(kit, made.idea, number))
     kit.publish()
-    kit.recorder.record(
-        events.CommitMade(
-            experiment=number,
-            commit=done,
-            parent=parent,
-            ref=kit.lab.ref(number),
-            source_digest=current(kit).source_digest,
-        )
+    committed = events.CommitMade(
+        experiment=number,
+        commit=done,
+        parent=parent,
+        ref=kit.lab.ref(number),
+        source_digest=applied.source_digest,
     )
+    kit.recorder.record_many([(event, None) for event in (applied, *before, committed)])
 
 
 def _message(kit: Kit, idea: Idea, number: int) -> str:

@@ -87,19 +87,10 @@ def _mended(kit: Kit, output: RunOutput) -> bool:
         author=experiment.idea.author,
         kind=IdeaKind.FIX,
     )
-    if not changes.fix(kit, idea):
-        return False
     attempt = experiment.fixes + 1
+    if not changes.fix(kit, idea, attempt, problem):
+        return False
     kit.tell(f"experiment {experiment.number}: mended ({problem}), attempt {attempt}")
-    kit.recorder.record(
-        events.FixAttempted(
-            experiment=experiment.number,
-            attempt=attempt,
-            problem=problem,
-            fix=one_line(idea.description, 300),
-            source_digest=current(kit).source_digest,
-        )
-    )
     return True
 
 
@@ -117,8 +108,6 @@ def _judge(kit: Kit, output: RunOutput) -> None:
     _audit(kit, output)
     _analyse(kit, output)
     decision = _decide(kit, output)
-    if decision.verdict is not Verdict.RERUN:
-        _learn(kit, output)
     _record_decision(kit, output, decision)
 
 
@@ -149,38 +138,34 @@ def _analyse(kit: Kit, output: RunOutput) -> Analysis:
     if experiment.analysis is None:
         made = kit.plugins.analyze_run(experiment, kit.history)
         kit.record_costs()
-        kit.recorder.record(
-            events.AnalysisRecorded(
-                experiment=experiment.number,
-                result=one_line(made.result, 300),
-                versus_expected=one_line(made.versus_expected, 1_000),
-                why=one_line(made.why, 2_000),
-                lesson=one_line(made.lesson, 1_000),
-                author=made.author,
-            ),
-            event_id=f"{output.name}/analysis",
+        recorded = events.AnalysisRecorded(
+            experiment=experiment.number,
+            result=one_line(made.result, 300),
+            versus_expected=one_line(made.versus_expected, 1_000),
+            why=one_line(made.why, 2_000),
+            lesson=one_line(made.lesson, 1_000),
+            author=made.author,
         )
-    # Not only with the analysis: the loop may have been killed between the two.
-    _score_prediction(kit, output)
+        kit.recorder.record_many(
+            [*_scored_prediction(kit, output), (recorded, f"{output.name}/analysis")]
+        )
     analysis = current(kit).analysis
     assert analysis is not None
     return analysis
 
 
-def _score_prediction(kit: Kit, output: RunOutput) -> None:
+def _scored_prediction(kit: Kit, output: RunOutput) -> list[tuple[events.Event, str]]:
     experiment, history = current(kit), kit.history
     observed, predicted = history.score(experiment), experiment.idea.predicted
     if observed is None or predicted is None:
-        return
+        return []
     gain = history.gain(observed, predicted)
     close = abs(gain) <= 2.0 * kit.config.metric.sd
     outcome = "hit" if close else "overshoot" if gain > 0 else "undershoot"
-    kit.recorder.record(
-        events.PredictionScored(
-            experiment=experiment.number, predicted=predicted, observed=observed, outcome=outcome
-        ),
-        event_id=f"{output.name}/prediction",
+    scored = events.PredictionScored(
+        experiment=experiment.number, predicted=predicted, observed=observed, outcome=outcome
     )
+    return [(scored, f"{output.name}/prediction")]
 
 
 def _decide(kit: Kit, output: RunOutput) -> Decision:
@@ -217,39 +202,31 @@ def _reruns(kit: Kit, experiment: Experiment) -> int:
     return len(experiment.runs) - 1 - experiment.fixes - retries
 
 
-def _learn(kit: Kit, output: RunOutput) -> None:
-    experiment = current(kit)
-    assert experiment.analysis is not None
-    kit.recorder.record(
-        events.LessonLearned(
-            experiment=experiment.number,
-            direction=experiment.idea.direction,
-            lesson=experiment.analysis.lesson,
-        ),
-        event_id=f"{output.name}/lesson",
-    )
-
-
 def _record_decision(kit: Kit, output: RunOutput, decision: Decision) -> None:
     experiment, history = current(kit), kit.history
+    assert experiment.analysis is not None
     score, best = history.score(experiment), history.best_metric
     delta = decision.delta
     if delta is None and score is not None and best is not None:
         delta = score - best
     size = experiment.metrics.get(kit.config.metric.size)
-    kit.recorder.record(
-        events.Decided(
-            experiment=experiment.number,
-            verdict=decision.verdict.value,
-            reason=one_line(decision.reason, 1_000),
-            author=decision.author,
-            metric=score,
-            delta=delta,
-            confidence=decision.confidence,
-            artifact_bytes=None if size is None else int(size),
-        ),
-        event_id=f"{output.name}/decided",
+    decided = events.Decided(
+        experiment=experiment.number,
+        verdict=decision.verdict.value,
+        reason=one_line(decision.reason, 1_000),
+        author=decision.author,
+        metric=score,
+        delta=delta,
+        confidence=decision.confidence,
+        artifact_bytes=None if size is None else int(size),
     )
+    learned = events.LessonLearned(
+        experiment=experiment.number,
+        direction=experiment.idea.direction,
+        lesson=experiment.analysis.lesson,
+    )
+    lesson = [] if decision.verdict is Verdict.RERUN else [(learned, f"{output.name}/lesson")]
+    kit.recorder.record_many([*lesson, (decided, f"{output.name}/decided")])
     _tell_verdict(kit, experiment.number)
 
 

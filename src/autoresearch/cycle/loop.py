@@ -8,6 +8,7 @@ from autoresearch import events
 from autoresearch.cycle import proposals
 from autoresearch.cycle.experiment import advance, needs_a_run
 from autoresearch.cycle.kit import Kit
+from autoresearch.history import History
 from autoresearch.model import Backtrack, Notice, Signal, Verdict
 from autoresearch.text import one_line
 
@@ -88,16 +89,17 @@ class Loop:
 
     def _signals(self) -> None:
         """Hear each of the signals once; head moves once at the most for one decision."""
-        kit, moved = self.kit, False
+        kit = self.kit
         for _ in Signal:
             answer = kit.plugins.backtrack(kit.history)
             if answer is None or not self._is_new(answer):
                 return
+            timeline = kit.history.timeline
+            moved = bool(timeline) and isinstance(timeline[-1], events.Backtracked)
             if answer.to_experiment is not None and moved:
                 return  # two rules that disagree would send head to and fro
             kit.tell(f"{answer.signal.value.replace('_', ' ')}: {answer.reason}")
             self._follow(answer)
-            moved |= answer.to_experiment is not None
 
     def _is_new(self, answer: Backtrack) -> bool:
         history = self.kit.history
@@ -109,46 +111,16 @@ class Loop:
         return not newest or newest[-1] != len(history.experiments) - 1
 
     def _follow(self, answer: Backtrack) -> None:
+        facts: list[events.Event] = []
         if answer.signal is Signal.DEAD_END:
-            self._abandon(answer)
+            facts.append(_abandoned(answer))
         elif answer.signal is Signal.PLATEAU:
-            self._declare_plateau(answer)
+            facts.append(_plateau(answer, self.kit.history))
         if answer.to_experiment is not None:
-            self._go_back(answer, answer.to_experiment)
-
-    def _abandon(self, answer: Backtrack) -> None:
-        self.kit.recorder.record(
-            events.DirectionDeclaredDead(
-                direction=answer.direction or "",
-                reason=one_line(answer.reason, 500),
-                experiments=answer.experiments,
-                author=answer.author,
-            )
-        )
-
-    def _declare_plateau(self, answer: Backtrack) -> None:
-        self.kit.recorder.record(
-            events.PlateauDeclared(
-                experiments=answer.experiments or (len(self.kit.history.experiments) - 1,),
-                reason=one_line(answer.reason, 500),
-                author=answer.author,
-            )
-        )
-        self._notify("stuck", f"plateau: {answer.reason}")
-
-    def _go_back(self, answer: Backtrack, number: int) -> None:
-        kit = self.kit
-        target = kit.history.experiments[number]
-        kit.recorder.record(
-            events.Backtracked(
-                after_experiment=len(kit.history.experiments) - 1,
-                to_experiment=number,
-                commit=target.commit,
-                reason=one_line(answer.reason, 500),
-                author=answer.author,
-                experiments=answer.experiments,
-            )
-        )
+            facts.append(_gone_back(answer, answer.to_experiment, self.kit.history))
+        self.kit.recorder.record_many([(fact, None) for fact in facts])
+        if answer.signal is Signal.PLATEAU:
+            self._notify("stuck", f"plateau: {answer.reason}")
 
     def _announce(self, number: int) -> None:
         history = self.kit.history
@@ -207,3 +179,31 @@ class Loop:
         queue = kit.history.queue
         while kit.clock.now() < until and kit.recorder.refresh().queue == queue:
             kit.clock.sleep(WAIT_SECONDS / 5)
+
+
+def _abandoned(answer: Backtrack) -> events.DirectionDeclaredDead:
+    return events.DirectionDeclaredDead(
+        direction=answer.direction or "",
+        reason=one_line(answer.reason, 500),
+        experiments=answer.experiments,
+        author=answer.author,
+    )
+
+
+def _plateau(answer: Backtrack, history: History) -> events.PlateauDeclared:
+    return events.PlateauDeclared(
+        experiments=answer.experiments or (len(history.experiments) - 1,),
+        reason=one_line(answer.reason, 500),
+        author=answer.author,
+    )
+
+
+def _gone_back(answer: Backtrack, number: int, history: History) -> events.Backtracked:
+    return events.Backtracked(
+        after_experiment=len(history.experiments) - 1,
+        to_experiment=number,
+        commit=history.experiments[number].commit,
+        reason=one_line(answer.reason, 500),
+        author=answer.author,
+        experiments=answer.experiments,
+    )

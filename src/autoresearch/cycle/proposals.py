@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from random import Random
 
 from attrs import asdict
 
 from autoresearch import events
 from autoresearch.cycle.kit import Kit
+from autoresearch.folding import foresee
 from autoresearch.history import History
-from autoresearch.model import Experiment, Idea
+from autoresearch.model import Experiment
 from autoresearch.projections.blocks import reasoning_block
 from autoresearch.text import one_line
 
@@ -58,58 +60,58 @@ def propose(kit: Kit) -> bool:
         return False
     number = history.next_number
     sources = kit.store(idea.texts(kit.lab.script))
-    kit.recorder.record(
-        events.IdeaProposed(
+    proposed = events.IdeaProposed(
+        experiment=number,
+        idea=idea.id,
+        direction=one_line(idea.direction, 80),
+        description=one_line(idea.description, 300),
+        hypothesis=one_line(idea.hypothesis, 2_000),
+        author=idea.author,
+        evidence=tuple(one_line(text, 500) for text in idea.evidence),
+        cites=idea.cites,
+        risk=one_line(idea.risk, 1_000),
+        kind=idea.kind.value,
+        env=dict(idea.env),
+        predicted=idea.predicted,
+        expected_gain=idea.expected_gain,
+        source_digest=sources.get(kit.lab.script),
+        patch=idea.patch,
+        sources=sources,
+        changes=tuple(asdict(item) for item in idea.changes),
+    )
+    objections = kit.plugins.review_idea(idea, foresee(history, proposed))
+    objected = [
+        events.IdeaObjected(
             experiment=number,
             idea=idea.id,
-            direction=one_line(idea.direction, 80),
-            description=one_line(idea.description, 300),
-            hypothesis=one_line(idea.hypothesis, 2_000),
-            author=idea.author,
-            evidence=tuple(one_line(text, 500) for text in idea.evidence),
-            cites=idea.cites,
-            risk=one_line(idea.risk, 1_000),
-            kind=idea.kind.value,
-            env=dict(idea.env),
-            predicted=idea.predicted,
-            expected_gain=idea.expected_gain,
-            source_digest=sources.get(kit.lab.script),
-            patch=idea.patch,
-            sources=sources,
-            changes=tuple(asdict(item) for item in idea.changes),
+            author=item.author,
+            reason=item.reason,
+            fatal=item.fatal,
         )
-    )
-    _hear_objections(kit, idea, number)
+        for item in objections
+    ]
+    fatal = [f"{item.author} objected: {item.reason}" for item in objections if item.fatal]
+    # Together: a kill between them would let an idea run that somebody objected to.
+    if fatal:
+        drop(kit, fatal[0], proposed, *objected)
+    else:
+        kit.recorder.record_many([(event, None) for event in (proposed, *objected)])
+    kit.record_costs()
     return True
 
 
-def _hear_objections(kit: Kit, idea: Idea, number: int) -> None:
-    objections = kit.plugins.review_idea(idea, kit.history)
-    kit.record_costs()
-    for objection in objections:
-        kit.recorder.record(
-            events.IdeaObjected(
-                experiment=number,
-                idea=idea.id,
-                author=objection.author,
-                reason=objection.reason,
-                fatal=objection.fatal,
-            )
-        )
-    fatal = [item for item in objections if item.fatal]
-    if fatal:
-        drop(kit, f"{fatal[0].author} objected: {fatal[0].reason}")
+def drop(kit: Kit, reason: str, *before: events.Event) -> None:
+    """Give up the idea under way without a run; the next idea gets its number.
 
-
-def drop(kit: Kit, reason: str) -> None:
-    """Give up the idea under way without a run; the next idea gets its number."""
-    experiment = current(kit)
+    The facts that led to it are recorded with it: a kill between them would have them told twice.
+    """
+    experiment = reduce(foresee, before, kit.history).current
+    assert experiment is not None
     kit.tell(f"experiment {experiment.number}: dropped, {reason}")
-    kit.recorder.record(
-        events.IdeaDropped(
-            idea=experiment.idea_id, reason=one_line(reason, 1_000), experiment=experiment.number
-        )
+    dropped = events.IdeaDropped(
+        idea=experiment.idea_id, reason=one_line(reason, 1_000), experiment=experiment.number
     )
+    kit.recorder.record_many([(event, None) for event in (*before, dropped)])
 
 
 def reason(kit: Kit) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from autoresearch import events
-from autoresearch.folding import step
+from autoresearch.folding import foresee, step
 from autoresearch.history import History
 from autoresearch.log import EventLog, Recorded, Tip, Writer
 from autoresearch.plugins import PluginFailure, Plugins
@@ -27,8 +29,21 @@ class Recorder:
 
         With an ``event_id`` that the log already has, nothing is appended. Raises ProtocolError.
         """
-        check(self.history, event)
-        self._writer.append(event, event_id=event_id)
+        return self.record_many([(event, event_id)])
+
+    def record_many(self, facts: Iterable[tuple[events.Event, str | None]]) -> History:
+        """Append events that belong together, each with its id or None, so that no kill parts them.
+
+        Each must be allowed after those before it. Raises ProtocolError, with nothing appended.
+        """
+        chosen, foreseen = list(facts), self.history
+        for number, (event, _) in enumerate(chosen, 1):
+            check(foreseen, event)
+            if number < len(chosen):
+                foreseen = foresee(foreseen, event)
+        self._writer.append_many(
+            [event for event, _ in chosen], event_ids=[event_id for _, event_id in chosen]
+        )
         return self.refresh()
 
     def refresh(self) -> History:

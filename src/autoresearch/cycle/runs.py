@@ -202,46 +202,42 @@ def _record_observed(kit: Kit, request: RunRequest, tail: Tail) -> None:
 
 def _record_end(kit: Kit, request: RunRequest, output: RunOutput) -> None:
     size, log_digest = _measure(output.log_path)
-    kit.recorder.record(
-        events.CostIncurred(
-            kind="run",
-            source=request.launcher,
-            experiment=request.experiment,
-            seconds=round(output.seconds, 3),
-            gpu_seconds=round(output.gpu_seconds, 3),
-            usd=output.cost_usd,
-        ),
-        event_id=f"{request.name}/cost",
+    cost = events.CostIncurred(
+        kind="run",
+        source=request.launcher,
+        experiment=request.experiment,
+        seconds=round(output.seconds, 3),
+        gpu_seconds=round(output.gpu_seconds, 3),
+        usd=output.cost_usd,
     )
-    metrics = kit.plugins.extract_metrics(output)
-    kit.recorder.record(
-        events.RunFinished(
-            run=request.name,
-            experiment=request.experiment,
-            status=output.status.value,
-            exit_code=output.exit_code,
-            seconds=round(output.seconds, 3),
-            log_bytes=size,
-            log_digest=log_digest,
-            detail=one_line(output.detail, 500),
-        ),
-        event_id=f"{request.name}/finished",
+    finished = events.RunFinished(
+        run=request.name,
+        experiment=request.experiment,
+        status=output.status.value,
+        exit_code=output.exit_code,
+        seconds=round(output.seconds, 3),
+        log_bytes=size,
+        log_digest=log_digest,
+        detail=one_line(output.detail, 500),
     )
-    kit.recorder.record(
-        events.MetricsExtracted(
-            run=request.name, experiment=request.experiment, metrics=dict(metrics)
-        ),
-        event_id=f"{request.name}/metrics",
+    extracted = events.MetricsExtracted(
+        run=request.name,
+        experiment=request.experiment,
+        metrics=dict(kit.plugins.extract_metrics(output)),
     )
+    facts: list[tuple[events.Event, str]] = [
+        (cost, f"{request.name}/cost"),
+        (finished, f"{request.name}/finished"),
+        (extracted, f"{request.name}/metrics"),
+    ]
     completed = output.status is RunStatus.COMPLETED
     if measurement := kit.plugins.measure_run(output) if completed else {}:
-        kit.recorder.record(
-            events.RunLocked(
-                run=request.name, experiment=request.experiment, measurement=dict(measurement)
-            ),
-            # The id that older releases gave: a run that one of them recorded stays recorded once.
-            event_id=f"{request.name}/locks",
+        locked = events.RunLocked(
+            run=request.name, experiment=request.experiment, measurement=dict(measurement)
         )
+        # The id that older releases gave: a run that one of them recorded stays recorded once.
+        facts.append((locked, f"{request.name}/locks"))
+    kit.recorder.record_many(facts)
 
 
 def _measure(path: Path) -> tuple[int, str]:

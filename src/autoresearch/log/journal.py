@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 from autoresearch.codec import encode, type_of
@@ -84,6 +84,43 @@ def seal(
         schema_version=schema_version, at=at, actor=actor, hash=digest,
         previous_hash=previous_hash, payload=payload,
     )  # fmt: skip
+
+
+Pair = tuple[Event, str | None]  # an event and the id that its caller gave it
+R = TypeVar("R", bound=Receipt)
+
+
+def paired(events: Iterable[Event], event_ids: Sequence[str | None]) -> list[Pair]:
+    """Return each event with its id; raises LogError when there are ids for some of them only."""
+    chosen = list(events)
+    if event_ids and len(event_ids) != len(chosen):
+        raise LogError(f"{len(chosen)} events have {len(event_ids)} ids; give one, or None, each")
+    return list(zip(chosen, event_ids or [None] * len(chosen), strict=True))
+
+
+def append_new(
+    events: list[Pair],
+    find: Callable[[str], R | None],
+    write: Callable[[list[Pair], str | None], Iterable[R]],
+    at: str | None,
+) -> tuple[R, ...]:
+    """Write those events whose id the log does not have yet; return the record of each."""
+    made: dict[str, R] = {}
+    for given in {name for _, name in events if name is not None}:
+        if (earlier := find(checked_name(given, "event id"))) is not None:
+            made[given] = earlier
+    new: list[Pair] = []
+    asked = set(made)
+    for event, name in events:
+        if name is None or name not in asked:
+            new.append((event, name))
+        asked.update(() if name is None else (name,))
+    written = list(write(new, at)) if new else []
+    made.update(
+        (name, record) for (_, name), record in zip(new, written, strict=True) if name is not None
+    )
+    unnamed = (record for (_, name), record in zip(new, written, strict=True) if name is None)
+    return tuple(next(unnamed) if name is None else made[name] for _, name in events)
 
 
 # --- event ids ------------------------------------------------------------------------------

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import duckdb
 from attrs import asdict, define, field
 
 from autoresearch.errors import LogError, StreamHeldError
 from autoresearch.events import Event
-from autoresearch.log.journal import checked_moment, checked_name, seal
+from autoresearch.log.journal import (
+    Pair,
+    append_new,
+    checked_moment,
+    checked_name,
+    paired,
+    seal,
+)
 from autoresearch.log.protocol import EventLog, Writer
 from autoresearch.log.records import GENESIS, Recorded, Tip, utc_now
 from autoresearch.log.tables import Schema, memory_connection, record_row, shut
@@ -72,13 +80,13 @@ class MemoryLog(EventLog):
         self._held.pop(stream, None)
 
     def record(
-        self, writer: MemoryWriter, events: Iterable[Event], event_id: str | None, at: str | None
+        self, writer: MemoryWriter, events: Iterable[Pair], at: str | None
     ) -> tuple[Recorded, ...]:
         """Put events behind the others, all or none."""
         with self._mutex:
             tip, version = self.tip(), self._versions.get(writer.stream, 0)
             made: list[Recorded] = []
-            for number, event in enumerate(events, 1):
+            for number, (event, event_id) in enumerate(events, 1):
                 _, receipt = seal(
                     event,
                     actor=writer.actor,
@@ -111,15 +119,14 @@ class MemoryWriter(Writer):
     ) -> Recorded:
         """Record an event; see :class:`autoresearch.log.Writer`."""
         log = self._open_log()
-        if event_id is not None:
-            earlier = log.find(checked_name(event_id, "event id"))
-            if earlier is not None:
-                return earlier
-        return log.record(self, [event], event_id, at)[0]
+        return append_new([(event, event_id)], log.find, partial(log.record, self), at)[0]
 
-    def append_many(self, events: Iterable[Event]) -> tuple[Recorded, ...]:
-        """Record several events together."""
-        return self._open_log().record(self, events, None, None)
+    def append_many(
+        self, events: Iterable[Event], *, event_ids: Sequence[str | None] = ()
+    ) -> tuple[Recorded, ...]:
+        """Record several events together; see :class:`autoresearch.log.Writer`."""
+        log = self._open_log()
+        return append_new(paired(events, event_ids), log.find, partial(log.record, self), None)
 
     def close(self) -> None:
         """Let go of the stream."""

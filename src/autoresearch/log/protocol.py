@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -26,8 +26,14 @@ class Writer(Protocol):
         when the disk does not take it; then nothing was recorded.
         """
 
-    def append_many(self, events: Iterable[Event]) -> tuple[Receipt, ...]:
-        """Make several events durable together, in their order."""
+    def append_many(
+        self, events: Iterable[Event], *, event_ids: Sequence[str | None] = ()
+    ) -> tuple[Receipt, ...]:
+        """Make several events durable together, in their order: one write, so no kill parts them.
+
+        ``event_ids`` has one id, or None, for each event, or is empty. Events whose id the log
+        already has are left out, and their earlier records are returned.
+        """
 
     def close(self) -> None:
         """Let go of the stream."""

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from autoresearch.codec import canonical
@@ -17,10 +17,13 @@ from autoresearch.events import Event
 from autoresearch.log.journal import (
     SUFFIX,
     JournalFile,
+    Pair,
+    append_new,
     checked_moment,
     checked_name,
     journal_name,
     journal_sizes,
+    paired,
     seal,
 )
 from autoresearch.log.order import Order
@@ -53,17 +56,15 @@ class FileWriter(Writer):
         """Make an event durable; see :class:`autoresearch.log.Writer`."""
         with self._mutex:
             self._check()
-            if event_id is not None:
-                earlier = self._ordering.find(checked_name(event_id, "event id"))
-                if earlier is not None:
-                    return earlier
-            return self._write([event], event_id, at)[0]
+            return append_new([(event, event_id)], self._ordering.find, self._write, at)[0]
 
-    def append_many(self, events: Iterable[Event]) -> tuple[Receipt, ...]:
+    def append_many(
+        self, events: Iterable[Event], *, event_ids: Sequence[str | None] = ()
+    ) -> tuple[Receipt, ...]:
         """Make several events durable together; see :class:`autoresearch.log.Writer`."""
         with self._mutex:
             self._check()
-            return tuple(self._write(list(events), None, None))
+            return append_new(paired(events, event_ids), self._ordering.find, self._write, None)
 
     def close(self) -> None:
         """Let go of the stream; a forked child that calls it leaves the parent's hold alone."""
@@ -86,13 +87,11 @@ class FileWriter(Writer):
         if not self._journal.intact:
             self._move_on()
 
-    def _write(self, events: list[Event], event_id: str | None, at: str | None) -> list[Receipt]:
-        if not events:
-            return []
+    def _write(self, events: list[Pair], at: str | None) -> list[Receipt]:
         moment = utc_now() if at is None else checked_moment(at)
         receipts: list[Receipt] = []
         lines, end, last_hash = [], self._journal.end, self._journal.last_hash
-        for version, event in enumerate(events, self._version + 1):
+        for version, (event, event_id) in enumerate(events, self._version + 1):
             line, receipt = seal(
                 event,
                 actor=self.actor,
