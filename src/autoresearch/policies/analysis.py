@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from autoresearch.config import Config
 from autoresearch.history import History
@@ -41,12 +42,21 @@ class Plugin:
 def result_line(experiment: Experiment, history: History) -> str:
     """Return ``loss=1.2244 artifact=15.9MB``; ``none`` stands for what the run did not give.
 
-    Megabytes are decimal (10**6 bytes), as the challenge's limit is. The verdict is not known yet.
+    Where sizes do not matter, one that was not printed is not mentioned. Megabytes are decimal (10**6 bytes), as the challenge's limit is. The verdict is not known yet.
     """
     score, size = history.score(experiment), experiment.metrics.get(history.size)
     shown = "none" if score is None else f"{score:.4f}"
+    if size is None and not _has_sizes(history):
+        return f"{history.metric}={shown}"
     megabytes = "none" if size is None else f"{size / 1e6:.1f}MB"
     return f"{history.metric}={shown} artifact={megabytes}"
+
+
+def _has_sizes(history: History) -> bool:
+    """Whether the size of an artifact matters: it is limited, or the best experiment has one."""
+    limits = history.started.config.get("limits") if history.started else None
+    limited = not isinstance(limits, Mapping) or limits.get("artifact_bytes", 1) > 0
+    return limited or (history.best is not None and history.size in history.best.metrics)
 
 
 def versus_expected(experiment: Experiment, history: History, sd: float) -> str:

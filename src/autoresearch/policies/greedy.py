@@ -125,7 +125,8 @@ def refuse(candidate: Candidate, history: History, config: Config) -> Decision |
 def _without_score(candidate: Candidate, history: History) -> Decision | None:
     status = candidate.status
     if status is RunStatus.STOPPED_EARLY:
-        return Decision(verdict=Verdict.DISCARD, reason=_ENDINGS[status])
+        why = ending(candidate.experiment, status, history)
+        return Decision(verdict=Verdict.DISCARD, reason=why)
     if candidate.metric is None or status in (RunStatus.CRASHED, RunStatus.TIMED_OUT):
         return Decision(verdict=Verdict.CRASH, reason=ending(candidate.experiment, status, history))
     return None
@@ -137,6 +138,8 @@ def ending(experiment: Experiment, status: RunStatus, history: History) -> str:
     told = _ENDINGS[status]
     if run is None or status is RunStatus.INFRA_FAILED:
         return told
+    if run.detail:
+        told = f"{told}: {run.detail}"
     if history.metric in run.metrics:
         return f"{told} after it had printed {history.metric} {run.metrics[history.metric]:.4f}"
     if run.observed:

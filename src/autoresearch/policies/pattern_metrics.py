@@ -13,20 +13,13 @@ from autoresearch.config import Config
 from autoresearch.errors import ConfigError, PluginError
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import RunOutput
+from autoresearch.numbers import LEVELS, LONGEST_LINE, NUMBER, SIZE, SIZED, WRAPPER, size_in_bytes
 from autoresearch.text import encoding_of, one_line, without_escapes
 
 _BLOCK = 1 << 20
-# A longer line is a progress bar or a dump; a backtracking pattern on it could take for ever.
-_LONGEST_LINE = 20_000
 _LINE_END = re.compile(rb"[\r\n]")
 _LINES_COMPARED = 2_000  # lines before the score that are searched for one that contradicts it
-_NUMBER = (
-    r"(?P<number>[-+]?(?:\d{1,3}(?:,\d{3})+\.\d+|\d{1,3}(?:,\d{3}){2,}|\d[\d_]*\.?\d*|\.\d+)"
-    r"(?:e[-+]?\d+)?|[-+]?(?:nan|inf(?:inity)?))"
-)
-_WRAPPER = r"(?:(?:(?:np|numpy|torch|jnp)\.)?(?:tensor|array|float\d*|int\d*)\()?"
 _RANK = re.compile(r"\brank\W?\d", re.IGNORECASE)
-_LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR"})
 
 
 class Plugin:
@@ -55,7 +48,8 @@ def patterns(config: Config) -> dict[str, re.Pattern[str]]:
         return {metric.name: _users(metric.pattern)}
     if metric.reader not in ("", "pattern_metrics"):
         return {}
-    return {name: _printed(name) for name in dict.fromkeys((metric.name, metric.size)) if name}
+    sizes = {metric.size: _printed(metric.size, SIZED, SIZE)} if metric.size else {}
+    return {**sizes, metric.name: _printed(metric.name)}
 
 
 def _users(text: str) -> re.Pattern[str]:
@@ -73,12 +67,12 @@ def _users(text: str) -> re.Pattern[str]:
     return pattern
 
 
-def _printed(name: str) -> re.Pattern[str]:
+def _printed(name: str, number: str = NUMBER, unit: str = "") -> re.Pattern[str]:
     # The sign before the name keeps `val_loss` and `val/loss` from being read as `loss`, and the
     # one behind the number `0,93` and `1,234` from being read as 0 and 1.
     return re.compile(
         rf"(?:(?<!\S)(?P<word>[a-z][a-z_]*)[ \t]+)?(?<![\w./-]){re.escape(name)}[\"']?"
-        rf"\s*[=:]\s*{_WRAPPER}{_NUMBER}(?P<unit>\s?%)?(?!\.?\w|,\d)",
+        rf"\s*[=:]\s*{WRAPPER}{number}{unit}(?P<unit>\s?%)?(?!\.?\w|,\d)",
         re.IGNORECASE,
     )
 
@@ -123,11 +117,12 @@ def _numbers(pattern: re.Pattern[str], line: str) -> list[_Number]:
     found = []
     for match in pattern.finditer(line):
         part = {"number": match[1], **match.groupdict(default="")}
-        word = "" if part.get("word", "").upper() in _LEVELS else part.get("word", "")
+        word = "" if part.get("word", "").upper() in LEVELS else part.get("word", "")
         try:
             value = float((part["number"] or "").replace(",", "" if "unit" in part else ","))
         except ValueError:
             continue
+        value = size_in_bytes(value, part.get("bytes", ""))
         found.append(_Number(value, word, part.get("unit", "").strip(), one_line(match[0], 60)))
     return found[::-1]
 
@@ -160,12 +155,12 @@ def _lines_backwards(path: Path) -> Iterator[str]:
             start = max(0, position - _BLOCK)
             file.seek(start)
             lines = _LINE_END.split(file.read(position - start) + rest)
-            position, rest = start, lines[0][: _LONGEST_LINE + 1]
+            position, rest = start, lines[0][: LONGEST_LINE + 1]
             yield from _readable(lines[:0:-1])
         yield from _readable(_LINE_END.split(rest)[::-1])
 
 
 def _readable(lines: list[bytes]) -> Iterator[str]:
     for line in lines:
-        if line and len(line) <= _LONGEST_LINE:
+        if line and len(line) <= LONGEST_LINE:
             yield without_escapes(line.decode("utf-8", "replace"))
