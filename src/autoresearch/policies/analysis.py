@@ -42,7 +42,8 @@ class Plugin:
 def result_line(experiment: Experiment, history: History) -> str:
     """Return ``loss=1.2244 artifact=15.9MB``; ``none`` stands for what the run did not give.
 
-    Where sizes do not matter, one that was not printed is not mentioned. Megabytes are decimal (10**6 bytes), as the challenge's limit is. The verdict is not known yet.
+    Where sizes do not matter, one that was not printed is not mentioned. Megabytes are decimal
+    (10**6 bytes), as the challenge's limit is. The verdict is not known yet.
     """
     score, size = history.score(experiment), experiment.metrics.get(history.size)
     shown = "none" if score is None else f"{score:.4f}"
