@@ -173,7 +173,7 @@ def _score_prediction(kit: Kit, output: RunOutput) -> None:
     if observed is None or predicted is None:
         return
     gain = history.gain(observed, predicted)
-    close = abs(gain) <= 2.0 * kit.config.metric.sd
+    close = abs(gain) <= 2.0 * (kit.config.metric.sd or history.noise.sd)
     outcome = "hit" if close else "overshoot" if gain > 0 else "undershoot"
     kit.recorder.record(
         events.PredictionScored(
@@ -186,12 +186,15 @@ def _score_prediction(kit: Kit, output: RunOutput) -> None:
 def _decide(kit: Kit, output: RunOutput) -> Decision:
     experiment, history = current(kit), kit.history
     size = experiment.metrics.get(kit.config.metric.size)
-    score = history.score(experiment) if output.status is RunStatus.COMPLETED else None
+    status = output.status
+    if experiment.number == 0 and history.score(experiment) is not None:
+        status = RunStatus.COMPLETED  # a repetition that failed takes nothing from the first run
+    score = history.score(experiment) if status is RunStatus.COMPLETED else None
     candidate = Candidate(
         experiment=experiment,
         metric=score,
         artifact_bytes=None if size is None else int(size),
-        status=output.status,
+        status=status,
         violations=experiment.violations,
     )
     decision = kit.plugins.decide(candidate, history)

@@ -9,7 +9,7 @@ from autoresearch.config import Config
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Analysis, Experiment, RunStatus, Verdict
-from autoresearch.policies.greedy import confidence, ending, likelihood, spread
+from autoresearch.policies.greedy import confidence, ending, likelihood, noise_of, spread
 
 # What the clock says depends on who else uses the machine, so it explains no score.
 _CLOCK = re.compile(r"second|wallclock|per_s(ec)?(_|$)|(^|_)(ms|secs?|time)(_|$)", re.IGNORECASE)
@@ -21,21 +21,22 @@ class Plugin:
     """Always answers, so that no experiment is decided without an analysis."""
 
     def __init__(self) -> None:
-        self._sd = 0.0
+        self._config = Config()
 
     @hookimpl
     def configure(self, config: Config) -> None:
         """Take the metric's noise, which tells a miss from luck."""
-        self._sd = config.metric.sd
+        self._config = config
 
     @hookimpl
     def analyze_run(self, experiment: Experiment, history: History) -> Analysis:
         """Say what came out, against what was predicted, why, and what to remember."""
+        sd = noise_of(history, self._config).sd
         return Analysis(
             result=result_line(experiment, history),
-            versus_expected=versus_expected(experiment, history, self._sd),
-            why=explanation(experiment, history, self._sd),
-            lesson=lesson(experiment, history, self._sd),
+            versus_expected=versus_expected(experiment, history, sd),
+            why=explanation(experiment, history, sd),
+            lesson=lesson(experiment, history, sd),
         )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -12,7 +13,7 @@ from attrs import frozen
 from autoresearch.config import Config
 from autoresearch.errors import ConfigError, PluginError
 from autoresearch.hookspecs import hookimpl
-from autoresearch.model import RunOutput
+from autoresearch.model import Change, RunOutput, Violation
 from autoresearch.numbers import LEVELS, LONGEST_LINE, NUMBER, SIZE, SIZED, WRAPPER, size_in_bytes
 from autoresearch.text import encoding_of, one_line, without_escapes
 
@@ -27,11 +28,25 @@ class Plugin:
 
     def __init__(self) -> None:
         self._patterns: dict[str, re.Pattern[str]] = {}
+        self._metric = ""
 
     @hookimpl
     def configure(self, config: Config) -> None:
         """Compile the patterns; ConfigError when the user's has not exactly one group."""
         self._patterns = patterns(config)
+        self._metric = config.metric.name
+
+    @hookimpl
+    def audit_change(self, change: Change) -> Sequence[Violation] | None:
+        """Refuse a script that prints the score as a literal, unless the pristine one does."""
+        pattern = self._patterns.get(self._metric)
+        if pattern is None:
+            return None
+        line = _literal_score(change.after, pattern)
+        if line is None or _literal_score(change.pristine or change.before, pattern) is not None:
+            return None
+        detail = f"{self._metric} is printed as a literal; print what the run computed"
+        return (Violation(rule="literal_score", detail=detail, line=line),)
 
     @hookimpl
     def extract_metrics(self, output: RunOutput) -> Mapping[str, float] | None:
@@ -39,6 +54,36 @@ class Plugin:
         if not self._patterns or not output.log_path.is_file():
             return None
         return read(output.log_path, self._patterns) or None
+
+
+def _literal_score(source: str, pattern: re.Pattern[str]) -> int | None:
+    """Return the line of the first call whose arguments, all literals, read as a score."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            told = [_literal(item) for item in node.args]
+            if told and None not in told and pattern.search(" ".join(map(str, told))):
+                return node.lineno
+    return None
+
+
+def _literal(node: ast.expr) -> str | None:
+    """Return the text that an expression without any name or call prints, None for another."""
+    if isinstance(node, ast.JoinedStr):
+        parts = [_literal(item) for item in node.values]
+        return None if None in parts else "".join(map(str, parts))
+    if isinstance(node, ast.FormattedValue):
+        return _literal(node.value)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+        left, right = _literal(node.left), _literal(node.right)
+        return None if left is None or right is None else re.sub(r"%[\d.]*[a-z]", right, left)
+    try:
+        return str(ast.literal_eval(node))
+    except (ValueError, TypeError):
+        return None
 
 
 def patterns(config: Config) -> dict[str, re.Pattern[str]]:
