@@ -135,6 +135,22 @@ class LimitsConfig:
 
 
 @frozen(kw_only=True)
+class NoiseConfig:
+    """How the noise is measured where ``metric.sd`` is not set."""
+
+    runs: int = setting(
+        3,
+        "runs of the baseline, each with another seed; 1: the noise stays unknown",
+        validator=_positive,
+    )
+    budget_seconds: float = setting(
+        60.0,
+        "only a baseline is repeated whose runs take no longer than this, seconds in all",
+        validator=_not_negative,
+    )
+
+
+@frozen(kw_only=True)
 class RulesConfig:
     """The numbers of the three backtracking signals."""
 
@@ -212,6 +228,7 @@ class Config:
     metric: MetricConfig = section(MetricConfig, "the metric")
     boundary: BoundaryConfig = section(BoundaryConfig, "what a run can reach")
     limits: LimitsConfig = section(LimitsConfig, "limits")
+    noise: NoiseConfig = section(NoiseConfig, "measuring the noise")
     rules: RulesConfig = section(RulesConfig, "backtracking rules")
     active: tuple[str, ...] = setting(
         (),

@@ -7,13 +7,20 @@ costs the same after ten experiments and after ten thousand.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from itertools import pairwise
+from statistics import median, variance
 from typing import Generic, TypeVar
 
 from attrs import field, frozen
 from pyrsistent import PMap, PSet, PVector, pmap, pset, pvector
 
 from autoresearch import events
-from autoresearch.model import Experiment, Lesson, ValueChange, Verdict
+from autoresearch.model import Experiment, Lesson, RunStatus, ValueChange, Verdict
+
+_RECENT = 200  # experiments that the noise is measured over, so that it costs the same for ever
+_FEWEST_STEPS = 4
+# Half of all differences of two normal numbers are under 0.6745 * sqrt(2) standard deviations.
+_MEDIAN_STEP = 0.9539
 
 T = TypeVar("T")
 
@@ -49,6 +56,20 @@ class OpenRun:
 
     request: events.RunRequested
     reference: str | None = None
+
+
+@frozen(kw_only=True)
+class Noise:
+    """The seed-to-seed standard deviation of the metric, and how it is known.
+
+    ``sd`` is in units of the metric, 0 while nothing is known; ``freedom`` are the degrees of
+    freedom of a measured one, 0 for one that was set; ``source`` says where it comes from.
+    """
+
+    sd: float = 0.0
+    freedom: int = 0
+    source: str = "noise unknown"
+    measured: bool = False
 
 
 @frozen(kw_only=True)
@@ -145,6 +166,47 @@ class History:
                 ),
             )
         )
+
+    @property
+    def noise(self) -> Noise:
+        """How much the score differs from seed to seed: as set, as measured, or as estimated."""
+        metric = self.started.config.get("metric") if self.started else None
+        told = metric.get("sd") if isinstance(metric, Mapping) else None
+        if isinstance(told, float) and told > 0:
+            return Noise(sd=told, source="metric.sd")
+        return self._repeated() or self._estimated() or Noise()
+
+    def _repeated(self) -> Noise | None:
+        """Return the pooled deviation over experiments that ran with several seeds.
+
+        Equal scores measure nothing: such a script fixes its own seed, and a change rolls the dice
+        again although a repetition does not.
+        """
+        recent = (self.experiments[0], *self.experiments[1:][-_RECENT:]) if self.experiments else ()
+        groups = [found for item in recent if len(found := self.scores(item)) > 1]
+        freedom = sum(len(scores) - 1 for scores in groups)
+        sd = (sum(variance(s) * (len(s) - 1) for s in groups) / freedom) ** 0.5 if freedom else 0.0
+        if sd <= 0:
+            return None
+        runs = freedom + len(groups)
+        source = f"noise {sd:.2g} measured over {runs} runs of {len(groups)} experiments"
+        return Noise(sd=sd, freedom=freedom, source=source, measured=True)
+
+    def _estimated(self) -> Noise | None:
+        """Return a robust floor from neighbouring discards: most ideas do next to nothing."""
+        lost = (item for item in self.experiments[-_RECENT:] if item.verdict is Verdict.DISCARD)
+        scores = [score for item in lost if (score := self.score(item)) is not None]
+        steps = [abs(new - old) for old, new in pairwise(scores)]
+        if len(steps) < _FEWEST_STEPS or median(steps) <= 0:
+            return None
+        sd = median(steps) / _MEDIAN_STEP
+        source = f"noise {sd:.2g} estimated from {len(scores)} discards"
+        return Noise(sd=sd, freedom=len(steps), source=source)
+
+    def scores(self, experiment: Experiment) -> list[float]:
+        """Return the score of every completed run of an experiment, in their order."""
+        done = (run for run in experiment.runs if run.status is RunStatus.COMPLETED)
+        return [run.metrics[self.metric] for run in done if self.metric in run.metrics]
 
     def score(self, experiment: Experiment) -> float | None:
         """Return the campaign's metric of an experiment, or None when it has none."""

@@ -123,7 +123,7 @@ class Regression:
         if len(since) < self._settings.series or scores[0] is None or history.best_metric is None:
             return None
         loss = -history.gain(scores[0], history.best_metric)
-        if loss <= self._settings.margin_sds * self._sd:
+        if loss <= self._settings.margin_sds * (self._sd or history.noise.sd):
             return None
         kept = ", ".join(str(item.number) for item in reversed(since))
         return Backtrack(

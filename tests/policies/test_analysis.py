@@ -7,7 +7,7 @@ import re
 import pytest
 from attrs import evolve
 
-from autoresearch.config import Config, MetricConfig
+from autoresearch.config import Config, LimitsConfig, MetricConfig
 from autoresearch.history import History
 from autoresearch.model import Analysis, Experiment, Reasoning, RunStatus
 from autoresearch.policies import analysis
@@ -38,8 +38,12 @@ def test_the_result_has_the_form_of_the_protocol() -> None:
 
 
 def test_what_is_missing_is_called_none() -> None:
-    """A crash has neither a score nor a size, and never a zero."""
-    assert analyse(run(None)).result == "val_bpb=none artifact=none"
+    """A crash has neither a score nor a size, and never a zero; a size only where it matters."""
+    limited = evolve(CONFIG, limits=LimitsConfig(artifact_bytes=16_000_000))
+    assert analyse(run(None), history([1.2], config=limited)).result == (
+        "val_bpb=none artifact=none"
+    )
+    assert analyse(run(None)).result == "val_bpb=none"
 
 
 @pytest.mark.parametrize(

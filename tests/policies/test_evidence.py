@@ -161,10 +161,13 @@ def test_without_noise_it_measures_or_passes_on() -> None:
     assert policy(config).decide(seeds(past, [1.2000]), past) is None
     runs = seeds(past, [1.2230, 1.2250]).experiment.runs
     measured = evolve(past, experiments=past.experiments.set(0, evolve(past.baseline, runs=runs)))
-    assert evidence.measured_sd(measured) == pytest.approx(0.00141421, rel=1e-4)
+    assert measured.noise.sd == pytest.approx(0.00141421, rel=1e-4)
+    assert measured.noise.freedom == 1
     decision = policy(config).decide(seeds(measured, [1.2000]), measured)
     assert decision is not None
-    assert decision.verdict is Verdict.KEEP
+    # Two runs say little of the noise: the same gain is clear where it was measured often.
+    assert decision.verdict is Verdict.RERUN
+    assert "measured over 2 runs of 1 experiments" in decision.reason
 
 
 def test_a_misspelt_setting_is_refused() -> None:

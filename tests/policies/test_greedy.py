@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import NormalDist
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -140,9 +141,44 @@ def test_confidence_is_that_of_two_single_runs() -> None:
 
 def test_unknown_noise_gives_no_confidence() -> None:
     """Where the settings do not say how noisy the metric is, none is claimed."""
-    decision = policy(Config(preset="plain")).decide(candidate(1.2, PAST), PAST)
+    config = Config(preset="plain", metric=MetricConfig(name="val_bpb"))
+    past = history([1.2244], config=config)
+    decision = policy(config).decide(candidate(1.2, past), past)
     assert decision.verdict is Verdict.KEEP
     assert decision.confidence is None
+    assert "noise unknown" in decision.reason
+
+
+def test_a_kept_gain_within_the_noise_is_called_unproven() -> None:
+    """The protocol's rule keeps it; the reason says what it is worth."""
+    decision = policy().decide(candidate(1.2240, PAST, artifact_bytes=1), PAST)
+    assert decision.verdict is Verdict.KEEP
+    assert decision.reason.endswith("unproven: the gain is within the noise")
+
+
+@pytest.mark.parametrize(
+    ("t", "freedom", "p"),
+    [(2.920, 2, 0.95), (6.314, 1, 0.95), (2.353, 3, 0.95), (1.812, 10, 0.95), (-2.920, 2, 0.05)],
+)
+def test_measured_noise_is_judged_by_students_t(t: float, freedom: int, p: float) -> None:
+    """The quantiles of the usual tables; few runs measure the noise badly."""
+    gain = t * greedy.spread(0.002)
+    assert greedy.confidence(gain, 0.002, freedom=freedom) == pytest.approx(p, abs=2e-4)
+    if t > 0:
+        assert greedy.threshold(1 - p, 0.002, freedom=freedom) == pytest.approx(gain, rel=1e-3)
+
+
+def test_halving_the_score_in_one_step_is_looked_at_where_the_noise_was_measured() -> None:
+    """No bound was set, so half the way to zero is it; a real gain of a quarter passes."""
+    config = Config(preset="plain", metric=MetricConfig(name="val_bpb"))
+    past = history([1.2244], config=config)
+    assert past.baseline is not None
+    run = past.baseline.runs[0]
+    runs = [evolve(run, metrics={"val_bpb": score}) for score in (1.2230, 1.2250)]
+    measured = evolve(past, experiments=past.experiments.set(0, evolve(past.baseline, runs=runs)))
+    for score, verdict in ((0.5, Verdict.QUARANTINE), (0.9, Verdict.KEEP)):
+        decision = policy(config).decide(candidate(score, measured), measured)
+        assert decision.verdict is verdict
     assert "noise unknown" in decision.reason
 
 

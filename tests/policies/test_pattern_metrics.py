@@ -167,3 +167,33 @@ def test_numbers_that_cannot_be_told_apart_are_refused(
 def test_units_of_other_names_do_not_matter(tmp_path: Path) -> None:
     """A word before the name makes it another number."""
     assert extract(tmp_path, "accuracy: 87.50%\nTest accuracy: 0.91\n") == {"accuracy": 87.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("12.3 MB", 12_300_000),
+        ("12.3MB", 12_300_000),
+        ("16,000,000 bytes", 16_000_000),
+        ("1,234 bytes", 1_234),
+        ("1,234", 1_234),
+        ("2 MiB", 2 * 2**20),
+        ("3 KiB", 3 * 2**10),
+        ("812 B", 812),
+        ("812", 812),
+    ],
+)
+def test_sizes_may_have_units(tmp_path: Path, text: str, size: int) -> None:
+    """What people print for a size is read in bytes."""
+    assert extract(tmp_path, f"accuracy=1\nsize: {text}\n", size="size") == {
+        "accuracy": 1.0,
+        "size": pytest.approx(size),
+    }
+
+
+def test_a_size_in_an_unknown_unit_is_no_size(tmp_path: Path) -> None:
+    """Better none than one that is wrong by a thousand."""
+    assert extract(tmp_path, "accuracy=1\nsize: 12\nsize: 3 Mbit\nsize: 1 TB\n", size="size") == {
+        "accuracy": 1.0,
+        "size": 12,
+    }

@@ -160,7 +160,7 @@ def _scored_prediction(kit: Kit, output: RunOutput) -> list[tuple[events.Event, 
     if observed is None or predicted is None:
         return []
     gain = history.gain(observed, predicted)
-    close = abs(gain) <= 2.0 * kit.config.metric.sd
+    close = abs(gain) <= 2.0 * (kit.config.metric.sd or history.noise.sd)
     outcome = "hit" if close else "overshoot" if gain > 0 else "undershoot"
     scored = events.PredictionScored(
         experiment=experiment.number, predicted=predicted, observed=observed, outcome=outcome
@@ -171,12 +171,15 @@ def _scored_prediction(kit: Kit, output: RunOutput) -> list[tuple[events.Event, 
 def _decide(kit: Kit, output: RunOutput) -> Decision:
     experiment, history = current(kit), kit.history
     size = experiment.metrics.get(kit.config.metric.size)
-    score = history.score(experiment) if output.status is RunStatus.COMPLETED else None
+    status = output.status
+    if experiment.number == 0 and history.score(experiment) is not None:
+        status = RunStatus.COMPLETED  # a repetition that failed takes nothing from the first run
+    score = history.score(experiment) if status is RunStatus.COMPLETED else None
     candidate = Candidate(
         experiment=experiment,
         metric=score,
         artifact_bytes=None if size is None else int(size),
-        status=output.status,
+        status=status,
         violations=experiment.violations,
     )
     decision = kit.plugins.decide(candidate, history)

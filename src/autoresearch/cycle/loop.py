@@ -143,7 +143,8 @@ class Loop:
         if baseline is not None and baseline.verdict in (Verdict.CRASH, Verdict.QUARANTINE):
             assert baseline.decision is not None
             why = baseline.runs[-1].detail if baseline.runs else ""
-            said = f"{baseline.decision.reason}: {why}" if why else baseline.decision.reason
+            said = baseline.decision.reason
+            said = said if why in said else f"{said}: {why}"
             return f"the baseline gave no score to build on: {said}"
         if history.current is not None:
             return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from autoresearch import events
 from autoresearch.config import RUN_FOLDER
@@ -23,6 +24,14 @@ from autoresearch.text import one_line
 _NOTE = "the output of this run is in"
 POLL_SECONDS = 0.2
 WATCH_SECONDS = 2.0
+
+
+@frozen
+class Watched:
+    """A run that is over, and what was read of its output."""
+
+    output: RunOutput
+    tail: Tail
 
 
 def request_run(kit: Kit) -> None:
@@ -61,9 +70,7 @@ def finish_run(kit: Kit) -> RunOutput:
         event_id=f"{request.name}/started",
     )
     _link(kit, handle.log_path)
-    output = _watch(kit, request, handle, workspace.script_path)
-    _record_end(kit, request, output)
-    return output
+    return _record_end(kit, request, _watch(kit, request, handle, workspace.script_path))
 
 
 def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
@@ -97,9 +104,7 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
     )
     request, workspace = _request(kit, asked)
     handle = kit.plugins.launch_run(request, workspace)
-    output = _watch(kit, request, handle, workspace.script_path)
-    _record_end(kit, request, output)
-    return output
+    return _record_end(kit, request, _watch(kit, request, handle, workspace.script_path))
 
 
 def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspace]:
@@ -166,8 +171,8 @@ def _is_note(path: Path) -> bool:
     return path.is_file() and path.read_bytes()[: len(_NOTE)] == _NOTE.encode()
 
 
-def _watch(kit: Kit, request: RunRequest, handle: RunHandle, script_path: Path) -> RunOutput:
-    tail = Tail(handle.log_path)
+def _watch(kit: Kit, request: RunRequest, handle: RunHandle, script_path: Path) -> Watched:
+    tail = Tail(handle.log_path, kit.config.metric.name)
     next_look = kit.clock.now()
     stopping = False
     while (output := handle.poll()) is None:
@@ -183,24 +188,30 @@ def _watch(kit: Kit, request: RunRequest, handle: RunHandle, script_path: Path) 
                 kit.tell(f"experiment {request.experiment}: stopping the run, {one_line(reason)}")
                 handle.stop(reason)
         kit.clock.sleep(POLL_SECONDS)
-    return evolve(output, script_path=script_path, env=request.env)
+    tail.finish()
+    _record_observed(kit, request, tail)
+    return Watched(evolve(output, script_path=script_path, env=request.env), tail)
 
 
 def _record_observed(kit: Kit, request: RunRequest, tail: Tail) -> None:
-    for step, value in tail.take(kit.config.metric.name):
+    mine = kit.config.metric.name
+    for point in tail.take():
+        name = "" if point.name == mine else f"{point.name}/"
         kit.recorder.record(
             events.MetricObserved(
                 run=request.name,
                 experiment=request.experiment,
-                name=kit.config.metric.name,
-                value=value,
-                step=step,
+                name=point.name,
+                value=point.value,
+                step=point.step,
             ),
-            event_id=f"{request.name}/observed/{step}",
+            event_id=f"{request.name}/observed/{name}{point.step}",
         )
 
 
-def _record_end(kit: Kit, request: RunRequest, output: RunOutput) -> None:
+def _record_end(kit: Kit, request: RunRequest, watched: Watched) -> RunOutput:
+    """Record what the run cost, how it ended and its numbers; return it with its evidence."""
+    output, tail = watched.output, watched.tail
     size, log_digest = _measure(output.log_path)
     cost = events.CostIncurred(
         kind="run",
@@ -210,6 +221,11 @@ def _record_end(kit: Kit, request: RunRequest, output: RunOutput) -> None:
         gpu_seconds=round(output.gpu_seconds, 3),
         usd=output.cost_usd,
     )
+    metrics = _metrics(kit, output, tail)
+    output = evolve(output, detail=_evidence(kit, output, tail, metrics))
+    if output.status is not RunStatus.COMPLETED:
+        # What it had printed so far is no score; it stands in the detail and in what was observed.
+        metrics = {k: v for k, v in metrics.items() if k not in _judged(kit)}
     finished = events.RunFinished(
         run=request.name,
         experiment=request.experiment,
@@ -223,7 +239,7 @@ def _record_end(kit: Kit, request: RunRequest, output: RunOutput) -> None:
     extracted = events.MetricsExtracted(
         run=request.name,
         experiment=request.experiment,
-        metrics=dict(kit.plugins.extract_metrics(output)),
+        metrics=metrics,
     )
     facts: list[tuple[events.Event, str]] = [
         (cost, f"{request.name}/cost"),
@@ -238,6 +254,40 @@ def _record_end(kit: Kit, request: RunRequest, output: RunOutput) -> None:
         # The id that older releases gave: a run that one of them recorded stays recorded once.
         facts.append((locked, f"{request.name}/locks"))
     kit.recorder.record_many(facts)
+    return output
+
+
+def _judged(kit: Kit) -> tuple[str, str]:
+    return kit.config.metric.name, kit.config.metric.size
+
+
+def _metrics(kit: Kit, output: RunOutput, tail: Tail) -> dict[str, float]:
+    """Return what the plugins read, and every other named number that was printed last."""
+    read = dict(kit.plugins.extract_metrics(output))
+    if kit.config.metric.reader not in ("", "pattern_metrics"):
+        return read
+    # A score that the reader does not believe must not come in by this door.
+    known = {name.lower() for name in (*read, *_judged(kit))}
+    printed = tail.numbers.items()
+    others = {k: v for k, v in printed if k.lower() not in known and math.isfinite(v)}
+    return {**others, **read}
+
+
+def _evidence(kit: Kit, output: RunOutput, tail: Tail, metrics: Mapping[str, float]) -> str:
+    """Return how a run ended in the words of its own output; empty where all is well."""
+    name, told = kit.config.metric.name, [output.detail] if output.detail else []
+    if output.status is RunStatus.CRASHED and tail.error and tail.error not in output.detail:
+        told.append(tail.error)
+    if output.status is RunStatus.COMPLETED:
+        newest = tail.numbers.get(name, 0.0)
+        if name not in metrics and not math.isfinite(newest):
+            since = "" if tail.diverged is None else f": diverged at step {tail.diverged}"
+            told.append(f"the score is {newest}{since}")
+    elif output.status is not RunStatus.INFRA_FAILED:
+        seen = [] if name not in metrics else [f"{name} {metrics[name]:.6g} was printed before"]
+        seen += [] if tail.step is None else [f"the last step seen was {tail.step}"]
+        told += seen
+    return "; ".join(told)
 
 
 def _measure(path: Path) -> tuple[int, str]:

@@ -19,7 +19,8 @@ class BuiltIn:
     """A plugin of this package: the class ``Plugin`` of a module, or ``module:Class``.
 
     ``needs`` is a module that it cannot do without, and the extra of this package that brings it;
-    ``preset`` makes it active in campaigns that start from that preset.
+    ``preset`` makes it active in campaigns that start from that preset; ``measures`` only in those
+    that measure the noise of their metric because none is set.
     """
 
     name: str
@@ -27,9 +28,13 @@ class BuiltIn:
     default: bool = True
     preset: str = ""
     needs: str = ""
+    measures: bool = False
 
     def starts_active(self, config: Config) -> bool:
         """Whether it takes part without being named."""
+        set_noise = config.metric.sd > 0 or config.noise.runs < 2
+        if self.measures and set_noise:
+            return False
         return self.default or (self.preset != "" and config.preset == self.preset)
 
 
@@ -40,7 +45,13 @@ _ALWAYS = (
     BuiltIn(name="queue_ideas", module="autoresearch.ideas.queue"),
     BuiltIn(name="crash_fixes", module="autoresearch.ideas.fixes"),
     BuiltIn(name="greedy", module="autoresearch.policies.greedy"),
-    BuiltIn(name="evidence", module="autoresearch.policies.evidence", default=False),
+    BuiltIn(
+        name="evidence",
+        module="autoresearch.policies.evidence",
+        default=False,
+        preset="plain",
+        measures=True,
+    ),
     BuiltIn(name="plateau", module="autoresearch.rules:Plateau"),
     BuiltIn(name="dead_end", module="autoresearch.rules:DeadEnd"),
     BuiltIn(name="regression", module="autoresearch.rules:Regression"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from autoresearch.config import Config
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Analysis, Experiment, RunStatus, Verdict
-from autoresearch.policies.greedy import confidence, ending, likelihood, spread
+from autoresearch.policies.greedy import confidence, ending, likelihood, noise_of, spread
 
 # What the clock says depends on who else uses the machine, so it explains no score.
 _CLOCK = re.compile(r"second|wallclock|per_s(ec)?(_|$)|(^|_)(ms|secs?|time)(_|$)", re.IGNORECASE)
@@ -20,33 +21,44 @@ class Plugin:
     """Always answers, so that no experiment is decided without an analysis."""
 
     def __init__(self) -> None:
-        self._sd = 0.0
+        self._config = Config()
 
     @hookimpl
     def configure(self, config: Config) -> None:
         """Take the metric's noise, which tells a miss from luck."""
-        self._sd = config.metric.sd
+        self._config = config
 
     @hookimpl
     def analyze_run(self, experiment: Experiment, history: History) -> Analysis:
         """Say what came out, against what was predicted, why, and what to remember."""
+        sd = noise_of(history, self._config).sd
         return Analysis(
             result=result_line(experiment, history),
-            versus_expected=versus_expected(experiment, history, self._sd),
-            why=explanation(experiment, history, self._sd),
-            lesson=lesson(experiment, history, self._sd),
+            versus_expected=versus_expected(experiment, history, sd),
+            why=explanation(experiment, history, sd),
+            lesson=lesson(experiment, history, sd),
         )
 
 
 def result_line(experiment: Experiment, history: History) -> str:
     """Return ``loss=1.2244 artifact=15.9MB``; ``none`` stands for what the run did not give.
 
-    Megabytes are decimal (10**6 bytes), as the challenge's limit is. The verdict is not known yet.
+    Where sizes do not matter, one that was not printed is not mentioned. Megabytes are decimal
+    (10**6 bytes), as the challenge's limit is. The verdict is not known yet.
     """
     score, size = history.score(experiment), experiment.metrics.get(history.size)
     shown = "none" if score is None else f"{score:.4f}"
+    if size is None and not _has_sizes(history):
+        return f"{history.metric}={shown}"
     megabytes = "none" if size is None else f"{size / 1e6:.1f}MB"
     return f"{history.metric}={shown} artifact={megabytes}"
+
+
+def _has_sizes(history: History) -> bool:
+    """Whether the size of an artifact matters: it is limited, or the best experiment has one."""
+    limits = history.started.config.get("limits") if history.started else None
+    limited = not isinstance(limits, Mapping) or limits.get("artifact_bytes", 1) > 0
+    return limited or (history.best is not None and history.size in history.best.metrics)
 
 
 def versus_expected(experiment: Experiment, history: History, sd: float) -> str:

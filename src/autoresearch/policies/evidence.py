@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from statistics import mean, variance
+from statistics import mean
 
 from attrs import frozen
 
 from autoresearch.config import Config, setting
-from autoresearch.history import History
+from autoresearch.history import History, Noise
 from autoresearch.hookspecs import hookimpl
-from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
+from autoresearch.model import Candidate, Decision, Verdict
 from autoresearch.policies import greedy
 
 
@@ -48,16 +48,16 @@ class Plugin:
     @hookimpl
     def decide(self, candidate: Candidate, history: History) -> Decision | None:
         """Keep a clear gain, rerun an unclear one, discard the rest; None when noise is unknown."""
+        noise = self._noise(history)
+        if noise.sd <= 0:
+            return None
         refused = greedy.refuse(candidate, history, self._config)
         if refused is not None:
             return refused
-        sd = self._config.metric.sd or measured_sd(history)
-        found = greedy.compare(candidate, history, sd)
+        found = greedy.compare(candidate, history, noise)
         if found is None:
-            return greedy.first_score(candidate, history)
-        if sd <= 0:
-            return None
-        verdict, why = self._judge(candidate, history, found, sd)
+            return greedy.first_score(candidate, history, self._config)
+        verdict, why = self._judge(candidate, history, found, noise)
         return Decision(
             verdict=verdict,
             reason=f"{found.sentence}; {why}",
@@ -65,20 +65,25 @@ class Plugin:
             delta=found.delta,
         )
 
-    def _judge(
-        self, candidate: Candidate, history: History, found: greedy.Comparison, sd: float
-    ) -> tuple[Verdict, str]:
-        scores = _scores(candidate.experiment, history.metric)
-        if len(scores) > 1:
-            return self._confirm(scores[1:], history, found.best, sd)
-        if found.gain <= self._settings.noise_sds * sd:
-            return self._within_noise(candidate, history, found.gain, sd)
-        return self._first_run(history, found.gain, sd)
+    def _noise(self, history: History) -> Noise:
+        """Return what is set or was measured; an estimate from discards is no evidence."""
+        noise = greedy.noise_of(history, self._config)
+        return noise if noise.measured or self._config.metric.sd > 0 else Noise()
 
-    def _first_run(self, history: History, gain: float, sd: float) -> tuple[Verdict, str]:
+    def _judge(
+        self, candidate: Candidate, history: History, found: greedy.Comparison, noise: Noise
+    ) -> tuple[Verdict, str]:
+        scores = history.scores(candidate.experiment)
+        if len(scores) > 1:
+            return self._confirm(scores[1:], history, found.best, noise)
+        if found.gain <= self._settings.noise_sds * noise.sd:
+            return self._within_noise(candidate, history, found.gain, noise)
+        return self._first_run(history, found.gain, noise)
+
+    def _first_run(self, history: History, gain: float, noise: Noise) -> tuple[Verdict, str]:
         tries = tries_since_best(history) if self._settings.correct_for_tries else 1
         p = corrected(self._settings.clear_p, tries)
-        needed = greedy.threshold(p, sd, 1, _best_runs(history))
+        needed = greedy.threshold(p, noise.sd, 1, _best_runs(history), noise.freedom)
         if gain >= needed:
             return Verdict.KEEP, f"one run needs {needed:.4f} after {tries} tries on this best"
         if self._settings.further_seeds > 0:
@@ -86,11 +91,13 @@ class Plugin:
         return Verdict.DISCARD, f"unclear: one run needs {needed:.4f} and reruns are switched off"
 
     def _confirm(
-        self, fresh: list[float], history: History, best: float, sd: float
+        self, fresh: list[float], history: History, best: float, noise: Noise
     ) -> tuple[Verdict, str]:
         """Judge by the further seeds alone: the first run was chosen for looking good."""
         gain = history.gain(mean(fresh), best)
-        needed = greedy.threshold(self._settings.confirmed_p, sd, len(fresh), _best_runs(history))
+        needed = greedy.threshold(
+            self._settings.confirmed_p, noise.sd, len(fresh), _best_runs(history), noise.freedom
+        )
         told = f"{len(fresh)} further seeds gain {gain:+.4f} and need {needed:.4f}"
         if gain <= 0:
             return Verdict.DISCARD, f"not confirmed: {told}"
@@ -101,9 +108,9 @@ class Plugin:
         return Verdict.DISCARD, f"not confirmed: {told}"
 
     def _within_noise(
-        self, candidate: Candidate, history: History, gain: float, sd: float
+        self, candidate: Candidate, history: History, gain: float, noise: Noise
     ) -> tuple[Verdict, str]:
-        band = self._settings.noise_sds * sd
+        band = self._settings.noise_sds * noise.sd
         if gain < -band:
             return Verdict.DISCARD, f"worse by more than the noise of {band:.4f}"
         saved = _bytes_saved(candidate, history)
@@ -126,21 +133,6 @@ def corrected(p: float, tries: int) -> float:
     standard deviation of 0.0006 bpb the best of them looks 0.0011 bpb better by luck alone.
     """
     return float(1 - (1 - p) ** (1 / max(tries, 1)))
-
-
-def measured_sd(history: History) -> float:
-    """Return the pooled standard deviation over experiments with several seeds, 0 when unknown."""
-    groups = [_scores(item, history.metric) for item in history.experiments]
-    several = [scores for scores in groups if len(scores) > 1]
-    freedom = sum(len(scores) - 1 for scores in several)
-    if freedom == 0:
-        return 0.0
-    return float((sum(variance(s) * (len(s) - 1) for s in several) / freedom) ** 0.5)
-
-
-def _scores(experiment: Experiment, metric: str) -> list[float]:
-    done = [run for run in experiment.runs if run.status is RunStatus.COMPLETED]
-    return [run.metrics[metric] for run in done if metric in run.metrics]
 
 
 def _best_runs(history: History) -> int:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from math import atan2, cos, pi, sin
 from statistics import NormalDist
 
 from attrs import frozen
 
 from autoresearch.config import Config
-from autoresearch.history import History
+from autoresearch.history import History, Noise
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
 
 _STANDARD = NormalDist()
+_PROVEN = 0.95  # a kept gain with less confidence than this is called unproven
+_FAR_SDS = 20.0
 _ENDINGS = {
     RunStatus.CRASHED: "the run crashed",
     RunStatus.TIMED_OUT: "the run was killed at its deadline",
@@ -36,6 +39,7 @@ class Comparison:
     delta: float
     confidence: float | None
     metric: str
+    noise: str = ""
 
     @property
     def sentence(self) -> str:
@@ -46,11 +50,17 @@ class Comparison:
             relation = f"{abs(self.gain):.4f} {'better' if self.gain > 0 else 'worse'} than"
         return (
             f"{self.metric} {self.score:.4f} is {relation} {self.best:.4f} "
-            f"of experiment {self.number} ({likelihood(self.confidence)})"
+            f"of experiment {self.number} ({likelihood(self.confidence)}{self.noise})"
         )
 
 
-def compare(candidate: Candidate, history: History, sd: float) -> Comparison | None:
+def noise_of(history: History, config: Config) -> Noise:
+    """Return the noise that is set, else what the history says of it."""
+    sd = config.metric.sd
+    return Noise(sd=sd, source="metric.sd") if sd > 0 else history.noise
+
+
+def compare(candidate: Candidate, history: History, noise: Noise) -> Comparison | None:
     """Compare a candidate with the best so far; None where one of the two has no score."""
     best, score = history.best_metric, candidate.metric
     if history.best is None or best is None or score is None:
@@ -63,21 +73,42 @@ def compare(candidate: Candidate, history: History, sd: float) -> Comparison | N
         number=history.best.number,
         gain=gain,
         delta=score - best,
-        confidence=confidence(gain, sd, runs, scored(history.best, history.metric)),
+        confidence=confidence(
+            gain, noise.sd, runs, scored(history.best, history.metric), noise.freedom
+        ),
         metric=history.metric,
+        noise=f"; {noise.source}" if noise.freedom else "",
     )
 
 
-def confidence(gain: float, sd: float, new_runs: int = 1, old_runs: int = 1) -> float | None:
+def confidence(
+    gain: float, sd: float, new_runs: int = 1, old_runs: int = 1, freedom: int = 0
+) -> float | None:
     """Return the probability (0 to 1) that a measured ``gain`` is not luck, None when sd is 0.
 
-    Normal approximation: the difference of the means of ``new_runs`` and ``old_runs`` runs has
-    the standard deviation ``sd * sqrt(1 / new_runs + 1 / old_runs)``, so ``sd * sqrt(2)`` for two
-    single runs.
+    The difference of the means of ``new_runs`` and ``old_runs`` runs has the standard deviation
+    ``sd * sqrt(1 / new_runs + 1 / old_runs)``, so ``sd * sqrt(2)`` for two single runs. It is
+    taken as normal, or where ``sd`` was measured with ``freedom`` as Student's t.
     """
     if sd <= 0:
         return None
-    return _STANDARD.cdf(gain / spread(sd, new_runs, old_runs))
+    return _student(gain / spread(sd, new_runs, old_runs), freedom)
+
+
+def _student(t: float, freedom: int) -> float:
+    """Return the share of Student's t below ``t``; normal for 0 or many degrees of freedom.
+
+    The finite series of Abramowitz and Stegun, 26.7.3 and 26.7.4.
+    """
+    if not 0 < freedom <= 100:
+        return _STANDARD.cdf(t)
+    odd, angle = freedom % 2, atan2(t, freedom**0.5)
+    term, total = (cos(angle) if odd else 1.0), 0.0
+    for number in range(1 + odd, freedom, 2):
+        total += term
+        term *= cos(angle) ** 2 * number / (number + 1)
+    total *= sin(angle)
+    return 0.5 + ((angle + total) / pi if odd else total / 2)
 
 
 def spread(sd: float, new_runs: int = 1, old_runs: int = 1) -> float:
@@ -85,9 +116,17 @@ def spread(sd: float, new_runs: int = 1, old_runs: int = 1) -> float:
     return float(sd * (1 / max(new_runs, 1) + 1 / max(old_runs, 1)) ** 0.5)
 
 
-def threshold(p: float, sd: float, new_runs: int = 1, old_runs: int = 1) -> float:
+def threshold(p: float, sd: float, new_runs: int = 1, old_runs: int = 1, freedom: int = 0) -> float:
     """Return the gain that luck alone reaches with probability ``p`` (one-sided)."""
-    return _STANDARD.inv_cdf(1 - p) * spread(sd, new_runs, old_runs)
+    if not freedom:
+        return _STANDARD.inv_cdf(1 - p) * spread(sd, new_runs, old_runs)
+    low, high = 0.0, 1.0
+    while _student(high, freedom) < 1 - p:
+        low, high = high, 2 * high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student(middle, freedom) < 1 - p else (low, middle)
+    return high * spread(sd, new_runs, old_runs)
 
 
 def scored(experiment: Experiment, metric: str) -> int:
@@ -125,7 +164,8 @@ def refuse(candidate: Candidate, history: History, config: Config) -> Decision |
 def _without_score(candidate: Candidate, history: History) -> Decision | None:
     status = candidate.status
     if status is RunStatus.STOPPED_EARLY:
-        return Decision(verdict=Verdict.DISCARD, reason=_ENDINGS[status])
+        why = ending(candidate.experiment, status, history)
+        return Decision(verdict=Verdict.DISCARD, reason=why)
     if candidate.metric is None or status in (RunStatus.CRASHED, RunStatus.TIMED_OUT):
         return Decision(verdict=Verdict.CRASH, reason=ending(candidate.experiment, status, history))
     return None
@@ -137,6 +177,8 @@ def ending(experiment: Experiment, status: RunStatus, history: History) -> str:
     told = _ENDINGS[status]
     if run is None or status is RunStatus.INFRA_FAILED:
         return told
+    if run.detail:
+        told = f"{told}: {run.detail}"
     if history.metric in run.metrics:
         return f"{told} after it had printed {history.metric} {run.metrics[history.metric]:.4f}"
     if run.observed:
@@ -166,19 +208,34 @@ def _too_large(candidate: Candidate, limit: int) -> Decision | None:
 
 
 def _implausible(candidate: Candidate, history: History, config: Config) -> Decision | None:
-    limit, found = config.metric.implausible_gain, compare(candidate, history, config.metric.sd)
-    if limit <= 0 or found is None or found.gain <= limit or candidate.experiment.number == 0:
+    noise = noise_of(history, config)
+    found = compare(candidate, history, noise)
+    if found is None or candidate.experiment.number == 0:
+        return None
+    limit = config.metric.implausible_gain or _derived_limit(found, noise, history)
+    if limit <= 0 or found.gain <= limit:
         return None
     return Decision(
         verdict=Verdict.QUARANTINE,
-        reason=f"{found.sentence}; a gain over {limit:g} in one step is too good to believe",
+        reason=f"{found.sentence}; a gain over {limit:.4g} in one step is too good to believe",
         confidence=found.confidence,
         delta=found.delta,
     )
 
 
+def _derived_limit(found: Comparison, noise: Noise, history: History) -> float:
+    """Return the bound where none is set: half the way to a perfect 0, if far outside the noise.
+
+    A loss halved in one step is rare in research and common in mistakes; of a score that has no
+    natural end, or whose noise was not measured, no gain is called impossible.
+    """
+    if not noise.measured or not history.lower_is_better or min(found.best, found.score) < 0:
+        return 0.0
+    return max(found.best / 2, _FAR_SDS * noise.sd)
+
+
 class Plugin:
-    """Keeps every improvement, however small; the confidence tells how far to trust it."""
+    """Keeps every improvement, however small; says which of them are not proven."""
 
     def __init__(self) -> None:
         self._config = Config()
@@ -194,21 +251,43 @@ class Plugin:
         refused = refuse(candidate, history, self._config)
         if refused is not None:
             return refused
-        found = compare(candidate, history, self._config.metric.sd)
+        found = compare(candidate, history, noise_of(history, self._config))
         if found is None:
-            return first_score(candidate, history)
+            return first_score(candidate, history, self._config)
         better = found.gain > 0
+        sure = found.confidence is None or found.confidence >= _PROVEN
+        doubt = "; unproven: the gain is within the noise" if better and not sure else ""
         return Decision(
             verdict=Verdict.KEEP if better else Verdict.DISCARD,
-            reason=found.sentence,
+            reason=found.sentence + doubt,
             confidence=found.confidence,
             delta=found.delta,
         )
 
 
-def first_score(candidate: Candidate, history: History) -> Decision:
-    """Keep the first score of a campaign: it is what everything after it has to beat."""
-    what = "the baseline" if candidate.experiment.number == 0 else "the first score within limits"
+def first_score(candidate: Candidate, history: History, config: Config) -> Decision:
+    """Keep the first score of a campaign: it is what everything after it has to beat.
+
+    A cheap baseline is repeated first, so that the noise is known before anything is compared.
+    """
+    experiment = candidate.experiment
+    if experiment.number == 0 and (why := _worth_repeating(experiment, history, config)):
+        return Decision(verdict=Verdict.RERUN, reason=why)
+    what = "the baseline" if experiment.number == 0 else "the first score within limits"
     return Decision(
-        verdict=Verdict.KEEP, reason=f"{history.metric} {candidate.metric:.4f} is {what}"
+        verdict=Verdict.KEEP,
+        reason=f"{history.metric} {candidate.metric:.4f} is {what}"
+        + (f" ({history.noise.source})" if history.noise.measured else ""),
     )
+
+
+def _worth_repeating(experiment: Experiment, history: History, config: Config) -> str:
+    """Return why the baseline runs again, empty where it does not: it is dear, or tells nothing."""
+    done, wanted = len(experiment.runs), min(config.noise.runs, 1 + config.limits.reruns)
+    scores = history.scores(experiment)
+    cheap = experiment.seconds / max(done, 1) * wanted <= config.noise.budget_seconds
+    free = history.spent.usd == 0
+    silent = len(scores) > 1 and len(set(scores)) == 1
+    if config.metric.sd > 0 or done >= wanted or silent or not (cheap and free):
+        return ""
+    return f"the noise is unknown: run {done + 1} of {wanted} of the baseline, with another seed"

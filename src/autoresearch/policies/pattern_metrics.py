@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -12,21 +13,14 @@ from attrs import frozen
 from autoresearch.config import Config
 from autoresearch.errors import ConfigError, PluginError
 from autoresearch.hookspecs import hookimpl
-from autoresearch.model import RunOutput
+from autoresearch.model import Change, RunOutput, Violation
+from autoresearch.numbers import LEVELS, LONGEST_LINE, NUMBER, SIZE, SIZED, WRAPPER, size_in_bytes
 from autoresearch.text import encoding_of, one_line, without_escapes
 
 _BLOCK = 1 << 20
-# A longer line is a progress bar or a dump; a backtracking pattern on it could take for ever.
-_LONGEST_LINE = 20_000
 _LINE_END = re.compile(rb"[\r\n]")
 _LINES_COMPARED = 2_000  # lines before the score that are searched for one that contradicts it
-_NUMBER = (
-    r"(?P<number>[-+]?(?:\d{1,3}(?:,\d{3})+\.\d+|\d{1,3}(?:,\d{3}){2,}|\d[\d_]*\.?\d*|\.\d+)"
-    r"(?:e[-+]?\d+)?|[-+]?(?:nan|inf(?:inity)?))"
-)
-_WRAPPER = r"(?:(?:(?:np|numpy|torch|jnp)\.)?(?:tensor|array|float\d*|int\d*)\()?"
 _RANK = re.compile(r"\brank\W?\d", re.IGNORECASE)
-_LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR"})
 
 
 class Plugin:
@@ -34,11 +28,25 @@ class Plugin:
 
     def __init__(self) -> None:
         self._patterns: dict[str, re.Pattern[str]] = {}
+        self._metric = ""
 
     @hookimpl
     def configure(self, config: Config) -> None:
         """Compile the patterns; ConfigError when the user's has not exactly one group."""
         self._patterns = patterns(config)
+        self._metric = config.metric.name
+
+    @hookimpl
+    def audit_change(self, change: Change) -> Sequence[Violation] | None:
+        """Refuse a script that prints the score as a literal, unless the pristine one does."""
+        pattern = self._patterns.get(self._metric)
+        if pattern is None:
+            return None
+        line = _literal_score(change.after, pattern)
+        if line is None or _literal_score(change.pristine or change.before, pattern) is not None:
+            return None
+        detail = f"{self._metric} is printed as a literal; print what the run computed"
+        return (Violation(rule="literal_score", detail=detail, line=line),)
 
     @hookimpl
     def extract_metrics(self, output: RunOutput) -> Mapping[str, float] | None:
@@ -48,6 +56,36 @@ class Plugin:
         return read(output.log_path, self._patterns) or None
 
 
+def _literal_score(source: str, pattern: re.Pattern[str]) -> int | None:
+    """Return the line of the first call whose arguments, all literals, read as a score."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            told = [_literal(item) for item in node.args]
+            if told and None not in told and pattern.search(" ".join(map(str, told))):
+                return node.lineno
+    return None
+
+
+def _literal(node: ast.expr) -> str | None:
+    """Return the text that an expression without any name or call prints, None for another."""
+    if isinstance(node, ast.JoinedStr):
+        parts = [_literal(item) for item in node.values]
+        return None if None in parts else "".join(map(str, parts))
+    if isinstance(node, ast.FormattedValue):
+        return _literal(node.value)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+        left, right = _literal(node.left), _literal(node.right)
+        return None if left is None or right is None else re.sub(r"%[\d.]*[a-z]", right, left)
+    try:
+        return str(ast.literal_eval(node))
+    except (ValueError, TypeError):
+        return None
+
+
 def patterns(config: Config) -> dict[str, re.Pattern[str]]:
     """Return what to look for: the user's pattern alone, or one for the score and one for size."""
     metric = config.metric
@@ -55,7 +93,8 @@ def patterns(config: Config) -> dict[str, re.Pattern[str]]:
         return {metric.name: _users(metric.pattern)}
     if metric.reader not in ("", "pattern_metrics"):
         return {}
-    return {name: _printed(name) for name in dict.fromkeys((metric.name, metric.size)) if name}
+    sizes = {metric.size: _printed(metric.size, SIZED, SIZE)} if metric.size else {}
+    return {**sizes, metric.name: _printed(metric.name)}
 
 
 def _users(text: str) -> re.Pattern[str]:
@@ -73,12 +112,12 @@ def _users(text: str) -> re.Pattern[str]:
     return pattern
 
 
-def _printed(name: str) -> re.Pattern[str]:
+def _printed(name: str, number: str = NUMBER, unit: str = "") -> re.Pattern[str]:
     # The sign before the name keeps `val_loss` and `val/loss` from being read as `loss`, and the
     # one behind the number `0,93` and `1,234` from being read as 0 and 1.
     return re.compile(
         rf"(?:(?<!\S)(?P<word>[a-z][a-z_]*)[ \t]+)?(?<![\w./-]){re.escape(name)}[\"']?"
-        rf"\s*[=:]\s*{_WRAPPER}{_NUMBER}(?P<unit>\s?%)?(?!\.?\w|,\d)",
+        rf"\s*[=:]\s*{WRAPPER}{number}{unit}(?P<unit>\s?%)?(?!\.?\w|,\d)",
         re.IGNORECASE,
     )
 
@@ -123,11 +162,12 @@ def _numbers(pattern: re.Pattern[str], line: str) -> list[_Number]:
     found = []
     for match in pattern.finditer(line):
         part = {"number": match[1], **match.groupdict(default="")}
-        word = "" if part.get("word", "").upper() in _LEVELS else part.get("word", "")
+        word = "" if part.get("word", "").upper() in LEVELS else part.get("word", "")
         try:
             value = float((part["number"] or "").replace(",", "" if "unit" in part else ","))
         except ValueError:
             continue
+        value = size_in_bytes(value, part.get("bytes", ""))
         found.append(_Number(value, word, part.get("unit", "").strip(), one_line(match[0], 60)))
     return found[::-1]
 
@@ -160,12 +200,12 @@ def _lines_backwards(path: Path) -> Iterator[str]:
             start = max(0, position - _BLOCK)
             file.seek(start)
             lines = _LINE_END.split(file.read(position - start) + rest)
-            position, rest = start, lines[0][: _LONGEST_LINE + 1]
+            position, rest = start, lines[0][: LONGEST_LINE + 1]
             yield from _readable(lines[:0:-1])
         yield from _readable(_LINE_END.split(rest)[::-1])
 
 
 def _readable(lines: list[bytes]) -> Iterator[str]:
     for line in lines:
-        if line and len(line) <= _LONGEST_LINE:
+        if line and len(line) <= LONGEST_LINE:
             yield without_escapes(line.decode("utf-8", "replace"))

@@ -1,0 +1,79 @@
+"""A campaign whose noise nobody set: measured with a cheap baseline, said with every decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import autoresearch
+from autoresearch import Campaign, Idea, Verdict
+from autoresearch.testing import ScriptedIdeas, make_project, set_constant
+
+NOISY = """import os, random
+WIDTH = 4
+DICE = 0
+luck = random.Random(f"{os.environ['SEED']} {DICE} {WIDTH}").gauss(0, 0.002)
+print(f"score: {1.0 + 0.01 * (WIDTH - 7) ** 2 + luck:.6f}")
+"""
+SETTINGS = 'preset = "plain"\nscript = "train.py"\n[metric]\nname = "score"\n'
+
+
+def run(tmp_path: Path, script: str, *ideas: Callable[[str], Idea], settings: str = "") -> Campaign:
+    """Run the baseline and these ideas in a project that sets no noise."""
+    project = make_project(tmp_path / "project", script=script, settings=SETTINGS + settings)
+    plugins = (ScriptedIdeas(list(ideas)), "no:script_ideas")
+    made = autoresearch.start(project, tag="t1", plugins=plugins)
+    made.run(1 + len(ideas), plugins=plugins, wait=False)
+    return made
+
+
+def reprint(text: str) -> Callable[[str], Idea]:
+    """An idea that replaces the last line of the script."""
+
+    def propose(source: str) -> Idea:
+        lines = source.splitlines()
+        return Idea(
+            direction="print", description=f"print {text}", hypothesis="lower",
+            source="\n".join([*lines[:-1], text, ""]),
+        )  # fmt: skip
+
+    return propose
+
+
+def test_luck_and_a_printed_constant_are_not_kept_and_a_real_gain_is(tmp_path: Path) -> None:
+    """Four edits that only roll the dice again, a constant, and a real gain of 0.08."""
+    lucky = [set_constant("DICE", face) for face in (1, 2, 3, 4)]
+    constant = reprint('print("score: 0.1")')
+    made = run(tmp_path, NOISY, constant, *lucky, set_constant("WIDTH", 7))
+    history = made.history
+    assert [run.seed for run in history.experiments[0].runs] == [1337, 1338, 1339]
+    assert 0.0005 < history.noise.sd < 0.01
+    assert "measured over 3 runs" in history.experiments[0].decision.reason  # type: ignore[union-attr]
+    kept = [item.idea.description for item in history.kept[1:]]
+    assert len(kept) == 1
+    assert "WIDTH" in kept[0]
+    assert any("literal_score" in item.reason for item in history.rejected)
+
+
+def test_a_script_with_a_seed_of_its_own_measures_nothing(tmp_path: Path) -> None:
+    """Two equal scores end the repetition, and the decision says that the noise is unknown."""
+    made = run(tmp_path, "WIDTH = 4\nprint('score:', WIDTH)\n", set_constant("WIDTH", 3))
+    assert len(made.history.experiments[0].runs) == 2
+    decision = made.history.experiments[1].decision
+    assert decision is not None
+    assert decision.verdict is Verdict.KEEP
+    assert "noise unknown" in decision.reason
+
+
+def test_a_dear_baseline_is_not_repeated(tmp_path: Path) -> None:
+    """What three runs would cost is held against noise.budget_seconds."""
+    made = run(tmp_path, NOISY, settings="[noise]\nbudget_seconds = 0.001\n")
+    assert len(made.history.experiments[0].runs) == 1
+    assert made.history.noise.sd == 0
+
+
+def test_a_repetition_that_crashes_does_not_end_the_campaign(tmp_path: Path) -> None:
+    """The baseline has its score from the first run."""
+    made = run(tmp_path, NOISY + "assert os.environ['SEED'] == '1337'\n")
+    baseline = made.history.experiments[0]
+    assert baseline.verdict is Verdict.KEEP
