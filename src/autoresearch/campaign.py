@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,14 +14,22 @@ from attrs import asdict, evolve
 
 from autoresearch import events
 from autoresearch.config import Config
-from autoresearch.cycle.kit import Clock, Kit, Tell
+from autoresearch.cycle.experiment import advance
+from autoresearch.cycle.kit import Kit, Tell
 from autoresearch.cycle.loop import Loop
 from autoresearch.cycle.recorder import Recorder
-from autoresearch.errors import ConfigError, PluginError, StreamHeldError, WorkspaceError
+from autoresearch.cycle.trouble import Clock, Patience
+from autoresearch.errors import (
+    ConfigError,
+    LogError,
+    PluginError,
+    StreamHeldError,
+    WorkspaceError,
+)
 from autoresearch.folding import empty, fold
 from autoresearch.history import History
 from autoresearch.launchers.supervisor import run_around
-from autoresearch.log import FileLog, Writer
+from autoresearch.log import FileLog, Holder, Writer
 from autoresearch.model import Idea, Verdict
 from autoresearch.plugins import Plugins, answers
 from autoresearch.projections.notes_md import NotesMd
@@ -77,7 +86,7 @@ class Campaign:
         until: int | None = None,
         plugins: Sequence[object] = (),
         accept_plugin_changes: bool = False,
-        wait: bool = True,
+        wait: bool | None = None,
         tell: Tell = silent,
         tick: Tell = silent,
         clock: Clock | None = None,
@@ -86,36 +95,43 @@ class Campaign:
 
         ``experiments`` more experiments are brought to a verdict (one that was interrupted
         counts), or as many as it takes to have ``until`` in all; with neither, the loop runs until
-        a budget or a person stops it. ``wait`` says whether a loop without ideas waits for one.
-        Raises StreamHeldError when another process runs this campaign.
+        a budget or a person stops it. ``wait`` True: it waits whatever it lacks; False: it ends
+        instead, with the reason; None: it ends where a number of experiments was asked for and no
+        generator can have another idea, and waits for everything else. Raises StreamHeldError when
+        another process runs this campaign.
         """
+        target = until
+        if experiments is not None:
+            target = len(self.history.decided) + experiments
         active = self._active(plugins)
         if problems := active.check_launcher(self.config, self.project):
             raise ConfigError(problems[0])
         check_files(self.project, (item.file_name for item in active.projections(self.config)))
-        writer = self.log.writer(self.tag)
-        with writer:
-            history = self.history
-            _check_plugins(history, active, accept_plugin_changes)
-            recorder = Recorder(self.log, writer, active, history)
-            kit = Kit(
-                config=self.config,
-                plugins=active,
-                recorder=recorder,
-                lab=self.lab,
-                sources=self.log.sources,
-                clock=clock or Clock(),
-                projections=(ResultsTsv(), NotesMd(), *active.projections(self.config)),
-                tell=tell,
-                tick=tick,
-            )
-            target = until
-            if experiments is not None:
-                target = len(history.decided) + experiments
+        with self.log.writer(self.tag) as writer:
             try:
-                return self._drive(kit, target, wait, accept_plugin_changes)
+                _check_plugins(self.history, active, accept_plugin_changes)
+                kit = self._kit(writer, active, clock or Clock(), tell, tick)
+                kit.recorder.patience.endless = wait is not False
+                changes = active.diff(self.history.plugins) if accept_plugin_changes else ()
+                resumed = events.CampaignResumed(
+                    plugins=dict(active.active), accepted_changes=changes
+                )
+                return self._drive(kit, resumed, Loop(kit=kit, target=target, wait=wait).run)
             finally:
                 active.close()
+
+    def _kit(self, writer: Writer, active: Plugins, clock: Clock, tell: Tell, tick: Tell) -> Kit:
+        return Kit(
+            config=self.config,
+            plugins=active,
+            recorder=Recorder(self.log, writer, active, self.history, tell, Patience(clock, tell)),
+            lab=self.lab,
+            sources=self.log.sources,
+            clock=clock,
+            projections=(ResultsTsv(), NotesMd(), *active.projections(self.config)),
+            tell=tell,
+            tick=tick,
+        )
 
     def _active(self, plugins: Sequence[object]) -> Plugins:
         # What start loaded and configured serves the first run: a plugin that opens a connection
@@ -125,24 +141,90 @@ class Campaign:
             return ready
         return Plugins.load(self.config, self.project, plugins)
 
-    def _drive(self, kit: Kit, target: int | None, wait: bool, accepted: bool) -> str:
+    def _drive(self, kit: Kit, resumed: events.CampaignResumed, work: Callable[[], str]) -> str:
         started = kit.history.started
         assert started is not None
-        changes = kit.plugins.diff(kit.history.plugins) if accepted else ()
-        kit.recorder.record(
-            events.CampaignResumed(plugins=dict(kit.plugins.active), accepted_changes=changes)
-        )
-        self.lab.create(started.base_commit)
         reason = "interrupted by a person"
         try:
-            reason = Loop(kit=kit, target=target, wait=wait).run()
+            kit.recorder.record(resumed)
+            kit.recorder.patience.through(lambda: self.lab.create(started.base_commit))
+            reason = work()
             return reason
+        except KeyboardInterrupt as signal:
+            reason = str(signal) or reason
+            raise
         except Exception as error:
             reason = f"stopped by an error: {without_users(str(error))}"
             raise
         finally:
+            self._say_stopped(kit, reason)
+
+    def _say_stopped(self, kit: Kit, reason: str) -> None:
+        """Record why the loop ends; a disk that refuses it does not hide the reason itself."""
+        kit.recorder.patience.off = True
+        try:
             kit.recorder.record(events.CampaignStopped(reason=reason))
             kit.recorder.sync()
+        except LogError as error:
+            kit.tell(f"the end could not be recorded: {error}")
+
+    def stop(
+        self,
+        *,
+        now: bool = False,
+        plugins: Sequence[object] = (),
+        tell: Tell = silent,
+        clock: Clock | None = None,
+    ) -> str:
+        """Ask the loop to end, after the experiment under way or ``now``; return what happens.
+
+        A run that outlived its loop is stopped here. The experiment whose run is stopped has no
+        verdict: who stops it says nothing about the idea, so the next :meth:`run` tries it again.
+        Raises WorkspaceError when there is nothing to stop.
+        """
+        order = events.StopRequested(by=_person(), now=now)
+        if self.alive:
+            self._append(order)
+            return "the run under way is stopped now" if now else "it stops between two experiments"
+        opened = self.history.open_run
+        if opened is None:
+            raise WorkspaceError(f"no loop runs campaign {self.tag}; there is nothing to stop")
+        if not now:
+            raise WorkspaceError(
+                f"no loop runs campaign {self.tag}, but run {opened.request.run} goes on; "
+                "stop it with autoresearch stop --now"
+            )
+        active = self._active(plugins)
+        with self.log.writer(self.tag) as writer:
+            try:
+                kit = self._kit(writer, active, clock or Clock(), tell, silent)
+                resumed = events.CampaignResumed(plugins=self.history.plugins)
+                return self._drive(kit, resumed, partial(_end_run, kit, order))
+            finally:
+                active.close()
+
+    def pause(self, reason: str = "") -> None:
+        """Let the loop wait, from its next step on, until :meth:`resume`."""
+        self._append(events.Paused(reason=reason or "asked for", by=_person()))
+
+    def resume(self) -> None:
+        """Let the loop go on after a pause, a person's or its own; WorkspaceError without one."""
+        if self.history.paused is None:
+            raise WorkspaceError(
+                f"campaign {self.tag} is not paused; autoresearch status says more"
+            )
+        self._append(events.Resumed(by=_person()))
+
+    @property
+    def holder(self) -> Holder | None:
+        """The process that runs the loop, or that died without letting go; None when it ended."""
+        return self.log.holder(self.tag)
+
+    @property
+    def alive(self) -> bool:
+        """Whether a loop runs this campaign now, as far as can be known from this machine."""
+        holder = self.holder
+        return holder is not None and holder.alive
 
     def connect(
         self, at: int | None = None, *, external: bool = False
@@ -233,6 +315,13 @@ class Campaign:
         trace: TracebackType | None,
     ) -> None:
         self.log.sync()
+
+
+def _end_run(kit: Kit, order: events.StopRequested) -> str:
+    kit.recorder.record(order)
+    if kit.history.open_run is not None:
+        advance(kit)
+    return f"stopped by {order.by}"
 
 
 def _inbox(log: FileLog, tag: str, patience: float = 10.0) -> Writer:

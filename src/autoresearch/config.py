@@ -210,6 +210,7 @@ class Config:
     pass_env: tuple[str, ...] = setting(
         (), "variables of your own environment that a run sees too: NAME or PREFIX_*"
     )
+    strict: bool = setting(False, "stop at the first failure of a plugin, with exit code 1")
     seed: int = setting(1337, "seed of the first run; reruns count up; given as SEED")
     data: tuple[str, ...] = setting(
         (),

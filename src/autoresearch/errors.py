@@ -35,5 +35,9 @@ class WorkspaceError(AutoresearchError):
     """Git, the lab, or a file that an experiment needs is not as it must be."""
 
 
+class BlockedError(WorkspaceError):
+    """Another program or the disk is in the way for now; the same step may work later."""
+
+
 class DataError(AutoresearchError):
     """A data file is missing, or is not what its header says."""

@@ -79,11 +79,15 @@ _STEPS: dict[str, tuple[type[events.Event], Step]] = {}  # what nobody folds is 
 
 def fold(history: History, records: Iterable[Recorded]) -> History:
     """Fold recorded events, oldest first; events of other campaigns only move the position."""
-    draft, newest = Draft(history), None
+    draft, newest, own = Draft(history), None, None
     for newest in records:
         _take(draft, newest)
+        if newest.campaign == newest.stream == history.campaign:
+            own = newest
     if newest is None:
         return history
+    if own is not None:
+        draft.set(last_step=own.type, last_at=own.at)
     draft.set(position=newest.position, tip_hash=newest.hash)
     return draft.history
 
@@ -176,12 +180,52 @@ def _size(event: events.CampaignStarted, otherwise: str) -> str:
 
 @_on(events.CampaignResumed)
 def _resumed(draft: Draft, event: events.CampaignResumed, _: str) -> None:
-    draft.set(plugins=event.plugins, stopped=None)
+    paused = draft.history.paused
+    own = paused is not None and not paused.by
+    draft.set(plugins=event.plugins, stopped=None, stop=None, paused=None if own else paused)
+    _let_go(draft, "plugin", "outage")
 
 
 @_on(events.CampaignStopped)
 def _stopped(draft: Draft, event: events.CampaignStopped, _: str) -> None:
-    draft.set(stopped=event.reason)
+    draft.set(stopped=event.reason, stop=None)
+
+
+@_on(events.StopRequested)
+def _stop(draft: Draft, event: events.StopRequested, _: str) -> None:
+    draft.set(stop=event)
+
+
+@_on(events.Paused)
+def _paused(draft: Draft, event: events.Paused, at: str) -> None:
+    if not _stands_above(draft, event.by):
+        draft.set(paused=event, paused_at=at)
+
+
+@_on(events.Resumed)
+def _gone_on(draft: Draft, event: events.Resumed, _: str) -> None:
+    if not _stands_above(draft, event.by):
+        draft.set(paused=None)
+    _let_go(draft, "outage")
+
+
+def _stands_above(draft: Draft, by: str) -> bool:
+    """Whether a person's pause holds, which the loop's own words do not touch."""
+    paused = draft.history.paused
+    return paused is not None and paused.by != "" and not by
+
+
+def _let_go(draft: Draft, *causes: str) -> None:
+    """Give queued ideas their turn that waited for one of these causes to pass."""
+    for name, idea in draft.history.queue.items():
+        if idea.waits_for in causes:
+            draft.set(queue=draft.history.queue.set(name, evolve(idea, waits_for="")))
+
+
+@_on(events.PluginFailed)
+def _plugin_failed(draft: Draft, event: events.PluginFailed, _: str) -> None:
+    failures = draft.history.failures
+    draft.set(failures=failures.set(event.plugin, failures.get(event.plugin, 0) + 1))
 
 
 @_on(events.MemoryReviewed)
@@ -201,6 +245,8 @@ def _queued(draft: Draft, event: events.IdeaQueued, _: str) -> None:
         patch=event.patch,
         env=event.env,
         changes=_changes(event.changes),
+        waits_for=event.waits_for,
+        again=bool(event.waits_for),
     )
     draft.set(queue=draft.history.queue.set(event.idea, idea))
 
@@ -359,9 +405,10 @@ def _finished(draft: Draft, event: events.RunFinished, _: str) -> None:
     status = _member(RunStatus, event.status)
     if status is None:
         return
-    opened = draft.history.open_run
+    opened, order = draft.history.open_run, draft.history.stop
     if opened is not None and opened.request.run == event.run:
         draft.set(open_run=None)
+    at_once = order is not None and order.now
     _change_run(
         draft,
         event.experiment,
@@ -369,6 +416,7 @@ def _finished(draft: Draft, event: events.RunFinished, _: str) -> None:
         status=status,
         detail=event.detail,
         seconds=event.seconds,
+        interrupted=at_once and status is RunStatus.STOPPED_EARLY,
     )
     _score(draft, event.experiment)
 
@@ -437,6 +485,7 @@ def _decided(draft: Draft, event: events.Decided, at: str) -> None:
     draft.change(event.experiment, decision=decision, ended_at=at)
     if verdict is Verdict.RERUN:
         return
+    _let_go(draft, "outage")  # a mind that was down may be up again
     timeline = draft.history.timeline.append(event.experiment)
     draft.set(timeline=timeline, reviewed=None, open_run=None)
     if verdict is Verdict.KEEP:

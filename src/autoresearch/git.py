@@ -16,7 +16,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from autoresearch.errors import WorkspaceError
+from autoresearch.errors import BlockedError, WorkspaceError
 from autoresearch.text import one_line
 
 # Hooks, monitors, maintenance and signing are other people's programs: none may run inside ours.
@@ -61,6 +61,12 @@ _ISOLATED = (
 # What git and its helpers need to find themselves, and the owner's settings; no key is among it.
 _SEEN = {"PATH", "HOME", "USER", "LOGNAME", "XDG_CONFIG_HOME", "LD_LIBRARY_PATH"}
 _SEEN |= {"TMPDIR", "TMP", "TEMP"}
+# What git says (in English, by LC_ALL) when a lock or the disk is in its way, not the request.
+_BLOCKED = re.compile(
+    r"\.lock': File exists|Another git process|could not lock|unable to (write|append|open|create)"
+    r"|No space left|diskspace|write error|quota exceeded|Read-only file system|Permission denied"
+    r"|Input/output error|Too many open files|Cannot allocate memory|Resource temporarily"
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -80,15 +86,18 @@ class Git:
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Return what git prints, without the last line end.
 
-        Raises WorkspaceError with what git says when it fails.
+        Raises WorkspaceError with what git says when it fails, BlockedError when a lock file or the
+        disk is in the way.
         """
         done = self.attempt(*arguments, stdin=stdin)
-        if done.returncode != 0:
-            said = one_line((done.stderr or done.stdout).strip(), 600) or "no message"
-            raise WorkspaceError(
-                f"git {arguments[0]} failed in {self.path}: {said}; solve that and try again"
-            )
-        return done.stdout.removesuffix("\n")
+        if done.returncode == 0:
+            return done.stdout.removesuffix("\n")
+        said = (done.stderr or done.stdout).strip() or "no message"
+        error = BlockedError if _BLOCKED.search(said) else WorkspaceError
+        raise error(
+            f"git {arguments[0]} failed in {self.path}: {one_line(said, 600)}; "
+            "solve that and try again"
+        )
 
     def attempt(
         self, *arguments: str, stdin: str | None = None

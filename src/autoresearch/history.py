@@ -27,7 +27,10 @@ T = TypeVar("T")
 
 @frozen(kw_only=True)
 class QueuedIdea:
-    """An idea waiting in the queue; ``expected_gain`` is in metric units, positive is better."""
+    """An idea waiting in the queue; ``expected_gain`` is in metric units, positive is better.
+
+    ``waits_for`` is that of `IdeaQueued`; ``again``: it was proposed before and put back.
+    """
 
     id: str
     direction: str
@@ -38,6 +41,8 @@ class QueuedIdea:
     patch: str | None = None
     env: Mapping[str, str] = field(factory=dict)
     changes: tuple[ValueChange, ...] = ()
+    waits_for: str = ""
+    again: bool = False
 
 
 @frozen(kw_only=True)
@@ -77,7 +82,9 @@ class History:
     """Everything known at one position of the log; ``experiments`` is indexed by number.
 
     ``tried`` holds ids of ideas, ``tried_sources`` the digests of what was run (see
-    `Experiment.source_digest`).
+    `Experiment.source_digest`). ``paused`` (since ``paused_at``) and ``stop`` are what the loop
+    obeys now. ``failures`` counts those of each plugin. ``last_step`` and ``last_at`` are the type
+    and time of the newest event that the loop itself recorded.
     """
 
     campaign: str = ""
@@ -105,6 +112,12 @@ class History:
     reviewed: events.MemoryReviewed | None = None
     open_run: OpenRun | None = None
     stopped: str | None = None
+    paused: events.Paused | None = None
+    paused_at: str = ""
+    stop: events.StopRequested | None = None
+    failures: PMap[str, int] = field(factory=pmap)
+    last_step: str = ""
+    last_at: str = ""
 
     @property
     def baseline(self) -> Experiment | None:

@@ -143,6 +143,15 @@ def propose_idea(
     """
 
 
+@hook(check="reason", may_be_silenced=True)
+def explain_no_idea(history: History, source: str, files: Mapping[str, str]) -> str | None:
+    """Say in a few words why there was no idea: what was looked for, and what would help.
+
+    Called when no generator has an idea, to tell a person who waits. ``source`` and ``files`` are
+    those of ``propose_idea``. Collecting; ``None`` says nothing.
+    """
+
+
 @hook(check="objections")
 def review_idea(idea: Idea, history: History) -> Objection | Sequence[Objection] | None:
     """Raise objections before money is spent.
@@ -158,8 +167,9 @@ def implement_idea(idea: Idea, workspace: Workspace) -> str | Mapping[str, str] 
 
     Called only for ideas that bring neither source, files, patch nor environment. The script at
     head is ``workspace.script_path``; the plugin must not write into the workspace. The answer is
-    the script's text, or a mapping of editable files to theirs. First result; ``None`` passes on,
-    and an idea that no plugin implements is dropped.
+    the script's text, or a mapping of editable files to theirs. First result; ``None`` passes on.
+    A person's words wait in the queue for a plugin that implements them, and all words for one that
+    failed; others are dropped.
     """
 
 

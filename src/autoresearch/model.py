@@ -282,7 +282,7 @@ class Run:
     """One finished or running execution of an experiment, as History remembers it.
 
     ``detail`` says how it ended where that was not well; ``observed`` has the campaign's metric as
-    it was seen during the run: training step to value.
+    it was seen during the run: training step to value. ``interrupted``: a person stopped it.
     """
 
     index: int
@@ -294,6 +294,12 @@ class Run:
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(factory=dict, converter=_mapping)
     observed: Mapping[int, float] = field(factory=dict, converter=_mapping)
+    interrupted: bool = False
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether its end is not the script's doing, so that no verdict may rest on it."""
+        return self.status is RunStatus.INFRA_FAILED or self.interrupted
 
 
 @frozen(kw_only=True)

@@ -465,6 +465,6 @@ def test_loop_without_ideas_waits_and_goes_on_when_one_comes(project: Path) -> N
         made.add_idea(Idea(direction="w", description="w7", hypothesis="h", env={"ANY": "1"}))
 
     clock = _Patience(queue_one, after=3_000.0)
-    made.run(2, plugins=("no:script_ideas",), clock=clock)
+    made.run(2, plugins=("no:script_ideas",), wait=True, clock=clock)
     assert made.history.experiments[1].idea.description == "w7"
     assert types(made).count("memory_reviewed") < 20

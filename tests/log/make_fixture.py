@@ -1,8 +1,8 @@
-"""Writes tests/fixtures/log_v1: a store with every event type in version 1.
+"""Writes a store with event types in version 1; tests/fixtures/log_v1 has the first release's.
 
-Run ``python tests/log/make_fixture.py`` before the first release only. Afterwards the fixture is
-what people have on their disks: it is never written again, and must be read for ever. A type that
-is added later comes into a fixture of its own, in the same way.
+Such a fixture is what people have on their disks: it is never written again, and must be read for
+ever. Types that are added later come into a fixture of their own, in the same way: ``python
+tests/log/make_fixture.py log_control paused resumed stop_requested``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import attrs
 from autoresearch.events import EVENT_TYPES, Event
 from autoresearch.log import open_log
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "log_v1"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 AT = "2026-03-18T02:00:00.000000Z"
 PLAIN = {str: 'text with é, ☃ and "quotes"\n', int: 7, float: 0.00064, bool: True}
 
@@ -51,12 +51,14 @@ def examples(shape: type[Event]) -> list[Event]:
 
 
 def main() -> None:
-    """Write the fixture anew."""
+    """Write the fixture that is named first with the types that are named after it."""
+    name_of_fixture, *names = sys.argv[1:]
+    fixture = FIXTURES / name_of_fixture
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
         log = open_log(store)
         with log.writer("v1", actor="the past") as writer:
-            for name in sorted(EVENT_TYPES):
+            for name in sorted(names):
                 for number, event in enumerate(examples(EVENT_TYPES[name])):
                     writer.append(event, event_id=f"{name}-{number}", at=AT)
         (path,) = (store / "journal").iterdir()
@@ -64,9 +66,8 @@ def main() -> None:
         path.rename(path.with_name("v1@fixture-1.jsonl"))
         open_log(store).tip()
         shutil.rmtree(store / "locks")
-        shutil.rmtree(FIXTURE, ignore_errors=True)
-        shutil.copytree(store, FIXTURE)
-    print(f"{len(EVENT_TYPES)} types in {FIXTURE}", file=sys.stderr)
+        shutil.copytree(store, fixture)
+    print(f"{len(names)} types in {fixture}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,11 @@ PLUGINS = "From plugins"
 VERBS = {
     "init": ("running:init", "Check everything and start a campaign, without running it", RUN),
     "run": ("running:run", "Run experiments until a person, a budget or an option stops it", RUN),
-    "status": ("reading:status", "Say where a campaign stands: best, running, spent", READ),
+    "status": (
+        "reading:status",
+        "Say where a campaign stands: alive or not, waiting for what, best, running, spent",
+        READ,
+    ),
     "show": ("reading:show", "Show one EXPERIMENT with its reasons, or list them all", READ),
     "sql": ("reading:sql", "Ask the history of every campaign here a QUERY in SQL", READ),
     "project": ("reading:project_file", "Print results.tsv, notes.md or a plugin's file", READ),
@@ -37,6 +41,17 @@ VERBS = {
         TAKE_PART,
     ),
     "note": ("people:note", "Write TEXT into notes.md, where every generator reads it", TAKE_PART),
+    "stop": (
+        "people:stop",
+        "Let the loop end: after the experiment under way, or at once with --now",
+        TAKE_PART,
+    ),
+    "pause": (
+        "people:pause",
+        "Let the loop wait before its next step; a run under way comes to its end",
+        TAKE_PART,
+    ),
+    "resume": ("people:resume", "Let a paused or waiting loop go on at once", TAKE_PART),
     "quarantine": ("people:quarantine", "List and judge results too good to believe", TAKE_PART),
     "verify": ("store:verify", "Check the log, the sources, the commits and the outputs", PROVE),
     "rebuild": ("store:rebuild", "Make the database and every file again from the log", PROVE),

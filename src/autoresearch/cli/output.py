@@ -128,21 +128,30 @@ class Teller:
     def tell(self, text: str) -> None:
         """Print text for good."""
         self.clear()
-        click.echo(f"{time.strftime('%H:%M:%S')} {block(text)}")
+        self._print(f"{time.strftime('%H:%M:%S')} {block(text)}")
+
+    def _print(self, text: str, *, nl: bool = True) -> None:
+        """Print; a terminal that is gone, or a full disk behind a pipe, does not end the loop."""
+        try:
+            click.echo(text, nl=nl)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return
 
     def tick(self, text: str) -> None:
         """Show progress; where the output is no terminal, a line every ten seconds."""
         if self._terminal:
             # A tick that is wider than the terminal would leave its first line standing.
             room = min(100, shutil.get_terminal_size().columns - 3)
-            click.echo(f"\r\x1b[2K  {one_line(text, max(room, 1))}", nl=False)
+            self._print(f"\r\x1b[2K  {one_line(text, max(room, 1))}", nl=False)
             self._ticking = True
         elif time.monotonic() - self._last_tick >= TICK_SECONDS:
             self._last_tick = time.monotonic()
-            click.echo(f"{time.strftime('%H:%M:%S')} {one_line(text, 160)}")
+            self._print(f"{time.strftime('%H:%M:%S')} {one_line(text, 160)}")
 
     def clear(self) -> None:
         """Take the last tick away, so that what comes next starts on a line of its own."""
         if self._ticking:
-            click.echo("\r\x1b[2K", nl=False)
+            self._print("\r\x1b[2K", nl=False)
             self._ticking = False

@@ -1,4 +1,4 @@
-"""The verbs with which a person takes part: idea, note, quarantine."""
+"""The verbs with which a person takes part: idea, note, stop, pause, resume, quarantine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from autoresearch.campaign import Campaign
 from autoresearch.cli import Verbs
-from autoresearch.cli.output import print_json, print_rows, print_table
+from autoresearch.cli.output import Teller, print_json, print_rows, print_table
 from autoresearch.cli.project import json_option, project_option, tag_option, with_campaign
 from autoresearch.errors import WorkspaceError
 from autoresearch.model import Idea, Verdict
@@ -112,6 +112,35 @@ def note(campaign: Campaign, text: str) -> None:
     """
     campaign.add_note(text)
     click.echo(f"noted in campaign {campaign.tag}")
+
+
+@click.command()
+@with_campaign
+@click.option("--now", is_flag=True, help="Stop the run under way too, also without a loop.")
+def stop(campaign: Campaign, now: bool) -> None:
+    """Let the loop end: after the experiment under way, or at once with --now.
+
+    An experiment whose run was stopped has no verdict; autoresearch run tries it again.
+    """
+    teller = Teller()
+    click.echo(f"campaign {campaign.tag}: {campaign.stop(now=now, tell=teller.tell)}")
+
+
+@click.command()
+@with_campaign
+@click.option("--why", default="", help="Reason, which is recorded and shown by status.")
+def pause(campaign: Campaign, why: str) -> None:
+    """Let the loop wait before its next step; a run under way comes to its end."""
+    campaign.pause(why)
+    click.echo(f"campaign {campaign.tag} pauses; go on with autoresearch resume")
+
+
+@click.command()
+@with_campaign
+def resume(campaign: Campaign) -> None:
+    """Let a paused or waiting loop go on at once."""
+    campaign.resume()
+    click.echo(f"campaign {campaign.tag} goes on")
 
 
 @click.group(cls=Verbs, invoke_without_command=True)

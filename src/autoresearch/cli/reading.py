@@ -47,13 +47,16 @@ QUERIES = (
 @with_history
 @json_option
 def status(campaign: Campaign, history: History, as_json: bool) -> None:
-    """Say where a campaign stands: best, running, spent."""
-    facts = _facts(campaign.lab.branch, history)
+    """Say where a campaign stands: alive or not, waiting for what, best, running, spent."""
+    loop = _loop(campaign, campaign.history)
+    facts = {**_facts(campaign.lab.branch, history), "loop": loop}
     facts["boundary"] = boundary_in_force(campaign.config)
     if as_json:
         print_json(facts)
         return
-    for name, value in facts.items():
+    failures = ", ".join(f"{name} {count}" for name, count in history.failures.items())
+    shown = {**facts, "loop": _loop_in_words(loop), "failures": failures or None}
+    for name, value in shown.items():
         if value is not None:
             click.echo(f"{name + ':':<14}{one_line(str(value), 300)}")
 
@@ -76,8 +79,42 @@ def _facts(branch: str, history: History) -> dict[str, Any]:
         "run_hours": round(history.spent.seconds / 3600, 3),
         "gpu_hours": round(history.spent.gpu_seconds / 3600, 3),
         "usd": round(history.spent.usd, 2),
+        "failures": dict(history.failures),
         "tip": f"{history.position}:{history.tip_hash}",
     }
+
+
+def _loop(campaign: Campaign, history: History) -> dict[str, Any]:
+    """Return what is known of the process that runs the loop, and what it waits for."""
+    holder, paused = campaign.holder, history.paused
+    alive = holder is not None and holder.alive
+    died = holder is not None and not alive
+    return {
+        "alive": alive,
+        "pid": holder.pid if holder else None,
+        "host": holder.host if holder else None,
+        "since": holder.since if holder else None,
+        "died_at": history.last_at if died else None,
+        "last_step": history.last_step or None,
+        "last_at": history.last_at or None,
+        "waiting_for": paused.reason if paused else None,
+        "waiting_since": history.paused_at if paused else None,
+        "paused_by": (paused.by or None) if paused else None,
+    }
+
+
+def _loop_in_words(loop: Mapping[str, Any]) -> str:
+    process = f"process {loop['pid']} on {loop['host']}, since {loop['since']}"
+    if loop["died_at"]:
+        said = f"died at {loop['died_at']} ({process}); go on with autoresearch run"
+    elif not loop["alive"]:
+        return "not running"
+    elif loop["waiting_for"]:
+        by = f"paused by {loop['paused_by']}" if loop["paused_by"] else "waiting"
+        said = f"{by} since {loop['waiting_since']}: {loop['waiting_for']} ({process})"
+    else:
+        said = f"alive ({process})"
+    return f"{said}; last step {loop['last_step']} at {loop['last_at']}"
 
 
 @click.command()
@@ -126,7 +163,11 @@ def _row(history: History, experiment: Experiment) -> tuple[Any, ...]:
 
 def print_summary(campaign: Campaign) -> None:
     """Print every experiment, the files that were written, and three queries to try."""
-    print_experiments(campaign.history)
+    history = campaign.history
+    print_experiments(history)
+    if failed := sum(history.failures.values()):
+        names = ", ".join(f"{name} {count}" for name, count in history.failures.items())
+        click.echo(f"plugins failed {failed} times ({names}): select * from plugin_failed")
     click.echo(f"memory: results.tsv, notes.md; branch: git log {campaign.lab.branch}")
     click.echo("ask the history, for example:")
     for query in QUERIES:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
@@ -55,18 +58,25 @@ def init(asked: Mapping[str, Any]) -> None:
     is_flag=True,
     help="Go on although the active plugins are not those the campaign started with.",
 )
-@click.option("--wait/--no-wait", default=True, help="Wait when no generator has an idea.")
+@click.option(
+    "--wait/--no-wait",
+    default=None,
+    help="Wait for whatever is lacking, or end instead and say what it is. Without either, waits "
+    "for all that may come by itself; with a number of experiments not for ideas that nothing here "
+    "can have.",
+)
 def run(
     asked: Mapping[str, Any],
     experiments: int | None,
     until: int | None,
     batch: int | None,
     accept_plugin_changes: bool,
-    wait: bool,
+    wait: bool | None,
 ) -> None:
     """Run experiments until a person, a budget or an option stops it.
 
-    Ctrl-C stops it. Continues the campaign TAG (by default the last active one), also after a crash
+    Ctrl-C stops it, and a run under way goes on by itself: autoresearch stop --now ends it too.
+    Continues the campaign TAG (by default the last active one), also after a crash
     or kill -9, and starts it when there is none. A campaign keeps the settings it was started with.
     """
     campaign = _open_or_start(asked)
@@ -74,15 +84,16 @@ def run(
         until = (len(campaign.history.decided) // batch + 1) * batch
     teller = Teller()
     try:
-        reason = campaign.run(
-            experiments,
-            until=until,
-            plugins=asked["plugins"],
-            accept_plugin_changes=accept_plugin_changes,
-            wait=wait,
-            tell=teller.tell,
-            tick=teller.tick,
-        )
+        with _signals_interrupt():
+            reason = campaign.run(
+                experiments,
+                until=until,
+                plugins=asked["plugins"],
+                accept_plugin_changes=accept_plugin_changes,
+                wait=wait,
+                tell=teller.tell,
+                tick=teller.tick,
+            )
     finally:
         teller.clear()
     teller.tell(f"stopped: {reason}")
@@ -97,6 +108,24 @@ def run(
 
 def _warn(text: str) -> None:
     click.echo(f"warning: {text}", err=True)
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the loop as Ctrl-C does, unless they are to be ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    taken = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise KeyboardInterrupt(f"ended by {signal.Signals(number).name}")
 
 
 def _open_or_start(asked: Mapping[str, Any]) -> Campaign:

@@ -9,13 +9,22 @@ from attrs import evolve
 
 from autoresearch import events
 from autoresearch.cycle.kit import Kit
-from autoresearch.cycle.proposals import current, drop
+from autoresearch.cycle.proposals import current, drop, put_back
+from autoresearch.cycle.trouble import passes
 from autoresearch.durable import digest
 from autoresearch.editable import tree_digest
 from autoresearch.errors import WorkspaceError
 from autoresearch.model import Change, Experiment, Idea, IdeaKind, Violation, Workspace
 from autoresearch.python_source import fault
 from autoresearch.text import one_line
+
+
+class _NoCodeError(Exception):
+    """Words that no plugin turned into code: none can (``plugin``), or one failed (``outage``)."""
+
+    def __init__(self, said: str, waits_for: str) -> None:
+        super().__init__(said)
+        self.waits_for = waits_for
 
 
 def change(kit: Kit) -> None:
@@ -27,7 +36,12 @@ def change(kit: Kit) -> None:
         idea = _with_code(kit, _restored(kit, experiment), workspace)
         kit.lab.apply(idea, workspace)
         made = _as_change(kit, idea, before, kit.lab.changed_files(workspace))
+    except _NoCodeError as error:
+        put_back(kit, str(error), error.waits_for)
+        return
     except (WorkspaceError, OSError, UnicodeError) as error:
+        if passes(error):
+            raise  # the disk or git is to blame, and the idea is not
         _reject(kit, str(error))
         return
     problem = _problem(kit, made)
@@ -105,9 +119,15 @@ def _with_code(kit: Kit, idea: Idea, workspace: Workspace) -> Idea:
         return idea
     texts = kit.plugins.implement_idea(idea, workspace)
     kit.record_costs()
-    if texts is None:
-        raise WorkspaceError("no plugin could turn the idea into code; queue it with a patch")
-    return evolve(idea, files=texts)
+    if texts is not None:
+        return evolve(idea, files=texts)
+    failed = ", ".join(name for name, error in kit.plugins.calls.outcomes.items() if error)
+    if failed:
+        raise _NoCodeError(f"{failed} failed to turn the idea into code", "outage")
+    said = "no plugin turns words into code; queue a patch, or make such a plugin active"
+    if idea.author in kit.plugins.active:
+        raise WorkspaceError(said)  # a plugin's own words are no one's wish
+    raise _NoCodeError(said, "plugin")
 
 
 def _as_change(
@@ -146,7 +166,7 @@ def syntax_problem(script: str, text: str) -> str | None:
     if found is None:
         return None
     line = f" line {found.line}" if found.line else ""
-    return f"{script}{line} does not compile: {found.message}; mend it"
+    return f"{script}{line} does not compile: {found.message}; correct it"
 
 
 def _applied(kit: Kit, made: Change, before: Mapping[str, str]) -> events.ChangeApplied:

@@ -26,6 +26,7 @@ from autoresearch.model import (
     RunStatus,
     Verdict,
 )
+from autoresearch.policies.greedy import refuse
 from autoresearch.projections.blocks import analysis_block, shown_status
 from autoresearch.text import block, one_line
 
@@ -54,27 +55,47 @@ def needs_a_run(kit: Kit) -> bool:
     if not experiment.runs:
         return True
     newest = experiment.runs[-1]
-    mended = newest.script_digest != experiment.source_digest
+    fixed = newest.script_digest != experiment.source_digest
     another_seed = experiment.verdict is Verdict.RERUN and experiment.analysis is not None
-    failed = newest.status is RunStatus.INFRA_FAILED and experiment.analysis is None
-    return mended or another_seed or (failed and _may_retry(kit, experiment))
+    return fixed or another_seed or _says_nothing(experiment)
+
+
+def failed_in_a_row(experiment: Experiment) -> int:
+    """Return how many of the newest finished runs failed for the machine's sake."""
+    ended = [run.status for run in experiment.runs if run.status is not None]
+    count = 0
+    while count < len(ended) and ended[-1 - count] is RunStatus.INFRA_FAILED:
+        count += 1
+    return count
+
+
+def _says_nothing(experiment: Experiment) -> bool:
+    # With an analysis it was judged by a release that let the machine's failures reach a verdict.
+    return experiment.runs[-1].says_nothing and experiment.analysis is None
 
 
 def conclude(kit: Kit, output: RunOutput) -> None:
-    """Judge a finished run, unless it is to run again: the machine failed, or a crash was fixed."""
+    """Judge a finished run, unless it is to run again: it says nothing, or a crash was fixed."""
     experiment = current(kit)
-    if output.status is RunStatus.INFRA_FAILED and _may_retry(kit, experiment):
-        kit.tell(f"experiment {experiment.number}: {output.detail}; trying again")
-    elif output.status is not RunStatus.CRASHED or not _mended(kit, output):
+    if _says_nothing(experiment):
+        _tell_nothing(kit, experiment)
+    elif output.status is not RunStatus.CRASHED or not _fixed(kit, output):
         _judge(kit, output)
 
 
-def _may_retry(kit: Kit, experiment: Experiment) -> bool:
-    failed = [run for run in experiment.runs if run.status is RunStatus.INFRA_FAILED]
-    return len(failed) <= kit.config.limits.infra_retries
+def _tell_nothing(kit: Kit, experiment: Experiment) -> None:
+    """Say once that a run has no verdict: neither its end nor the machine is the idea's fault."""
+    *earlier, newest = experiment.runs
+    if newest.interrupted:
+        kit.tell(
+            f"experiment {experiment.number}: {newest.detail or 'its run was stopped'}; it has no "
+            "verdict, and autoresearch run tries it again"
+        )
+    elif not earlier or earlier[-1].detail != newest.detail:
+        kit.tell(f"experiment {experiment.number}: {newest.detail}; trying again")
 
 
-def _mended(kit: Kit, output: RunOutput) -> bool:
+def _fixed(kit: Kit, output: RunOutput) -> bool:
     experiment = current(kit)
     baseline = experiment.number == kit.history.baseline_number
     if baseline or experiment.fixes >= kit.config.limits.crash_fixes:
@@ -90,7 +111,7 @@ def _mended(kit: Kit, output: RunOutput) -> bool:
     attempt = experiment.fixes + 1
     if not changes.fix(kit, idea, attempt, problem):
         return False
-    kit.tell(f"experiment {experiment.number}: mended ({problem}), attempt {attempt}")
+    kit.tell(f"experiment {experiment.number}: fixed ({problem}), attempt {attempt}")
     return True
 
 
@@ -188,21 +209,22 @@ def _decide(kit: Kit, output: RunOutput) -> Decision:
     if blocking and decision.verdict in (Verdict.KEEP, Verdict.RERUN):
         reason = f"{blocking[0].rule}: {blocking[0].detail}"
         return Decision(verdict=Verdict.QUARANTINE, reason=reason, author="audit")
-    if score is None and decision.verdict is Verdict.KEEP:
-        reason = f"{decision.author} wanted to keep a run without a score"
-        return Decision(verdict=Verdict.CRASH, reason=reason, author="protocol")
+    # The limits are the loop's, whatever a policy answers.
+    refused = refuse(candidate, history, kit.config)
+    if refused is not None and decision.verdict is Verdict.KEEP:
+        reason = f"{decision.author} wanted to keep it, but {refused.reason}"
+        return evolve(refused, reason=reason, author="protocol")
     limit = kit.config.limits.reruns
-    if decision.verdict is Verdict.RERUN and _reruns(kit, experiment) >= limit:
+    if decision.verdict is Verdict.RERUN and _reruns(experiment) >= limit:
         reason = f"{decision.author} wanted more than {limit} reruns (limits.reruns)"
         return Decision(verdict=Verdict.DISCARD, reason=reason, author="protocol")
     return decision
 
 
-def _reruns(kit: Kit, experiment: Experiment) -> int:
+def _reruns(experiment: Experiment) -> int:
     """Count the runs that a policy asked for: neither the first, nor those after a failure."""
-    failed = sum(run.status is RunStatus.INFRA_FAILED for run in experiment.runs)
-    retries = min(failed, kit.config.limits.infra_retries)
-    return len(experiment.runs) - 1 - experiment.fixes - retries
+    telling = sum(not run.says_nothing for run in experiment.runs)
+    return telling - 1 - experiment.fixes
 
 
 def _record_decision(kit: Kit, output: RunOutput, decision: Decision) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from attrs import define, field, frozen
 from autoresearch import events
 from autoresearch.config import Config
 from autoresearch.cycle.recorder import Recorder
+from autoresearch.cycle.trouble import Clock
 from autoresearch.durable import digest, replace_file
 from autoresearch.editable import listing
 from autoresearch.errors import WorkspaceError
@@ -24,18 +24,6 @@ from autoresearch.text import one_line
 from autoresearch.workspace import Lab
 
 Tell = Callable[[str], None]
-
-
-class Clock:
-    """Time as the loop knows it; a test passes its own."""
-
-    def now(self) -> float:
-        """Return seconds that only ever grow."""
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-        time.sleep(seconds)
 
 
 @frozen(kw_only=True)
@@ -127,18 +115,19 @@ class Kit:
     def record_costs(self) -> None:
         """Record what plugins spent on language models since the last time."""
         current = self.history.current
-        for cost in self.plugins.report_costs():
-            self.recorder.record(
-                events.CostIncurred(
-                    kind="tokens",
-                    source=cost.source,
-                    experiment=current.number if current else None,
-                    seconds=0.0,
-                    tokens_in=cost.tokens_in,
-                    tokens_out=cost.tokens_out,
-                    usd=cost.usd,
-                )
+        self.recorder.owed.extend(
+            events.CostIncurred(
+                kind="tokens",
+                source=cost.source,
+                experiment=current.number if current else None,
+                seconds=0.0,
+                tokens_in=cost.tokens_in,
+                tokens_out=cost.tokens_out,
+                usd=cost.usd,
             )
+            for cost in self.plugins.report_costs()
+        )
+        self.recorder.settle()
 
     def show_files(self) -> Mapping[str, str]:
         """Write every projection, and return the sha256 of each as it is now, by file name."""
@@ -236,4 +225,6 @@ def write_text(path: Path, text: str) -> None:
         replace_file(path, text.encode(), durable=False)
     except OSError as error:
         reason = error.strerror or error
-        raise WorkspaceError(f"cannot write {path}: {reason}; make room or rights") from None
+        raise WorkspaceError(
+            f"cannot write {path}: {reason}; free some space or make the folder writable"
+        ) from None

@@ -2,58 +2,150 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from attrs import define, field
 
 from autoresearch import events
 from autoresearch.cycle import proposals
-from autoresearch.cycle.experiment import advance, needs_a_run
+from autoresearch.cycle.experiment import advance, failed_in_a_row, needs_a_run
 from autoresearch.cycle.kit import Kit
+from autoresearch.cycle.trouble import pause_seconds
+from autoresearch.errors import PluginError
 from autoresearch.history import History
-from autoresearch.model import Backtrack, Notice, Signal, Verdict
+from autoresearch.model import Backtrack, Experiment, Notice, Signal, Verdict
 from autoresearch.text import one_line
 
-DROPS_IN_A_ROW = 25
+REFUSALS = 2  # ideas of one author that are refused before the next author has the turn
 WAIT_SECONDS = 5.0
-LONGEST_WAIT_SECONDS = 300.0
+NO_IDEA = "no generator has an idea"
 
 
 @define
 class Loop:
     """Runs experiments until a person, a budget or ``target`` decided experiments stop it.
 
-    ``wait`` says whether a loop without ideas waits for one; otherwise it stops.
+    ``wait`` True: it waits whatever it lacks; False: it ends instead; None: it ends where it has a
+    target and no generator can have another idea, and waits for everything else.
     """
 
     kit: Kit
     target: int | None = None
-    wait: bool = True
-    _drops: int = field(default=0, init=False)
+    wait: bool | None = None
+    _refused: Counter[str] = field(factory=Counter, init=False)
+    _author: str = field(default="", init=False)
     _waits: int = field(default=0, init=False)
+    _waited_for: str = field(default="", init=False)
+    _said: str = field(default="", init=False)
 
     def run(self) -> str:
         """Run, and return the reason for stopping."""
-        kit = self.kit
-        self._settle()
-        while True:
-            reason = self._reason_to_stop()
+        self.kit.recorder.patience.through(self._settle)
+        self._waited_for = self._newest_run()  # a fault from before the start is tried at once
+        reason = None
+        while reason is None:
+            reason = self._step()
+        return reason
+
+    def _step(self) -> str | None:
+        """Take one step, repeated while the disk or git is in its way; or say why to stop."""
+        kit, through = self.kit, self.kit.recorder.patience.through
+        reason = through(self._obey) or through(self._reason_to_stop)
+        if reason:
+            return reason
+        under_way = kit.history.current
+        if under_way is None:
+            return None if through(self._begin) else through(self._without_idea)
+        if needs_a_run(kit):  # also a rerun, a retry or a fixed crash is paid for
+            reason = through(lambda: self._after_failures(under_way)) or through(self._budget)
             if reason:
                 return reason
-            if kit.history.current is None and not self._begin():
-                if not self.wait:
-                    return "no generator has an idea"
-                self._wait()
-                continue
-            before = kit.history.current
-            assert before is not None
-            while kit.history.current is not None and kit.history.current.number == before.number:
-                # Also a rerun, a retry or a fixed crash is paid for.
-                reason = self._budget() if needs_a_run(kit) else None
-                if reason:
-                    return reason
-                advance(kit)
-            self._after(before.number)
+        through(lambda: advance(kit))
+        current = kit.history.current
+        if current is None or current.number != under_way.number:
+            through(lambda: self._after(under_way.number))
+        elif current.commit and not failed_in_a_row(current):
+            through(self._end_pause)
+        return None
+
+    # --- what a person or trouble wants ---------------------------------------------------------
+
+    def _obey(self) -> str | None:
+        """Do what people asked for meanwhile: return the reason to stop, or wait while paused."""
+        kit, told = self.kit, False
+        while True:
+            history = kit.recorder.refresh()
+            if history.stop is not None:
+                return f"stopped by {history.stop.by}"
+            if kit.config.strict and kit.recorder.failed is not None:
+                raise PluginError(
+                    f"{kit.recorder.failed}; it was stopped for that (strict = true): correct the "
+                    "plugin, or block it with no:NAME"
+                )
+            paused = history.paused
+            if paused is None or not paused.by:
+                return None
+            said = f"paused by {paused.by} ({paused.reason})"
+            if self.wait is False:
+                return said
+            if not told:
+                kit.tell(f"{said}; autoresearch resume goes on")
+                told = True
+            kit.clock.sleep(WAIT_SECONDS / 5)
+
+    def _after_failures(self, experiment: Experiment) -> str | None:
+        """Wait before another run when the machine failed too often; or return the reason."""
+        kit, count = self.kit, failed_in_a_row(experiment)
+        beyond = count - kit.config.limits.infra_retries
+        if beyond <= 0 or self._waited_for == experiment.runs[-1].name:
+            return None
+        said = f"no run of experiment {experiment.number} could be made: "
+        said += one_line(experiment.runs[-1].detail or "the machine failed", 400)
+        if self.wait is False:
+            return said
+        self._pause(said, "needs_human")
+        self._sleep(beyond - 1)
+        self._waited_for = experiment.runs[-1].name
+        return None
+
+    def _newest_run(self) -> str:
+        current = self.kit.history.current
+        return current.runs[-1].name if current is not None and current.runs else ""
+
+    def _pause(self, reason: str, kind: str) -> None:
+        """Record that the loop waits, and tell it once for every reason."""
+        kit, now = self.kit, self.kit.history.paused
+        if now is None or now.reason != reason:
+            kit.recorder.record(events.Paused(reason=reason))
+        if reason != self._said:
+            self._said = reason
+            kit.tell(f"{reason} (waiting, then trying again)")
+            self._notify(kind, reason)
+
+    def _end_pause(self) -> None:
+        """Say that the loop goes on, once what it waited for has come."""
+        paused = self.kit.history.paused
+        if paused is not None and not paused.by:
+            self.kit.recorder.record(events.Resumed())
+            self.kit.tell("going on")
+
+    def _sleep(self, count: int) -> None:
+        """Wait longer each time, but not when a person acts."""
+        kit, before = self.kit, self.kit.history
+        until = kit.clock.now() + pause_seconds(count, WAIT_SECONDS)
+        while kit.clock.now() < until:
+            now = kit.recorder.refresh()
+            if now.stop is not None or (now.queue, now.notes) != (before.queue, before.notes):
+                self._waits = 0
+                return
+            if now.paused != before.paused:
+                return
+            kit.clock.sleep(WAIT_SECONDS / 5)
+
+    # --- ideas ----------------------------------------------------------------------------------
 
     def _begin(self) -> bool:
+        """Begin an experiment; False when no generator that may be asked has an idea."""
         kit = self.kit
         if kit.history.baseline is None:
             if kit.history.experiments:
@@ -61,21 +153,55 @@ class Loop:
             proposals.propose_baseline(kit)
             return True
         proposals.review_memory(kit)
-        if self._drops >= DROPS_IN_A_ROW or not proposals.propose(kit):
-            self._drops = 0
-            return False
-        if kit.history.current is None:
-            self._drops += 1
-            return self._begin()
-        self._waits = 0
-        return True
+        skip = {name for name, count in self._refused.items() if count >= REFUSALS}
+        found = proposals.propose(kit, skip)
+        self._author = kit.plugins.calls.answered if found else ""
+        if found and kit.history.current is None:
+            self._refused[self._author] += 1
+        return found
+
+    def _without_idea(self) -> str | None:
+        """Wait for an idea, or return the reason to stop when none can come."""
+        kit = self.kit
+        said, failed = self._no_idea()
+        outage = any(idea.waits_for == "outage" for idea in kit.history.queue.values())
+        ends = self.wait is None and self.target is not None and not (failed or outage)
+        if self.wait is False or ends:
+            return said
+        self._refused.clear()
+        if kit.history.paused is None or not kit.history.paused.reason.startswith(NO_IDEA):
+            self._pause(one_line(said, 500), "stuck")
+        self._sleep(self._waits)
+        self._waits += 1
+        if outage:
+            kit.recorder.record(events.Resumed())  # the ideas that wait for its end get their turn
+        return None
+
+    def _no_idea(self) -> tuple[str, bool]:
+        """Return what was looked for by whom, and whether a generator only failed to answer."""
+        kit, asked = self.kit, dict(self.kit.plugins.calls.outcomes)
+        files = kit.files_at_head()
+        told = kit.plugins.explain_no_idea(kit.history, files[kit.lab.script], files)
+        parts = [f"{name}: {error or told.get(name, 'passed')}" for name, error in asked.items()]
+        for name, count in self._refused.items():
+            if count >= REFUSALS:
+                parts.append(f"{name or 'others'}: its ideas were refused {count} times")
+        looked = "; ".join(parts) or "no plugin proposes any; make script_ideas active"
+        said = f"{NO_IDEA} ({looked}); add one with autoresearch idea add --patch FILE"
+        return said, any(asked.values())
 
     def _after(self, number: int) -> None:
-        decided = number < len(self.kit.history.experiments)
-        self._drops = 0 if decided else self._drops + 1
-        if decided:
-            self._settle()
-            self._announce(number)
+        """Settle what was decided, or count the refusal of an idea that was dropped."""
+        if number >= len(self.kit.history.experiments):
+            self._refused[self._author] += 1
+            return
+        self._refused.clear()
+        self._waits, self._said = 0, ""
+        self._end_pause()
+        self._settle()
+        self._announce(number)
+
+    # --- between experiments --------------------------------------------------------------------
 
     def _settle(self) -> None:
         """Bring branch, worktrees and files to what the log says; safe to repeat."""
@@ -168,18 +294,6 @@ class Loop:
                 self._notify("budget_gone", f"{name}: {amount:g} of {limit:g} used")
                 return f"the budget of {limit:g} {name} is used up"
         return None
-
-    def _wait(self) -> None:
-        """Wait longer each time, since every attempt is in the log, but not when an idea comes."""
-        kit = self.kit
-        if self._waits == 0:
-            kit.tell("no generator has an idea; add one with autoresearch idea add")
-            self._notify("stuck", "no generator has an idea")
-        until = kit.clock.now() + min(WAIT_SECONDS * 2**self._waits, LONGEST_WAIT_SECONDS)
-        self._waits = min(self._waits + 1, 20)
-        queue = kit.history.queue
-        while kit.clock.now() < until and kit.recorder.refresh().queue == queue:
-            kit.clock.sleep(WAIT_SECONDS / 5)
 
 
 def _abandoned(answer: Backtrack) -> events.DirectionDeclaredDead:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import reduce
 from random import Random
 
@@ -49,12 +50,12 @@ def review_memory(kit: Kit) -> None:
     )
 
 
-def propose(kit: Kit) -> bool:
-    """Ask the generators for the next experiment; False when none has an idea."""
+def propose(kit: Kit, skip: Collection[str] = ()) -> bool:
+    """Ask the generators but those to ``skip`` for the next idea; False when none has one."""
     history = kit.history
     files = kit.files_at_head()
     seed = f"{history.campaign}/{history.next_number}/{len(history.rejected)}"
-    idea = kit.plugins.propose_idea(history, files[kit.lab.script], Random(seed), files)
+    idea = kit.plugins.propose_idea(history, files[kit.lab.script], Random(seed), files, skip)
     kit.record_costs()
     if idea is None:
         return False
@@ -112,6 +113,27 @@ def drop(kit: Kit, reason: str, *before: events.Event) -> None:
         idea=experiment.idea_id, reason=one_line(reason, 1_000), experiment=experiment.number
     )
     kit.recorder.record_many([(event, None) for event in (*before, dropped)])
+
+
+def put_back(kit: Kit, why: str, waits_for: str) -> None:
+    """Give up the idea under way for now: it waits in the queue for who can write its code."""
+    experiment = current(kit)
+    idea, number = experiment.idea, experiment.number
+    kit.tell(f"experiment {number}: {why}; the idea waits in the queue")
+    dropped = events.IdeaDropped(
+        idea=experiment.idea_id, reason=one_line(why, 1_000), experiment=number
+    )
+    queued = events.IdeaQueued(
+        idea=experiment.idea_id,
+        direction=idea.direction,
+        description=idea.description,
+        hypothesis=idea.hypothesis,
+        author=idea.author,
+        expected_gain=idea.expected_gain,
+        changes=tuple(asdict(item) for item in idea.changes),
+        waits_for=waits_for,
+    )
+    kit.recorder.record_many([(dropped, None), (queued, None)])
 
 
 def reason(kit: Kit) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 
 from autoresearch import events
+from autoresearch.cycle.trouble import Clock, Patience
 from autoresearch.folding import foresee, step
 from autoresearch.history import History
 from autoresearch.log import EventLog, Recorded, Tip, Writer
@@ -13,15 +15,32 @@ from autoresearch.protocol import check
 
 
 class Recorder:
-    """Holds the newest History of a campaign; every change of it goes through :meth:`record`."""
+    """Holds the newest History of a campaign; every change of it goes through :meth:`record`.
 
-    def __init__(self, log: EventLog, writer: Writer, plugins: Plugins, history: History) -> None:
+    An append that the disk refuses is waited for. ``failed`` is the first failure of a plugin since
+    the loop was started; ``owed`` holds facts that are recorded by :meth:`settle`.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        writer: Writer,
+        plugins: Plugins,
+        history: History,
+        tell: Callable[[str], None] = lambda _: None,
+        patience: Patience | None = None,
+    ) -> None:
         self._log = log
         self._writer = writer
         self._plugins = plugins
-        self._failures: list[PluginFailure] = []
+        self._failures: deque[PluginFailure] = deque()
         self._observing = False
+        self._tell = tell
+        self._told: set[str] = set()
+        self.patience = patience or Patience(Clock(), tell)
         self.history = history
+        self.failed: PluginFailure | None = None
+        self.owed: deque[events.Event] = deque()
         plugins.on_failure = self.plugin_failed
 
     def record(self, event: events.Event, *, event_id: str | None = None) -> History:
@@ -41,10 +60,15 @@ class Recorder:
             check(foreseen, event)
             if number < len(chosen):
                 foreseen = foresee(foreseen, event)
-        self._writer.append_many(
-            [event for event, _ in chosen], event_ids=[event_id for _, event_id in chosen]
-        )
+        together, ids = [event for event, _ in chosen], [event_id for _, event_id in chosen]
+        self.patience.through(lambda: self._writer.append_many(together, event_ids=ids))
         return self.refresh()
+
+    def settle(self) -> None:
+        """Record what is owed; each fact is forgotten only when it is in the log."""
+        while self.owed:
+            self.record(self.owed[0])
+            self.owed.popleft()
 
     def refresh(self) -> History:
         """Take in everything acknowledged since, also what other writers appended."""
@@ -66,7 +90,14 @@ class Recorder:
         self._log.sync()
 
     def plugin_failed(self, failure: PluginFailure) -> None:
-        """Record a plugin's failure, once the observers that are being told have returned."""
+        """Record a plugin's failure, once the observers that are being told have returned.
+
+        The first of each plugin is told; that of a launcher is told as the end of its run.
+        """
+        self.failed = self.failed or failure
+        if failure.plugin not in self._told and failure.hook != "launch_run":
+            self._told.add(failure.plugin)
+            self._tell(f"{failure} (told once; autoresearch status counts them)")
         self._failures.append(failure)
         if not self._observing:
             self._record_failures()
@@ -83,9 +114,9 @@ class Recorder:
 
     def _record_failures(self) -> None:
         while self._failures:
-            failure = self._failures.pop(0)
+            failure = self._failures.popleft()
             current = self.history.current
-            self._writer.append(
+            self.record(
                 events.PluginFailed(
                     plugin=failure.plugin,
                     hook=failure.hook,
@@ -94,4 +125,3 @@ class Recorder:
                     experiment=current.number if current else None,
                 )
             )
-            self.refresh()

@@ -175,22 +175,40 @@ def _watch(kit: Kit, request: RunRequest, handle: RunHandle, script_path: Path) 
     tail = Tail(handle.log_path, kit.config.metric.name)
     next_look = kit.clock.now()
     stopping = False
-    while (output := handle.poll()) is None:
-        if kit.clock.now() >= next_look:
-            next_look = kit.clock.now() + WATCH_SECONDS
-            observed = tail.read()
-            if tail.last_line:
-                kit.tick(f"experiment {request.experiment}: {one_line(tail.last_line, 120)}")
-            _record_observed(kit, request, tail)
-            reason = kit.plugins.should_stop_run(request, observed, kit.history)
-            if reason and not stopping:
-                stopping = True
-                kit.tell(f"experiment {request.experiment}: stopping the run, {one_line(reason)}")
-                handle.stop(reason)
-        kit.clock.sleep(POLL_SECONDS)
+    try:
+        while (output := handle.poll()) is None:
+            if kit.clock.now() >= next_look:
+                next_look = kit.clock.now() + WATCH_SECONDS
+                reason = _reason_to_stop(kit, request, tail)
+                if reason and not stopping:
+                    stopping = True
+                    kit.tell(f"experiment {request.experiment}: stopping, {one_line(reason)}")
+                    handle.stop(reason)
+            kit.clock.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        _tell_it_goes_on(kit, request.name, handle)
+        raise
     tail.finish()
     _record_observed(kit, request, tail)
     return Watched(evolve(output, script_path=script_path, env=request.env), tail)
+
+
+def _reason_to_stop(kit: Kit, request: RunRequest, tail: Tail) -> str | None:
+    """Look at the run's output once: record and show what is new, and ask who may stop it."""
+    observed = tail.read()
+    if tail.last_line:
+        kit.tick(f"experiment {request.experiment}: {one_line(tail.last_line, 120)}")
+    _record_observed(kit, request, tail)
+    order = kit.recorder.refresh().stop
+    if order is not None and order.now:
+        return f"stopped by {order.by}"
+    return kit.plugins.should_stop_run(request, observed, kit.history)
+
+
+def _tell_it_goes_on(kit: Kit, name: str, handle: RunHandle) -> None:
+    price = getattr(handle, "usd_per_hour", 0.0)
+    costs = f", at about {price:.2f} USD an hour" if price else ""
+    kit.tell(f"run {name} goes on by itself{costs}; autoresearch stop --now ends it")
 
 
 def _record_observed(kit: Kit, request: RunRequest, tail: Tail) -> None:

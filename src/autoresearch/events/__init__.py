@@ -40,7 +40,10 @@ from autoresearch.events.plans import (
     IdeaProposed,
     IdeaQueued,
     MemoryReviewed,
+    Paused,
     ReasoningRecorded,
+    Resumed,
+    StopRequested,
 )
 from autoresearch.events.registry import EVENT_TYPES, UPCASTERS, Event, event
 
@@ -73,14 +76,17 @@ __all__ = [
     "MetricObserved",
     "MetricsExtracted",
     "NoteAdded",
+    "Paused",
     "PlateauDeclared",
     "PluginFailed",
     "PredictionScored",
     "QuarantineResolved",
     "ReasoningRecorded",
+    "Resumed",
     "RunFinished",
     "RunLocked",
     "RunRequested",
     "RunStarted",
+    "StopRequested",
     "event",
 ]

@@ -54,6 +54,32 @@ class CampaignStopped(Event):
     reason: str = doc("what stopped it")
 
 
+_BY = "who; empty for the loop itself"
+
+
+@event("stop_requested")
+class StopRequested(Event):
+    """A person asked the loop to end; ``campaign_stopped`` or ``campaign_resumed`` answers it."""
+
+    by: str = doc(_BY)
+    now: bool = doc("true: the run under way is stopped too; false: it comes to its verdict first")
+
+
+@event("paused")
+class Paused(Event):
+    """The loop waits: a person wants it to, or nothing can be done until something changes."""
+
+    reason: str = doc("what it waits for")
+    by: str = doc(_BY, default="")
+
+
+@event("resumed")
+class Resumed(Event):
+    """The loop goes on after a pause."""
+
+    by: str = doc(_BY, default="")
+
+
 # --- memory and ideas -----------------------------------------------------------------------
 
 
@@ -73,9 +99,9 @@ class MemoryReviewed(Event):
     tip_hash: str = doc("hash of the newest event read", was="head_hash", default="")
 
 
-@event("idea_queued", version=2, upcasters=[renamed(author="generator")])
+@event("idea_queued", version=3, upcasters=[renamed(author="generator"), grown])
 class IdeaQueued(Event):
-    """Somebody put an idea into the queue."""
+    """An idea was put into the queue, or back into it until a plugin can turn it into code."""
 
     idea: str = doc("id of the idea: 12 hex digits over what it does")
     direction: str = doc("family of the change")
@@ -86,6 +112,11 @@ class IdeaQueued(Event):
     patch: str | None = doc("unified diff, where the idea brings one", default=None)
     env: Mapping[str, str] = doc("environment overrides", factory=dict)
     changes: tuple[Mapping[str, Any], ...] = doc(_CHANGES, default=())
+    waits_for: str = doc(
+        "plugin: for one that turns it into code, until the loop starts again; outage: for the end "
+        "of one's failure; empty: for its turn",
+        default="",
+    )
 
 
 _SAID = re.compile(r"([A-Za-z_]\w*) (\S+) -> ([^\s,;]+)")

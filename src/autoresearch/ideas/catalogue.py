@@ -64,6 +64,11 @@ class Plugin:
                 return idea
         return None
 
+    @hookimpl
+    def explain_no_idea(self) -> str:
+        """Say what every direction needs."""
+        return "no untried known direction whose settings are in the script"
+
     def _wanted(
         self, direction: Known, present: dict[str, Hyperparameter], history: History
     ) -> bool:

@@ -9,7 +9,10 @@ from autoresearch.model import Idea
 
 
 class Plugin:
-    """Has no settings; the rank is the expected gain, and the queue is the log's."""
+    """Has no settings; the rank is the expected gain, and the queue is the log's.
+
+    Words that wait for a plugin to turn them into code are left where they are.
+    """
 
     @hookimpl
     def propose_idea(self, history: History) -> Idea | None:
@@ -18,10 +21,24 @@ class Plugin:
             item.idea for item in history.rejected if isinstance(item, events.IdeaDropped)
         }
         for queued in history.ranked_queue:
+            if queued.waits_for:
+                continue
             idea = as_idea(queued, history)
-            if idea.id not in gone and queued.id not in gone:
+            if queued.again or not {idea.id, queued.id} & gone:
                 return idea
         return None
+
+    @hookimpl
+    def explain_no_idea(self, history: History) -> str:
+        """Say whether the queue is empty or what its ideas wait for."""
+        waiting = [queued.waits_for for queued in history.queue.values() if queued.waits_for]
+        if not waiting:
+            return "the queue is empty; add to it with autoresearch idea add"
+        ideas = "1 idea waits" if len(waiting) == 1 else f"{len(waiting)} ideas wait"
+        cause = (
+            "one that failed to answer again" if "outage" in waiting else "one that writes its code"
+        )
+        return f"{ideas} in words for a plugin: {cause}"
 
 
 def as_idea(queued: QueuedIdea, history: History) -> Idea:

@@ -83,6 +83,14 @@ class Plugin:
                 return idea
         return None
 
+    @hookimpl
+    def explain_no_idea(self, history: History, source: str, files: Mapping[str, str]) -> str:
+        """Say that there is no number to move, or that all moves were tried."""
+        script = script_of(history)
+        if not any(self._movable(history, knobs({**files, script: source}, script))):
+            return f"no movable number in {script}, such as a constant LEARNING_RATE = 0.1"
+        return f"every move of the numbers in {script} was tried or is in a dead end"
+
     def _table(self, history: History, found: tuple[Hyperparameter, ...]) -> Table:
         best = history.best_metric
         scale = max(5 * self._config.metric.sd, 0.003 * abs(best if best is not None else 1.0))

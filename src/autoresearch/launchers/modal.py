@@ -192,6 +192,11 @@ class ModalRun:
         return self._call() or ""
 
     @property
+    def usd_per_hour(self) -> float:
+        """The price of its GPUs, US dollars an hour."""
+        return 3600 * self.settings.gpus * self.settings.usd_per_gpu_second
+
+    @property
     def log_path(self) -> Path:
         """Where the run's output arrives, a quarter of a minute late."""
         return self.folder.log

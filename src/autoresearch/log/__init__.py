@@ -17,6 +17,7 @@ from autoresearch.log.snapshots import SnapshotStore
 from autoresearch.log.sources import SourceStore
 from autoresearch.log.store import FileLog, is_own_name, open_log, to_stderr
 from autoresearch.log.tables import Column, EventTable, Schema, View
+from autoresearch.log.writer import Holder
 
 __all__ = [
     "GENESIS",
@@ -26,6 +27,7 @@ __all__ = [
     "EventTable",
     "FileLog",
     "Finding",
+    "Holder",
     "MemoryLog",
     "RebuildReport",
     "Receipt",

@@ -17,7 +17,7 @@ from autoresearch.log.records import Anchor, RebuildReport, Recorded, Tip, Verif
 from autoresearch.log.sources import SourceStore
 from autoresearch.log.tables import Schema
 from autoresearch.log.verify import verify
-from autoresearch.log.writer import FileWriter
+from autoresearch.log.writer import FileWriter, Holder, holder_of
 
 _OWN_NAMES = frozenset(
     {"journal", "locks", "sources", "snapshots", "cache", "manifest.jsonl", "fold.json"}
@@ -51,6 +51,10 @@ class FileLog(EventLog):
         """Open the one writer of a stream; see :class:`autoresearch.log.EventLog`."""
         self.ordering.prepare()
         return FileWriter(self.ordering, campaign, stream or campaign, actor)
+
+    def holder(self, stream: str) -> Holder | None:
+        """Return the process that holds a stream, also one that died with it; None: it is free."""
+        return holder_of(self.ordering, stream)
 
     def read(
         self, after: int = 0, until: int | None = None, campaign: str | None = None

@@ -10,6 +10,9 @@ import threading
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
+import psutil
+from attrs import frozen
+
 from autoresearch.codec import canonical
 from autoresearch.durable import FileLock
 from autoresearch.errors import LogError, StreamHeldError
@@ -182,16 +185,19 @@ class FileWriter(Writer):
 
 
 def _hold(ordering: Ordering, stream: str, actor: str) -> FileLock:
-    path = ordering.locks / f"{quote(stream, safe='')}.stream.lock"
+    path = ordering.locks / _lock_name(stream)
     lock = FileLock(path)
     try:
         if not lock.acquire(wait=False):
-            raise StreamHeldError(f"stream {stream!r} is being written by {_holder(lock)}")
+            raise StreamHeldError(
+                f"stream {stream!r} is being written by {_holder(ordering, stream)}"
+            )
         holder = {
             "actor": actor,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "since": utc_now(),
+            "started": started_at(os.getpid()),
         }
         lock.write(canonical(holder).encode() + b"\n")
     except OSError as error:
@@ -200,12 +206,56 @@ def _hold(ordering: Ordering, stream: str, actor: str) -> FileLock:
     return lock
 
 
-def _holder(lock: FileLock) -> str:
+@frozen(kw_only=True)
+class Holder:
+    """The process that writes a stream, or wrote it until it died: what its lock file says.
+
+    ``started`` (seconds since 1970) tells it from a later process that has the same ``pid``.
+    """
+
+    actor: str
+    host: str
+    pid: int
+    since: str
+    started: float = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is still there; of one on another host that is not known: yes."""
+        if self.host != socket.gethostname():
+            return True
+        now = started_at(self.pid)
+        return now > 0 and (self.started <= 0 or abs(now - self.started) < 1)
+
+
+def started_at(pid: int) -> float:
+    """Return when a process began, in seconds since 1970; 0 when it is gone."""
     try:
-        found = json.loads(lock.path.read_text())
-        return (
-            f"{found['actor']} (process {found['pid']} on {found['host']}, "
-            f"since {found['since']}); stop it or use another stream"
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        process = psutil.Process(pid)
+        gone = process.status() == psutil.STATUS_ZOMBIE
+        return 0.0 if gone else float(process.create_time())
+    except psutil.Error:
+        return 0.0
+
+
+def holder_of(ordering: Ordering, stream: str) -> Holder | None:
+    """Return who holds a stream, alive or not; None for a stream that was let go."""
+    try:
+        found = json.loads((ordering.locks / _lock_name(stream)).read_text())
+        return Holder(**found)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _lock_name(stream: str) -> str:
+    return f"{quote(stream, safe='')}.stream.lock"
+
+
+def _holder(ordering: Ordering, stream: str) -> str:
+    found = holder_of(ordering, stream)
+    if found is None:
         return "another process that is just starting; try again"
+    return (
+        f"{found.actor} (process {found.pid} on {found.host}, since {found.since}); "
+        "stop it or use another stream"
+    )

@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -79,13 +79,19 @@ class Manager(pluggy.PluginManager):
 
 
 class Calls:
-    """Asks plugins in pluggy's order, the last registered first, and checks what they answer."""
+    """Asks plugins in pluggy's order, the last registered first, and checks what they answer.
+
+    Of the newest :meth:`first`, ``answered`` is the plugin whose answer was taken, and ``outcomes``
+    tells of each that was asked before it: its error, or nothing when it passed.
+    """
 
     def __init__(self, manager: pluggy.PluginManager, environ: Mapping[str, str]) -> None:
         self.on_failure: Callable[[PluginFailure], None] = warn
         self._manager = manager
         self._trace = environ.get(TRACE, "") not in ("", "0")
         self._counts: Counter[tuple[str, str]] = Counter()
+        self.outcomes: dict[str, str] = {}
+        self.answered = ""
 
     def implementations(self, hook: str) -> tuple[pluggy.HookImpl, ...]:
         """Return a hook's implementations in the order in which they are asked."""
@@ -96,19 +102,27 @@ class Calls:
         hook: str,
         /,
         instead: Callable[[PluginFailure], Any] | None = None,
+        skip: Collection[str] = (),
         **given: Any,
     ) -> Any:
         """Return the first sound answer that is not None, as the wrappers leave it.
 
-        ``instead`` makes the answer of a plugin that failed, None to pass it over.
+        ``instead`` makes the answer of a plugin that failed, None to pass it over; the plugins to
+        ``skip`` are not asked.
         """
         every, check = self.implementations(hook), check_of(hook)
         opened = [(impl, self._open(impl, hook, given)) for impl in every if impl.wrapper]
-        answer = None
-        for impl in (impl for impl in every if not impl.wrapper):
-            answer = self._ask(impl, hook, check, given, instead)
+        answer, outcomes, answered = None, dict[str, str](), ""
+        for impl in every:
+            if impl.wrapper or impl.plugin_name in skip:
+                continue
+            failures: list[PluginFailure] = []
+            answer = self._ask(impl, hook, check, given, instead, failures.append)
             if answer is not None:
+                answered = impl.plugin_name
                 break
+            outcomes[impl.plugin_name] = failures[0].error if failures else ""
+        self.outcomes, self.answered = outcomes, answered
         for impl, wrapper in reversed(opened):
             if wrapper is not None:
                 answer = self._close(impl, wrapper, hook, check, given, answer)
@@ -160,12 +174,14 @@ class Calls:
         check: Check,
         given: Given,
         instead: Callable[[PluginFailure], Any] | None,
+        note: Callable[[PluginFailure], None] = lambda _: None,
     ) -> Any:
         try:
             answer = self.invoke(impl, hook, given)
             return None if answer is None else check(answer, impl.plugin_name, given)
         except CAUGHT as error:
             failure = self.failed(impl.plugin_name, hook, error)
+            note(failure)
             return instead(failure) if instead else None
 
     def _open(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -59,14 +59,27 @@ class Plugins(Registry):
     # --- before the run -----------------------------------------------------------------
 
     def propose_idea(
-        self, history: History, source: str, rng: Random, files: Mapping[str, str] | None = None
+        self,
+        history: History,
+        source: str,
+        rng: Random,
+        files: Mapping[str, str] | None = None,
+        skip: Collection[str] = (),
     ) -> Idea | None:
-        """Return the first idea, or None when no generator has one."""
+        """Return the first idea, or None when no generator has one; those to ``skip`` have none."""
         given = freeze(files or {})
         found: Idea | None = self.calls.first(
-            "propose_idea", history=history, source=source, rng=rng, files=given
+            "propose_idea", skip=skip, history=history, source=source, rng=rng, files=given
         )
         return found
+
+    def explain_no_idea(
+        self, history: History, source: str, files: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        """Return what each generator that says so looked for, by its name."""
+        given = freeze(files)
+        found = self.calls.collect("explain_no_idea", history=history, source=source, files=given)
+        return dict(found)
 
     def review_idea(self, idea: Idea, history: History) -> tuple[Objection, ...]:
         """Return every objection to an idea."""
