@@ -259,7 +259,8 @@ class RunOutput:
 class RunHandle(Protocol):
     """A run that was started; it survives the process that started it.
 
-    ``launch_run`` called again with the same request name returns a handle to the same run.
+    ``launch_run`` called again with the same request name returns a handle to the same run. One
+    that has ``usd_per_hour`` tells a person who leaves the run alone what it costs.
     """
 
     @property

@@ -494,7 +494,7 @@ def test_limits_hold_whatever_a_policy_says(
     decision = made.history.experiments[1].decision
     assert decision is not None
     assert decision.verdict == verdict
-    assert decision.policy == "protocol"
+    assert decision.author == "protocol"
     assert "keeps_all wanted to keep it, but" in decision.reason
     assert reason in decision.reason
 

@@ -62,15 +62,23 @@ def finish_run(kit: Kit) -> RunOutput:
     opened = kit.history.open_run
     assert opened is not None
     request, workspace = _request(kit, opened.request)
-    handle = kit.plugins.launch_run(request, workspace)
-    kit.recorder.record(
-        events.RunStarted(
-            run=request.name, experiment=request.experiment, reference=handle.reference
-        ),
-        event_id=f"{request.name}/started",
-    )
-    _link(kit, handle.log_path)
-    return _record_end(kit, request, _watch(kit, request, handle, workspace.script_path))
+    handle = None
+    try:
+        handle = kit.plugins.launch_run(request, workspace)
+        kit.recorder.record(
+            events.RunStarted(
+                run=request.name, experiment=request.experiment, reference=handle.reference
+            ),
+            event_id=f"{request.name}/started",
+        )
+        _link(kit, handle.log_path)
+        watched = _watch(kit, request, handle, workspace.script_path)
+    except KeyboardInterrupt:
+        price = getattr(handle, "usd_per_hour", 0.0)
+        costs = f", at about {price:.2f} USD an hour" if price else ""
+        kit.tell(f"run {request.name} goes on by itself{costs}; autoresearch stop --now ends it")
+        raise
+    return _record_end(kit, request, watched)
 
 
 def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
@@ -175,19 +183,15 @@ def _watch(kit: Kit, request: RunRequest, handle: RunHandle, script_path: Path) 
     tail = Tail(handle.log_path, kit.config.metric.name)
     next_look = kit.clock.now()
     stopping = False
-    try:
-        while (output := handle.poll()) is None:
-            if kit.clock.now() >= next_look:
-                next_look = kit.clock.now() + WATCH_SECONDS
-                reason = _reason_to_stop(kit, request, tail)
-                if reason and not stopping:
-                    stopping = True
-                    kit.tell(f"experiment {request.experiment}: stopping, {one_line(reason)}")
-                    handle.stop(reason)
-            kit.clock.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        _tell_it_goes_on(kit, request.name, handle)
-        raise
+    while (output := handle.poll()) is None:
+        if kit.clock.now() >= next_look:
+            next_look = kit.clock.now() + WATCH_SECONDS
+            reason = _reason_to_stop(kit, request, tail)
+            if reason and not stopping:
+                stopping = True
+                kit.tell(f"experiment {request.experiment}: stopping the run, {one_line(reason)}")
+                handle.stop(reason)
+        kit.clock.sleep(POLL_SECONDS)
     tail.finish()
     _record_observed(kit, request, tail)
     return Watched(evolve(output, script_path=script_path, env=request.env), tail)
@@ -203,12 +207,6 @@ def _reason_to_stop(kit: Kit, request: RunRequest, tail: Tail) -> str | None:
     if order is not None and order.now:
         return f"stopped by {order.by}"
     return kit.plugins.should_stop_run(request, observed, kit.history)
-
-
-def _tell_it_goes_on(kit: Kit, name: str, handle: RunHandle) -> None:
-    price = getattr(handle, "usd_per_hour", 0.0)
-    costs = f", at about {price:.2f} USD an hour" if price else ""
-    kit.tell(f"run {name} goes on by itself{costs}; autoresearch stop --now ends it")
 
 
 def _record_observed(kit: Kit, request: RunRequest, tail: Tail) -> None:
