@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 
 from autoresearch import events
 from autoresearch.config import RUN_FOLDER
+from autoresearch.cycle import outside
 from autoresearch.cycle.kit import Kit, write_text
 from autoresearch.cycle.proposals import current
 from autoresearch.cycle.tail import Tail
@@ -62,6 +63,7 @@ def finish_run(kit: Kit) -> RunOutput:
     opened = kit.history.open_run
     assert opened is not None
     request, workspace = _request(kit, opened.request)
+    before = outside.look(kit)
     handle = kit.plugins.launch_run(request, workspace)
     kit.recorder.record(
         events.RunStarted(
@@ -70,7 +72,9 @@ def finish_run(kit: Kit) -> RunOutput:
         event_id=f"{request.name}/started",
     )
     _link(kit, handle.log_path)
-    return _record_end(kit, request, _watch(kit, request, handle, workspace.script_path))
+    output = _watch(kit, request, handle, workspace.script_path)
+    outside.record(kit, request, before)
+    return _record_end(kit, request, output)
 
 
 def output_of(kit: Kit, experiment: Experiment) -> RunOutput:

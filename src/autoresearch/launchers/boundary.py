@@ -166,15 +166,21 @@ def _caches(environ: Mapping[str, str]) -> Iterator[str]:
             yield path
 
 
+def repository_of(project: Path) -> Path:
+    """Return the folder of the repository of a checkout, also of one that is a worktree."""
+    git = project / ".git"
+    if not git.is_file():
+        return git
+    told = git.read_text(encoding="utf-8", errors="replace").removeprefix("gitdir:").strip()
+    real = (project / told).resolve()
+    return real.parent.parent if real.parent.name == "worktrees" else real
+
+
 def _covered(project: Path) -> list[str]:
     """Return the words that hide the repository, the store and files of secrets in a project."""
     words = []
-    git = project / ".git"
-    found = [git, project / ".autoresearch", *project.glob(".env*"), project / ".netrc"]
-    if git.is_file():  # a worktree: its repository is elsewhere
-        told = git.read_text(encoding="utf-8", errors="replace").removeprefix("gitdir:").strip()
-        real = (project / told).resolve()
-        found.append(real.parent.parent if real.parent.name == "worktrees" else real)
+    found = [project / ".git", repository_of(project), project / ".autoresearch"]
+    found += [*project.glob(".env*"), project / ".netrc"]
     for path in found:
         if path.is_dir():
             words += ["--tmpfs", str(path)]
