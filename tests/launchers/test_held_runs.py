@@ -276,3 +276,28 @@ def test_a_hostile_script_gains_nothing(
     if kind == "bubblewrap" or os.geteuid() != 0:
         log = next((project / ".autoresearch" / "t1" / "runs").glob("*.control/run.log"))
         assert "KEY SEEN" not in log.read_text()
+
+
+ASKING = """
+import subprocess
+print("head:", subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip())
+print("remotes:", subprocess.check_output(["git", "remote"], text=True).strip(), "|")
+print("status:", subprocess.check_output(["git", "status", "--short"], text=True).strip(), "|")
+print("score: 1.0")
+"""
+
+
+@pytest.mark.parametrize("kind", ["none", pytest.param("bubblewrap", marks=works)])
+def test_git_in_a_run_tells_the_commit_of_the_experiment(tmp_path: Path, kind: str) -> None:
+    """As by hand: a trainer that notes its commit works, and finds no remote."""
+    project = make_project(tmp_path / "project", script=ASKING)
+    git(project, "remote", "add", "origin", "https://example.org/x")
+    overrides = {"boundary.kind": kind}
+    campaign = autoresearch.start(
+        project, tag="t1", overrides=overrides, plugins=("no:script_ideas",)
+    )
+    campaign.run(1, plugins=("no:script_ideas",), wait=False)
+    log = next((project / ".autoresearch" / "t1" / "runs").glob("*.control/run.log")).read_text()
+    assert f"head: {campaign.history.experiments[0].commit}" in log, log
+    assert "remotes:  |" in log
+    assert "status:  |" in log

@@ -117,8 +117,13 @@ class Boundary:
         kept_out = [f"{cache}/{name}" for cache in caches for name in _TOKENS]
         for file in filter(os.path.isfile, kept_out):
             words += ["--ro-bind", os.devnull, file]
-        link = str(workspace.path.absolute() / ".git")
-        return words + (["--ro-bind", link, link] if os.path.isfile(link) else [])
+        # To read, so that a script can ask git which commit it is; by its place, and not by what
+        # the checkout's own file says, which an earlier run may have written.
+        link = workspace.path.absolute() / ".git"
+        lab = link.parents[2] / "lab" / ".git"
+        for path in (str(lab), str(link)):
+            words += ["--ro-bind", path, path] if os.path.exists(path) else []
+        return words
 
     def _read(self, project: Path, environ: Mapping[str, str]) -> Iterator[str | Path]:
         yield from _OF_RUN
