@@ -150,6 +150,25 @@ def test_signals_and_missing_programs_are_told_as_without(held: Held) -> None:
 
 
 @works
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("open('{home}/.ssh/id')", "{home}/.ssh/id is hidden by bubblewrap: name it in data or bo"),
+        ("open('{home}/project/x', 'w')", "{home}/project/x can only be read in bubblewrap: name"),
+        ("open('{home}/nowhere')", "exit code 1"),
+    ],
+    ids=["hidden", "read only", "not there"],
+)
+def test_a_path_that_bubblewrap_keeps_is_named(
+    held: Held, place: Place, words: str, said: str
+) -> None:
+    """A script that runs by hand and crashes here says what to set."""
+    output = held(f'{sys.executable} -c "{words.format(home=place.home)}"')
+    assert said.format(home=place.home) in output.detail
+    assert (said == "exit code 1") == (output.detail == "exit code 1")
+
+
+@works
 def test_network_can_be_taken_away(held: Held) -> None:
     """network = false leaves nothing but the loopback of the run's own."""
     assert held("cat /proc/net/dev", network=False).log_path.read_text().count(":") == 1
