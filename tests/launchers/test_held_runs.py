@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -177,9 +178,25 @@ def test_network_can_be_taken_away(held: Held) -> None:
 @works
 def test_an_idea_cannot_ask_for_a_place(held: Held, place: Place) -> None:
     """What an idea puts into the environment of its run opens no folder."""
-    output = held("cat $WANTED/id", env={"WANTED": f"{place.home}/.ssh"})
-    assert output.status is RunStatus.CRASHED
+    for name in ("WANTED", "TORCH_HOME", "XDG_CACHE_HOME", "CUDA_HOME", "VIRTUAL_ENV"):
+        output = held(f"cat ${name}/id", env={name: f"{place.home}/.ssh"})
+        assert output.status is RunStatus.CRASHED, name
     assert held("cat $AUTORESEARCH_RUN/../../../t1.jsonl").status is RunStatus.CRASHED
+
+
+@works
+def test_a_link_in_the_home_of_runs_leads_nowhere(held: Held, place: Place, tmp_path: Path) -> None:
+    """What one run leaves in the home it shares with the next is not followed when that is made."""
+    victim = tmp_path / "home" / "victim"
+    victim.mkdir()
+    held("true")
+    own = place.store / "t1" / "runs" / ".home"
+    for root in (own / ".cache", place.store / "t1" / "runs" / ".tmp" / "pytest-of-root"):
+        shutil.rmtree(root, ignore_errors=True)
+        root.symlink_to(f"/oldroot{victim}")
+    output = held("cat ~/.cache/huggingface/model")
+    assert output.status is RunStatus.COMPLETED, output.log_path.read_text()
+    assert not list(victim.iterdir())
 
 
 @works

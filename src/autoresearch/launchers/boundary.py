@@ -91,14 +91,15 @@ class Boundary:
     def around(self, workspace: Workspace, folder: Path, environ: Mapping[str, str]) -> list[str]:
         """Return the words that come before a command which writes in its checkout and `folder`.
 
-        `environ` is the environment that the command will have.
+        `environ` is what the person wants in its environment, without what an idea wants.
         """
+        project = workspace.project.absolute()
+        environ = {key: text.replace("{project}", str(project)) for key, text in environ.items()}
         own = {"/tmp": folder.parent / ".tmp", "/var/tmp": folder.parent / ".tmp"}
         homes = {os.environ.get("HOME", "/root"), str(Path("~").expanduser())}
         own |= dict.fromkeys(homes, folder.parent / ".home")
         for made in own.values():
             made.mkdir(mode=0o700, exist_ok=True)
-        project = workspace.project.absolute()
         words = [shutil.which("bwrap") or "bwrap", *_BASE]
         words += [] if self.settings.network else ["--unshare-net"]
         for place in _folders(("/run", "/home", "/root")):
@@ -123,6 +124,8 @@ class Boundary:
         lab = link.parents[2] / "lab" / ".git"
         for path in (str(lab), str(link)):
             words += ["--ro-bind", path, path] if os.path.exists(path) else []
+        for shown in _folders(own):
+            _unlink(shown, own.get(shown, folder.parent / ".home"), words)
         return words
 
     def _read(self, project: Path, environ: Mapping[str, str]) -> Iterator[str | Path]:
@@ -133,7 +136,6 @@ class Boundary:
         for name in _SEARCHED:
             yield from environ.get(name, "").split(os.pathsep)
         yield from (project / name for name in self.data)
-        # What a person wrote; what an idea asks for in its environment is not shown for that.
         yield from (value.replace("{project}", str(project)) for value in self.env.values())
         yield from self.settings.reads
 
@@ -152,6 +154,21 @@ def _ways(paths: Iterable[str | Path]) -> Iterator[str]:
                 if way not in seen:
                     seen.add(way)
                     yield way
+
+
+def _unlink(shown: str, place: Path, words: Iterable[str]) -> None:
+    """Remove links in `place` that an earlier run left where something is about to be mounted.
+
+    Bubblewrap would follow them, out of the folder that is seen as `shown`.
+    """
+    for word in words:
+        if Path(word).is_relative_to(shown):
+            step = place
+            for part in Path(word).relative_to(shown).parts:
+                step /= part
+                if step.is_symlink():
+                    step.unlink()
+                    break
 
 
 def _is_hidden(path: str, hidden: Iterable[str]) -> bool:
