@@ -170,6 +170,22 @@ def test_a_path_that_bubblewrap_keeps_is_named(
 
 
 @works
+def test_bubblewrap_that_fails_is_no_crash_of_the_script(
+    held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine failed, which is no verdict on the idea; a script that says the same crashed."""
+    assert held("echo ready; echo bwrap: x; exit 1").status is RunStatus.CRASHED
+    fake = tmp_path / "bin" / "bwrap"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho 'bwrap: Can not mount' >&2; exit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    output = held("true")
+    assert output.status is RunStatus.INFRA_FAILED
+    assert output.detail == "bwrap: Can not mount; repair that, or set boundary.kind to none"
+
+
+@works
 def test_network_can_be_taken_away(held: Held) -> None:
     """network = false leaves nothing but the loopback of the run's own."""
     assert held("cat /proc/net/dev", network=False).log_path.read_text().count(":") == 1
@@ -197,6 +213,9 @@ def test_a_link_in_the_home_of_runs_leads_nowhere(held: Held, place: Place, tmp_
     output = held("cat ~/.cache/huggingface/model")
     assert output.status is RunStatus.COMPLETED, output.log_path.read_text()
     assert not list(victim.iterdir())
+    shutil.rmtree(own / ".cache")
+    (own / ".cache").write_text("in the way")
+    assert held("cat ~/.cache/huggingface/model").status is RunStatus.COMPLETED
 
 
 @works

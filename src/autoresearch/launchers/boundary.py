@@ -157,16 +157,16 @@ def _ways(paths: Iterable[str | Path]) -> Iterator[str]:
 
 
 def _unlink(shown: str, place: Path, words: Iterable[str]) -> None:
-    """Remove links in `place` that an earlier run left where something is about to be mounted.
+    """Remove what an earlier run left in `place` where a folder is about to be mounted.
 
-    Bubblewrap would follow them, out of the folder that is seen as `shown`.
+    Bubblewrap would follow a link out of the folder that is seen as `shown`.
     """
     for word in words:
         if Path(word).is_relative_to(shown):
             step = place
             for part in Path(word).relative_to(shown).parts:
                 step /= part
-                if step.is_symlink():
+                if step.is_symlink() or step.is_file():
                     step.unlink()
                     break
 

@@ -202,16 +202,23 @@ def _run_command(
     if code == 0:
         return RunStatus.COMPLETED, survivors, code
     how = f"exit code {code}" if code > 0 else f"killed by {_signal_name(-code)}"
-    hint = _kept_out(folder.log) if spec.held else ""
+    said = _last_output(folder.log) if spec.held else ""
+    if code == 1 and said.startswith("bwrap: ") and said.count("\n") == 1:  # all there is
+        detail = f"{said.strip()}; repair that, or set boundary.kind to none{survivors}"
+        return RunStatus.INFRA_FAILED, detail, None
+    hint = _kept_out(said)
     return RunStatus.CRASHED, how + hint + survivors, code
 
 
-def _kept_out(log: Path) -> str:
-    """Return which path a held run missed in its last lines, though it is there; else nothing."""
+def _last_output(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _CHUNK_BYTES))
-        found = _MISSED.findall(file.read().decode("utf-8", "replace"))
-    for what, path in reversed(found):
+        return file.read().decode("utf-8", "replace")
+
+
+def _kept_out(said: str) -> str:
+    """Return which path a held run missed in its last lines, though it is there; else nothing."""
+    for what, path in reversed(_MISSED.findall(said)):
         if what.startswith("Read-only"):
             return f"; {path} can only be read in bubblewrap: name it in boundary.writes"
         if os.path.exists(path):
