@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from attrs import evolve, field, frozen
@@ -60,6 +61,8 @@ class Lab:
 
     def take_planted(self) -> tuple[str, ...]:
         """Return what someone put into the lab's git folder since the last time; it was removed."""
+        with suppress(WorkspaceError):  # the next command in the lab tells it
+            self._git.check()
         return self._git.take_planted()
 
     @property

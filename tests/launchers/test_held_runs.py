@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -150,6 +151,41 @@ def test_signals_and_missing_programs_are_told_as_without(held: Held) -> None:
 
 
 @works
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("open('{home}/.ssh/id')", "{home}/.ssh/id is hidden by bubblewrap: name it in data or bo"),
+        ("open('{home}/project/x', 'w')", "{home}/project/x can only be read in bubblewrap: name"),
+        ("open('{home}/nowhere')", "exit code 1"),
+    ],
+    ids=["hidden", "read only", "not there"],
+)
+def test_a_path_that_bubblewrap_keeps_is_named(
+    held: Held, place: Place, words: str, said: str
+) -> None:
+    """A script that runs by hand and crashes here says what to set."""
+    output = held(f'{sys.executable} -c "{words.format(home=place.home)}"')
+    assert said.format(home=place.home) in output.detail
+    assert (said == "exit code 1") == (output.detail == "exit code 1")
+
+
+@works
+def test_bubblewrap_that_fails_is_no_crash_of_the_script(
+    held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine failed, which is no verdict on the idea; a script that says the same crashed."""
+    assert held("echo ready; echo bwrap: x; exit 1").status is RunStatus.CRASHED
+    fake = tmp_path / "bin" / "bwrap"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho 'bwrap: Can not mount' >&2; exit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    output = held("true")
+    assert output.status is RunStatus.INFRA_FAILED
+    assert output.detail == "bwrap: Can not mount; repair that, or set boundary.kind to none"
+
+
+@works
 def test_network_can_be_taken_away(held: Held) -> None:
     """network = false leaves nothing but the loopback of the run's own."""
     assert held("cat /proc/net/dev", network=False).log_path.read_text().count(":") == 1
@@ -158,9 +194,28 @@ def test_network_can_be_taken_away(held: Held) -> None:
 @works
 def test_an_idea_cannot_ask_for_a_place(held: Held, place: Place) -> None:
     """What an idea puts into the environment of its run opens no folder."""
-    output = held("cat $WANTED/id", env={"WANTED": f"{place.home}/.ssh"})
-    assert output.status is RunStatus.CRASHED
+    for name in ("WANTED", "TORCH_HOME", "XDG_CACHE_HOME", "CUDA_HOME", "VIRTUAL_ENV"):
+        output = held(f"cat ${name}/id", env={name: f"{place.home}/.ssh"})
+        assert output.status is RunStatus.CRASHED, name
     assert held("cat $AUTORESEARCH_RUN/../../../t1.jsonl").status is RunStatus.CRASHED
+
+
+@works
+def test_a_link_in_the_home_of_runs_leads_nowhere(held: Held, place: Place, tmp_path: Path) -> None:
+    """What one run leaves in the home it shares with the next is not followed when that is made."""
+    victim = tmp_path / "home" / "victim"
+    victim.mkdir()
+    held("true")
+    own = place.store / "t1" / "runs" / ".home"
+    for root in (own / ".cache", place.store / "t1" / "runs" / ".tmp" / "pytest-of-root"):
+        shutil.rmtree(root, ignore_errors=True)
+        root.symlink_to(f"/oldroot{victim}")
+    output = held("cat ~/.cache/huggingface/model")
+    assert output.status is RunStatus.COMPLETED, output.log_path.read_text()
+    assert not list(victim.iterdir())
+    shutil.rmtree(own / ".cache")
+    (own / ".cache").write_text("in the way")
+    assert held("cat ~/.cache/huggingface/model").status is RunStatus.COMPLETED
 
 
 @works
@@ -276,3 +331,28 @@ def test_a_hostile_script_gains_nothing(
     if kind == "bubblewrap" or os.geteuid() != 0:
         log = next((project / ".autoresearch" / "t1" / "runs").glob("*.control/run.log"))
         assert "KEY SEEN" not in log.read_text()
+
+
+ASKING = """
+import subprocess
+print("head:", subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip())
+print("remotes:", subprocess.check_output(["git", "remote"], text=True).strip(), "|")
+print("status:", subprocess.check_output(["git", "status", "--short"], text=True).strip(), "|")
+print("score: 1.0")
+"""
+
+
+@pytest.mark.parametrize("kind", ["none", pytest.param("bubblewrap", marks=works)])
+def test_git_in_a_run_tells_the_commit_of_the_experiment(tmp_path: Path, kind: str) -> None:
+    """As by hand: a trainer that notes its commit works, and finds no remote."""
+    project = make_project(tmp_path / "project", script=ASKING)
+    git(project, "remote", "add", "origin", "https://example.org/x")
+    overrides = {"boundary.kind": kind}
+    campaign = autoresearch.start(
+        project, tag="t1", overrides=overrides, plugins=("no:script_ideas",)
+    )
+    campaign.run(1, plugins=("no:script_ideas",), wait=False)
+    log = next((project / ".autoresearch" / "t1" / "runs").glob("*.control/run.log")).read_text()
+    assert f"head: {campaign.history.experiments[0].commit}" in log, log
+    assert "remotes:  |" in log
+    assert "status:  |" in log

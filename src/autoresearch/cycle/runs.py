@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 
 from autoresearch import events
 from autoresearch.config import RUN_FOLDER
+from autoresearch.cycle import outside
 from autoresearch.cycle.kit import Kit, write_text
 from autoresearch.cycle.proposals import current
 from autoresearch.cycle.tail import Tail
@@ -62,7 +63,7 @@ def finish_run(kit: Kit) -> RunOutput:
     opened = kit.history.open_run
     assert opened is not None
     request, workspace = _request(kit, opened.request)
-    handle = None
+    before, handle = outside.look(kit), None
     try:
         handle = kit.plugins.launch_run(request, workspace)
         kit.recorder.record(
@@ -78,6 +79,7 @@ def finish_run(kit: Kit) -> RunOutput:
         costs = f", at about {price:.2f} USD an hour" if price else ""
         kit.tell(f"run {request.name} goes on by itself{costs}; autoresearch stop --now ends it")
         raise
+    outside.record(kit, request, before)
     return _record_end(kit, request, watched)
 
 

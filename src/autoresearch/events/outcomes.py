@@ -85,6 +85,16 @@ class RunLocked(Event):
     )
 
 
+@event("checkout_changed")
+class CheckoutChanged(Event):
+    """Something that is not a run's own was different after it: the run's doing, or a person's."""
+
+    experiment: int = experiment_number()
+    run: str = run_name()
+    what: str = doc("the checkout, refs, git configuration, the store or the lab")
+    paths: tuple[str, ...] = doc("the first files that differ", default=())
+
+
 @event("fix_attempted")
 class FixAttempted(Event):
     """A trivial crash was mended and the experiment is tried again."""

@@ -91,14 +91,15 @@ class Boundary:
     def around(self, workspace: Workspace, folder: Path, environ: Mapping[str, str]) -> list[str]:
         """Return the words that come before a command which writes in its checkout and `folder`.
 
-        `environ` is the environment that the command will have.
+        `environ` is what the person wants in its environment, without what an idea wants.
         """
+        project = workspace.project.absolute()
+        environ = {key: text.replace("{project}", str(project)) for key, text in environ.items()}
         own = {"/tmp": folder.parent / ".tmp", "/var/tmp": folder.parent / ".tmp"}
         homes = {os.environ.get("HOME", "/root"), str(Path("~").expanduser())}
         own |= dict.fromkeys(homes, folder.parent / ".home")
         for made in own.values():
             made.mkdir(mode=0o700, exist_ok=True)
-        project = workspace.project.absolute()
         words = [shutil.which("bwrap") or "bwrap", *_BASE]
         words += [] if self.settings.network else ["--unshare-net"]
         for place in _folders(("/run", "/home", "/root")):
@@ -117,8 +118,15 @@ class Boundary:
         kept_out = [f"{cache}/{name}" for cache in caches for name in _TOKENS]
         for file in filter(os.path.isfile, kept_out):
             words += ["--ro-bind", os.devnull, file]
-        link = str(workspace.path.absolute() / ".git")
-        return words + (["--ro-bind", link, link] if os.path.isfile(link) else [])
+        # To read, so that a script can ask git which commit it is; by its place, and not by what
+        # the checkout's own file says, which an earlier run may have written.
+        link = workspace.path.absolute() / ".git"
+        lab = link.parents[2] / "lab" / ".git"
+        for path in (str(lab), str(link)):
+            words += ["--ro-bind", path, path] if os.path.exists(path) else []
+        for shown in _folders(own):
+            _unlink(shown, own.get(shown, folder.parent / ".home"), words)
+        return words
 
     def _read(self, project: Path, environ: Mapping[str, str]) -> Iterator[str | Path]:
         yield from _OF_RUN
@@ -128,7 +136,6 @@ class Boundary:
         for name in _SEARCHED:
             yield from environ.get(name, "").split(os.pathsep)
         yield from (project / name for name in self.data)
-        # What a person wrote; what an idea asks for in its environment is not shown for that.
         yield from (value.replace("{project}", str(project)) for value in self.env.values())
         yield from self.settings.reads
 
@@ -149,6 +156,21 @@ def _ways(paths: Iterable[str | Path]) -> Iterator[str]:
                     yield way
 
 
+def _unlink(shown: str, place: Path, words: Iterable[str]) -> None:
+    """Remove what an earlier run left in `place` where a folder is about to be mounted.
+
+    Bubblewrap would follow a link out of the folder that is seen as `shown`.
+    """
+    for word in words:
+        if Path(word).is_relative_to(shown):
+            step = place
+            for part in Path(word).relative_to(shown).parts:
+                step /= part
+                if step.is_symlink() or step.is_file():
+                    step.unlink()
+                    break
+
+
 def _is_hidden(path: str, hidden: Iterable[str]) -> bool:
     """Whether a path lies inside a hidden folder, without being or holding one."""
     place = Path(path)
@@ -166,15 +188,21 @@ def _caches(environ: Mapping[str, str]) -> Iterator[str]:
             yield path
 
 
+def repository_of(project: Path) -> Path:
+    """Return the folder of the repository of a checkout, also of one that is a worktree."""
+    git = project / ".git"
+    if not git.is_file():
+        return git
+    told = git.read_text(encoding="utf-8", errors="replace").removeprefix("gitdir:").strip()
+    real = (project / told).resolve()
+    return real.parent.parent if real.parent.name == "worktrees" else real
+
+
 def _covered(project: Path) -> list[str]:
     """Return the words that hide the repository, the store and files of secrets in a project."""
     words = []
-    git = project / ".git"
-    found = [git, project / ".autoresearch", *project.glob(".env*"), project / ".netrc"]
-    if git.is_file():  # a worktree: its repository is elsewhere
-        told = git.read_text(encoding="utf-8", errors="replace").removeprefix("gitdir:").strip()
-        real = (project / told).resolve()
-        found.append(real.parent.parent if real.parent.name == "worktrees" else real)
+    found = [project / ".git", repository_of(project), project / ".autoresearch"]
+    found += [*project.glob(".env*"), project / ".netrc"]
     for path in found:
         if path.is_dir():
             words += ["--tmpfs", str(path)]

@@ -202,7 +202,9 @@ class Plugin:
         if not self._boundary.on or not shutil.which(spec.command[0], path=spec.env["PATH"]):
             return spec
         env = {key: value for key, value in spec.env.items() if key not in _OTHER_TMP}
-        words = self._boundary.around(workspace, folder.path, env)
+        # As the person has it: what an idea puts into its environment opens no folder.
+        own = clean_environment(_environ_with_this_python_first(), self._boundary.env, self._passed)
+        words = self._boundary.around(workspace, folder.path, own)
         words += ["--chdir", spec.cwd or str(folder.path), "--", *spec.command]
         return evolve(spec, command=words, env=env, held=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import select
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from autoresearch.model import RunStatus
 
 RUN_MARKER = "AUTORESEARCH_RUN"
 """Variable in the environment of every process of a run; its value is the run's folder."""
+_MISSED = re.compile(r"(No such file or directory|Read-only file system)\b.*?'(/[^'\n]+)'")
 _MODULE = "autoresearch.launchers.supervisor"
 
 _LOCK_SECONDS = 2.0
@@ -200,7 +202,28 @@ def _run_command(
     if code == 0:
         return RunStatus.COMPLETED, survivors, code
     how = f"exit code {code}" if code > 0 else f"killed by {_signal_name(-code)}"
-    return RunStatus.CRASHED, how + survivors, code
+    said = _last_output(folder.log) if spec.held else ""
+    if code == 1 and said.startswith("bwrap: ") and said.count("\n") == 1:  # all there is
+        detail = f"{said.strip()}; repair that, or set boundary.kind to none{survivors}"
+        return RunStatus.INFRA_FAILED, detail, None
+    hint = _kept_out(said)
+    return RunStatus.CRASHED, how + hint + survivors, code
+
+
+def _last_output(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _CHUNK_BYTES))
+        return file.read().decode("utf-8", "replace")
+
+
+def _kept_out(said: str) -> str:
+    """Return which path a held run missed in its last lines, though it is there; else nothing."""
+    for what, path in reversed(_MISSED.findall(said)):
+        if what.startswith("Read-only"):
+            return f"; {path} can only be read in bubblewrap: name it in boundary.writes"
+        if os.path.exists(path):
+            return f"; {path} is hidden by bubblewrap: name it in data or boundary.reads"
+    return ""
 
 
 def _start(folder: RunFolder, spec: Spec) -> subprocess.Popen[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import autoresearch
 from autoresearch import Idea
 from autoresearch.errors import WorkspaceError
+from autoresearch.launchers import boundary
 from autoresearch.testing import make_project
 
 SCRIPT = """
@@ -46,3 +48,12 @@ def test_the_library_refuses_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyP
         campaign.add_note("a run was here")
     with pytest.raises(WorkspaceError, match=refused):
         campaign.add_idea(Idea(direction="d", description="d", hypothesis="h", env={"A": "1"}))
+
+
+def test_status_says_which_boundary_is_on(say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As text and as JSON, with the reason where there is none."""
+    assert say("init", "--tag", "t1").code == 0
+    monkeypatch.setattr(boundary, "problem", lambda: "bwrap is not installed")
+    assert "boundary:     none (bwrap is not installed)\n" in say("status").out
+    monkeypatch.setattr(boundary, "problem", lambda: "")
+    assert json.loads(say("status", "--json").out)["boundary"] == "bubblewrap"
