@@ -271,6 +271,17 @@ def test_campaign_that_did_not_run_yet_takes_new_settings(tmp_path: Path) -> Non
     assert autoresearch.open_campaign(project).history.experiments[0].runs[0].seed == 7
 
 
+def test_settings_given_by_hand_outlive_a_correction(tmp_path: Path) -> None:
+    """What `--set` said at the start is not in the file; a second start must not lose it."""
+    project = make_project(tmp_path / "p", script="1 / 0\n", settings=SETTINGS)
+    call(project, "run", "--tag", "t1", "--experiments", "1", "--set", "seed=7")
+    commit(project, train__py=SCRIPT)
+    result = call(project, "run", "--experiments", "1")
+    assert result.exit_code == 0
+    assert "seed is" not in result.output
+    assert autoresearch.open_campaign(project).history.experiments[1].runs[0].seed == 7
+
+
 def test_failed_correction_leaves_the_campaign_as_it_was(tmp_path: Path) -> None:
     """A second start that is refused records nothing and removes nothing."""
     project = make_project(tmp_path / "p", script="1 / 0\n", settings=SETTINGS)

@@ -21,6 +21,7 @@ from autoresearch.text import without_users
 
 FILE_NAME = "autoresearch.toml"
 PREFIX = "AUTORESEARCH_"
+_COMMAND_LINE, _ENVIRONMENT = "command line", "environment"
 Table = dict[str, Any]
 
 
@@ -31,6 +32,15 @@ class Loaded:
     config: Config
     origins: Mapping[str, str]
     file: Path | None
+
+    @property
+    def by_hand(self) -> tuple[str, ...]:
+        """The settings that no file holds: from the command line or the environment."""
+        return tuple(
+            name
+            for name, origin in self.origins.items()
+            if origin == _COMMAND_LINE or origin.startswith(_ENVIRONMENT)
+        )
 
     def rows(self) -> Iterator[tuple[str, Any, str]]:
         """Yield (dotted name, value, origin) for every setting, in the order of the classes."""
@@ -58,9 +68,9 @@ def load(
     _merge(merged, preset.settings, f"preset {preset.name}", origins)
     _merge(merged, from_file, str(found.name) if found else "", origins)
     for dotted, value in from_environment.items():
-        _put(merged, dotted, value, f"environment {_variable(dotted)}", origins)
+        _put(merged, dotted, value, f"{_ENVIRONMENT} {_variable(dotted)}", origins)
     for dotted, value in dict(overrides or {}).items():
-        _put(merged, dotted, value, "command line", origins)
+        _put(merged, dotted, value, _COMMAND_LINE, origins)
     loaded = Loaded(config=structure(merged, Config, ""), origins=origins, file=found)
     for name, value, origin in loaded.rows():
         _refuse_user(name, value, origin)
