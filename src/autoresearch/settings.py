@@ -15,12 +15,13 @@ from attrs import fields, frozen, has, resolve_types
 
 from autoresearch.config import RUN_FOLDER, Config, unstructure
 from autoresearch.errors import ConfigError
-from autoresearch.presets import DEFAULT, Preset, presets
+from autoresearch.presets import Preset, default_for, presets
 from autoresearch.structure import structure, suggest
 from autoresearch.text import without_users
 
 FILE_NAME = "autoresearch.toml"
 PREFIX = "AUTORESEARCH_"
+_NO_SETTINGS = {f"{PREFIX}{name}" for name in ("RUN", "LOAD_PLUGINS", "TRACE_PLUGINS")}
 _COMMAND_LINE, _ENVIRONMENT = "command line", "environment"
 Table = dict[str, Any]
 
@@ -62,8 +63,8 @@ def load(
     found, from_file = _read(project, file)
     from_environment = _from_environment(environ or {})
     above = {**from_environment, **dict(overrides or {})}
-    preset = _preset(above.get("preset", from_file.get("preset", DEFAULT)))
-    merged: Table = {}
+    preset = _preset(above.get("preset", from_file.get("preset", default_for(project))))
+    merged: Table = {"preset": preset.name}
     origins: dict[str, str] = {}
     _merge(merged, preset.settings, f"preset {preset.name}", origins)
     _merge(merged, from_file, str(found.name) if found else "", origins)
@@ -180,6 +181,12 @@ def _variable(dotted: str) -> str:
 def _from_environment(environ: Mapping[str, str]) -> Table:
     simple = {str: str, int: int, float: float}
     found: Table = {}
+    known = {_variable(dotted): kind for dotted, kind in _known()}
+    for name in environ:
+        if name.startswith(PREFIX) and name not in _NO_SETTINGS and known.get(name) not in simple:
+            fix = "; use the file or --set" if name in known else suggest(name, known)
+            if fix:
+                raise ConfigError(f"the environment cannot set {name}{fix}")
     for dotted, kind in _known():
         text = environ.get(_variable(dotted))
         if text is None or kind not in simple:
