@@ -167,7 +167,7 @@ class Campaign:
             patch = self.lab.as_patch(self._files_at_head(), texts)
             idea = evolve(idea, source=None, files={}, patch=patch)
         elif idea.patch is not None:
-            self.lab.check_patch(idea.patch, self._files_at_head())
+            idea = evolve(idea, patch=self._fitting(idea.patch))
         event = events.IdeaQueued(
             idea=idea.id,
             direction=idea.direction,
@@ -199,6 +199,21 @@ class Campaign:
             ):
                 found.append("no active plugin turns words into code; queue the idea with --patch")
         return found
+
+    def _fitting(self, patch: str) -> str:
+        """Return a patch of head, or one of the base that can be merged into head."""
+        try:
+            self.lab.patched(patch, self._files_at_head())
+            return patch
+        except WorkspaceError:
+            started = self.history.started
+            assert started is not None
+            base = self.lab.files_at(started.base_commit)
+            try:
+                return self.lab.as_patch(base, self.lab.patched(patch, base))
+            except WorkspaceError:
+                pass
+            raise
 
     def _files_at_head(self) -> Mapping[str, str]:
         history = self.history

@@ -212,8 +212,11 @@ class Lab:
             raise WorkspaceError("the idea changes nothing; propose a change of the script")
         return patch
 
-    def check_patch(self, patch: str, texts: Mapping[str, str]) -> None:
-        """Raise WorkspaceError for a patch that does not fit these texts, or of other files."""
+    def patched(self, patch: str, texts: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the texts of files as a patch leaves them, by path.
+
+        Raises WorkspaceError for a patch that does not apply to these texts, or of other files.
+        """
         with tempfile.TemporaryDirectory() as folder:
             root = evolve(self.workspace(0), path=Path(folder))
             self.apply(Idea(direction="", description="", hypothesis="", files=texts), root)
@@ -223,12 +226,15 @@ class Lab:
                 path = entry.rpartition("\t")[2]
                 if path and not root.allows(path):
                     raise WorkspaceError(f"the patch changes {path}; only {self._scope} may change")
-            done = git.attempt("apply", "--check", "--recount", "-", stdin=whole)
+            done = git.attempt("apply", "--recount", "-", stdin=whole)
             if done.returncode != 0:
                 said = one_line(done.stderr, 300) or "no message"
                 raise WorkspaceError(
                     f"the patch does not apply to head: {said}; make it from {self.branch}"
                 )
+            found = [path for path in root.path.rglob("*") if path.is_file()]
+            names = [path.relative_to(root.path).as_posix() for path in found]
+            return {name: _text_in(root, name) or "" for name in names}
 
     @property
     def _scope(self) -> str:

@@ -291,8 +291,8 @@ def _evidence(kit: Kit, output: RunOutput, tail: Tail, metrics: Mapping[str, flo
         elif name not in metrics:
             pattern = kit.config.metric.pattern
             sought = f"the pattern {pattern!r}" if pattern else f"{name!r} and a number behind it"
-            seen = ", ".join(f"{key} {value:g}" for key, value in list(tail.numbers.items())[-5:])
-            told.append(f"looked for {sought}; numbers seen: {seen or 'none'}")
+            near = ", ".join(f"{key} {value:g}" for key, value in list(tail.numbers.items())[-5:])
+            told.append(f"looked for {sought}; numbers seen: {near or 'none'}")
     elif output.status is not RunStatus.INFRA_FAILED:
         seen = [] if name not in metrics else [f"{name} {metrics[name]:.6g} was printed before"]
         seen += [] if tail.step is None else [f"the last step seen was {tail.step}"]
