@@ -20,7 +20,9 @@ import autoresearch
 import autoresearch.testing
 from autoresearch.cli import cli
 from autoresearch.config import Config
+from autoresearch.presets import presets
 from autoresearch.projections.sql_page import sql_page
+from autoresearch.settings import flat
 
 HERE = Path(__file__).parent
 
@@ -66,6 +68,14 @@ def settings_page() -> str:
     lines += [
         f"| `{name}` | {kind} | `{value!r}` | {doc} |" for name, kind, value, doc in _rows(default)
     ]
+    for preset in presets().values():
+        if preset.settings:
+            lines += [
+                "",
+                f"The preset `{preset.name}` ({preset.summary}) has these defaults instead:",
+            ]
+            lines += ["", "| setting | default |", "|---|---|"]
+            lines += [f"| `{name}` | `{value!r}` |" for name, value in flat(preset.settings)]
     return "\n".join([*lines, ""])
 
 

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from autoresearch.projections.people import EXPERIMENTS, RUNS
 
 from autoresearch import golf, testing
 from autoresearch.config import Config
 from autoresearch.plugins.builtins import built_ins
-from autoresearch.presets import DEFAULT, metric_columns, preset_verbs, presets
+from autoresearch.presets import DEFAULT, default_for, metric_columns, preset_verbs, presets
 from autoresearch.projections.tables import people_schema
+from autoresearch.projections.views_runs import EXPERIMENTS, RUNS
+from autoresearch.settings import load
 
 SOURCE = Path(testing.__file__).parents[1]
 
@@ -52,12 +53,22 @@ def test_a_preset_is_loaded_late_and_light(code: str, modules: list[str]) -> Non
     assert loaded_by(code) == modules
 
 
-def test_the_default_preset_brings_its_plugin_verbs_and_column() -> None:
+def test_the_challenge_is_the_default_only_where_its_script_is(tmp_path: Path) -> None:
+    """A folder without train_gpt.py, or with another one, starts from no task's defaults."""
+    assert default_for(tmp_path) == load(tmp_path).config.preset == "plain"
+    (tmp_path / "train_gpt.py").write_text("print('loss', 1.0)\n")
+    assert default_for(tmp_path) == "plain"
+    (tmp_path / "train_gpt.py").write_text("print('val_bpb', 1.0)\n")
+    assert load(tmp_path).config.preset == "golf"
+    assert load(tmp_path).config.cwd == "{run}"
+
+
+def test_a_preset_brings_its_plugin_verbs_and_column() -> None:
     """A preset's plugin is a built-in that is active with it; verbs and columns are for all."""
-    assert Config().preset == DEFAULT == next(iter(presets()))
-    assert {"plain", DEFAULT} == presets().keys()
-    (plugin,) = [item for item in built_ins() if item.preset == DEFAULT]
-    assert plugin.starts_active(Config(preset=DEFAULT))
+    assert Config().preset == DEFAULT == "plain"
+    assert {"plain", "golf"} == presets().keys()
+    (plugin,) = [item for item in built_ins() if item.preset == "golf"]
+    assert plugin.starts_active(Config(preset="golf"))
     assert not plugin.starts_active(Config(preset="plain"))
     assert {"metrics", "audit", "canary"} == preset_verbs().keys()
     assert list(metric_columns()) == ["val_bpb"]

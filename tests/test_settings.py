@@ -20,7 +20,10 @@ def write(folder: Path, text: str, name: str = "autoresearch.toml") -> Path:
 
 def test_nearer_source_wins(tmp_path: Path) -> None:
     """Command line over environment over file over preset over default."""
-    write(tmp_path, "seed = 1\n[limits]\nhours = 1.0\nusd = 1.0\ntimeout_seconds = 60.0\n")
+    write(
+        tmp_path,
+        "preset = 'golf'\nseed = 1\n[limits]\nhours = 1.0\nusd = 1.0\ntimeout_seconds = 60.0\n",
+    )
     loaded = load(
         tmp_path,
         environ={"AUTORESEARCH_LIMITS_HOURS": "2", "AUTORESEARCH_LIMITS_USD": "2"},
@@ -34,7 +37,7 @@ def test_nearer_source_wins(tmp_path: Path) -> None:
 
 def test_every_value_says_where_it_came_from(tmp_path: Path) -> None:
     """The origin of a value is its file, variable, preset, the command line, or the default."""
-    write(tmp_path, "seed = 1\n")
+    write(tmp_path, "preset = 'golf'\nseed = 1\n")
     loaded = load(
         tmp_path,
         environ={"AUTORESEARCH_LAUNCHER": "local"},
@@ -106,7 +109,7 @@ def test_recorded_configuration_comes_back_the_same(tmp_path: Path) -> None:
 
 def test_a_setting_newer_than_the_record_comes_from_the_recorded_preset(tmp_path: Path) -> None:
     """A campaign of an earlier version goes on as before; what was recorded is never replaced."""
-    table = unstructure(load(tmp_path, overrides={"metric.sd": 0.5}).config)
+    table = unstructure(load(tmp_path, overrides={"preset": "golf", "metric.sd": 0.5}).config)
     newer = (table.pop("knowledge"), table["metric"].pop("reader"))
     again = from_record(table)
     assert (
@@ -166,3 +169,18 @@ def test_a_campaign_of_before_the_boundary_stays_without(tmp_path: Path) -> None
     del recorded["boundary"]
     assert from_record(recorded).boundary.kind == "none"
     assert Config().boundary.kind == "auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("AUTORESEARCH_LIMITS_HOURZ", "did you mean 'AUTORESEARCH_LIMITS_HOURS'"),
+        ("AUTORESEARCH_COMMAND", "use the file or --set"),
+    ],
+)
+def test_misspelt_environment_setting_is_an_error(tmp_path: Path, name: str, problem: str) -> None:
+    """A setting that is not read would be missed after a whole night."""
+    with pytest.raises(ConfigError, match=f"cannot set {name}.*{problem}"):
+        load(tmp_path, environ={name: "8"})
+    others = {"AUTORESEARCH_RUN": "/x", "AUTORESEARCH_LOAD_PLUGINS": "", "AUTORESEARCH_SEED": "7"}
+    assert load(tmp_path, environ=others).config.seed == 7

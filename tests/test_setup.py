@@ -271,6 +271,17 @@ def test_campaign_that_did_not_run_yet_takes_new_settings(tmp_path: Path) -> Non
     assert autoresearch.open_campaign(project).history.experiments[0].runs[0].seed == 7
 
 
+def test_settings_given_by_hand_outlive_a_correction(tmp_path: Path) -> None:
+    """What `--set` said at the start is not in the file; a second start must not lose it."""
+    project = make_project(tmp_path / "p", script="1 / 0\n", settings=SETTINGS)
+    call(project, "run", "--tag", "t1", "--experiments", "1", "--set", "seed=7")
+    commit(project, train__py=SCRIPT)
+    result = call(project, "run", "--experiments", "1")
+    assert result.exit_code == 0
+    assert "seed is" not in result.output
+    assert autoresearch.open_campaign(project).history.experiments[1].runs[0].seed == 7
+
+
 def test_failed_correction_leaves_the_campaign_as_it_was(tmp_path: Path) -> None:
     """A second start that is refused records nothing and removes nothing."""
     project = make_project(tmp_path / "p", script="1 / 0\n", settings=SETTINGS)
@@ -301,3 +312,48 @@ def test_files_of_the_user_are_left_alone(tmp_path: Path) -> None:
     assert "is tracked by git" in call(project, "plot").output
     commit(project)
     assert "results.tsv" not in git(project, "ls-files")
+
+
+def test_ideas_that_come_to_nothing_are_told_when_they_are_queued(tmp_path: Path) -> None:
+    """A patch must fit head and stay in scope; words and unknown variables are warned of."""
+    project = make_project(tmp_path / "p", script=SCRIPT, settings=SETTINGS)
+    assert call(project, "init", "--tag", "t1").exit_code == 0
+    patch = project.parent / "idea.patch"
+    for path, was, problem in [
+        ("other.py", "x", "the patch changes other.py; only train.py may change"),
+        ("train.py", "no such line", "the patch does not apply to head"),
+    ]:
+        patch.write_text(f"--- a/{path}\n+++ b/{path}\n@@ -1 +1 @@\n-{was}\n+y = 1\n")
+        refused = call(project, "idea", "add", "x", "--patch", str(patch))
+        assert (refused.exit_code, refused.output.count(problem)) == (1, 1), refused.output
+    patch.write_text(f"--- a/train.py\n+++ b/train.py\n@@ -1 +1,2 @@\n {SCRIPT}+y = 1\n")
+    assert "warning" not in call(project, "idea", "add", "x", "--patch", str(patch)).output
+    assert "mentions RATE" in call(project, "idea", "add", "x", "--env", "RATE=1").output
+    assert "turns words into code" in call(project, "idea", "add", "x").output
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("open('data/x.txt')", "data/x.txt is ignored by git; commit it, or name it in data"),
+        ("import helper", "helper.py is not committed"),
+        ("open('x.yaml')", "conf"),
+        ("open('train.cfg')", "train.cfg lies outside cwd, which is 'conf'"),
+        ("print('loss: 2.5')", "looked for 'score' and a number behind it; numbers seen: loss 2.5"),
+    ],
+)
+def test_failed_baseline_says_why_and_what_to_do(tmp_path: Path, text: str, problem: str) -> None:
+    """The last line of the traceback, and a file that the project has and the run has not."""
+    files = {".gitignore": "data/\n", "train.cfg": "", "conf/y.txt": ""}
+    settings = f'cwd = "conf"\n{SETTINGS}' if "train.cfg" in text else SETTINGS
+    project = make_project(tmp_path / "p", script=text, settings=settings, files=files)
+    (project / "data").mkdir()
+    (project / "data/x.txt").touch()
+    (project / "helper.py").touch()
+    result = call(project, "run", "--tag", "t1", "--experiments", "1")
+    assert result.exit_code == 1
+    last = result.output.strip().splitlines()[-1]
+    if problem != "conf":
+        assert problem in last
+    else:
+        assert "FileNotFoundError: [Errno 2] No such file or directory: 'x.yaml'; correct" in last

@@ -248,6 +248,8 @@ class Campaign:
         if texts:  # as a patch it still fits when head has moved on elsewhere
             patch = self.lab.as_patch(self._files_at_head(), texts)
             idea = evolve(idea, source=None, files={}, patch=patch)
+        elif idea.patch is not None:
+            idea = evolve(idea, patch=self._fitting(idea.patch))
         event = events.IdeaQueued(
             idea=idea.id,
             direction=idea.direction,
@@ -261,6 +263,39 @@ class Campaign:
         )
         self._append(event)
         return idea.id
+
+    def doubts(self, idea: Idea) -> list[str]:
+        """Say in a line each why an idea will probably come to nothing."""
+        texts = self._files_at_head().values()
+        found = [
+            f"no file that may change mentions {name}; the script may not read it"
+            for name in idea.env
+            if not any(name in text for text in texts)
+        ]
+        if not (idea.has_code or idea.env):
+            active = Plugins.load(self.config, self.project)
+            if not any(
+                "implement_idea" in plugin.hooks
+                for plugin in active.infos()
+                if plugin.active and plugin.name != "crash_fixes"  # which needs a crash
+            ):
+                found.append("no active plugin turns words into code; queue the idea with --patch")
+        return found
+
+    def _fitting(self, patch: str) -> str:
+        """Return a patch of head, or one of the base that can be merged into head."""
+        try:
+            self.lab.patched(patch, self._files_at_head())
+            return patch
+        except WorkspaceError:
+            started = self.history.started
+            assert started is not None
+            base = self.lab.files_at(started.base_commit)
+            try:
+                return self.lab.as_patch(base, self.lab.patched(patch, base))
+            except WorkspaceError:
+                pass
+            raise
 
     def _files_at_head(self) -> Mapping[str, str]:
         history = self.history

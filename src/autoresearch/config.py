@@ -183,7 +183,11 @@ class BoundaryConfig:
 class Config:
     """Everything a campaign is told; recorded whole in ``campaign_started``."""
 
-    preset: str = setting(DEFAULT, "defaults to start from, by name; plain has none")
+    preset: str = setting(
+        DEFAULT,
+        "defaults to start from, by name; plain has none; unless it is set, the preset whose "
+        "script the project has, else plain",
+    )
     script: str = setting(
         "train.py", "training script that experiments change, in the repository", validator=_given
     )

@@ -27,6 +27,8 @@ from autoresearch.workspace import Lab, check_tag
 if TYPE_CHECKING:
     import duckdb
 
+_BY_HAND = "settings given by hand"  # their names, in the recorded environment
+
 
 def start(
     project: Path | str = ".",
@@ -48,11 +50,12 @@ def start(
     """
     folder = Path(project).resolve()
     root = top_level(folder)
-    loaded = settings_of(root, config, overrides, environ)
+    before = _to_correct(root, tag)
+    given = {**(given_by_hand(before) if before else {}), **(overrides or {})}
+    loaded = settings_of(root, config, given, environ)
     _check_place_of_settings(folder, root, loaded)
     if tag is not None:
         _undo_killed_start(root, check_tag(tag), loaded.config)
-    before = _to_correct(root, tag)
     free = before.tag if before else setup.free_tag(root, tag, today or date.today())
     ground = setup.check_ground(root, loaded.config)
     active = Plugins.load(loaded.config, root, plugins)
@@ -72,7 +75,7 @@ def start(
         better=loaded.config.metric.better,
         config=unstructure(loaded.config),
         plugins=dict(active.active),
-        environment=setup.environment(),
+        environment={**setup.environment(), _BY_HAND: " ".join(loaded.by_hand)},
     )
     with log.writer(free) as writer:
         try:
@@ -115,6 +118,16 @@ def _prepare_lab(campaign: Campaign, base: str, before: Campaign | None, tell: T
     kept = campaign.lab.restart(base, ours.__contains__)
     if kept:
         tell(f"your own commit on {campaign.lab.branch} is kept as {kept}")
+
+
+def given_by_hand(campaign: Campaign) -> dict[str, Any]:
+    """Return the settings that the command line or the environment gave when a campaign started."""
+    started = campaign.history.started
+    if started is None:
+        return {}
+    recorded = dict(flat(started.config))
+    names = started.environment.get(_BY_HAND, "").split()
+    return {name: recorded[name] for name in names if name in recorded}
 
 
 def changes_since_start(campaign: Campaign, wanted: Config) -> list[str]:

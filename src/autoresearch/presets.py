@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
-DEFAULT = "golf"
+DEFAULT = "plain"
 
 # Modules that hold a PRESET; they are read for `--help` and every project, so they must be light.
 _MODULES = {"golf": "autoresearch.golf.preset", "plain": ""}
@@ -47,12 +48,14 @@ class MetricColumn:
 class Preset:
     """Defaults to start from, and what comes with them; ``settings`` are shaped like a file's.
 
-    ``verbs`` and ``columns`` are there in every project, whatever preset it starts from.
+    ``mark`` is a file and a word in it by which a project of the task is known: the preset is its
+    default. ``verbs`` and ``columns`` are there in every project, whatever preset it starts from.
     """
 
     name: str
     summary: str
     settings: Mapping[str, Any] = field(factory=dict)
+    mark: tuple[str, str] | None = None
     plugins: tuple[PresetPlugin, ...] = ()
     verbs: Mapping[str, Verb] = field(factory=dict)
     columns: Mapping[str, MetricColumn] = field(factory=dict)
@@ -60,7 +63,7 @@ class Preset:
 
 @cache
 def presets() -> Mapping[str, Preset]:
-    """Return all presets by name, the default one first."""
+    """Return all presets by name."""
     return {name: _load(name, module) for name, module in _MODULES.items()}
 
 
@@ -69,6 +72,21 @@ def _load(name: str, module: str) -> Preset:
         return Preset(name=name, summary="no defaults of any task")
     found: Preset = import_module(module).PRESET
     return found
+
+
+def default_for(project: Path) -> str:
+    """Return the preset that a project starts from where no setting names one."""
+    return next((name for name, preset in presets().items() if _fits(project, preset)), DEFAULT)
+
+
+def _fits(project: Path, preset: Preset) -> bool:
+    try:
+        return (
+            preset.mark is not None
+            and preset.mark[1].encode() in (project / preset.mark[0]).read_bytes()
+        )
+    except OSError:
+        return False
 
 
 def preset_verbs() -> Mapping[str, Verb]:

@@ -15,12 +15,14 @@ from attrs import fields, frozen, has, resolve_types
 
 from autoresearch.config import RUN_FOLDER, Config, unstructure
 from autoresearch.errors import ConfigError
-from autoresearch.presets import DEFAULT, Preset, presets
+from autoresearch.presets import Preset, default_for, presets
 from autoresearch.structure import structure, suggest
 from autoresearch.text import without_users
 
 FILE_NAME = "autoresearch.toml"
 PREFIX = "AUTORESEARCH_"
+_NO_SETTINGS = {f"{PREFIX}{name}" for name in ("RUN", "LOAD_PLUGINS", "TRACE_PLUGINS")}
+_COMMAND_LINE, _ENVIRONMENT = "command line", "environment"
 Table = dict[str, Any]
 
 
@@ -31,6 +33,15 @@ class Loaded:
     config: Config
     origins: Mapping[str, str]
     file: Path | None
+
+    @property
+    def by_hand(self) -> tuple[str, ...]:
+        """The settings that no file holds: from the command line or the environment."""
+        return tuple(
+            name
+            for name, origin in self.origins.items()
+            if origin == _COMMAND_LINE or origin.startswith(_ENVIRONMENT)
+        )
 
     def rows(self) -> Iterator[tuple[str, Any, str]]:
         """Yield (dotted name, value, origin) for every setting, in the order of the classes."""
@@ -52,15 +63,15 @@ def load(
     found, from_file = _read(project, file)
     from_environment = _from_environment(environ or {})
     above = {**from_environment, **dict(overrides or {})}
-    preset = _preset(above.get("preset", from_file.get("preset", DEFAULT)))
-    merged: Table = {}
+    preset = _preset(above.get("preset", from_file.get("preset", default_for(project))))
+    merged: Table = {"preset": preset.name}
     origins: dict[str, str] = {}
     _merge(merged, preset.settings, f"preset {preset.name}", origins)
     _merge(merged, from_file, str(found.name) if found else "", origins)
     for dotted, value in from_environment.items():
-        _put(merged, dotted, value, f"environment {_variable(dotted)}", origins)
+        _put(merged, dotted, value, f"{_ENVIRONMENT} {_variable(dotted)}", origins)
     for dotted, value in dict(overrides or {}).items():
-        _put(merged, dotted, value, "command line", origins)
+        _put(merged, dotted, value, _COMMAND_LINE, origins)
     loaded = Loaded(config=structure(merged, Config, ""), origins=origins, file=found)
     for name, value, origin in loaded.rows():
         _refuse_user(name, value, origin)
@@ -170,6 +181,12 @@ def _variable(dotted: str) -> str:
 def _from_environment(environ: Mapping[str, str]) -> Table:
     simple = {str: str, int: int, float: float}
     found: Table = {}
+    known = {_variable(dotted): kind for dotted, kind in _known()}
+    for name in environ:
+        if name.startswith(PREFIX) and name not in _NO_SETTINGS and known.get(name) not in simple:
+            fix = "; use the file or --set" if name in known else suggest(name, known)
+            if fix:
+                raise ConfigError(f"the environment cannot set {name}{fix}")
     for dotted, kind in _known():
         text = environ.get(_variable(dotted))
         if text is None or kind not in simple:

@@ -215,6 +215,34 @@ class Lab:
             raise WorkspaceError("the idea changes nothing; propose a change of the script")
         return patch
 
+    def patched(self, patch: str, texts: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the texts of files as a patch leaves them, by path.
+
+        Raises WorkspaceError for a patch that does not apply to these texts, or of other files.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            root = evolve(self.workspace(0), path=Path(folder))
+            self.apply(Idea(direction="", description="", hypothesis="", files=texts), root)
+            git, whole = Git(root.path), patch if patch.endswith("\n") else patch + "\n"
+            listed = git.attempt("apply", "--numstat", "--recount", "-z", "-", stdin=whole)
+            for entry in listed.stdout.split("\0"):
+                path = entry.rpartition("\t")[2]
+                if path and not root.allows(path):
+                    raise WorkspaceError(f"the patch changes {path}; only {self._scope} may change")
+            done = git.attempt("apply", "--recount", "-", stdin=whole)
+            if done.returncode != 0:
+                said = one_line(done.stderr, 300) or "no message"
+                raise WorkspaceError(
+                    f"the patch does not apply to head: {said}; make it from {self.branch}"
+                )
+            found = [path for path in root.path.rglob("*") if path.is_file()]
+            names = [path.relative_to(root.path).as_posix() for path in found]
+            return {name: _text_in(root, name) or "" for name in names}
+
+    @property
+    def _scope(self) -> str:
+        return ", ".join(dict.fromkeys((self.script, *self.editable)))
+
     def changed_files(self, workspace: Workspace) -> Mapping[str, str | None]:
         """Return what differs from the worktree's commit: path to new text, None when deleted.
 
@@ -225,8 +253,7 @@ class Lab:
         paths = sorted(entry[3:] for entry in listed.split("\0") if entry)
         outside = [path for path in paths if not workspace.allows(path)]
         if outside:
-            scope = ", ".join(dict.fromkeys((self.script, *self.editable)))
-            raise WorkspaceError(f"the idea changes {outside[0]}; only {scope} may change")
+            raise WorkspaceError(f"the idea changes {outside[0]}; only {self._scope} may change")
         return {path: _text_in(workspace, path) for path in paths}
 
     def commit(self, number: int, workspace: Workspace, change: Change, message: str) -> str:

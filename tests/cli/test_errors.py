@@ -130,7 +130,7 @@ def test_baseline_without_a_score_ends_with_code_1(say, project: Path) -> None:
     git(project, "commit", "-qam", "no score")
     said = say("run", "--tag", "t1", "--experiments", "2", "--no-wait")
     assert said.code == 1
-    assert "start another campaign with autoresearch init" in said.err
+    assert "run again: the campaign starts again under its tag" in said.err
 
 
 def test_usage_errors_exit_with_2(say) -> None:

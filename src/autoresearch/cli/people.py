@@ -56,6 +56,8 @@ def add(
         **said,
     )
     click.echo(f"queued idea {campaign.add_idea(queued)} for campaign {campaign.tag}")
+    for text in campaign.doubts(queued):
+        click.echo(f"warning: {text}", err=True)
 
 
 def _read(patch: Path | None) -> str | None:

@@ -20,6 +20,7 @@ from autoresearch.model import Verdict
 from autoresearch.opening import (
     changes_since_start,
     existing_store,
+    given_by_hand,
     open_campaign,
     settings_of,
     start,
@@ -157,7 +158,8 @@ def _changes(campaign: Campaign, asked: Mapping[str, Any]) -> list[str]:
     """Say what differs from a start: the settings and, where there is no score, the commit."""
     root = campaign.project
     try:
-        wanted = settings_of(root, asked["config"], asked["overrides"], asked["environ"])
+        given = {**given_by_hand(campaign), **asked["overrides"]}
+        wanted = settings_of(root, asked["config"], given, asked["environ"])
     except ConfigError as error:
         if asked["config"] is not None or asked["overrides"] or campaign.history.may_start_again:
             raise

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from attrs import evolve, frozen
 
@@ -18,10 +18,15 @@ from autoresearch.cycle.kit import Kit, write_text
 from autoresearch.cycle.proposals import current
 from autoresearch.cycle.tail import Tail
 from autoresearch.durable import digest, digest_files
+from autoresearch.git import Git
 from autoresearch.launchers.folder import log_in
 from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.text import one_line
 
+# What Python says of a file or a module that is not there.
+_MISSING = re.compile(
+    r"No such file or directory: '(?P<file>[^']+)'|No module named '(?P<module>[\w.]+)'"
+)
 _NOTE = "the output of this run is in"
 POLL_SECONDS = 0.2
 WATCH_SECONDS = 2.0
@@ -295,12 +300,17 @@ def _evidence(kit: Kit, output: RunOutput, tail: Tail, metrics: Mapping[str, flo
     """Return how a run ended in the words of its own output; empty where all is well."""
     name, told = kit.config.metric.name, [output.detail] if output.detail else []
     if output.status is RunStatus.CRASHED and tail.error and tail.error not in output.detail:
-        told.append(tail.error)
+        told.append(f"{tail.error}{_in_project(kit, tail.error)}")
     if output.status is RunStatus.COMPLETED:
         newest = tail.numbers.get(name, 0.0)
         if name not in metrics and not math.isfinite(newest):
             since = "" if tail.diverged is None else f": diverged at step {tail.diverged}"
             told.append(f"the score is {newest}{since}")
+        elif name not in metrics:
+            pattern = kit.config.metric.pattern
+            sought = f"the pattern {pattern!r}" if pattern else f"{name!r} and a number behind it"
+            near = ", ".join(f"{key} {value:g}" for key, value in list(tail.numbers.items())[-5:])
+            told.append(f"looked for {sought}; numbers seen: {near or 'none'}")
     elif output.status is not RunStatus.INFRA_FAILED:
         seen = [] if name not in metrics else [f"{name} {metrics[name]:.6g} was printed before"]
         seen += [] if tail.step is None else [f"the last step seen was {tail.step}"]
@@ -312,3 +322,28 @@ def _measure(path: Path) -> tuple[int, str]:
     if not path.exists():
         return 0, digest("")
     return path.stat().st_size, digest_files(path)
+
+
+def _in_project(kit: Kit, error: str) -> str:
+    """Say why a file that a run missed is in the project and not in its checkout, if that is so."""
+    missed = _MISSING.search(error)
+    if missed is None:
+        return ""
+    project, checkout = kit.lab.project, kit.lab.workspace(current(kit).number).path
+    module = (missed["module"] or "").replace(".", "/")
+    beside = PurePosixPath(kit.config.script).parent / module
+    names = [missed["file"]] if missed["file"] else [f"{beside}.py", f"{beside}"]
+    cwd = "." if kit.config.cwd == RUN_FOLDER else kit.config.cwd
+    for name in names:
+        inside = Path(name).is_relative_to(checkout)
+        place = str(Path(name).relative_to(checkout)) if inside else name
+        for path in (project / cwd / place, project / place):
+            if not path.is_relative_to(project) or not path.exists() or ".." in path.parts:
+                continue
+            shown = path.relative_to(project).as_posix()
+            if (checkout / shown).exists():
+                return f" ({shown} lies outside cwd, which is {kit.config.cwd!r}; change cwd)"
+            asked = Git(project, as_user=True).attempt("check-ignore", "-q", "--", shown)
+            why = "ignored by git" if asked.returncode == 0 else "not committed"
+            return f" ({shown} is {why}; commit it, or name it in data)"
+    return ""

@@ -20,6 +20,7 @@ _VERBS = "autoresearch.golf.verbs"
 PRESET = Preset(
     name="golf",
     summary="the Parameter Golf challenge: lowest val_bpb, artifact under 16,000,000 bytes",
+    mark=("train_gpt.py", "val_bpb"),
     settings={
         "script": "train_gpt.py",
         "in_scope": ["README.md", "train_gpt.py"],
