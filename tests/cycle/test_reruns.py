@@ -227,11 +227,11 @@ class Doubts:
 
     @hookimpl
     def review_idea(self, idea: Idea) -> list[Objection]:
-        return [Objection("doubts", "no")] if idea.direction == "doubtful" else []
+        return [Objection(reviewer="doubts", reason="no")] if idea.direction == "doubtful" else []
 
     @hookimpl
     def audit_change(self, change: Change) -> list[Violation]:
-        return [Violation("width", "too wide")] if "WIDTH = 99" in change.after else []
+        return [Violation(rule="width", detail="too wide")] if "WIDTH = 99" in change.after else []
 
     @hookimpl
     def implement_idea(self, idea: Idea) -> str | None:
