@@ -26,7 +26,11 @@ CALM = 5  # experiments at the end without any fault
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the soak; the exit code is 1 when something that must hold did not."""
-    asked = _parser().parse_args(words)
+    parser = _parser()
+    asked = parser.parse_args(words)
+    seams = sorted({name.partition(":")[0] for name in FAULTS})
+    if unknown := set(asked.faults.split(",")) - {*seams, "all"}:
+        parser.error(f"there is no seam {sorted(unknown)[0]!r}; known: {', '.join(seams)}, all")
     names = [
         name
         for name in FAULTS

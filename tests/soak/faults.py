@@ -140,8 +140,9 @@ def _present(path: Path) -> Iterator[None]:
 
 @fault("git: a lock file in the user's repository")
 def _user_lock(house: House, chance: Random) -> None:
-    name = chance.choice((f"refs/heads/autoresearch/{TAG}.lock", "packed-refs.lock", "HEAD.lock",
-                          "index.lock", f"refs/autoresearch/{TAG}/{house.decided()}.lock"))  # fmt: skip
+    refs = (f"heads/autoresearch/{TAG}.lock", f"autoresearch/{TAG}/{house.decided()}.lock")
+    plain = ("packed-refs.lock", "HEAD.lock", "index.lock")
+    name = chance.choice((*(f"refs/{ref}" for ref in refs), *plain))
     with _present(house.project / ".git" / name):
         time.sleep(chance.uniform(0.3, 3.0))
 
@@ -149,11 +150,12 @@ def _user_lock(house: House, chance: Random) -> None:
 @fault("git: a lock file in the lab")
 def _lab_lock(house: House, chance: Random) -> None:
     number = house.decided()
-    name = chance.choice((f"worktrees/{number}/index.lock", f"worktrees/{number}/HEAD.lock",
-                          f"refs/autoresearch/{TAG}/{number}.lock", "packed-refs.lock"))  # fmt: skip
-    if name.startswith("worktrees") and not (house.store / TAG / "lab/.git" / name).parent.is_dir():
+    mine = (f"worktrees/{number}/index.lock", f"worktrees/{number}/HEAD.lock")
+    name = chance.choice((*mine, f"refs/autoresearch/{TAG}/{number}.lock", "packed-refs.lock"))
+    path = house.store / TAG / "lab" / ".git" / name
+    if name in mine and not path.parent.is_dir():
         return
-    with _present(house.store / TAG / "lab" / ".git" / name):
+    with _present(path):
         time.sleep(chance.uniform(0.3, 2.0))
 
 
@@ -208,8 +210,9 @@ def _asked(name: str) -> None:
         path.unlink(missing_ok=True)
 
 
-for _name in ("mind raises", "mind hangs", "mind talks nonsense", "mind has words only",
-              "policy raises", "observer hangs", "observer raises", "extractor raises"):  # fmt: skip
+_MIND = ("mind raises", "mind hangs", "mind talks nonsense", "mind has words only")
+_OTHERS = ("policy raises", "observer hangs", "observer raises", "extractor raises")
+for _name in (*_MIND, *_OTHERS):
     _asked(_name)
 
 

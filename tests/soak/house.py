@@ -164,19 +164,17 @@ class House:
             # What is published to the user's repository may come a step later.
             if "this repository" not in str(found):
                 self._add(after, f"missing: {found}")
-        history = fold(
-            remembered_history(campaign.log, TAG), campaign.log.read(after=campaign.log.tip().position)
-        )  # fmt: skip
-        if history != fold(empty(TAG), campaign.log.read(until=history.position)):
+        known = remembered_history(campaign.log, TAG)
+        if known != fold(empty(TAG), campaign.log.read(until=known.position)):
             self._add(after, "the history from the snapshot is not that from scratch")
-        for item in history.experiments:
-            if item.verdict in (Verdict.CRASH, Verdict.QUARANTINE):
-                failed = item.runs and item.runs[-1].status is RunStatus.INFRA_FAILED
-                detail = item.runs[-1].detail if item.runs else "no run"
-                word = "an infra fault became a verdict" if failed else f"verdict {item.verdict}"
-                self._add(after, f"experiment {item.number}: {word}: {detail[:300]}")
-            elif not failed_runs_are_free(item.runs):
-                self._add(after, f"experiment {item.number} was decided on a run without a score")
+        for item in known.decided:
+            run = item.runs[-1] if item.runs else None
+            if run is not None and run.status is RunStatus.INFRA_FAILED:
+                problem = f"an infra fault became the verdict {item.verdict}: {run.detail[:300]}"
+                self._add(after, f"experiment {item.number}: {problem}")
+            elif item.verdict in (Verdict.CRASH, Verdict.QUARANTINE):
+                detail = run.detail[:300] if run else ""
+                self._add(after, f"experiment {item.number}: verdict {item.verdict}: {detail}")
 
     def check_end(self, until: int) -> None:
         """Check what must hold once the loop has come to its end undisturbed."""
@@ -187,10 +185,9 @@ class House:
             self._add("the end", f"{len(history.decided)} of {until} experiments are decided")
         for projection in (ResultsTsv(), NotesMd()):
             for folder in (self.project, campaign.lab.folder):
-                if (folder / projection.file_name).read_text() != projection.render(history):
-                    self._add(
-                        "the end", f"{folder / projection.file_name} is not what rebuild makes"
-                    )
+                path = folder / projection.file_name
+                if path.read_text() != projection.render(history):
+                    self._add("the end", f"{path} is not what rebuild makes")
         for found in missing_things(campaign.log):
             self._add("the end", f"missing: {found}")
         deadline = time.monotonic() + 10
@@ -224,8 +221,3 @@ class House:
     def _add(self, after: str, problem: str) -> None:
         if not any(problem in known for known in self.violations):
             self.violations.append(f"after {after}: {problem}")
-
-
-def failed_runs_are_free(runs: tuple[object, ...]) -> bool:
-    """Return whether the newest run, if any, is one that a verdict may rest on."""
-    return not runs or getattr(runs[-1], "status", None) is not RunStatus.INFRA_FAILED
