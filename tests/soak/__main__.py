@@ -136,7 +136,7 @@ class Soak:
         while house.decided() < number or (number == until and house.child is not None):
             self._look(name, until)
             if time.monotonic() > deadline:
-                said = house.output.read_text(errors="replace")[-1000:]
+                said = house.said[-1000:]
                 house.violations.append(f"after {name}: no verdict in {STUCK_SECONDS:g} s: {said}")
                 raise SystemExit(self.report())
             time.sleep(0.1)

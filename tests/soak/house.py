@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import psutil
 
@@ -61,8 +62,9 @@ class House:
         )  # fmt: skip
         self.store = self.project / ".autoresearch"
         self.user_commits: list[str] = []
-        self.child: subprocess.Popen[bytes] | None = None
-        self.output = folder / "output.txt"
+        self.child: subprocess.Popen[str] | None = None
+        self.lines: deque[str] = deque()
+        self.reader: Thread | None = None
         self.endings: Counter[str] = Counter()
         self.violations: list[str] = []
         self.samples: list[tuple[int, float, int]] = []  # decided, MB, open files of one child
@@ -77,16 +79,31 @@ class House:
         """Start the loop as a person does, if it does not run."""
         if self.child is not None and self.child.poll() is None:
             return
-        with self.output.open("wb") as out:
-            self.child = subprocess.Popen(
-                [sys.executable, "-m", "autoresearch", "run", "--until", str(until), "--no-wait"],
-                cwd=self.project,
-                env={**os.environ, "SOAK_TROUBLE": str(self.trouble), "NO_COLOR": "1"},
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "autoresearch", "run", "--until", str(until), "--no-wait"],
+            cwd=self.project,
+            env={**os.environ, "SOAK_TROUBLE": str(self.trouble), "NO_COLOR": "1"},
+            stdout=subprocess.PIPE,  # a file would be full when the disk is
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self.lines = deque(maxlen=400)
+        self.reader = Thread(target=self._listen, args=(self.child, self.lines), daemon=True)
+        self.reader.start()
         self.samples = []
+
+    @staticmethod
+    def _listen(child: subprocess.Popen[str], lines: deque[str]) -> None:
+        assert child.stdout is not None
+        with child.stdout:
+            lines.extend(child.stdout)
+
+    @property
+    def said(self) -> str:
+        """What the newest child printed last."""
+        return "".join(list(self.lines)).strip()
 
     def ended(self, *, expected: bool = False) -> str | None:
         """Return how the child ended, None while it runs; count it, and keep what is wrong."""
@@ -95,7 +112,9 @@ class House:
         self.child = None
         if len(self.samples) > 1 and self._span(self.samples) >= self._span(self.longest):
             self.longest = self.samples
-        said = self.output.read_text(errors="replace").strip()
+        if self.reader is not None:
+            self.reader.join(5)
+        said = self.said
         last = said.splitlines()[-1][:300] if said else "nothing"
         if "Traceback (most recent call last)" in said:
             self.violations.append(f"traceback with exit code {code}: {said[-1500:]}")
