@@ -40,6 +40,8 @@ def main(words: Sequence[str] | None = None) -> int:
         soak = Soak(House(folder / "house" if asked.keep else folder / "h"), asked, names)
         try:
             soak.run()
+        except (KeyboardInterrupt, StuckError) as stopped:
+            print(f"stopped: {stopped!r}")
         finally:
             soak.house.kill()
         return soak.report()
@@ -76,6 +78,10 @@ def _place(keep: Path | None) -> Iterator[Path]:
         finally:
             if mounted:
                 subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+class StuckError(Exception):
+    """The campaign does not go on."""
 
 
 class Soak:
@@ -124,7 +130,7 @@ class Soak:
         if said:
             self.recovered[f"{name}: {said[:160]}"] += 1
             if self.asked.strict:
-                self.house.violations.append(f"after {name}: the loop ended: {said}")
+                self.house.add(name, f"the loop ended: {said}")
             time.sleep(0.3)
         if self.house.decided() < until:
             self.house.go_on(until)
@@ -137,8 +143,8 @@ class Soak:
             self._look(name, until)
             if time.monotonic() > deadline:
                 said = house.said[-1000:]
-                house.violations.append(f"after {name}: no verdict in {STUCK_SECONDS:g} s: {said}")
-                raise SystemExit(self.report())
+                house.add(name, f"no verdict in {STUCK_SECONDS:g} s: {said}")
+                raise StuckError(name)
             time.sleep(0.1)
             if int(time.monotonic()) % 5 == 0:
                 house.measure()

@@ -297,4 +297,4 @@ def _crowd(house: House, chance: Random) -> None:
     for shell, line in zip(shells, words, strict=True):
         said, _ = shell.communicate(timeout=120)
         if shell.returncode != 0:
-            house.violations.append(f"autoresearch {line[0]} failed: {said[-500:]!r}")
+            house.add("several shells", f"autoresearch {line[0]} failed: {said[-500:]!r}")

@@ -117,12 +117,12 @@ class House:
         said = self.said
         last = said.splitlines()[-1][:300] if said else "nothing"
         if "Traceback (most recent call last)" in said:
-            self.violations.append(f"traceback with exit code {code}: {said[-1500:]}")
+            self.add("a fault", f"traceback with exit code {code}: {said[-1500:]}")
         kind = {0: "finished or stopped", 1: "error of one line", 130: "interrupted"}.get(
             code, "killed" if code < 0 else f"exit code {code}"
         )
         if code not in (0, 1, 130) and not (expected and code < 0):
-            self.violations.append(f"exit code {code}: {last}")
+            self.add("a fault", f"exit code {code}: {last}")
         self.endings[kind] += 1
         return last if code == 1 else ""
 
@@ -137,7 +137,9 @@ class House:
             try:
                 self.child.wait(patience)
             except subprocess.TimeoutExpired:
-                self.violations.append(f"the loop does not end after signal {number}")
+                self.add(
+                    "a fault", f"the loop does not end after signal {number}: {self.said[-300:]}"
+                )
                 self.child.kill()
                 self.child.wait()
 
@@ -166,11 +168,11 @@ class House:
         names = self.starts.read_text().split() if self.starts.exists() else []
         for name, count in Counter(names).items():
             if count > 1:
-                self._add(after, f"run {name} was started {count} times")
+                self.add(after, f"run {name} was started {count} times")
         reachable = set(git(self.project, "rev-list", "--all").split())
         for commit in self.user_commits:
             if commit not in reachable:
-                self._add(after, f"the user's commit {commit} has no ref")
+                self.add(after, f"the user's commit {commit} has no ref")
 
     def check(self, after: str) -> None:
         """Check the log and what it names, while the loop runs or not."""
@@ -178,22 +180,22 @@ class House:
         campaign = autoresearch.open_campaign(self.project)
         report = campaign.log.verify(anchors_in(self.project))
         for finding in report.findings:
-            self._add(after, f"verify: {finding}")
+            self.add(after, f"verify: {finding}")
         for found in missing_things(campaign.log) if report.ok else ():
             # What is published to the user's repository may come a step later.
             if "this repository" not in str(found):
-                self._add(after, f"missing: {found}")
+                self.add(after, f"missing: {found}")
         known = remembered_history(campaign.log, TAG)
         if known != fold(empty(TAG), campaign.log.read(until=known.position)):
-            self._add(after, "the history from the snapshot is not that from scratch")
+            self.add(after, "the history from the snapshot is not that from scratch")
         for item in known.decided:
             run = item.runs[-1] if item.runs else None
             if run is not None and run.status is RunStatus.INFRA_FAILED:
                 problem = f"an infra fault became the verdict {item.verdict}: {run.detail[:300]}"
-                self._add(after, f"experiment {item.number}: {problem}")
+                self.add(after, f"experiment {item.number}: {problem}")
             elif item.verdict in (Verdict.CRASH, Verdict.QUARANTINE):
                 detail = run.detail[:300] if run else ""
-                self._add(after, f"experiment {item.number}: verdict {item.verdict}: {detail}")
+                self.add(after, f"experiment {item.number}: verdict {item.verdict}: {detail}")
 
     def check_end(self, until: int) -> None:
         """Check what must hold once the loop has come to its end undisturbed."""
@@ -201,19 +203,19 @@ class House:
         campaign = autoresearch.open_campaign(self.project)
         history = campaign.history
         if history.current is not None or len(history.decided) != until:
-            self._add("the end", f"{len(history.decided)} of {until} experiments are decided")
+            self.add("the end", f"{len(history.decided)} of {until} experiments are decided")
         for projection in (ResultsTsv(), NotesMd()):
             for folder in (self.project, campaign.lab.folder):
                 path = folder / projection.file_name
                 if path.read_text() != projection.render(history):
-                    self._add("the end", f"{path} is not what rebuild makes")
+                    self.add("the end", f"{path} is not what rebuild makes")
         for found in missing_things(campaign.log):
-            self._add("the end", f"missing: {found}")
+            self.add("the end", f"missing: {found}")
         deadline = time.monotonic() + 10
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.2)
         for line in left:
-            self._add("the end", f"stray process: {line}")
+            self.add("the end", f"stray process: {line}")
 
     def processes(self) -> list[str]:
         """Return the command lines of processes that belong to the project, the loop's apart."""
@@ -237,6 +239,8 @@ class House:
         """Delete everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _add(self, after: str, problem: str) -> None:
+    def add(self, after: str, problem: str) -> None:
+        """Remember a violation once, and print it."""
         if not any(problem in known for known in self.violations):
             self.violations.append(f"after {after}: {problem}")
+            print(f"VIOLATION {self.violations[-1]}", flush=True)
