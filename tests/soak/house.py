@@ -69,6 +69,7 @@ class House:
         self.violations: list[str] = []
         self.samples: list[tuple[int, float, int]] = []  # decided, MB, open files of one child
         self.longest: list[tuple[int, float, int]] = []
+        self.started_at = 0
         self._read: dict[Path, int] = {}
         self._decided = 0
         autoresearch.start(self.project, tag=TAG, environ={})
@@ -92,7 +93,7 @@ class House:
         self.lines = deque(maxlen=400)
         self.reader = Thread(target=self._listen, args=(self.child, self.lines), daemon=True)
         self.reader.start()
-        self.samples = []
+        self.samples, self.started_at = [], self.decided()
 
     @staticmethod
     def _listen(child: subprocess.Popen[str], lines: deque[str]) -> None:
@@ -144,8 +145,9 @@ class House:
                 self.child.wait()
 
     def measure(self) -> None:
-        """Note memory and open files of the child."""
-        if self.child is not None and self.child.poll() is None:
+        """Note memory and open files of the child, from its first verdict on."""
+        ready = self.decided() > self.started_at
+        if ready and self.child is not None and self.child.poll() is None:
             with suppress(psutil.Error):
                 process = psutil.Process(self.child.pid)
                 megabytes = process.memory_info().rss / 1e6
