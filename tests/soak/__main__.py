@@ -16,11 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from threading import Timer
 
 from tests.soak.faults import FAULTS
 from tests.soak.house import House
 
 STUCK_SECONDS = 180.0
+TOGETHER = 0.25  # the part of the faults during which the loop is killed as well
 CALM = 5  # experiments at the end without any fault
 
 
@@ -111,9 +113,16 @@ class Soak:
         house.go_on(until)
         time.sleep(self.chance.uniform(0.0, 2.5))
         house.measure()
+        killed = not name.startswith("kill") and self.chance.random() < TOGETHER
+        killer = Timer(self.chance.uniform(0.0, 1.5), house.strike_down)
+        if killed:
+            killer.start()
         FAULTS[name](house, self.chance)
         self.done[name] += 1
-        self._look(name, until)
+        if killed:
+            killer.join()
+            self.done["kill: SIGKILL within another fault"] += 1
+        self._look(name, until, expected=killed or name.startswith("kill"))
         self._reach(min(before + 1, until), until, name)
         house.quick_check(name)
         if self.done.total() % self.asked.check_every == 0:
@@ -122,9 +131,9 @@ class Soak:
             f"{house.decided():5} decided, {len(house.violations)} violations: {name}", flush=True
         )
 
-    def _look(self, name: str, until: int) -> None:
+    def _look(self, name: str, until: int, *, expected: bool = False) -> None:
         """See whether the loop ended, count that, and start it again."""
-        said = self.house.ended(expected=name.startswith("kill"))
+        said = self.house.ended(expected=expected)
         if said is None:
             return
         if said:

@@ -131,6 +131,11 @@ class House:
     def _span(samples: list[tuple[int, float, int]]) -> int:
         return samples[-1][0] - samples[0][0] if samples else 0
 
+    def strike_down(self) -> None:
+        """Kill the loop and do not wait."""
+        if self.child is not None:
+            self.child.kill()
+
     def kill(self, number: int = signal.SIGKILL, patience: float = 60.0) -> None:
         """Send the loop a signal and wait for its end."""
         if self.child is not None:
