@@ -42,6 +42,8 @@ env = {{ SOAK_STARTS = "{starts}" }}
 name = "score"
 [limits]
 infra_retries = 5
+[boundary]
+writes = ["{outside}"]
 """
 DECIDED = re.compile(rb'"verdict":"(?!rerun)[a-z]+"\},"schema_version":\d+,"stream":"soak",'
                      rb'"type":"decided"')  # fmt: skip
@@ -54,10 +56,12 @@ class House:
         self.folder = folder
         self.trouble = folder / "trouble"
         self.trouble.mkdir(parents=True)
-        self.starts = folder / "starts.txt"
+        self.starts = folder / "outside" / "starts.txt"
+        self.starts.parent.mkdir()
         mind = Path(__file__).with_name("mind.py").read_text()
         self.project = make_project(
-            folder / "project", SCRIPT, SETTINGS.format(starts=self.starts),
+            folder / "project", SCRIPT,
+            SETTINGS.format(starts=self.starts, outside=self.starts.parent),
             {"plugins/mind.py": mind, "README.md": "A toy.\n"},
         )  # fmt: skip
         self.store = self.project / ".autoresearch"
@@ -209,6 +213,9 @@ class House:
         self.check("the end")
         campaign = autoresearch.open_campaign(self.project)
         history = campaign.history
+        ran = len(set(self.starts.read_text().split())) if self.starts.exists() else 0
+        if ran < until:
+            self.add("the end", f"{ran} runs wrote down their start, fewer than experiments")
         if history.current is not None or len(history.decided) != until:
             self.add("the end", f"{len(history.decided)} of {until} experiments are decided")
         for projection in (ResultsTsv(), NotesMd()):
