@@ -122,7 +122,7 @@ class Soak:
         if killed:
             killer.join()
             self.done["kill: SIGKILL within another fault"] += 1
-        self._look(name, until, expected=killed or name.startswith("kill"))
+        self._look(name, until)
         self._reach(min(before + 1, until), until, name)
         house.quick_check(name)
         if self.done.total() % self.asked.check_every == 0:
@@ -131,9 +131,9 @@ class Soak:
             f"{house.decided():5} decided, {len(house.violations)} violations: {name}", flush=True
         )
 
-    def _look(self, name: str, until: int, *, expected: bool = False) -> None:
+    def _look(self, name: str, until: int) -> None:
         """See whether the loop ended, count that, and start it again."""
-        said = self.house.ended(expected=expected)
+        said = self.house.ended()
         if said is None:
             return
         if said:

@@ -51,7 +51,7 @@ def _kill_all(house: House, chance: Random) -> None:
     with suppress(psutil.Error):
         below = psutil.Process(house.child.pid).children(recursive=True)
         gits = [process for process in below if process.name() == "git"]
-        house.child.kill()
+        house.strike_down()
         for process in gits:
             process.kill()
     house.kill(signal.SIGKILL)

@@ -73,7 +73,7 @@ class House:
         self.violations: list[str] = []
         self.samples: list[tuple[int, float, int]] = []  # decided, MB, open files of one child
         self.longest: list[tuple[int, float, int]] = []
-        self.started_at = 0
+        self.started_at, self.struck = 0, False
         self._read: dict[Path, int] = {}
         self._decided = 0
         autoresearch.start(self.project, tag=TAG, environ={})
@@ -97,7 +97,7 @@ class House:
         self.lines = deque(maxlen=400)
         self.reader = Thread(target=self._listen, args=(self.child, self.lines), daemon=True)
         self.reader.start()
-        self.samples, self.started_at = [], self.decided()
+        self.samples, self.started_at, self.struck = [], self.decided(), False
 
     @staticmethod
     def _listen(child: subprocess.Popen[str], lines: deque[str]) -> None:
@@ -110,7 +110,7 @@ class House:
         """What the newest child printed last."""
         return "".join(list(self.lines)).strip()
 
-    def ended(self, *, expected: bool = False) -> str | None:
+    def ended(self) -> str | None:
         """Return how the child ended, None while it runs; count it, and keep what is wrong."""
         if self.child is None or (code := self.child.poll()) is None:
             return None
@@ -126,7 +126,7 @@ class House:
         kind = {0: "finished or stopped", 1: "error of one line", 130: "interrupted"}.get(
             code, "killed" if code < 0 else f"exit code {code}"
         )
-        if code not in (0, 1, 130) and not (expected and code < 0):
+        if code not in (0, 1, 130) and not (self.struck and code < 0):
             self.add("a fault", f"exit code {code}: {last}")
         self.endings[kind] += 1
         return last if code == 1 else ""
@@ -137,11 +137,13 @@ class House:
 
     def strike_down(self) -> None:
         """Kill the loop and do not wait."""
+        self.struck = True
         if self.child is not None:
             self.child.kill()
 
     def kill(self, number: int = signal.SIGKILL, patience: float = 60.0) -> None:
         """Send the loop a signal and wait for its end."""
+        self.struck = True
         if self.child is not None:
             self.child.send_signal(number)
             try:
