@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check docs bench house
+.PHONY: demo test check docs bench house soak
 
 demo: .venv/.demo
 	$(BIN)/python data/build_local_dataset.py --name sotu_sp1024
@@ -34,6 +34,12 @@ house: .venv/.test
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@
+
+# A campaign through faults at every seam; EXPERIMENTS and SEED choose another one.
+EXPERIMENTS ?= 200
+SEED ?= 1
+soak: .venv/.test
+	$(BIN)/python -m tests.soak --experiments $(EXPERIMENTS) --faults all --seed $(SEED)
 
 docs: .venv/.test
 	$(PIP) -e '.[docs]'

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from autoresearch import events
 from autoresearch.errors import LogError
 from autoresearch.log import FileLog, Schema, open_log
+from autoresearch.log.database import Database
 from autoresearch.log.tables import create_tables, load_journals, rows_with_wrong_hash
 from autoresearch.projections.tables import open_store
 
@@ -390,3 +391,22 @@ def test_database_of_another_log_is_set_aside(
     assert reopen().sync()
     assert [text for (text,) in rows(reopen())][:2] == ["first 0", "first 1"]
     assert "is not what it was" in "".join(said)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [RuntimeError("Query interrupted"), duckdb.InterruptException("INTERRUPT Error: Interrupted!")],
+)
+def test_ctrl_c_during_a_sync_is_an_interrupt(
+    filled: FileLog, monkeypatch: pytest.MonkeyPatch, told: Exception
+) -> None:
+    """DuckDB tells of Ctrl-C as an error of its own; it stays a person's interrupt."""
+
+    def interrupted(*_: object) -> bool:
+        raise told
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "_sync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            filled.sync()
+    assert filled.sync()

@@ -124,7 +124,10 @@ def main() -> None:
         cli.main(prog_name="autoresearch", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, RuntimeError) as error:
+        # DuckDB tells of Ctrl-C in words; Abort is a RuntimeError itself.
+        if type(error) is RuntimeError and "interrupt" not in str(error).lower():
+            raise
         click.echo("interrupted; autoresearch run goes on from here", err=True)
         sys.exit(130)
     except click.ClickException as error:

@@ -63,6 +63,10 @@ class Database:
             if not lock.acquire(wait=False):
                 return False
             return self._sync(self.ordering.sequence())
+        except (duckdb.InterruptException, RuntimeError) as error:  # DuckDB's words for Ctrl-C
+            if "interrupt" in str(error).lower():
+                raise KeyboardInterrupt from None
+            raise
         except (OSError, LogError, duckdb.Error) as error:
             if not isinstance(error, FileNotFoundError):
                 self.ordering.notify(f"events.duckdb is not up to date: {first_line(error)}")
