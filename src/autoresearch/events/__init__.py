@@ -5,12 +5,14 @@ A type name is never renamed and stored bytes are never rewritten: a changed cla
 """
 
 from autoresearch.events.outcomes import (
+    EVALUATIONS,
     AnalysisRecorded,
     Backtracked,
     BudgetExhausted,
     CostIncurred,
     Decided,
     DirectionDeclaredDead,
+    Evaluated,
     FixAttempted,
     HistoryImported,
     LessonLearned,
@@ -21,6 +23,7 @@ from autoresearch.events.outcomes import (
     PluginFailed,
     PredictionScored,
     QuarantineResolved,
+    RetentionApplied,
     RunFinished,
     RunLocked,
     RunRequested,
@@ -48,6 +51,7 @@ from autoresearch.events.plans import (
 from autoresearch.events.registry import EVENT_TYPES, UPCASTERS, Event, event
 
 __all__ = [
+    "EVALUATIONS",
     "EVENT_TYPES",
     "UPCASTERS",
     "AnalysisRecorded",
@@ -64,6 +68,7 @@ __all__ = [
     "CostIncurred",
     "Decided",
     "DirectionDeclaredDead",
+    "Evaluated",
     "Event",
     "FixAttempted",
     "HistoryImported",
@@ -83,6 +88,7 @@ __all__ = [
     "QuarantineResolved",
     "ReasoningRecorded",
     "Resumed",
+    "RetentionApplied",
     "RunFinished",
     "RunLocked",
     "RunRequested",
