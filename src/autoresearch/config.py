@@ -135,6 +135,23 @@ class LimitsConfig:
 
 
 @frozen(kw_only=True)
+class EvaluationConfig:
+    """Commands that judge what a run left, from the commit that the campaign started from."""
+
+    command: tuple[str, ...] = setting(
+        (),
+        "program and arguments that print the score after a run; {run} is the folder of what the "
+        "run wrote; empty: the script prints it",
+    )
+    hidden_command: tuple[str, ...] = setting(
+        (), "a second one, whose score people see and no plugin and no mind"
+    )
+    timeout_seconds: float = setting(
+        900.0, "an evaluation is killed after this, seconds", validator=_positive
+    )
+
+
+@frozen(kw_only=True)
 class NoiseConfig:
     """How the noise is measured where ``metric.sd`` is not set."""
 
@@ -230,9 +247,16 @@ class Config:
     knowledge: str = setting(
         "", "CSV file of known effects, relative to the project, or package:file"
     )
+    retention: str = setting(
+        "best",
+        "which runs keep their large files (1 MB and more): all, best (the best and the last one) "
+        "or none; smaller files and the output are always kept",
+        validator=_one_of("all", "best", "none"),
+    )
     metric: MetricConfig = section(MetricConfig, "the metric")
     boundary: BoundaryConfig = section(BoundaryConfig, "what a run can reach")
     limits: LimitsConfig = section(LimitsConfig, "limits")
+    evaluation: EvaluationConfig = section(EvaluationConfig, "evaluation by a command of its own")
     noise: NoiseConfig = section(NoiseConfig, "measuring the noise")
     rules: RulesConfig = section(RulesConfig, "backtracking rules")
     active: tuple[str, ...] = setting(

@@ -16,6 +16,7 @@ from attrs import define, field
 from autoresearch.durable import digest_files
 from autoresearch.editable import tree_digest
 from autoresearch.errors import WorkspaceError
+from autoresearch.events import EVALUATIONS
 from autoresearch.git import Git
 from autoresearch.launchers.folder import log_in
 from autoresearch.log import Anchor, FileLog, Finding
@@ -113,7 +114,8 @@ class _Named:
     def finished(self, payload: Mapping[str, Any], position: int) -> None:
         if payload.get("log_digest"):
             size = payload.get("log_bytes", 0)
-            self.outputs[payload["run"]] = (payload["log_digest"], size, position)
+            evaluation = EVALUATIONS.get(payload.get("hidden"), "")  # run_finished has none
+            self.outputs[payload["run"] + evaluation] = (payload["log_digest"], size, position)
 
     def _source(self, name: str, what: str, position: int) -> None:
         self.sources.setdefault(name, (what, position))
@@ -125,6 +127,7 @@ _TAKES = {
     "change_applied": _Named.tried,
     "commit_made": _Named.committed,
     "run_finished": _Named.finished,
+    "evaluated": _Named.finished,
 }
 
 
@@ -144,7 +147,7 @@ def _outputs(log: FileLog, things: _Named) -> Iterator[Finding]:
                 problem = f"the output of run {run} is missing; restore it from a backup"
                 yield Finding(shown, problem, position=position)
         elif digest_files(path) != stated:
-            problem = f"the output of run {run} is not what run_finished recorded"
+            problem = f"the output of run {run} is not what the log recorded"
             yield Finding(shown, problem, position=position)
 
 

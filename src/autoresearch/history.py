@@ -195,8 +195,10 @@ class History:
         Equal scores measure nothing: such a script fixes its own seed, and a change rolls the dice
         again although a repetition does not.
         """
-        recent = (self.experiments[0], *self.experiments[1:][-_RECENT:]) if self.experiments else ()
-        groups = [found for item in recent if len(found := self.scores(item)) > 1]
+        recent = {item.number: item for item in self.experiments[-_RECENT:]}
+        if self.baseline is not None:
+            recent[self.baseline.number] = self.baseline
+        groups = [found for item in recent.values() if len(found := self.scores(item)) > 1]
         freedom = sum(len(scores) - 1 for scores in groups)
         sd = (sum(variance(s) * (len(s) - 1) for s in groups) / freedom) ** 0.5 if freedom else 0.0
         if sd <= 0:

@@ -215,7 +215,8 @@ class RunRequest:
     """One execution to start; ``name`` is unique for ever, so that a launcher can find it again.
 
     ``campaign_id`` tells apart campaigns of several projects that have one tag. ``cwd`` is where
-    the command starts; None: in ``folder``, where what is written is kept.
+    the command starts; None: in ``folder``, where what is written is kept. ``reads`` are further
+    folders that the command may read.
     """
 
     name: str
@@ -232,6 +233,7 @@ class RunRequest:
     folder: Path = Path()
     campaign_id: str = ""
     cwd: Path | None = None
+    reads: tuple[Path, ...] = field(default=(), converter=_tuple)
 
 
 @frozen(kw_only=True)

@@ -86,6 +86,7 @@ def check_ground(project: Path, config: Config) -> Ground:
         if git.attempt("cat-file", "-e", f"{base}:{name}").returncode != 0:
             raise WorkspaceError(f"{name} is not in commit {base[:7]}; add it and commit")
     _check_script(git, base, config.script)
+    _check_evaluation(config)
     _check_clean(git)
     if not os.access(project, os.W_OK):
         raise WorkspaceError(f"{project} cannot be written; make it writable or copy it elsewhere")
@@ -95,6 +96,19 @@ def check_ground(project: Path, config: Config) -> Ground:
         if problem:
             raise WorkspaceError(problem)
     return Ground(base=base, files=files)
+
+
+def _check_evaluation(config: Config) -> None:
+    """What judges a change must not be what the change may touch."""
+    for word in (*config.evaluation.command, *config.evaluation.hidden_command):
+        path = word.removeprefix("./")
+        if path in (config.script, "{script}") or is_editable(path, config.editable):
+            raise WorkspaceError(
+                f"the evaluation command names {word}, which an idea may change; evaluate with a "
+                "file that is not editable"
+            )
+    if config.evaluation.hidden_command and not config.evaluation.command:
+        raise WorkspaceError("evaluation.hidden_command needs evaluation.command; set both")
 
 
 def _check_script(git: Git, base: str, script: str) -> None:

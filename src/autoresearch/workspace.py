@@ -153,6 +153,21 @@ class Lab:
         self.clone.run(*add)
         return made
 
+    @property
+    def pristine_workspace(self) -> Workspace:
+        """Where evaluations happen, whether or not it is there."""
+        return evolve(self.workspace(0), path=self.folder / "work" / "pristine")
+
+    def pristine_worktree(self, commit: str) -> Workspace:
+        """Return a new worktree at ``commit`` for an evaluation; nothing of an old one is left.
+
+        Git trusts sizes and times, which a run may have set, so cleaning would not be enough.
+        """
+        made = self.pristine_workspace
+        self._git.forget(made.path)
+        self.clone.run("worktree", "add", "--quiet", "--force", "--detach", str(made.path), commit)
+        return made
+
     def lend(self, workspace: Workspace, paths: Sequence[str]) -> None:
         """Link what a commit lacks of the user's files into a worktree: ignored data, LFS files.
 
@@ -162,6 +177,13 @@ class Lab:
             source = self.project / expanded(name)
             if source.is_relative_to(self.project) and ".." not in source.parts:
                 _link_in(workspace, source, source.relative_to(self.project))
+
+    def written_in(self, workspace: Workspace) -> tuple[str, ...]:
+        """Return the files of a worktree that its commit does not have, ignored ones too."""
+        if not (workspace.path / ".git").exists():
+            return ()
+        listed = self._git.worktree(workspace.path).run("ls-files", "--others", "-z")
+        return tuple(name for name in listed.split("\0") if name)
 
     def drop_worktree(self, number: int) -> None:
         """Remove the worktree of a decided experiment; its commit stays."""

@@ -16,7 +16,10 @@ from autoresearch.projections.tables import open_store
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 HEAD = FIXTURES / "log_v1" / "manifest.jsonl"
 # Types that are younger than the first release, by the fixture that has them.
-LATER = {"log_control": ("paused", "resumed", "stop_requested")}
+LATER = {
+    "log_control": ("paused", "resumed", "stop_requested"),
+    "log_v1_plain": ("evaluated", "retention_applied"),
+}
 FIRST = sorted(set(EVENT_TYPES) - {name for names in LATER.values() for name in names})
 
 

@@ -78,7 +78,7 @@ def test_what_the_command_line_names_answers_first(load, write):
     write("mine", DECIDE.format(reason="mine"))
     other = write("other", DECIDE.format(reason="other"), folder="elsewhere")
     assert said(load(str(other))) == "other"
-    assert said(load(str(other), "greedy")).endswith("is the baseline")
+    assert said(load(str(other), "greedy")).endswith("of the baseline, with another seed")
 
 
 def test_files_are_asked_in_the_order_of_their_names(load, write):
@@ -159,7 +159,7 @@ def test_an_installed_namesake_changes_nothing(load, distribution):
     """A distribution with a built-in's name steps back until somebody asks for that name."""
     distribution("greedy", "from autoresearch import *\n" + DECIDE.format(reason="theirs"))
     plugins = load()
-    assert said(plugins).endswith("is the baseline")
+    assert said(plugins).endswith("of the baseline, with another seed")
     told = [item for item in plugins.infos() if item.name == "greedy"]
     assert [item.active for item in told] == [True, False]
     assert told[1].problem == "its name is taken by built-in; rename one of them"

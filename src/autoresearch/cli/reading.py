@@ -51,6 +51,7 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
     loop = _loop(campaign, campaign.history)
     facts = {**_facts(campaign.lab.branch, history), "loop": loop}
     facts["boundary"] = boundary_in_force(campaign.config)
+    facts["hidden"] = _hidden_score(campaign, history)
     if as_json:
         print_json(facts)
         return
@@ -59,6 +60,31 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
     for name, value in shown.items():
         if value is not None:
             click.echo(f"{name + ':':<14}{one_line(str(value), 300)}")
+
+
+def _hidden_score(campaign: Campaign, history: History) -> str | None:
+    """Return the hidden score of the best, and whether the two disagree; for people alone."""
+    best = history.best
+    if best is None or not campaign.config.evaluation.hidden_command:
+        return None
+    query = (
+        "SELECT experiment, avg(value) FROM evaluated "
+        "WHERE hidden AND value IS NOT NULL AND campaign = ? GROUP BY experiment"
+    )
+    with campaign.connect() as sql:
+        scores: dict[int, float] = dict(sql.execute(query, [campaign.tag]).fetchall())
+    if best.number not in scores:
+        return f"experiment {best.number} has no hidden score"
+    told = f"{scores[best.number]:.6g}"
+    for item in history.kept:
+        other = scores.get(item.number)
+        if other is not None and history.better(other, scores[best.number]):
+            told += (
+                f"; visible and hidden scores disagree: experiment {item.number} has {other:.6g}, "
+                "so the best may only fit its evaluation"
+            )
+            break
+    return told
 
 
 def _facts(branch: str, history: History) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def _decide(kit: Kit, output: RunOutput) -> Decision:
     experiment, history = current(kit), kit.history
     size = experiment.metrics.get(kit.config.metric.size)
     status = output.status
-    if experiment.number == 0 and history.score(experiment) is not None:
+    if experiment.number == history.baseline_number and history.score(experiment) is not None:
         status = RunStatus.COMPLETED  # a repetition that failed takes nothing from the first run
     score = history.score(experiment) if status is RunStatus.COMPLETED else None
     candidate = Candidate(

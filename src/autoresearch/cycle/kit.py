@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -217,6 +218,11 @@ def _link(path: Path, shown: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def fill(text: str, names: Mapping[str, str]) -> str:
+    """Replace ``{python}``, ``{script}``, ``{project}`` and ``{run}``; other braces stay."""
+    return re.sub(r"\{(\w+)\}", lambda found: names.get(found[1], found[0]), text)
 
 
 def write_text(path: Path, text: str) -> None:

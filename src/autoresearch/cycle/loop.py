@@ -10,6 +10,7 @@ from autoresearch import events
 from autoresearch.cycle import proposals
 from autoresearch.cycle.experiment import advance, failed_in_a_row, needs_a_run
 from autoresearch.cycle.kit import Kit
+from autoresearch.cycle.retention import Retention
 from autoresearch.cycle.trouble import pause_seconds
 from autoresearch.errors import PluginError
 from autoresearch.history import History
@@ -37,6 +38,11 @@ class Loop:
     _waits: int = field(default=0, init=False)
     _waited_for: str = field(default="", init=False)
     _said: str = field(default="", init=False)
+    _retention: Retention = field(init=False)
+
+    @_retention.default
+    def _retain(self) -> Retention:
+        return Retention(self.kit)
 
     def run(self) -> str:
         """Run, and return the reason for stopping."""
@@ -210,6 +216,7 @@ class Loop:
             self._signals()
             kit.move_branch()
             kit.lab.drop_worktree(len(kit.history.experiments) - 1)
+            self._retention.apply()
         kit.show_files()
         kit.recorder.sync()
 

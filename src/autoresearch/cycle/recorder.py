@@ -105,6 +105,8 @@ class Recorder:
     def _observe(self, record: Recorded) -> None:
         if isinstance(record.event, events.PluginFailed) or self._observing:
             return
+        if isinstance(record.event, events.Evaluated) and record.event.hidden:
+            return  # for people alone; an observer may have a mind
         self._observing = True
         try:
             self._plugins.event_recorded(record, self.history)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -14,8 +13,10 @@ from attrs import evolve, frozen
 from autoresearch import events
 from autoresearch.config import RUN_FOLDER
 from autoresearch.cycle import outside
-from autoresearch.cycle.kit import Kit, write_text
+from autoresearch.cycle.evaluation import evaluate
+from autoresearch.cycle.kit import Kit, fill, write_text
 from autoresearch.cycle.proposals import current
+from autoresearch.cycle.retention import collect
 from autoresearch.cycle.tail import Tail
 from autoresearch.durable import digest, digest_files
 from autoresearch.git import Git
@@ -38,6 +39,7 @@ class Watched:
 
     output: RunOutput
     tail: Tail
+    scores: Mapping[str, float] = {}  # what the evaluation command measured
 
 
 def request_run(kit: Kit) -> None:
@@ -85,7 +87,9 @@ def finish_run(kit: Kit) -> RunOutput:
         kit.tell(f"run {request.name} goes on by itself{costs}; autoresearch stop --now ends it")
         raise
     outside.record(kit, request, before)
-    return _record_end(kit, request, watched)
+    collect(kit, workspace, request.folder)
+    judged, scores = evaluate(kit, request, watched.output)
+    return _record_end(kit, request, evolve(watched, output=judged, scores=scores))
 
 
 def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
@@ -119,7 +123,10 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
     )
     request, workspace = _request(kit, asked)
     handle = kit.plugins.launch_run(request, workspace)
-    return _record_end(kit, request, _watch(kit, request, handle, workspace.script_path))
+    watched = _watch(kit, request, handle, workspace.script_path)
+    collect(kit, workspace, request.folder)
+    judged, scores = evaluate(kit, request, watched.output)
+    return _record_end(kit, request, evolve(watched, output=judged, scores=scores))
 
 
 def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspace]:
@@ -161,11 +168,6 @@ def _checkout(kit: Kit, asked: events.RunRequested) -> Workspace:
     if fresh and kit.config.cwd != RUN_FOLDER:
         kit.lab.lend(workspace, kit.config.data)
     return workspace
-
-
-def fill(text: str, names: Mapping[str, str]) -> str:
-    """Replace ``{python}``, ``{script}``, ``{project}`` and ``{run}``; other braces stay."""
-    return re.sub(r"\{(\w+)\}", lambda found: names.get(found[1], found[0]), text)
 
 
 def _link(kit: Kit, log_path: Path) -> None:
@@ -218,18 +220,19 @@ def _reason_to_stop(kit: Kit, request: RunRequest, tail: Tail) -> str | None:
 
 def _record_observed(kit: Kit, request: RunRequest, tail: Tail) -> None:
     mine = kit.config.metric.name
+    facts: dict[str, events.Event] = {}  # by id: a step that is told twice counts once
     for point in tail.take():
         name = "" if point.name == mine else f"{point.name}/"
-        kit.recorder.record(
-            events.MetricObserved(
-                run=request.name,
-                experiment=request.experiment,
-                name=point.name,
-                value=point.value,
-                step=point.step,
-            ),
-            event_id=f"{request.name}/observed/{name}{point.step}",
+        fact = events.MetricObserved(
+            run=request.name,
+            experiment=request.experiment,
+            name=point.name,
+            value=point.value,
+            step=point.step,
         )
+        facts.setdefault(f"{request.name}/observed/{name}{point.step}", fact)
+    if facts:
+        kit.recorder.record_many((fact, name) for name, fact in facts.items())
 
 
 def _record_end(kit: Kit, request: RunRequest, watched: Watched) -> RunOutput:
@@ -244,7 +247,7 @@ def _record_end(kit: Kit, request: RunRequest, watched: Watched) -> RunOutput:
         gpu_seconds=round(output.gpu_seconds, 3),
         usd=output.cost_usd,
     )
-    metrics = _metrics(kit, output, tail)
+    metrics = {**_metrics(kit, output, tail), **watched.scores}
     output = evolve(output, detail=_evidence(kit, output, tail, metrics))
     if output.status is not RunStatus.COMPLETED:
         # What it had printed so far is no score; it stands in the detail and in what was observed.
@@ -287,6 +290,8 @@ def _judged(kit: Kit) -> tuple[str, str]:
 def _metrics(kit: Kit, output: RunOutput, tail: Tail) -> dict[str, float]:
     """Return what the plugins read, and every other named number that was printed last."""
     read = dict(kit.plugins.extract_metrics(output))
+    if kit.config.evaluation.command:
+        read.pop(kit.config.metric.name, None)  # the judged does not judge itself
     if kit.config.metric.reader not in ("", "pattern_metrics"):
         return read
     # A score that the reader does not believe must not come in by this door.

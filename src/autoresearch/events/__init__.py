@@ -5,6 +5,7 @@ A type name is never renamed and stored bytes are never rewritten: a changed cla
 """
 
 from autoresearch.events.outcomes import (
+    EVALUATIONS,
     AnalysisRecorded,
     Backtracked,
     BudgetExhausted,
@@ -12,6 +13,7 @@ from autoresearch.events.outcomes import (
     CostIncurred,
     Decided,
     DirectionDeclaredDead,
+    Evaluated,
     FixAttempted,
     HistoryImported,
     LessonLearned,
@@ -22,6 +24,7 @@ from autoresearch.events.outcomes import (
     PluginFailed,
     PredictionScored,
     QuarantineResolved,
+    RetentionApplied,
     RunFinished,
     RunLocked,
     RunRequested,
@@ -49,6 +52,7 @@ from autoresearch.events.plans import (
 from autoresearch.events.registry import EVENT_TYPES, UPCASTERS, Event, event
 
 __all__ = [
+    "EVALUATIONS",
     "EVENT_TYPES",
     "UPCASTERS",
     "AnalysisRecorded",
@@ -66,6 +70,7 @@ __all__ = [
     "CostIncurred",
     "Decided",
     "DirectionDeclaredDead",
+    "Evaluated",
     "Event",
     "FixAttempted",
     "HistoryImported",
@@ -85,6 +90,7 @@ __all__ = [
     "QuarantineResolved",
     "ReasoningRecorded",
     "Resumed",
+    "RetentionApplied",
     "RunFinished",
     "RunLocked",
     "RunRequested",

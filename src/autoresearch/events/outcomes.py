@@ -95,6 +95,37 @@ class CheckoutChanged(Event):
     paths: tuple[str, ...] = doc("the first files that differ", default=())
 
 
+EVALUATIONS: dict[object, str] = {False: "-evaluation", True: "-hidden"}
+"""What follows the name of a run in the name of its evaluation, and of its folder."""
+
+
+@event("evaluated")
+class Evaluated(Event):
+    """An evaluation command judged what a run left; a hidden score is for people alone."""
+
+    run: str = run_name()
+    experiment: int = experiment_number()
+    name: str = doc("name of the score; that of a hidden one begins with hidden/")
+    value: float | None = doc("the score; null when there is none", unit="metric", default=None)
+    hidden: bool = doc("whether no plugin and no mind may see it", default=False)
+    status: str = doc("how the command ended, as in run_finished", default="")
+    seconds: float = doc("wall clock", unit="s", default=0.0)
+    log_bytes: int = doc("size of the output", unit="bytes", default=0)
+    log_digest: str = doc("sha256 of the output", default="")
+    detail: str = doc("why there is no score", default="")
+
+
+@event("retention_applied")
+class RetentionApplied(Event):
+    """Large files of a decided run were deleted, as the setting ``retention`` says."""
+
+    run: str = run_name()
+    experiment: int = experiment_number()
+    files: tuple[str, ...] = doc("their paths in the run's folder, the first 100", default=())
+    count: int = doc("how many files were deleted", default=0)
+    bytes_freed: int = doc("their size", unit="bytes", default=0)
+
+
 @event("fix_attempted")
 class FixAttempted(Event):
     """A trivial crash was mended and the experiment is tried again."""

@@ -185,7 +185,7 @@ class Plugin:
         known = folder.read_spec()
         if known is None:
             spec = _spec(request, workspace, folder, self._passed)
-            folder.write_spec(self._held(spec, workspace, folder))
+            folder.write_spec(self._held(spec, workspace, folder, request.reads))
         elif known.name != request.name:
             raise AutoresearchError(
                 f"the run folder {folder.path} belongs to {known.name!r}, not to "
@@ -197,7 +197,9 @@ class Plugin:
             _start_supervisor(folder)
         return LocalRun(request.name, folder)
 
-    def _held(self, spec: Spec, workspace: Workspace, folder: RunFolder) -> Spec:
+    def _held(
+        self, spec: Spec, workspace: Workspace, folder: RunFolder, reads: Sequence[Path]
+    ) -> Spec:
         """Put the boundary around a command, unless there is no such program: that is told."""
         if not self._boundary.on or not shutil.which(spec.command[0], path=spec.env["PATH"]):
             return spec
@@ -205,6 +207,8 @@ class Plugin:
         # As the person has it: what an idea puts into its environment opens no folder.
         own = clean_environment(_environ_with_this_python_first(), self._boundary.env, self._passed)
         words = self._boundary.around(workspace, folder.path, own)
+        for path in map(str, reads):
+            words += ["--ro-bind", path, path]
         words += ["--chdir", spec.cwd or str(folder.path), "--", *spec.command]
         return evolve(spec, command=words, env=env, held=True)
 

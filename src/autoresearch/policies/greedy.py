@@ -271,9 +271,10 @@ def first_score(candidate: Candidate, history: History, config: Config) -> Decis
     A cheap baseline is repeated first, so that the noise is known before anything is compared.
     """
     experiment = candidate.experiment
-    if experiment.number == 0 and (why := _worth_repeating(experiment, history, config)):
+    first = experiment.number == history.baseline_number
+    if first and (why := _worth_repeating(experiment, history, config)):
         return Decision(verdict=Verdict.RERUN, reason=why)
-    what = "the baseline" if experiment.number == 0 else "the first score within limits"
+    what = "the baseline" if first else "the first score within limits"
     return Decision(
         verdict=Verdict.KEEP,
         reason=f"{history.metric} {candidate.metric:.4f} is {what}"

@@ -34,7 +34,8 @@ class Plugin:
     def configure(self, config: Config) -> None:
         """Compile the patterns; ConfigError when the user's has not exactly one group."""
         self._patterns = patterns(config)
-        self._metric = config.metric.name
+        # Where a command of its own evaluates, nothing that the script prints is the score.
+        self._metric = "" if config.evaluation.command else config.metric.name
 
     @hookimpl
     def audit_change(self, change: Change) -> Sequence[Violation] | None:
@@ -95,6 +96,12 @@ def patterns(config: Config) -> dict[str, re.Pattern[str]]:
         return {}
     sizes = {metric.size: _printed(metric.size, SIZED, SIZE)} if metric.size else {}
     return {**sizes, metric.name: _printed(metric.name)}
+
+
+def numbers_in(path: Path, score: str, size: str) -> dict[str, float]:
+    """Return the score and the size that a log has, each printed under its name."""
+    sizes = {size: _printed(size, SIZED, SIZE)} if size else {}
+    return read(path, {**sizes, score: _printed(score)})
 
 
 def _users(text: str) -> re.Pattern[str]:

@@ -1,0 +1,120 @@
+"""The evaluation command: judges what a run left, from files that no change can touch."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+
+from attrs import evolve
+
+from autoresearch import events
+from autoresearch.cycle.kit import Kit, fill
+from autoresearch.cycle.tail import Tail
+from autoresearch.durable import digest_files
+from autoresearch.errors import PluginError
+from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
+from autoresearch.policies.pattern_metrics import numbers_in
+from autoresearch.text import one_line
+
+POLL_SECONDS = 0.1
+
+
+def evaluate(
+    kit: Kit, request: RunRequest, output: RunOutput
+) -> tuple[RunOutput, dict[str, float]]:
+    """Run the evaluation commands on a completed run; return its output and what they measured.
+
+    A failed evaluation is the machine's, not the idea's, unless the run left nothing to judge.
+    The hidden one is recorded, and returned to no one.
+    """
+    commands = kit.config.evaluation
+    if not commands.command or output.status is not RunStatus.COMPLETED:
+        return output, {}
+    found = _judge(kit, request, commands.command, hidden=False)
+    if commands.hidden_command:
+        _judge(kit, request, commands.hidden_command, hidden=True)
+    name = kit.config.metric.name
+    if name in found[1]:
+        return output, {**found[1]}
+    empty = not any(path.is_file() for path in request.folder.rglob("*"))
+    status = RunStatus.CRASHED if empty else RunStatus.INFRA_FAILED
+    why = "the run left nothing to evaluate" if empty else "the evaluation failed"
+    return evolve(output, status=status, detail=f"{why}: {found[0]}"), {}
+
+
+def _judge(
+    kit: Kit, request: RunRequest, command: tuple[str, ...], *, hidden: bool
+) -> tuple[str, Mapping[str, float]]:
+    """Return how an evaluation ended, in a few words, and the score and size that it printed."""
+    asked = _request(kit, request, command, events.EVALUATIONS[hidden])
+    handle = kit.plugins.launch_run(asked, _pristine(kit, asked))
+    ended = _wait(kit, asked, handle)
+    tail = Tail(ended.log_path)
+    tail.finish()
+    metric = kit.config.metric
+    numbers, last = {}, tail.error or tail.last_line or "it printed nothing"
+    try:
+        if ended.status is RunStatus.COMPLETED:
+            numbers = numbers_in(ended.log_path, metric.name, metric.size)
+    except PluginError as error:
+        last = str(error)
+    score = numbers.get(metric.name, math.nan)
+    detail = "" if math.isfinite(score) else one_line(f"{ended.detail or 'no score'}; {last}", 400)
+    exists = ended.log_path.exists()
+    kit.recorder.record(
+        events.Evaluated(
+            run=request.name,
+            experiment=request.experiment,
+            name=f"hidden/{metric.name}" if hidden else metric.name,
+            value=score if math.isfinite(score) else None,
+            hidden=hidden,
+            status=ended.status.value,
+            seconds=round(ended.seconds, 3),
+            log_bytes=ended.log_path.stat().st_size if exists else 0,
+            log_digest=digest_files(ended.log_path) if exists else "",
+            detail=detail,
+        ),
+        event_id=f"{asked.name}/evaluated",
+    )
+    return detail, numbers
+
+
+def _request(kit: Kit, run: RunRequest, command: tuple[str, ...], kind: str) -> RunRequest:
+    place = kit.lab.pristine_workspace
+    names = {
+        "python": sys.executable,
+        "script": str(place.script_path),
+        "project": str(kit.lab.project),
+        "run": str(run.folder),
+    }
+    return evolve(
+        run,
+        name=f"{run.name}{kind}",
+        command=tuple(fill(word, names) for word in command),
+        # What an idea asks for in its environment reaches its run, not its judge.
+        env={key: fill(text, names) for key, text in kit.config.env.items()},
+        launcher="local",
+        timeout_seconds=kit.config.evaluation.timeout_seconds,
+        script_digest="",
+        folder=run.folder.with_name(f"{run.folder.name}{kind}"),
+        cwd=place.path,
+        reads=(run.folder,),
+    )
+
+
+def _pristine(kit: Kit, asked: RunRequest) -> Workspace:
+    """Return a checkout of the commit that the campaign started from, new for every evaluation."""
+    assert kit.history.started is not None
+    if asked.folder.exists():  # it began before the loop was interrupted
+        return kit.lab.pristine_workspace
+    made = kit.lab.pristine_worktree(kit.history.started.base_commit)
+    kit.lab.lend(made, kit.config.data)
+    return made
+
+
+def _wait(kit: Kit, asked: RunRequest, handle: RunHandle) -> RunOutput:
+    while (output := handle.poll()) is None:
+        kit.tick(f"experiment {asked.experiment}: {asked.name.rpartition('-')[2]}")
+        kit.clock.sleep(POLL_SECONDS)
+    return output
