@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check docs bench house soak
+.PHONY: demo test check docs bench bench-cost house soak
 
 demo: .venv/.demo
 	$(BIN)/python data/build_local_dataset.py --name sotu_sp1024
@@ -25,6 +25,10 @@ check: .venv/.test
 bench: .venv-bench/.ready
 	.venv-bench/bin/python tests/benchmarks/bench_log.py
 	.venv-bench/bin/python tests/benchmarks/bench_log_million.py
+
+# What the loop itself costs for each experiment and verb, as a campaign grows.
+bench-cost: .venv/.test
+	$(BIN)/python tests/benchmarks/bench_cost.py
 
 # The size of the house and what one trivial experiment enters; SRC names another checkout.
 house: .venv/.test

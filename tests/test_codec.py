@@ -53,21 +53,18 @@ def test_an_event_comes_back_equal(metrics: dict[str, float], run: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EVENT_TYPES))
-@given(data=st.data())
-def test_the_short_way_of_decoding_is_as_strict_as_the_long_one(name: str, data: Any) -> None:
+def test_the_short_way_of_decoding_is_as_strict_as_the_long_one(name: str) -> None:
     """Where it makes an event at all, it is the one that the converter makes."""
     shape: Any = EVENT_TYPES[name]
-    values = [None, True, 0, 7, 0.5, "x", [], [1], ["x"], [1.5], [None], {}, {"a": 1}, {"a": 0.5}]
-    values += [{"a": "x"}, {"a": None}, {"a": [1]}, [{"a": 1}], [[]]]
-    fields = {
-        item.name: data.draw(st.sampled_from([example(item), *values]))
-        for item in attrs.fields(shape)
-    }
-    fields = json.loads(canonical(fields))
-    made = codec._plainly(shape, fields)
-    if made is not None:
-        assert made == codec._FAST.structure(fields, shape)
-        assert repr(made) == repr(codec._FAST.structure(fields, shape))
+    values = [None, True, 0, 7, 0.5, "x", [], [1], ["x"], [1.5], [None], [True], {}, {"a": 1}]
+    values += [{"a": 0.5}, {"a": True}, {"a": "x"}, {"a": None}, {"a": [1]}, [{"a": 1}], [[]]]
+    usual = {item.name: example(item) for item in attrs.fields(shape)}
+    for changed in usual:
+        for value in values:
+            fields = json.loads(canonical({**usual, changed: value}))
+            made = codec._plainly(shape, fields)
+            if made is not None:
+                assert repr(made) == repr(codec._FAST.structure(fields, shape))
 
 
 def test_the_short_way_takes_what_the_loop_records() -> None:

@@ -232,15 +232,13 @@ def _plainly(shape: type[Event], fields: Any) -> Event | None:
         kind = type(value)
         if kind in kinds:
             given[name] = value
-        elif kind is int and kinds and kinds <= _FLOATS:
+        elif kind is int and float in kinds:
             given[name] = float(value)
         elif kind is outer is list and all(type(item) in inner for item in value):
             given[name] = tuple(value)
         elif kind is outer is dict and all(type(item) in inner for item in value.values()):
             given[name] = value
-        elif (
-            kind is outer is dict and inner <= _FLOATS and {*map(type, value.values())} <= _NUMBERS
-        ):
+        elif kind is outer is dict and inner == _FLOAT and {*map(type, value.values())} <= _NUMBERS:
             given[name] = {key: float(item) for key, item in value.items()}
         else:
             return None
@@ -263,7 +261,7 @@ def _shape_of(hint: Any) -> _Shape:
 
 _Shape = tuple[frozenset[type], type | None, frozenset[type]]
 _DIRECTLY: frozenset[type] = frozenset({str, int, float, bool, NoneType})
-_FLOATS: frozenset[type] = frozenset({float, NoneType})
+_FLOAT: frozenset[type] = frozenset({float})
 _NUMBERS: frozenset[type] = frozenset({int, float})  # a whole number is written without its point
 _NOTHING: _Shape = (frozenset(), None, frozenset())
 _PLAIN: dict[type[Event], dict[str, _Shape]] = {}

@@ -250,7 +250,8 @@ class PerExperiment(Generic[T]):
     """What is computed from single experiments, computed again only for those that changed.
 
     An experiment is the same value for as long as nothing new is known of it, so its identity says
-    whether the last answer still holds. Of the history it may use the metric and the size alone.
+    whether the last answer still holds. Of the history it may use the names of metric and size, and
+    what is settled of earlier experiments.
     """
 
     def __init__(self, make: Callable[[Experiment, History], T]) -> None:

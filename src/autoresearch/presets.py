@@ -1,6 +1,7 @@
 """The presets that ship with autoresearch; what one brings is imported when somebody asks for it.
 
-This is the only file outside of a preset's own package that names it.
+This is the only file outside of a preset's own package that names it. Its values are named tuples:
+`--version` and `--help` read it, and attrs takes longer to import than all that they need besides.
 """
 
 from __future__ import annotations
@@ -9,18 +10,17 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-from attrs import field, frozen
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 DEFAULT = "plain"
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 # Modules that hold a PRESET; they are read for `--help` and every project, so they must be light.
 _MODULES = {"golf": "autoresearch.golf.preset", "plain": ""}
 
 
-@frozen(kw_only=True)
-class PresetPlugin:
+class PresetPlugin(NamedTuple):
     """A plugin that is active in campaigns of its preset; ``needs`` as in a built-in plugin."""
 
     name: str
@@ -28,24 +28,21 @@ class PresetPlugin:
     needs: str = ""
 
 
-@frozen(kw_only=True)
-class Verb:
+class Verb(NamedTuple):
     """A command of the command line: one line of help, and its click command as module:name."""
 
     help: str
     command: str
 
 
-@frozen(kw_only=True)
-class MetricColumn:
+class MetricColumn(NamedTuple):
     """A metric that has a column of its own name in the views ``runs`` and ``experiments``."""
 
     doc: str
     unit: str = ""
 
 
-@frozen(kw_only=True)
-class Preset:
+class Preset(NamedTuple):
     """Defaults to start from, and what comes with them; ``settings`` are shaped like a file's.
 
     ``mark`` is a file and a word in it by which a project of the task is known: the preset is its
@@ -54,11 +51,11 @@ class Preset:
 
     name: str
     summary: str
-    settings: Mapping[str, Any] = field(factory=dict)
+    settings: Mapping[str, Any] = _NONE
     mark: tuple[str, str] | None = None
     plugins: tuple[PresetPlugin, ...] = ()
-    verbs: Mapping[str, Verb] = field(factory=dict)
-    columns: Mapping[str, MetricColumn] = field(factory=dict)
+    verbs: Mapping[str, Verb] = _NONE
+    columns: Mapping[str, MetricColumn] = _NONE
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from attrs import frozen
 
@@ -65,8 +66,8 @@ def failures_in_a_row(history: History, direction: str) -> tuple[Experiment, ...
 
 
 def _last_decided(history: History) -> Experiment | None:
-    numbers = [entry for entry in history.timeline if isinstance(entry, int)]
-    return history.experiments[numbers[-1]] if numbers else None
+    newest = next((entry for entry in reversed(history.timeline) if isinstance(entry, int)), None)
+    return None if newest is None else history.experiments[newest]
 
 
 def _why(failed: tuple[Experiment, ...], history: History) -> str:
@@ -197,12 +198,12 @@ class Plateau:
 
 def newest_window(history: History, size: int) -> tuple[Experiment, ...]:
     """Return the newest ``size`` experiments decided since the last plateau, or none if fewer."""
-    numbers = [entry for entry in history.timeline if isinstance(entry, int) and entry > 0]
     done = max((max(item.experiments, default=0) for item in history.plateaus), default=0)
-    fresh = [number for number in numbers if number > done]
+    newest_first = (entry for entry in reversed(history.timeline) if isinstance(entry, int))
+    fresh = tuple(islice((number for number in newest_first if number > done), max(size, 0)))
     if size <= 0 or len(fresh) < size:
         return ()
-    return tuple(history.experiments[number] for number in fresh[-size:])
+    return tuple(history.experiments[number] for number in reversed(fresh))
 
 
 def progress(history: History, window: tuple[Experiment, ...]) -> float | None:

@@ -82,7 +82,8 @@ def facts(
     n: int, parent: str, commit: str, change: str, sources: list[str]
 ) -> Iterator[events.Event]:
     """Yield what the loop records of an experiment, in its order."""
-    run, name = f"{TAG}-{n}-0", change.split()[0].lower()
+    words = change.split()
+    run, name = f"{TAG}-{n}-0", words[0].lower()
     said = f"{change} scored better before, and what is near it may do so again; " * 2
     yield events.MemoryReviewed(
         experiment=n, read_to=0, results_digest="a" * 64, notes_digest="b" * 64
@@ -90,7 +91,8 @@ def facts(
     yield events.IdeaProposed(
         experiment=n, idea=f"{n:012x}", direction=name, description=change, hypothesis=said,
         author="script_ideas", cites=(0,), source_digest=sources[1],
-        sources={"train.py": sources[1]},
+        sources={"train.py": sources[1]}, changes=({"name": words[0], "old": float(words[1]),
+        "new": float(words[3]), "file": ""},),
     )  # fmt: skip
     yield events.ReasoningRecorded(
         experiment=n, hypothesis=said, evidence=said, risk="none known", cites=(0,)
@@ -154,7 +156,9 @@ def fill(campaign: autoresearch.Campaign, count: int) -> None:
     with campaign.log.writer(TAG) as writer:
         for n, (parent, change, sources) in enumerate(made, 1):
             told = facts(n, commits[parent], commits[f":{n}"], change, sources)
-            writer.append_many(list(told))
+            for fact in told:
+                writer.append(fact)
+                campaign.log.tip()  # as the loop does: every event gets its place at once
     campaign.lab.publish()
 
 

@@ -15,7 +15,7 @@ from autoresearch.cli import VERBS, Verbs, cli
 
 PARTS = {"attrs", "cattrs", "click", "duckdb", "matplotlib", "modal", "openai", "pluggy", "psutil",
          "pyrsistent", "rich", "sqlite3", "typing"}  # fmt: skip
-HEAVY = PARTS - {"attrs", "click", "typing"}
+HEAVY = PARTS - {"click", "typing"}
 
 
 def imported_by(code: str, folder: Path) -> set[str]:

@@ -34,8 +34,8 @@ def test_history_is_read_with_gains_against_the_best_of_their_time() -> None:
     known = moves.trials(past)
     assert [item.number for item in known] == [1, 2, 3]
     assert [item.gain for item in known] == [pytest.approx(0.02), pytest.approx(-0.01), None]
-    assert [item.number for item in moves.of("LR", known)] == [3, 2, 1]
-    assert moves.of("RL", known) == ()
+    assert [item.number for item in moves.by_key(known)["LR"]] == [3, 2, 1]
+    assert "RL" not in moves.by_key(known)
 
 
 def test_untried_moves_expect_the_prior() -> None:

@@ -63,9 +63,13 @@ def _gain(item: Experiment, history: History) -> float | None:
     return -item.decision.delta if history.lower_is_better else item.decision.delta
 
 
-def of(name: str, known: Iterable[Trial]) -> tuple[Trial, ...]:
-    """Return the trials that changed this key alone, newest first."""
-    return tuple(trial for trial in reversed(tuple(known)) if trial.single == name)
+def by_key(known: Sequence[Trial]) -> Mapping[str, list[Trial]]:
+    """Return, for every key, the trials that changed it alone, newest first."""
+    found: dict[str, list[Trial]] = defaultdict(list)
+    for item in reversed(known):
+        if item.single is not None:
+            found[item.single].append(item)
+    return found
 
 
 def near_misses(known: Iterable[Trial], near: float) -> tuple[Trial, ...]:
@@ -88,8 +92,15 @@ def expected_gain(
     again; short of it a little may be left. Else the newest slope is followed at half strength:
     on after a win, and with more doubt to the other side after a loss.
     """
+    return _expected(kind, old, new, _steps(kind, seen, scale), scale)
+
+
+def _steps(kind: Family, seen: Iterable[Trial], scale: float) -> list[_Step]:
+    return [_Step.of(kind, trial, scale) for trial in seen]
+
+
+def _expected(kind: Family, old: float, new: float, steps: Sequence[_Step], scale: float) -> float:
     prior = kind.weight * scale * (1.0 if (new > old) == (kind.lean > 0) else 0.8)
-    steps = [_Step.of(kind, trial, scale) for trial in seen]
     start, end = kind.place(old), kind.place(new)
     side = math.copysign(1.0, end - start)
     for place, gain in _worse_places(steps):
@@ -214,11 +225,13 @@ def direction_of(name: str) -> str:
 
 def singles(table: Table) -> Iterator[Move]:
     """Yield every move of one hyperparameter, judged by the earlier trials of its name."""
+    known = by_key(table.known)
     for parameter in table.parameters:
-        kind, seen = families.family(parameter), of(parameter.key, table.known)
+        kind, seen = families.family(parameter), known.get(parameter.key, [])
+        steps = _steps(kind, seen, table.scale)  # once for all values of the parameter
         for index, value in enumerate(families.values(parameter)):
             old, new = float(parameter.value), float(value)
-            gain = expected_gain(kind, old, new, seen, table.scale)
+            gain = _expected(kind, old, new, steps, table.scale)
             if gain > 0:  # values come in pairs, one to each side, and the nearest is the safest
                 gain *= 0.65 ** (index // 2) * families.importance(parameter)
             yield Move(
@@ -231,7 +244,7 @@ def singles(table: Table) -> Iterator[Move]:
             )
 
 
-def _follow_up(table: Table, seen: tuple[Trial, ...], gain: float) -> float:
+def _follow_up(table: Table, seen: Sequence[Trial], gain: float) -> float:
     """A fresh win is followed at once; with each further win in a row others get their turn."""
     if not seen or not table.known or seen[0] is not table.known[-1] or gain <= 0:
         return 0.0

@@ -197,7 +197,7 @@ class Database:
 
     def _is_current(self, state: Synced, order: Order) -> bool:
         same_schema = state.schema == self.schema.digest
-        same_sources = state.sources == sum(1 for _ in self.sources)
+        same_sources = state.sources == len(self.sources)
         return (
             not state.writing
             and same_schema
@@ -257,7 +257,7 @@ class Database:
         if rejected := list(self.rejected(order, state.entries)):
             found = connection.execute("SELECT journal, start FROM rejected_events").fetchall()
             add_rows(connection, "rejected_events", (r for r in rejected if r[-2:] not in found))
-        if state.writing or state.sources != sum(1 for _ in self.sources):
+        if state.writing or state.sources != len(self.sources):
             digests = connection.execute("SELECT digest FROM source_texts").fetchall()
             add_rows(connection, "source_texts", self.texts({digest for (digest,) in digests}))
 

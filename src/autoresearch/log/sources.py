@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from autoresearch.durable import digest, make_folder, replace_file
 from autoresearch.errors import LogError
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class SourceStore:
@@ -53,10 +57,19 @@ class SourceStore:
 
     def __iter__(self) -> Iterator[str]:
         """Yield the digests of all texts, sorted."""
-        if self.folder.is_dir():
-            yield from sorted(item.name for item in self.folder.iterdir() if is_digest(item.name))
+        yield from sorted(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def _names(self) -> list[str]:
+        # Asked at every sync, so it is one listing and no more for each of thousands of names.
+        try:
+            return [name for name in os.listdir(self.folder) if is_digest(name)]
+        except FileNotFoundError:
+            return []
 
 
 def is_digest(name: str) -> bool:
     """Return whether a name is that of a stored text: 64 lower-case hex digits."""
-    return len(name) == 64 and all(sign in "0123456789abcdef" for sign in name)
+    return _DIGEST.fullmatch(name) is not None

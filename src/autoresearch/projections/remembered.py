@@ -21,7 +21,7 @@ from autoresearch.folding import empty, fold
 from autoresearch.history import History
 from autoresearch.log import FileLog, SnapshotStore
 
-WORTH = 20_000  # events: folding fewer takes less than a second or two
+WORTH = 2_000  # events: folding fewer takes less than a tenth of a second
 _TRUSTED = (
     "autoresearch.events.",
     "autoresearch.history",
@@ -49,7 +49,8 @@ def remembered_history(log: FileLog, campaign: str) -> History:
         history = _load(snapshots, campaign)
         before, tip = history.position, log.tip()
         history = fold(history, log.read(after=before, until=tip.position))
-        if tip.position - before >= WORTH:
+        # A long History is dear to keep: it is kept again when the log grew by a fiftieth of it.
+        if tip.position - before >= max(WORTH, before // 50):
             snapshots.save(_name(campaign), tip, pickle.dumps(history, protocol=5))
     return history
 
