@@ -242,7 +242,9 @@ def test_crash_whose_cause_lies_elsewhere_is_tried_again(tmp_path: Path) -> None
     """A file that was missing on the machine changes no setting and no commit."""
     place = tmp_path / "there"
     project = make_project(
-        tmp_path / "p", script=f"open({str(place)!r})\n" + SCRIPT, settings=SETTINGS
+        tmp_path / "p",
+        script=f"open({str(place)!r})\n" + SCRIPT,
+        settings=SETTINGS + '[boundary]\nkind = "none"\n',
     )
     assert call(project, "run", "--tag", "t1", "--experiments", "1").exit_code == 1
     place.touch()
