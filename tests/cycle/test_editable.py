@@ -22,6 +22,7 @@ MODEL = (
 )
 SETTINGS = """preset = "plain"
 script = "train.py"
+noise.runs = 1
 editable = ["model.py", "*.yaml", "blocks/**/*.py"]
 
 [metric]

@@ -18,7 +18,7 @@ from autoresearch.testing import (
     set_constant,
 )
 
-SETTINGS = 'preset = "plain"\nlauncher = "fake"\nactive = ["no:script_ideas"]\n'
+SETTINGS = 'preset = "plain"\nlauncher = "fake"\nactive = ["no:script_ideas"]\nnoise.runs = 1\n'
 IDEAS = [set_constant("WIDTH", 5), set_constant("RATE", 0.4), set_constant("WIDTH", 6)]
 
 

@@ -13,7 +13,7 @@ from autoresearch import Campaign, start
 from autoresearch.testing import git, make_project
 
 FOLDER = Path(__file__).parents[2] / "plugins"
-SETTINGS = 'preset = "plain"\nscript = "train.py"\n'
+SETTINGS = 'preset = "plain"\nscript = "train.py"\nnoise.runs = 1\n'
 FAKE = "from autoresearch.testing import FakeLauncher\n\nplugin = FakeLauncher({scores})\n"
 
 
