@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROWS = (ROOT / "docs" / "failures.md").read_text().splitlines()
-NAMED = [found for row in ROWS for found in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)]
+NAMED = sorted({found for row in ROWS for found in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)})
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED)
