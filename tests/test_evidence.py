@@ -130,6 +130,23 @@ def test_lost_lab_comes_back_with_the_next_run(finished: Path, tmp_path: Path) -
     assert found(project) == []
 
 
+def test_verify_starts_no_program_that_the_lab_names(finished: Path, tmp_path: Path) -> None:
+    """A run that finds the lab may write into its configuration; a lost commit fetches nothing."""
+    project = tmp_path / "project"
+    shutil.copytree(finished, project, symlinks=True)
+    lost, place = commit(project), project / ".autoresearch/t1/lab"
+    for name, text in (
+        ("core.repositoryFormatVersion", "1"),
+        ("extensions.partialClone", "origin"),
+        ("remote.origin.promisor", "true"),
+        ("remote.origin.url", str(project)),
+        ("remote.origin.uploadpack", f"touch {tmp_path}/started; git-upload-pack"),
+    ):
+        git(place, "config", name, text)
+    assert any(lost in line for line in found(project))
+    assert not (tmp_path / "started").exists()
+
+
 def test_temporary_file_is_mentioned(finished: Path, tmp_path: Path) -> None:
     """A write that was killed is a note, wherever it left its file."""
     project = tmp_path / "project"

@@ -18,6 +18,7 @@ from autoresearch.editable import tree_digest
 from autoresearch.errors import WorkspaceError
 from autoresearch.events import EVALUATIONS
 from autoresearch.git import Git
+from autoresearch.lab_git import LabGit
 from autoresearch.launchers.folder import log_in
 from autoresearch.log import Anchor, FileLog, Finding
 
@@ -70,7 +71,7 @@ def missing_things(log: FileLog) -> Iterator[Finding]:
         if take is not None:
             things = named.setdefault(record.campaign, _Named(record.campaign))
             take(things, json.loads(record.payload), record.position)
-    user = _Repository(log.root.parent)
+    user = _Repository(Git(log.root.parent))
     for things in named.values():
         yield from _capped("sources", _sources(log, things))
         yield from _capped("outputs", _outputs(log, things))
@@ -154,8 +155,8 @@ def _outputs(log: FileLog, things: _Named) -> Iterator[Finding]:
 class _Repository:
     """The refs of a repository, and which commits it has; two git processes however many."""
 
-    def __init__(self, path: Path) -> None:
-        self.git = Git(path)
+    def __init__(self, git: Git) -> None:
+        self.git = git
         listed = self.git.run("for-each-ref", "--format=%(refname) %(objectname)")
         self.refs = dict(line.split(" ") for line in listed.splitlines())
 
@@ -176,7 +177,8 @@ def _commits(log: FileLog, things: _Named, user: _Repository) -> Iterator[Findin
         yield Finding(place, "is missing; autoresearch run makes it again from this repository")
         return
     try:
-        yield from _lacking(_Repository(log.root / place), place, things)
+        lab = LabGit((log.root / place).absolute()).main()
+        yield from _lacking(_Repository(lab), place, things)
     except WorkspaceError as error:
         problem = f"{error}; or delete it, and autoresearch run makes it again"
         yield Finding(place, problem)

@@ -49,6 +49,11 @@ def answering(hook: str, answer: object) -> object:
         (idea(source="x", patch="y"), "an Idea has both a source and a patch; give one of them"),
         (idea(source=" "), "Idea.source is ' '; give text"),
         (idea(env={"LR": 0.1}), "Idea.env holds 0.1; give text"),
+        (
+            idea(env={"A": "x" * 6_000, "B": "x" * 6_000}),
+            "Idea.env has 12002 characters, more than 10000; no run may be able to start with it; "
+            "put large values into a file",
+        ),
         (idea(cites=["3"]), "Idea.cites is ('3',); give numbers of experiments"),
         (idea(predicted=float("nan")), "Idea.predicted is nan; give a finite number"),
         (idea(expected_gain="much"), "Idea.expected_gain is 'much'; give a finite number"),

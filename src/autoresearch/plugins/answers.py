@@ -255,6 +255,9 @@ _LOADS_CODE = re.compile(
     r"|BASH_ENV|ENV|PATH"
 )
 
+# Linux takes 128 KiB in one variable and a few MiB in all, and kept ideas add up.
+_ENV_CHARACTERS = 10_000
+
 
 def _environment(env: Mapping[str, str]) -> None:
     _strings("Idea.env", env)
@@ -268,6 +271,12 @@ def _environment(env: Mapping[str, str]) -> None:
         if (shown := without_users(value)) != value:
             _refuse(f"Idea.env sets {name!r} to {shown!r}; leave the user and the password out")
         _encodable("Idea.env", value)
+    size = sum(len(name) + len(value) for name, value in env.items())
+    if size > _ENV_CHARACTERS:
+        _refuse(
+            f"Idea.env has {size} characters, more than {_ENV_CHARACTERS}; no run may be able to "
+            "start with it; put large values into a file"
+        )
 
 
 def _integers(what: str, values: Iterable[object]) -> None:
