@@ -53,7 +53,11 @@ VERBS = {
     ),
     "resume": ("people:resume", "Let a paused or waiting loop go on at once", TAKE_PART),
     "quarantine": ("people:quarantine", "List and judge results too good to believe", TAKE_PART),
-    "verify": ("store:verify", "Check the log, the sources, the commits and the outputs", PROVE),
+    "verify": (
+        "store:verify",
+        "Check the log, and that everything it names is there and is what it was",
+        PROVE,
+    ),
     "rebuild": ("store:rebuild", "Make the database and every file again from the log", PROVE),
     "export": ("store:export", "Write the events and all tables as Parquet files", PROVE),
     "plugins": ("strategies:plugins", "List plugins: built-in, installed, the project's", EXTEND),
