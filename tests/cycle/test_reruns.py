@@ -236,7 +236,7 @@ class Doubts:
 
     @hookimpl
     def implement_idea(self, idea: Idea) -> str | None:
-        return "WIDTH = 5\nprint('score: 1')\n" if idea.kind == "fix" else None
+        return "WIDTH = 5\nprint('score:', WIDTH)\n" if idea.kind == "fix" else None
 
 
 def doubting() -> tuple[object, ...]:
@@ -246,9 +246,9 @@ def doubting() -> tuple[object, ...]:
     )
     ideas = ScriptedIdeas(
         [
+            set_constant("WIDTH", 99),
             predicted,
             set_constant("WIDTH", 3, direction="doubtful"),
-            set_constant("WIDTH", 99),
             set_constant("WIDTH", 6),
         ]
     )

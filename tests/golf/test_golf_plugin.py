@@ -166,12 +166,12 @@ def test_one_experiment_reads_its_log_once(run, monkeypatch: pytest.MonkeyPatch)
     experiment = Experiment(number=0, idea=Idea(direction="d", description="d", hypothesis="h"))
     for _ in range(2):
         assert asked.extract_metrics(output)
-        assert asked.lock_run(output)
+        assert asked.measure_run(output)
         assert not [v for v in asked.audit_run(experiment, output, History()) if v.blocks]
     assert opened == [output.log_path]
-    assert asked.lock_run(evolve(output, exit_code=1)) is None
+    assert asked.measure_run(evolve(output, exit_code=1)) is None
     output.log_path.write_text("another\n")
-    assert asked.lock_run(output) is None
+    assert asked.measure_run(output) is None
     assert len(opened) == 3
 
 
@@ -181,7 +181,7 @@ def test_own_script_of_the_challenge_is_read_by_its_canonical_pair(run) -> None:
     lines = output.log_path.read_text().splitlines(keepends=True)
     output.log_path.write_text("".join(lines[:-1]))
     assert plugin().extract_metrics(output)["val_bpb"] == pytest.approx(1.4427, abs=1e-4)
-    assert plugin().lock_run(output) is None
+    assert plugin().measure_run(output) is None
 
 
 def test_nan_loss_stops_the_run() -> None:

@@ -56,7 +56,9 @@ def test_one_keep_is_not_a_series() -> None:
 def test_a_loss_within_the_noise_is_none() -> None:
     """Head may be worse by what two equal scripts differ by."""
     assert signal(kept(1.081, 1.081).history) is None
-    assert signal(kept(1.081, 1.081).history, sd=0.0) is not None
+    unknown = Config(preset="plain")
+    told = [1.10, 1.08, *(experiment(1.081, verdict="keep") for _ in range(2))]
+    assert signal(story(told, config=unknown).history, sd=0.0) is not None
     assert signal(kept(1.081, 1.0815).history, margin_sds=1.0) is not None
 
 
