@@ -1,7 +1,9 @@
 # Two commands: `make demo` runs the main job, `make test` runs all tests. Both set up what they
-# need in .venv; nothing has to be installed by hand but Python 3.11, git, gcc and make.
+# need in .venv; nothing has to be installed by hand but Python 3.11 or newer, git, gcc and make.
 
-PYTHON ?= python3.11
+# The first that runs: a shim of a version manager may be there for a Python that is not.
+PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.14; do \
+	python$$v -c '' 2>/dev/null && echo python$$v && break; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 

@@ -36,7 +36,7 @@ PRAGMAS = ("# noqa", "# type:", "# fmt:", "# pragma", "# ---", "#!")
 REPEATS = 5
 
 SCRIPT = 'WIDTH = 4\nRATE = 0.5\nprint(f"score: {(WIDTH - 7) ** 2 * 0.01 + RATE:.6f}")\n'
-SETTINGS = 'preset = "plain"\nscript = "train.py"\n[metric]\nname = "score"\n'
+SETTINGS = 'preset = "plain"\nscript = "train.py"\n[metric]\nname = "score"\nsd = 0.001\n'
 PATCH = "--- a/train.py\n+++ b/train.py\n@@ -1,2 +1,2 @@\n-WIDTH = 4\n+WIDTH = 5\n RATE = 0.5\n"
 
 
