@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", default="all", help="seams, such as kill,git; or all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--check-every", type=int, default=5, help="faults between whole checks")
-    parser.add_argument("--strict", action="store_true", help="a loop that ends is a violation")
+    parser.add_argument(
+        "--lenient", action="store_true", help="a loop that ends with an error is started again"
+    )
     parser.add_argument("--keep", type=Path, help="work in this folder, and leave it")
     return parser
 
@@ -138,7 +140,7 @@ class Soak:
             return
         if said:
             self.recovered[f"{name}: {said[:160]}"] += 1
-            if self.asked.strict:
+            if not self.asked.lenient:
                 self.house.add(name, f"the loop ended: {said}")
             time.sleep(0.3)
         if self.house.decided() < until:
