@@ -110,7 +110,7 @@ class LimitsConfig:
         64_000_000, "a run that prints more is killed, bytes", validator=_positive
     )
     crash_fixes: int = setting(
-        2, "attempts to mend a trivial crash of one experiment", validator=_not_negative
+        2, "attempts to fix a trivial crash of one experiment", validator=_not_negative
     )
     infra_retries: int = setting(
         2, "times a run is launched again when the machine failed", validator=_not_negative

@@ -1,10 +1,10 @@
-"""Every error that a person can cause or mend; each is one line that ends with what to do."""
+"""Every error that a person can cause or correct; each is one line that ends with what to do."""
 
 from __future__ import annotations
 
 
 class AutoresearchError(Exception):
-    """A problem that a person can mend; the command line prints it as one line and exits with 1."""
+    """A problem that a person can correct; the command line prints it as one line and exits with 1."""
 
 
 class ConfigError(AutoresearchError):

@@ -38,7 +38,7 @@ class Verdict(StrEnum):
 
 
 class IdeaKind(StrEnum):
-    """A change of the script, one of how the score is measured, or the mending of a crash."""
+    """A change of the script, one of how the score is measured, or the fix of a crash."""
 
     CHANGE = "change"
     EVALUATION = "evaluation"

@@ -52,8 +52,8 @@ def _lines(error: BaseException, where: str) -> Iterator[str]:
 def _unknown(error: ForbiddenExtraKeysError, where: str) -> str:
     key = sorted(error.extra_fields)[0]
     known = [item.name for item in fields(error.cl)]
-    mend = suggest(key, known) or f"; known settings are {', '.join(known) or 'none'}"
-    return f"unknown setting {where}.{key}".replace(" .", " ") + mend
+    advice = suggest(key, known) or f"; known settings are {', '.join(known) or 'none'}"
+    return f"unknown setting {where}.{key}".replace(" .", " ") + advice
 
 
 def _strict(value: Any, wanted: type[Any]) -> Any:

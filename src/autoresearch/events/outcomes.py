@@ -128,13 +128,13 @@ class RetentionApplied(Event):
 
 @event("fix_attempted")
 class FixAttempted(Event):
-    """A trivial crash was mended and the experiment is tried again."""
+    """A trivial crash was fixed and the experiment is tried again."""
 
     experiment: int = experiment_number()
     attempt: int = doc("1 for the first fix")
     problem: str = doc("the crash, in one line")
     fix: str = doc("what was changed")
-    source_digest: str = doc("sha256 of the mended script", default="")
+    source_digest: str = doc("sha256 of the fixed script", default="")
 
 
 # --- after the run --------------------------------------------------------------------------
