@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class AutoresearchError(Exception):
-    """A problem that a person can correct; the command line prints it as one line and exits with 1."""
+    """A problem that a person can correct; it is printed as one line, and the exit code is 1."""
 
 
 class ConfigError(AutoresearchError):

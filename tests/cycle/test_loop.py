@@ -345,7 +345,8 @@ def test_run_that_hangs_is_killed_and_is_a_crash(campaign: Go) -> None:
 
 def test_score_that_is_not_finite_is_no_score(campaign: Go) -> None:
     """A run that prints NaN has no metric at all: neither NaN nor zero."""
-    nan = _replace("{1.0 + 0.01 * (WIDTH - 7) ** 2 + abs(RATE - 0.3):.6f}", "nan")
+    score = "{1.0 + 0.01 * (WIDTH - 7) ** 2 + abs(RATE - 0.3):.6f}"
+    nan = _replace(score, "{RATE * float('nan')}")
     made = campaign(2, plugins=(ScriptedIdeas([nan]),))
     assert made.history.experiments[1].metrics == {}
     assert made.history.experiments[1].verdict is Verdict.CRASH

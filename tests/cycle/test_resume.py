@@ -27,6 +27,7 @@ print(f"score: {1.0 + 0.01 * (WIDTH - 7) ** 2 + abs(RATE - 0.3):.6f}")
 SETTINGS = """preset = "plain"
 script = "train.py"
 noise.runs = 1
+boundary.kind = "none" # the script writes where bubblewrap would not let it
 env = { STARTS = "{project}/.git/starts.txt" }
 [metric]
 name = "score"

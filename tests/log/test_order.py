@@ -349,10 +349,10 @@ def test_a_repeated_id_within_one_append_is_recorded_once(store: FileLog) -> Non
     """A journal that has the id of a line before it again, in one group, has one event."""
     with store.writer("a") as writer:
         writer.append_many([note("1"), note("2")])
-        writer._write([note("3")], "a:3:mine", None)
-        writer._write([note("4")], "a:3:mine", None)
-        writer._write([note("5")], "a:9:mine", None)
-        writer._write([note("6")], "a:9:mine", None)
+        writer._write([(note("3"), "a:3:mine")], None)
+        writer._write([(note("4"), "a:3:mine")], None)
+        writer._write([(note("5"), "a:9:mine")], None)
+        writer._write([(note("6"), "a:9:mine")], None)
     assert texts(store) == ["1", "2", "3", "5"]
     assert store.sync()
     assert store.verify().ok
@@ -362,7 +362,7 @@ def test_an_automatic_id_that_a_caller_had_taken_is_a_conflict(store: FileLog) -
     """An event that got its id by itself is never mistaken for another one with that id."""
     with store.writer("a") as writer:
         writer.append(note("taken"), event_id="a:2:00000000")
-        writer._write([note("lost?")], "a:2:00000000", None)
+        writer._write([(note("lost?"), "a:2:00000000")], None)
         writer.append(note("next"))
     assert texts(store) == ["taken", "next"]
     ((reason, text),) = rejected(store)

@@ -19,6 +19,7 @@ HEAD = FIXTURES / "log_v1" / "manifest.jsonl"
 LATER = {
     "log_control": ("paused", "resumed", "stop_requested"),
     "log_v1_plain": ("evaluated", "retention_applied"),
+    "log_boundary": ("checkout_changed",),
 }
 FIRST = sorted(set(EVENT_TYPES) - {name for names in LATER.values() for name in names})
 

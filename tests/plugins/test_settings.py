@@ -52,9 +52,9 @@ def test_a_wrong_table_is_refused(load, write, table, problem):
 
 def test_a_slip_in_an_idle_table_is_a_slip(load):
     """The table of a built-in is checked although the built-in takes no part."""
-    with pytest.raises(ConfigError, match=r"evidence\.furher_seeds; did you mean 'further_seeds"):
-        load(plugins={"evidence": {"furher_seeds": 3}})
-    assert "evidence" not in load(plugins={"evidence": {"further_seeds": 3}}).active
+    with pytest.raises(ConfigError, match=r"catalogue\.unmesured; did you mean 'unmeasured"):
+        load(plugins={"catalogue": {"unmesured": True}})
+    assert "catalogue" not in load(plugins={"catalogue": {"unmeasured": True}}).active
 
 
 def test_settings_for_a_plugin_without_any_are_refused(load, write):

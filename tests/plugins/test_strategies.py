@@ -118,7 +118,7 @@ def test_authors_are_filled_in(only):
 
     plugins, _ = only(Mine(), KeepBetter())
     assert plugins.propose_idea(History(), "", Random(1)).author == "mine"
-    assert plugins.backtrack(History()).rule == "mine"
+    assert plugins.backtrack(History()).author == "mine"
     assert plugins.decide(candidate(1.0), History()).author == "keep_better"
 
 

@@ -40,9 +40,10 @@ def test_each_call_is_a_line_on_stderr(load, write, capsys):
     printed = capsys.readouterr()
     assert printed.out == ""
     told = lines(printed.err)
-    assert told[0].startswith("decide greedy -> Decision(verdict=")
-    assert told[1].startswith("decide (wrapper) mine -> Decision(verdict=")
-    assert told[2] == "propose_idea mine -> ValueError('no\\nidea')"
+    assert told[0] == "decide evidence -> None"
+    assert told[1].startswith("decide greedy -> Decision(verdict=")
+    assert told[2].startswith("decide (wrapper) mine -> Decision(verdict=")
+    assert told[3] == "propose_idea mine -> ValueError('no\\nidea')"
 
 
 @pytest.mark.parametrize("value", ["", "0"])

@@ -179,7 +179,10 @@ def test_halving_the_score_in_one_step_is_looked_at_where_the_noise_was_measured
     for score, verdict in ((0.5, Verdict.QUARANTINE), (0.9, Verdict.KEEP)):
         decision = policy(config).decide(candidate(score, measured), measured)
         assert decision.verdict is verdict
-    assert "noise unknown" in decision.reason
+    assert "measured over 2 runs" in decision.reason
+    unmeasured = policy(config).decide(candidate(0.5, past), past)
+    assert unmeasured.verdict is Verdict.KEEP
+    assert "noise unknown" in unmeasured.reason
 
 
 @given(

@@ -150,4 +150,8 @@ def test_training_losses_follow_the_recorded_ones(case: str, tmp_path: Path) -> 
         for step in range(hp.iterations)
     ]
     assert found == pytest.approx(recorded["train_losses"], abs=2e-3)
-    assert found[:4] == pytest.approx(recorded["train_losses"][:4], abs=2e-5)
+    # Sums over hidden units are taken in another order on a processor with other vectors: an error
+    # of sqrt(n) units in the last place of fp32 for each of the n = 4,096 terms of a step, relative
+    # to the loss, and four steps of it.
+    one_step = 4096**0.5 * 2**-24
+    assert found[:4] == pytest.approx(recorded["train_losses"][:4], rel=4 * one_step)
