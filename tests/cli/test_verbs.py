@@ -76,6 +76,7 @@ def test_status_and_show_read_as_text_and_json(say) -> None:
     assert facts["experiments"] == 3
     assert facts["best"] < 1.29
     assert "best:" in say("status").out
+    assert facts["tip"] == json.loads(say("verify", "--json").out)["tip"]
     shown = json.loads(say("show", "1", "--json").out)
     assert shown["number"] == 1
     assert "=== REASONING ===" in say("show", "1").out

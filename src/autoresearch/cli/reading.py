@@ -48,10 +48,14 @@ QUERIES = (
 @json_option
 def status(campaign: Campaign, history: History, as_json: bool) -> None:
     """Say where a campaign stands: alive or not, waiting for what, best, running, spent."""
-    loop = _loop(campaign, campaign.history)
+    newest = campaign.history
+    loop = _loop(campaign, newest)
     facts = {**_facts(campaign.lab.branch, history), "loop": loop}
     facts["boundary"] = boundary_in_force(campaign.config)
     facts["hidden"] = _hidden_score(campaign, history)
+    if history.position == newest.position:
+        # The hash over everything up to here, as verify and the commits have it.
+        facts["tip"] = str(campaign.log.tip())
     if as_json:
         print_json(facts)
         return
