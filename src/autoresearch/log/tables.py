@@ -7,6 +7,7 @@ here, because ``at`` is a reserved word there.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
@@ -249,13 +250,18 @@ def memory_connection(
     return connection
 
 
+# Connections of one process to one file share a database: two threads must not shut it at once.
+_SHUTTING = threading.Lock()
+
+
 def shut(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     """Keep a connection, and all others to its database, from every file but the open one."""
-    if not value(connection, "SELECT current_setting('lock_configuration')"):
-        connection.execute("SET enable_external_access = false")
-        # The setting above still lets a COPY overwrite the open file and its write-ahead log.
-        connection.execute("SET disabled_filesystems = 'LocalFileSystem'")
-        connection.execute("SET lock_configuration = true")
+    with _SHUTTING:
+        if not value(connection, "SELECT current_setting('lock_configuration')"):
+            connection.execute("SET enable_external_access = false")
+            # The setting above still lets a COPY overwrite the open file and its write-ahead log.
+            connection.execute("SET disabled_filesystems = 'LocalFileSystem'")
+            connection.execute("SET lock_configuration = true")
     return connection
 
 
