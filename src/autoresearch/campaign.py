@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import asdict, evolve
 
@@ -27,7 +27,7 @@ from autoresearch.errors import (
     WorkspaceError,
 )
 from autoresearch.folding import empty, fold
-from autoresearch.history import History
+from autoresearch.history import History, is_open
 from autoresearch.launchers.supervisor import run_around
 from autoresearch.log import FileLog, Holder, Writer
 from autoresearch.model import Idea, Verdict
@@ -330,11 +330,37 @@ class Campaign:
                 f"experiment {experiment} of {self.tag} is not quarantined; "
                 "autoresearch quarantine lists those that are"
             )
-        self._append(
-            events.QuarantineResolved(
-                experiment=experiment, released=release, reason=reason, author=_person()
-            )
-        )
+        self.overrule(experiment, Verdict.KEEP if release else Verdict.DISCARD, reason)
+
+    def overrule(self, experiment: int, verdict: Verdict, reason: str) -> None:
+        """Put ``keep`` or ``discard`` in the place of a verdict; recorded with your name.
+
+        A result that is no longer kept is not best, nor head: the loop builds on the kept one
+        below it. Raises WorkspaceError where there is no such verdict to give.
+        """
+        if why := self._cannot_overrule(experiment, verdict, reason):
+            raise WorkspaceError(f"experiment {experiment} of {self.tag} {why}")
+        who: Any = {"experiment": experiment, "reason": without_users(reason), "author": _person()}
+        if self.history.experiments[experiment].verdict is Verdict.QUARANTINE:
+            released = verdict is Verdict.KEEP
+            self._append(events.QuarantineResolved(released=released, **who))
+        else:
+            self._append(events.Overruled(verdict=verdict.value, **who))
+
+    def _cannot_overrule(self, experiment: int, verdict: Verdict, reason: str) -> str | None:
+        history = self.history
+        if not 0 <= experiment < len(history.experiments):
+            return f"does not exist; it has {len(history.experiments)}, counted from 0"
+        found = history.experiments[experiment]
+        if is_open(found):
+            return "has no verdict yet; wait for it, or autoresearch stop"
+        if found.verdict is verdict:
+            return f"has the verdict {verdict.value} already; autoresearch show {experiment}"
+        if experiment == history.baseline_number and found.verdict is Verdict.KEEP:
+            return "is the baseline, with which all else is compared; start another campaign"
+        if verdict is Verdict.KEEP and history.score(found) is None:
+            return f"gave no {history.metric}; only a result that has a score can be kept"
+        return None if one_line(reason) else "needs a reason that says something; give --reason"
 
     def _append(self, event: events.Event) -> None:
         with _inbox(self.log, self.tag) as writer:

@@ -506,15 +506,44 @@ def _crown(draft: Draft, number: int) -> None:
 @_about(events.QuarantineResolved)
 def _resolved(draft: Draft, event: events.QuarantineResolved, _: str) -> None:
     verdict = Verdict.KEEP if event.released else Verdict.DISCARD
-    word = "released" if event.released else "confirmed"
-    old = draft.history.experiments[event.experiment].decision
+    _judged_by_a_person(draft, event, verdict, "released" if event.released else "confirmed")
+
+
+@_about(events.Overruled)
+def _overruled(draft: Draft, event: events.Overruled, _: str) -> None:
+    verdict = _member(Verdict, event.verdict)
+    if verdict in (Verdict.KEEP, Verdict.DISCARD):
+        _judged_by_a_person(draft, event, verdict, "overruled")
+
+
+def _judged_by_a_person(
+    draft: Draft, event: events.QuarantineResolved | events.Overruled, verdict: Verdict, word: str
+) -> None:
+    number = event.experiment
+    old = draft.history.experiments[number].decision
     reason = f"{word} by {event.author}: {event.reason}"
     if old is not None:
         reason = f"{reason} (was: {old.reason})"
     decision = Decision(verdict=verdict, reason=reason, author="a person")
-    draft.change(event.experiment, decision=decision)
-    if event.released:
-        _crown(draft, event.experiment)
+    draft.change(number, decision=decision)
+    if verdict is Verdict.KEEP:
+        _crown(draft, number)
+    else:
+        _step_down(draft, number)
+
+
+def _step_down(draft: Draft, number: int) -> None:
+    """Find another best and another head where an experiment that was kept is no longer."""
+    kept = draft.history.kept
+    if draft.history.best_number == number:
+        draft.set(best_number=None)
+        for item in kept:
+            _crown(draft, item.number)
+    if draft.history.head == number:
+        commits = {item.commit: item.number for item in draft.history.experiments}
+        below = commits.get(draft.history.experiments[number].parent_commit, number)
+        heads = [item.number for item in kept if item.number <= below]
+        draft.set(head=heads[-1] if heads else None)
 
 
 @_about(events.PredictionScored)

@@ -258,3 +258,40 @@ def test_module_runs_as_a_program(project: Path) -> None:
         env=os.environ,
     )
     assert done.stdout.startswith("autoresearch, version ")
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_person_has_the_last_word_on_a_verdict(say, project: Path) -> None:
+    """What is overruled is neither best nor head, the loop goes back; accepted, it is kept."""
+    campaign = autoresearch.open_campaign(project)
+    past = campaign.history
+    assert past.best_number == past.head == 1
+    said = say("overrule", "1", "--reason", "a lucky seed")
+    assert said.out.strip() == "experiment 1 is discarded; campaign t1 has head 0 and best 0"
+    say("run", "--experiments", "1", "--no-wait")
+    assert campaign.history.experiments[3].parent_commit == past.experiments[0].commit
+    assert "a lucky seed" in say("show", "1").out
+    assert "best" in say("accept", "1", "--reason", "three more seeds agree").out
+    assert campaign.history.experiments[1].verdict == "keep"
+    query = "select verdict from decisions where experiment = 1 order by position"
+    verdicts = [row["verdict"] for row in json.loads(say("sql", query, "--json").out)]
+    assert verdicts == ["keep", "discard", "keep"]
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("accept", "9", "--reason", "x"), "experiment 9 of t1 does not exist"),
+        (("accept", "1", "--reason", "x"), "has the verdict keep already"),
+        (("overrule", "0", "--reason", "x"), "is the baseline"),
+        (("overrule", "1", "--reason", " "), "needs a reason that says something"),
+    ],
+)
+def test_a_verdict_that_cannot_be_given_is_refused(say, words, problem: str) -> None:
+    """One line that says why, and nothing is recorded."""
+    before = say("sql", "select count(*) from events").out
+    said = say(*words)
+    assert said.code == 1
+    assert problem in said.err
+    assert say("sql", "select count(*) from events").out == before

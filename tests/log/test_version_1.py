@@ -20,6 +20,7 @@ LATER = {
     "log_control": ("paused", "resumed", "stop_requested"),
     "log_v1_plain": ("evaluated", "retention_applied"),
     "log_boundary": ("checkout_changed",),
+    "log_overruled": ("overruled",),
 }
 FIRST = sorted(set(EVENT_TYPES) - {name for names in LATER.values() for name in names})
 

@@ -100,7 +100,7 @@ def any_of(shape: type[Event]) -> st.SearchStrategy[Event]:
 EVENTS = {name: any_of(shape) for name, shape in EVENT_TYPES.items()}
 EPISODE = (
     "idea_proposed", "commit_made", "run_requested", "metrics_extracted", "run_finished", "decided",
-    "idea_dropped", "quarantine_resolved",
+    "idea_dropped", "quarantine_resolved", "overruled",
 )  # fmt: skip
 
 

@@ -53,6 +53,8 @@ VERBS = {
     ),
     "resume": ("people:resume", "Let a paused or waiting loop go on at once", TAKE_PART),
     "quarantine": ("people:quarantine", "List and judge results too good to believe", TAKE_PART),
+    "accept": ("people:accept", "Keep the result of an EXPERIMENT all the same", TAKE_PART),
+    "overrule": ("people:overrule", "Discard the result of an EXPERIMENT after all", TAKE_PART),
     "verify": (
         "store:verify",
         "Check the log, and that everything it names is there and is what it was",

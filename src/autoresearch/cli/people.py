@@ -1,4 +1,4 @@
-"""The verbs with which a person takes part: idea, note, stop, pause, resume, quarantine."""
+"""The verbs with which a person takes part: ideas, notes, the loop, and verdicts of their own."""
 
 from __future__ import annotations
 
@@ -194,3 +194,37 @@ def _resolve(campaign: Campaign, experiment: int, why: str, *, release: bool) ->
     campaign.resolve_quarantine(experiment, release=release, reason=why)
     word = "released" if release else "confirmed"
     click.echo(f"experiment {experiment} of {campaign.tag}: {word}")
+
+
+_reason = click.option("--reason", required=True, help="Why; recorded with your name.")
+
+
+@click.command()
+@click.argument("experiment", type=click.IntRange(min=0))
+@with_campaign
+@_reason
+def accept(campaign: Campaign, experiment: int, reason: str) -> None:
+    """Keep the result of EXPERIMENT, which was quarantined or discarded.
+
+    It may become the best, and the loop may go back to it.
+    """
+    campaign.overrule(experiment, Verdict.KEEP, reason)
+    _say_where_it_stands(campaign, f"experiment {experiment} is accepted")
+
+
+@click.command()
+@click.argument("experiment", type=click.IntRange(min=0))
+@with_campaign
+@_reason
+def overrule(campaign: Campaign, experiment: int, reason: str) -> None:
+    """Discard the result of EXPERIMENT, which was kept or quarantined.
+
+    The loop builds on the kept one below it; what was built on it before stays as it is.
+    """
+    campaign.overrule(experiment, Verdict.DISCARD, reason)
+    _say_where_it_stands(campaign, f"experiment {experiment} is discarded")
+
+
+def _say_where_it_stands(campaign: Campaign, what: str) -> None:
+    head, best = campaign.history.head, campaign.history.best_number
+    click.echo(f"{what}; campaign {campaign.tag} has head {head} and best {best}")

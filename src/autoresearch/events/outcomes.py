@@ -186,6 +186,16 @@ class QuarantineResolved(Event):
     author: str = doc("who", was="person")
 
 
+@event("overruled")
+class Overruled(Event):
+    """A person put another verdict in the place of the one that was given."""
+
+    experiment: int = experiment_number()
+    verdict: str = doc("keep or discard")
+    reason: str = doc("why")
+    author: str = doc("who")
+
+
 @event("lesson_learned")
 class LessonLearned(Event):
     """What an experiment taught, in one line."""

@@ -122,7 +122,7 @@ RUNS = View(
 
 DECISIONS = View(
     name="decisions",
-    doc="Every verdict, a person's word on a quarantined experiment among them.",
+    doc="Every verdict, those of people among them.",
     columns=(
         CAMPAIGN,
         EXPERIMENT,
@@ -144,6 +144,10 @@ DECISIONS = View(
         SELECT campaign, experiment, CASE WHEN released THEN 'keep' ELSE 'discard' END,
             reason, author, NULL, NULL, NULL, NULL, recorded_at, position
         FROM quarantine_resolved
+        UNION ALL
+        SELECT campaign, experiment, verdict, reason, author, NULL, NULL, NULL, NULL, recorded_at,
+            position
+        FROM overruled WHERE verdict IN ('keep', 'discard')
     """,
 )
 
