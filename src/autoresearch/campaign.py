@@ -42,6 +42,8 @@ from autoresearch.workspace import Lab
 if TYPE_CHECKING:
     import duckdb
 
+IMPORTED = "imported"  # in the recorded environment of a campaign that was taken over: its files
+
 
 def silent(_: str) -> None:
     """Tell no one."""
@@ -100,6 +102,7 @@ class Campaign:
         generator can have another idea, and waits for everything else. Raises StreamHeldError when
         another process runs this campaign.
         """
+        self.check_own()
         target = until
         if experiments is not None:
             target = len(self.history.decided) + experiments
@@ -119,6 +122,15 @@ class Campaign:
                 return self._drive(kit, resumed, Loop(kit=kit, target=target, wait=wait).run)
             finally:
                 active.close()
+
+    def check_own(self) -> None:
+        """Refuse what needs the scripts of a history that was taken over from another tool."""
+        started = self.history.started
+        if started is not None and (source := started.environment.get(IMPORTED)):
+            raise WorkspaceError(
+                f"campaign {self.tag} was imported from {source} and its scripts are not here; "
+                "it can be read and replayed, and autoresearch init starts one that can run"
+            )
 
     def _kit(self, writer: Writer, active: Plugins, clock: Clock, tell: Tell, tick: Tell) -> Kit:
         return Kit(
@@ -240,6 +252,7 @@ class Campaign:
 
         Raises WorkspaceError for an idea that would be refused from a plugin as well.
         """
+        self.check_own()
         try:
             answers.idea(idea, "")
         except answers.InvalidAnswerError as error:

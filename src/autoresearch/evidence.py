@@ -109,6 +109,8 @@ class _Named:
             self._source(whole, f"the script of experiment {payload['experiment']}", position)
 
     def committed(self, payload: Mapping[str, Any], position: int) -> None:
+        if not payload["ref"]:
+            return  # a commit of an imported history, which this repository never had
         self.commits[payload["commit"]] = position
         self.refs[payload["ref"]] = (payload["commit"], position)
 

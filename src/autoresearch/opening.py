@@ -175,9 +175,16 @@ def _write_files(campaign: Campaign, *folders: Path) -> list[Path]:
 
 
 def write_projections(root: Path, log: FileLog) -> tuple[Path, ...]:
-    """Write results.tsv and notes.md of every campaign; the last active one's also in root."""
-    written = []
+    """Write results.tsv and notes.md of every campaign; the last active one's also in root.
+
+    Where root has such a file that no campaign wrote, nothing is written.
+    """
+    written: list[Path] = []
     active = campaigns(log)
+    try:
+        setup.check_files(root, ("results.tsv", "notes.md"))
+    except WorkspaceError:
+        return ()
     for entry in active:
         campaign = Campaign(root, entry.tag, log, _recorded_config(entry))
         campaign.lab.folder.mkdir(parents=True, exist_ok=True)

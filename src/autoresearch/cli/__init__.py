@@ -19,6 +19,7 @@ from autoresearch.presets import preset_verbs
 from autoresearch.text import one_line
 
 RUN, READ, TAKE_PART, PROVE, EXTEND = "Run", "Read", "Take part", "Prove", "Extend"
+COMPARE = "Compare strategies"
 CHECK = "Check a script and its score"
 PLUGINS = "From plugins"
 
@@ -62,6 +63,11 @@ VERBS = {
     ),
     "rebuild": ("store:rebuild", "Make the database and every file again from the log", PROVE),
     "export": ("store:export", "Write the events and all tables as Parquet files", PROVE),
+    "import": (
+        "studies:import_history",
+        "Take over histories in FILES that other tools kept, as a campaign",
+        COMPARE,
+    ),
     "plugins": ("strategies:plugins", "List plugins: built-in, installed, the project's", EXTEND),
     "config": ("strategies:config", "Print every setting and where its value came from", EXTEND),
     "new-plugin": ("strategies:new_plugin", "Write a working plugin NAME with its test", EXTEND),

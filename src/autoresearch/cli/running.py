@@ -135,6 +135,7 @@ def _open_or_start(asked: Mapping[str, Any]) -> Campaign:
     if not known or (asked["tag"] is not None and asked["tag"] not in known):
         return start(**asked, tell=_warn)
     campaign = open_campaign(root, asked["tag"])
+    campaign.check_own()
     changes = _changes(campaign, asked)
     history = campaign.history
     crashed = history.baseline is not None and history.baseline.verdict is Verdict.CRASH

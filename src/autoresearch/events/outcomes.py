@@ -9,6 +9,7 @@ from autoresearch.events.registry import (
     doc,
     event,
     experiment_number,
+    grown,
     renamed,
     run_name,
 )
@@ -281,7 +282,7 @@ class NoteAdded(Event):
     author: str = doc("who")
 
 
-@event("history_imported")
+@event("history_imported", version=2, upcasters=[grown])
 class HistoryImported(Event):
     """A row of another tool's history was taken over."""
 
@@ -292,3 +293,5 @@ class HistoryImported(Event):
     status: str = doc("status as written there", default="")
     description: str = doc("description as written there", default="")
     problems: tuple[str, ...] = doc("what was wrong with the row", default=())
+    experiment: int | None = doc("experiment that it became; null for none", default=None)
+    cells: Mapping[str, str] = doc("every column that held something, as written", factory=dict)

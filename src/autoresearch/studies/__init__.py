@@ -1,0 +1,1 @@
+"""Histories of other people, replayed policies, simulated campaigns: what strategies are worth."""

@@ -1,0 +1,353 @@
+"""What the columns of a foreign history mean: which is the score, in which unit a size is.
+
+Nothing is corrected in silence: every guess about a column is told before it is used, and a row
+that is not what its columns promise keeps its texts and says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from statistics import median
+
+from attrs import evolve, frozen
+
+from autoresearch.errors import WorkspaceError
+from autoresearch.numbers import size_in_bytes
+from autoresearch.studies.ledgers import Line, Table, status_of
+
+# Field: names of its column, most telling first; `_` stands for every other sign.
+_NAMES = {
+    "commit": ("(git_)?(commit|sha|rev|revision)(_(hash|id|sha))?", "hash"),
+    "status": ("status", "verdict", "decision", "outcome", "state", "keep"),
+    "description": (
+        *("description", "desc", "change", "what", "summary", "message", "title", "name", "notes?"),
+        *("candidate_id", "run_id", "experiment", "id"),
+    ),
+    "reasoning": ("reasoning", "hypothesis", "rationale", "reason", "why", "idea"),
+    "direction": ("direction", "(primary_)?family", "category", "area"),
+    "size": (
+        *("artifact_(mb|mib|bytes|kb|size|size_mb)", "artifact", "(total|size)_bytes"),
+        *("bytes_total", "(model_|artifact_)?size(_mb|_mib)?"),
+    ),
+    "memory": ("(peak_)?(memory|vram|mem)(_gb|_mb|_gib|_mib)?",),
+    "seconds": (
+        *("(wall_|run_)?(seconds|duration|elapsed|runtime)(_s|_ms)?", "train(ing)?_time_m?s"),
+        *("time_m?s", "train(ing)?_seconds"),
+    ),
+    "usd": ("cost_usd", "usd", "cost"),
+    "at": ("timestamp", "created_at", "datetime", "date", "time"),
+    "stage": ("tier", "stage"),
+}
+FIELDS = ("metric", *_NAMES)
+_METRICS = (
+    r"val_bpb", r"(best|final|post_quant|quantized)\w*val_bpb", r"\w*bpb\w*", r"val(idation)?_loss",
+    r"(val|valid|validation|test|eval)_\w+", r"\w*(loss|perplexity|ppl|error|mse|rmse|mae|wer)\w*",
+    r"\w*(accuracy|acc|f1|auc|bleu|reward|score|metric|map|iou)\w*",
+)  # fmt: skip
+_HIGHER = re.compile(r"(^|_)(acc|accuracy|f1|auc|bleu|reward|map|iou|r2|top_?[15])(_|$)")
+_NO_METRIC = re.compile(r"(time|_ms|_s|bytes|cap|tokens|steps)$")
+_FINAL = re.compile(r"final|exact|post_quant")
+_PLACEHOLDERS = re.compile(r"(no_?commit|none|n/?a|null|nan|-+|\?|)", re.IGNORECASE)
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_SIZE_SAID = re.compile(
+    r"(?P<at>artifact\D{0,12})?(?P<number>\d[\d,]*(?:\.\d+)?)\s?(?P<unit>[KM]i?B|bytes)\b"
+    r"(?P<on>[^,;)]{0,20}\b(?:limit|artifact)|[^,;)]{0,3}OVER)?",
+    re.IGNORECASE,
+)  # fmt: skip
+
+
+@frozen(kw_only=True)
+class Past:
+    """One row understood. ``size`` is in bytes; ``aside`` says why the row is no experiment.
+
+    ``numbers`` are its other columns that hold numbers, by name.
+    """
+
+    source: str
+    number: int
+    cells: Mapping[str, str]
+    status: str = ""
+    score: float | None = None
+    size: int | None = None
+    commit: str = ""
+    description: str = ""
+    reasoning: str = ""
+    direction: str = ""
+    stage: str = ""
+    seconds: float = 0.0
+    usd: float = 0.0
+    numbers: Mapping[str, float] = {}
+    problems: tuple[str, ...] = ()
+    aside: str = ""
+
+
+@frozen(kw_only=True)
+class Reading:
+    """A table with the meaning of its columns; ``told`` says of each field how it was read."""
+
+    table: Table
+    columns: Mapping[str, str]
+    told: Mapping[str, str]
+    metric: str
+    lower: bool
+    rows: tuple[Past, ...]
+
+
+def number_in(text: str, *, decimal_comma: bool = False) -> float | None:
+    """Return the number of a cell, None where there is none; a percentage becomes a fraction."""
+    words = text.strip().replace("_", "").replace("\u202f", "").replace(" ", "")
+    percent, words = words.endswith("%"), words.rstrip("%")
+    if decimal_comma and words.count(",") == 1:
+        words = words.replace(".", "").replace(",", ".")
+    words = words.replace(",", "")
+    try:
+        value = float(words)
+    except ValueError:
+        return None
+    if value != value or value in (float("inf"), float("-inf")):
+        return None
+    return value / 100 if percent else value
+
+
+def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> Reading:
+    """Find out what the columns of a table mean.
+
+    ``asked`` names the column of a field against the guess, ``better`` is lower or higher. Raises
+    WorkspaceError for an unknown field or column, and for a table without a score.
+    """
+    for name, column in asked.items():
+        if name not in FIELDS:
+            raise WorkspaceError(f"there is no field {name!r}; name one of {', '.join(FIELDS)}")
+        if column not in table.columns:
+            known = ", ".join(table.columns)
+            raise WorkspaceError(f"{table.source} has no column {column!r}; it has {known}")
+    columns = {name: found for name in _NAMES if (found := _named_so(table, _NAMES[name]))}
+    if not _statuses(table, columns.get("status")):
+        columns.pop("status", None)
+    columns |= asked
+    columns["metric"] = asked.get("metric") or _score_column(table, columns)
+    comma = _decimal_comma(line.cells[columns["metric"]] for line in table.lines)
+    metric = _plain(columns["metric"])
+    scores = [
+        (status_of(line.cells.get(columns.get("status", ""), "")), value)
+        for line in table.lines
+        if (value := number_in(line.cells[columns["metric"]], decimal_comma=comma)) is not None
+    ]
+    lower, why = _direction(metric, scores, better)
+    told = dict.fromkeys(columns, "") | {"metric": why}
+    unit, told_unit = _unit(table, columns.get("size"))
+    if "size" in columns:
+        told["size"] = told_unit
+    elif any(_size_said(_texts(line, columns)) for line in table.lines):
+        told["size"] = "as the texts give it"
+    if "commit" in columns:
+        good = sum(bool(_COMMIT.fullmatch(line.cells[columns["commit"]])) for line in table.lines)
+        told["commit"] = f"{good} of {len(table.lines)} are commits"
+    if "status" not in columns:
+        told["status"] = "there is none: a row that is better than all before it counts as kept"
+    rows = tuple(_past(table, line, columns, unit, lower, comma) for line in table.lines)
+    return Reading(
+        table=table, columns=columns, told=told, metric=metric, lower=lower,
+        rows=rows if "status" in columns else _without_status(rows, lower),
+    )  # fmt: skip
+
+
+# --- columns ----------------------------------------------------------------------------------
+
+
+def _key(column: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_")
+
+
+def _plain(column: str) -> str:
+    """Return the name of a metric: of a nested key the last part."""
+    return re.sub(r"[^\w/.-]+", "_", column.rpartition(".")[2].strip())[:64] or "score"
+
+
+def _named_so(table: Table, names: Sequence[str]) -> str:
+    """Return the column that one of the names fits, the first name first; empty for none."""
+    least = 0.3 * len(table.lines)
+    for name in names:
+        for column in table.columns:
+            keys = (_key(column), _key(column.rpartition(".")[2]))
+            filled = sum(bool(line.cells[column]) for line in table.lines)
+            if filled >= least and any(re.fullmatch(name, key) for key in keys):
+                return column
+    return ""
+
+
+def _statuses(table: Table, column: str | None) -> bool:
+    cells = [line.cells[column] for line in table.lines if line.cells[column]] if column else []
+    return bool(cells) and 2 * sum(bool(status_of(cell)) for cell in cells) >= len(cells)
+
+
+def _score_column(table: Table, columns: Mapping[str, str]) -> str:
+    """Return the best of the columns that are named like a metric and hold usable numbers."""
+    taken = {column for name, column in columns.items() if name != "description"}
+    ranked = []
+    for column in table.columns:
+        keys = (_key(column.rpartition(".")[2]), _key(column))
+        fits = [i for i, p in enumerate(_METRICS) if any(re.fullmatch(p, key) for key in keys)]
+        usable = sum(bool(number_in(line.cells[column])) for line in table.lines)
+        if fits and usable and column not in taken and not _NO_METRIC.search(keys[0]):
+            # From nine tenths on the name decides: a crash has no score, a final one is the result.
+            full = min(10 * usable // len(table.lines), 9)
+            ranked.append((full, -fits[0], len(_FINAL.findall(keys[1])), usable, column))
+    if not ranked:
+        raise WorkspaceError(
+            f"{table.source} has no column with a score; name it with --map metric=COLUMN "
+            f"({', '.join(table.columns[:12])})"
+        )
+    return max(ranked, key=lambda rank: rank[:4])[4]
+
+
+def _decimal_comma(cells: Iterable[str]) -> bool:
+    """Return whether the commas of a column are decimal: some are not followed by three digits."""
+    commas = [cell.strip() for cell in cells if "," in cell]
+    return any(re.fullmatch(r"[-+]?\d+,(?!\d{3}$)\d+\s?%?", cell) for cell in commas)
+
+
+def _direction(metric: str, scores: Sequence[tuple[str, float]], better: str) -> tuple[bool, str]:
+    """Return whether lower is better, and why: as asked, by what was kept, or by the name."""
+    if better:
+        return better == "lower", f"{better} is better, as asked"
+    kept = [value for status, value in scores if status == "keep" and value]
+    down = sum(new < old for old, new in pairwise(kept))
+    up = sum(new > old for old, new in pairwise(kept))
+    if down + up >= 3 and max(down, up) >= 0.7 * (down + up):
+        lower = down > up
+        way = "down" if lower else "up"
+        word = "lower" if lower else "higher"
+        return lower, f"{word} is better: {max(down, up)} of {down + up} keeps went {way}"
+    lower = not _HIGHER.search(_key(metric))
+    return lower, f"{'lower' if lower else 'higher'} is better, by its name"
+
+
+def _unit(table: Table, column: str | None) -> tuple[str, str]:
+    """Return the unit of the sizes and how it is known: by the name, by the texts, by magnitude."""
+    if not column:
+        return "", ""
+    values = [v for line in table.lines if (v := number_in(line.cells[column]))]
+    key = _key(column)
+    for unit, mark in (("MiB", "mib"), ("kB", "kb"), ("B", "bytes"), ("MB", "mb")):
+        if mark not in key:
+            continue
+        if mark == "mb" and values and median(values) > 100_000:
+            return "B", "bytes, whatever the name says: MB would be terabytes"
+        if mark != "mb":
+            return unit, {"MiB": "MiB of 1,048,576 bytes"}.get(unit, unit)
+        binary = _binary(table, column)
+        return ("MiB", "MiB: bytes in the texts agree with 1,048,576") if binary else (
+            "MB", "MB of 1,000,000 bytes"
+        )  # fmt: skip
+    if values and median(values) >= 100_000:
+        return "B", "bytes, by their size"
+    return "MB", "MB of 1,000,000 bytes, by their size"
+
+
+def _binary(table: Table, column: str) -> bool:
+    """Whether rows that also tell their bytes say that a megabyte is 1,048,576 of them."""
+    votes: Counter[bool] = Counter()
+    for line in table.lines:
+        value = number_in(line.cells[column])
+        for text in line.cells.values():
+            for digits in re.findall(r"\b\d{1,3}(?:,\d{3}){2}\b|\b\d{7,9}\b", text):
+                share = float(digits.replace(",", "")) / (value or 1e99) / 1e6
+                if abs(share - 1) < 0.01 or abs(share - 1.048576) < 0.01:
+                    votes[share > 1.02] += 1
+    return votes[True] > votes[False]
+
+
+# --- rows -------------------------------------------------------------------------------------
+
+
+def _past(
+    table: Table, line: Line, columns: Mapping[str, str], unit: str, lower: bool, comma: bool
+) -> Past:
+    cells = {name: line.cells.get(column, "") for name, column in columns.items()}
+    problems, status = list(line.problems), status_of(cells.get("status", ""))
+    score = number_in(cells["metric"], decimal_comma=comma)
+    if cells["metric"] and score is None:
+        problems.append(f"the score {cells['metric'][:40]!r} is no number")
+    if score == 0 and (lower or status == "crash"):
+        score = None
+        problems += [] if status == "crash" else ["a score of 0 stands for none"]
+    if cells.get("status") and not status:
+        problems.append(f"the status {cells['status'][:40]!r} is unknown")
+    commit = cells.get("commit", "")
+    if commit and not _COMMIT.fullmatch(commit):
+        problems.append("no commit" if _PLACEHOLDERS.fullmatch(commit) else "its commit is a name")
+    memory = number_in(cells.get("memory", ""))
+    said = _size_said(_texts(line, columns), memory)
+    size = number_in(cells.get("size", "")) or None
+    if size is None and said and memory and abs(said / 1e6 - memory) < 1:
+        problems.append(f"{columns['memory']} holds the artifact's size, {said:,.0f} B")
+    size = size_in_bytes(size, unit) if size else said
+    seconds = number_in(cells.get("seconds", "")) or 0.0
+    if "ms" in _key(columns.get("seconds", "")).split("_"):
+        seconds /= 1000
+    description = cells.get("description") or cells.get("reasoning") or commit or "no words"
+    aside = ""
+    if status == "none":
+        aside = f"status {cells['status']!r}: no experiment"
+    elif score is None and status not in ("crash", "backtrack"):
+        aside = f"{status or 'no status'} without a score"
+    return Past(
+        source=table.source, number=line.number, cells=line.cells, status=status, score=score,
+        size=round(size) if size else None, commit=commit, description=description,
+        reasoning=cells.get("reasoning", ""), stage=cells.get("stage", ""),
+        direction=cells.get("direction", "") or direction_in(cells.get("reasoning") or description),
+        seconds=max(seconds, 0.0), usd=max(number_in(cells.get("usd", "")) or 0.0, 0.0),
+        numbers=_others(line, columns), problems=tuple(problems), aside=aside,
+    )  # fmt: skip
+
+
+def _texts(line: Line, columns: Mapping[str, str]) -> str:
+    return " ".join(line.cells.get(columns.get(f, ""), "") for f in ("description", "reasoning"))
+
+
+def _size_said(text: str, memory: float | None = None) -> float | None:
+    """Return the size of the artifact that a text gives, in bytes.
+
+    A size without that word counts where the column of the memory holds about the same number.
+    """
+    for match in _SIZE_SAID.finditer(text):
+        size = size_in_bytes(float(match["number"].replace(",", "")), match["unit"])
+        if match["at"] or match["on"] or (memory and abs(size / 1e6 - memory) < 1):
+            return size
+    return None
+
+
+def _others(line: Line, columns: Mapping[str, str]) -> dict[str, float]:
+    known = {columns.get(name) for name in ("metric", "size", "commit", "status", "at")}
+    named = {_key(column): cell for column, cell in line.cells.items() if column not in known}
+    found = {name: value for name, cell in named.items() if (value := number_in(cell)) is not None}
+    return {name[:64]: value for name, value in found.items() if name}
+
+
+def direction_in(text: str) -> str:
+    """Return the family of a change as its words name it: what is set, else its first words."""
+    setting = re.search(r"([A-Za-z_][A-Za-z_0-9.]*)\s*=", text)
+    if setting:
+        return setting[1].lower().replace("_", " ")[:40]
+    words = re.findall(r"[A-Za-z][A-Za-z_]+", text.lower())
+    plain = [word for word in words if word not in ("the", "new", "best", "add", "to", "with")]
+    return " ".join(plain[:2])[:40] or "other"
+
+
+def _without_status(rows: Iterable[Past], lower: bool) -> tuple[Past, ...]:
+    """Give rows a status where the file has none: each improvement on all before is a keep."""
+    best: float | None = None
+    made = []
+    for row in rows:
+        if row.score is None:
+            aside = row.aside or "no score"
+            made.append(evolve(row, aside=aside))
+            continue
+        improved = best is None or (row.score < best if lower else row.score > best)
+        best = row.score if improved else best
+        made.append(evolve(row, status="keep" if improved else "discard", aside=""))
+    return tuple(made)

@@ -1,0 +1,293 @@
+"""Reads the histories that people keep: TSV, CSV, JSON lines, Markdown, notes.md, a branch.
+
+Whatever a file is, it becomes a table of texts, each row with what is wrong with it; what the
+columns mean is decided in `columns`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from autoresearch.errors import WorkspaceError
+from autoresearch.git import Git
+from autoresearch.numbers import named
+from autoresearch.text import encoding_of
+
+# What people write for a verdict. What is neither kept, lost nor crashed never was an experiment.
+STATUSES: Mapping[str, str] = {
+    **dict.fromkeys(("keep", "kept", "accept", "accepted", "improved", "success", "win"), "keep"),
+    **dict.fromkeys(("best", "new_best", "merged", "baseline", "pass", "promote"), "keep"),
+    **dict.fromkeys(("discard", "discarded", "revert", "reverted", "reject", "worse"), "discard"),
+    **dict.fromkeys(("rejected", "drop", "dropped", "no_change", "neutral", "loss"), "discard"),
+    **dict.fromkeys(("crash", "crashed", "fail", "failed", "error", "oom", "killed"), "crash"),
+    **dict.fromkeys(("timeout", "timed_out", "diverged", "nan"), "crash"),
+    **dict.fromkeys(("backtrack", "rollback", "reset"), "backtrack"),
+    **dict.fromkeys(("quarantine", "quarantined", "suspicious"), "quarantine"),
+    **dict.fromkeys(("infra", "infra_failed", "rate_limited", "skipped", "pending"), "none"),
+    **dict.fromkeys(("running", "queued", "cancelled", "aborted"), "none"),
+}
+# Files without a header: the columns of the protocol, and of the program that it came from.
+_BARE = {
+    6: ("commit", "metric", "artifact_mb", "status", "reasoning", "description"),
+    5: ("commit", "metric", "memory_gb", "status", "description"),
+}
+_NUMBER = re.compile(r"[-+]?[\d.,_ ]*\d[\d.,_]*(?:e[-+]?\d+)?\s?%?", re.IGNORECASE)
+_HEADING = re.compile(r"^### Experiment (\d+):\s*(.*)$")
+_BLOCK_LINE = re.compile(r"^(Hypothesis|Evidence|Risk|Result|vs Expected|Why|Lesson):\s*(.*)$")
+_RESULT = re.compile(r"(?P<rest>.*?)\((?P<status>[a-z_]+)\)\s*$")
+
+
+@frozen(kw_only=True)
+class Line:
+    """One row as texts by column; ``number`` counts from 1 below the header."""
+
+    number: int
+    cells: Mapping[str, str]
+    problems: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Table:
+    """A file as rows of texts; ``kind`` says what it was taken for."""
+
+    source: str
+    kind: str
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    problems: tuple[str, ...] = field(default=())
+
+
+def status_of(text: str) -> str:
+    """Return keep, discard, crash, backtrack, quarantine or none; empty for no such word."""
+    return STATUSES.get(re.sub(r"[\s-]+", "_", text.strip().strip("*`!.").lower()), "")
+
+
+def read(source: str, project: Path) -> Table:
+    """Read a file, or a branch of experiments of the repository ``project``.
+
+    Raises WorkspaceError for what is neither, and for a file without a single row.
+    """
+    path = Path(source)
+    if path.is_file():
+        table = _of_text(path, path.name)
+    elif not path.exists() and _is_branch(project, source):
+        table = _of_branch(project, source)
+    else:
+        raise WorkspaceError(f"{source} is no file and no branch; name a history to import")
+    if not table.lines:
+        raise WorkspaceError(f"{source} has no row that can be read; name a table of experiments")
+    return table
+
+
+def _of_text(path: Path, name: str) -> Table:
+    raw = path.read_bytes()
+    text = raw.decode(encoding_of(raw[:4096]), "replace").removeprefix("\ufeff")
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return Table(source=name, kind="empty file", columns=(), lines=())
+    head = lines[0].lstrip()
+    problems = ("characters that are not UTF-8 were replaced",) if "\ufffd" in text else ()
+    if head[:1] in "[{" and (objects := _objects(text)):
+        return _table(name, "JSON", objects, problems)
+    if any(_HEADING.match(line) for line in lines):
+        return _table(name, "notes", list(enumerate(_notes(lines), 1)), problems)
+    if sum(line.lstrip().startswith("|") for line in lines) > 2:
+        return _grid(name, "Markdown table", list(_markdown(lines)), problems)
+    if "\t" in head or "\\t" in head:
+        return _grid(name, "TSV", [_cells(line) for line in lines], problems)
+    counts = Counter(sign for sign in head if sign in ",;|")
+    sign = counts.most_common(1)[0][0] if counts else ","
+    rows = [row for row in csv.reader(io.StringIO(text), delimiter=sign) if any(row)]
+    return _grid(name, "CSV", [(row, ()) for row in rows], problems)
+
+
+# --- grids ----------------------------------------------------------------------------------
+
+Split = tuple[Sequence[str], tuple[str, ...]]
+
+
+def _cells(line: str) -> Split:
+    if "\t" not in line and "\\t" in line:
+        return _unquoted(line.split("\\t")), ("its tabs were written as \\t",)
+    return _unquoted(line.split("\t")), ()
+
+
+def _unquoted(cells: Iterable[str]) -> list[str]:
+    quoted = re.compile(r'\s*"(.*)"\s*')
+    found = ((cell, quoted.fullmatch(cell)) for cell in cells)
+    return [match[1].replace('""', '"') if match else cell.strip() for cell, match in found]
+
+
+def _markdown(lines: Iterable[str]) -> Iterator[Split]:
+    for line in lines:
+        cells = [cell.strip().strip("`*") for cell in line.strip().strip("|").split("|")]
+        if line.lstrip().startswith("|") and set("".join(cells)) - set("-: "):
+            yield cells, ()
+
+
+def _grid(name: str, kind: str, rows: list[Split], problems: tuple[str, ...]) -> Table:
+    """Make a table of rows whose first may be the header; a status mends a broken row."""
+    head = [cell.strip() for cell in rows[0][0]]
+    bare = any(_NUMBER.fullmatch(cell) or status_of(cell) for cell in head if cell)
+    if bare:
+        width = Counter(len(cells) for cells, _ in rows).most_common(1)[0][0]
+        columns = _BARE.get(width) or tuple(f"column_{n}" for n in range(1, width + 1))
+        problems = (*problems, f"there is no header; read as {', '.join(columns)}")
+    else:
+        columns, rows = _distinct(head), rows[1:]
+    anchor = _status_column(columns, rows)
+    lines = []
+    for number, (cells, told) in enumerate(rows, 1):
+        if [cell.strip() for cell in cells] == head and not bare:
+            continue  # the header again, where two files were put together
+        mended, found = _fitted([cell.strip() for cell in cells], len(columns), anchor)
+        named_cells = dict(zip(columns, mended, strict=True))
+        lines.append(Line(number=number, cells=named_cells, problems=(*told, *found)))
+    return Table(source=name, kind=kind, columns=columns, lines=tuple(lines), problems=problems)
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    seen: Counter[str] = Counter()
+    made = []
+    for index, name in enumerate(names, 1):
+        name = name or f"column_{index}"
+        seen[name] += 1
+        made.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return tuple(made)
+
+
+def _status_column(columns: Sequence[str], rows: Sequence[Split]) -> int:
+    """Return the column in whose place most rows of full width have a status; -1 for none."""
+    full = [cells for cells, _ in rows if len(cells) == len(columns)] or [c for c, _ in rows]
+    hits = Counter(i for cells in full for i, cell in enumerate(cells) if status_of(cell))
+    named_so = [i for i, name in enumerate(columns) if re.search("status|verdict|decision", name)]
+    if named_so and (hits[named_so[0]] or not hits):
+        return named_so[0]
+    return hits.most_common(1)[0][0] if hits else -1
+
+
+def _fitted(cells: list[str], width: int, anchor: int) -> tuple[list[str], tuple[str, ...]]:
+    """Bring a row to the width of the table: what stands before and behind its status stays so."""
+    if len(cells) == width and (anchor < 0 or status_of(cells[anchor])):
+        return cells, ()
+    at = next((i for i, cell in enumerate(cells) if status_of(cell)), -1)
+    told = f"{len(cells)} fields instead of {width}"
+    if anchor < 0 or at < 0 or at == anchor or at > anchor:
+        at = anchor
+    if at != anchor:
+        told += f", put in place by its status {cells[at]!r}"
+        cells = [*cells[:at], *[""] * (anchor - at), *cells[at:]]
+    if len(cells) > width:  # a separator inside the last text
+        cells = [*cells[: width - 1], " ".join(cells[width - 1 :])]
+    return [*cells, *[""] * (width - len(cells))], () if told.startswith(f"{width} ") else (told,)
+
+
+# --- other shapes -----------------------------------------------------------------------------
+
+
+def _objects(text: str) -> list[tuple[int, dict[str, Any]]]:
+    """Return the objects of JSON lines, or of one array, with their numbers; broken lines too."""
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        whole = None
+    if isinstance(whole, dict):  # an array inside an object is the only list worth reading
+        lists = [value for value in whole.values() if isinstance(value, list)]
+        whole = max(lists, key=len, default=[whole])
+    if isinstance(whole, list):
+        return [(n, item) for n, item in enumerate(whole, 1) if isinstance(item, dict)]
+    found = []
+    for number, line in enumerate(filter(str.strip, text.splitlines()), 1):
+        try:
+            item = json.loads(line)
+        except ValueError:
+            item = {"unreadable": line}
+        if isinstance(item, dict):
+            found.append((number, item))
+    return found if any("unreadable" not in item for _, item in found) else []
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            plain = all(isinstance(item, (str, int, float)) for item in value)
+            yield f"{prefix}{key}", ", ".join(map(str, value)) if plain else f"{len(value)} items"
+        else:
+            yield f"{prefix}{key}", "" if value is None else str(value)
+
+
+def _table(
+    name: str, kind: str, objects: list[tuple[int, dict[str, Any]]], problems: tuple[str, ...]
+) -> Table:
+    rows = [(number, dict(_flat(item))) for number, item in objects]
+    columns = tuple(dict.fromkeys(key for _, row in rows for key in row))
+    lines = [
+        Line(
+            number=number,
+            cells={key: row.get(key, "") for key in columns},
+            problems=("the line is not JSON",) if "unreadable" in row else (),
+        )
+        for number, row in rows
+    ]
+    return Table(source=name, kind=kind, columns=columns, lines=tuple(lines), problems=problems)
+
+
+def _notes(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the experiments of a notes.md by their blocks; what it lacks is not made up."""
+    entry: dict[str, Any] = {}
+    for line in lines:
+        heading, told = _HEADING.match(line), _BLOCK_LINE.match(line.strip())
+        if heading:
+            if entry:
+                yield entry
+            entry = {"number": heading[1], "description": heading[2]}
+        elif told and entry:
+            label, text = told.groups()
+            entry[{"Hypothesis": "reasoning"}.get(label, label.lower())] = text
+            if label == "Result":
+                parts = _RESULT.match(text)
+                numbers = named(parts["rest"] if parts else text).numbers
+                entry |= {"status": parts["status"] if parts else "", **numbers}
+                size = re.search(r"artifact=([\d.]+)\s?(M|Mi)B", text)
+                entry |= {f"artifact_{size[2].lower()}b": size[1]} if size else {}
+                entry.pop("artifact", None)
+    if entry:
+        yield entry
+
+
+def _is_branch(project: Path, name: str) -> bool:
+    return not name.startswith("-") and Git(project).commit_of(name) is not None
+
+
+def _of_branch(project: Path, name: str) -> Table:
+    """Read the commits that only the branch has: subject, and the numbers that messages give."""
+    git = Git(project)
+    trunk = next((b for b in ("main", "master", "HEAD") if git.commit_of(b)), "HEAD")
+    fork = git.attempt("merge-base", trunk, name).stdout.strip()
+    span = f"{fork}..{name}" if fork and fork != git.commit_of(name) else name
+    log = git.run("log", "--reverse", "--no-merges", "-z", "--format=%H%x01%cI%x01%s%x01%b", span)
+    commits = [entry.split("\x01") for entry in log.split("\0") if entry]
+    undone = {found for *_, body in commits for found in re.findall(r"reverts commit (\w+)", body)}
+    rows = []
+    for number, (commit, at, subject, body) in enumerate(commits, 1):
+        numbers: dict[str, float] = {}
+        for line in (subject, *body.splitlines()):
+            numbers |= named(re.sub(r"\b([A-Za-z_]\w*) (\d+\.\d+)", r"\1=\2", line)).numbers
+        if subject.startswith("Revert "):
+            continue
+        kept = not any(commit.startswith(one) for one in undone)
+        row = {"commit": commit, "status": "keep" if kept else "discard", "description": subject}
+        rows.append((number, {**row, "timestamp": at, **numbers}))
+    told = f"{len(commits)} commits of {span}"
+    return _table(name, "branch", rows, (told,))
