@@ -167,6 +167,18 @@ def test_csv_without_a_status(read) -> None:
     assert found.rows[0].numbers["lr"] == 0.1
 
 
+def test_columns_of_any_name(read) -> None:
+    """A column of verdicts is known by its words."""
+    found = read(
+        "Experiment,Accuracy,Result,Comment\n1,91.2,accepted,base\n2,0.0,failed,oom\n", "x.csv"
+    )
+    assert found.columns["status"] == "Result"
+    assert [(row.status, row.description) for row in found.rows] == [
+        ("keep", "base"),
+        ("crash", "oom"),
+    ]
+
+
 def test_json_lines(read) -> None:
     """Nested numbers are found under their path, and a torn last line is kept."""
     lines = [

@@ -23,7 +23,17 @@ _NAMES = {
     "commit": ("(git_)?(commit|sha|rev|revision)(_(hash|id|sha))?", "hash"),
     "status": ("status", "verdict", "decision", "outcome", "state", "keep"),
     "description": (
-        *("description", "desc", "change", "what", "summary", "message", "title", "name", "notes?"),
+        *(
+            "description",
+            "desc",
+            "change",
+            "what",
+            "summary",
+            "message",
+            "title",
+            "name",
+            "(notes?|comments?)",
+        ),
         *("candidate_id", "run_id", "experiment", "id"),
     ),
     "reasoning": ("reasoning", "hypothesis", "rationale", "reason", "why", "idea"),
@@ -125,8 +135,10 @@ def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> 
             known = ", ".join(table.columns)
             raise WorkspaceError(f"{table.source} has no column {column!r}; it has {known}")
     columns = {name: found for name in _NAMES if (found := _named_so(table, _NAMES[name]))}
-    if not _statuses(table, columns.get("status")):
-        columns.pop("status", None)
+    if not _statuses(table, columns.get("status")):  # by its words where its name says nothing
+        found = [column for column in table.columns if _statuses(table, column)]
+        columns |= {"status": found[0]} if found else {}
+        columns = columns if found else {k: v for k, v in columns.items() if k != "status"}
     columns |= asked
     columns["metric"] = asked.get("metric") or _score_column(table, columns)
     comma = _decimal_comma(line.cells[columns["metric"]] for line in table.lines)
