@@ -16,6 +16,7 @@ from attrs import evolve, frozen
 
 from autoresearch.errors import WorkspaceError
 from autoresearch.numbers import size_in_bytes
+from autoresearch.presets import metric_columns
 from autoresearch.studies.ledgers import Line, Table, status_of
 
 # Field: names of its column, most telling first; `_` stands for every other sign.
@@ -53,7 +54,7 @@ _NAMES = {
 }
 FIELDS = ("metric", *_NAMES)
 _METRICS = (
-    r"val_bpb", r"(best|final|post_quant|quantized)\w*val_bpb", r"\w*bpb\w*", r"val(idation)?_loss",
+    r"\w*bpb\w*", r"val(idation)?_loss",
     r"(val|valid|validation|test|eval)_\w+", r"\w*(loss|perplexity|ppl|error|mse|rmse|mae|wer)\w*",
     r"\w*(accuracy|acc|f1|auc|bleu|reward|score|metric|map|iou)\w*",
 )  # fmt: skip
@@ -200,9 +201,12 @@ def _score_column(table: Table, columns: Mapping[str, str]) -> str:
     """Return the best of the columns that are named like a metric and hold usable numbers."""
     taken = {column for name, column in columns.items() if name != "description"}
     ranked = []
+    # The metric of a preset first, then one that ends like it: a final, a quantised one.
+    of_presets = [pattern for name in metric_columns() for pattern in (name, rf"\w+_{name}")]
+    patterns = (*of_presets, *_METRICS)
     for column in table.columns:
         keys = (_key(column.rpartition(".")[2]), _key(column))
-        fits = [i for i, p in enumerate(_METRICS) if any(re.fullmatch(p, key) for key in keys)]
+        fits = [i for i, p in enumerate(patterns) if any(re.fullmatch(p, key) for key in keys)]
         usable = sum(bool(number_in(line.cells[column])) for line in table.lines)
         if fits and usable and column not in taken and not _NO_METRIC.search(keys[0]):
             # From nine tenths on the name decides: a crash has no score, a final one is the result.
