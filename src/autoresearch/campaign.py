@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -102,24 +103,49 @@ class Campaign:
         generator can have another idea, and waits for everything else. Raises StreamHeldError when
         another process runs this campaign.
         """
-        self.check_own()
         target = until
         if experiments is not None:
             target = len(self.history.decided) + experiments
+        with self.at_work(
+            plugins=plugins, accepted=accept_plugin_changes, tell=tell, tick=tick, clock=clock
+        ) as kit:
+            if (lease := kit.history.lease) and not lease.lapsed(kit.history):
+                raise WorkspaceError(
+                    f"campaign {self.tag} is driven by {lease.by} since {lease.since}; "
+                    "autoresearch step release lets the loop act again"
+                )
+            kit.recorder.patience.endless = wait is not False
+            changes = kit.plugins.diff(self.history.plugins) if accept_plugin_changes else ()
+            resumed = events.CampaignResumed(
+                plugins=dict(kit.plugins.active), accepted_changes=changes
+            )
+            return self._drive(kit, resumed, Loop(kit=kit, target=target, wait=wait).run)
+
+    @contextmanager
+    def at_work(
+        self,
+        *,
+        plugins: Sequence[object] = (),
+        accepted: bool = False,
+        actor: str = "",
+        tell: Tell = silent,
+        tick: Tell = silent,
+        clock: Clock | None = None,
+    ) -> Iterator[Kit]:
+        """Give what the steps of the cycle need, as long as this process alone writes the campaign.
+
+        Raises StreamHeldError when another process does, PluginError when the plugins are others
+        than the campaign started with and that was not ``accepted``.
+        """
+        self.check_own()
         active = self._active(plugins)
         if problems := active.check_launcher(self.config, self.project):
             raise ConfigError(problems[0])
         check_files(self.project, (item.file_name for item in active.projections(self.config)))
-        with self.log.writer(self.tag) as writer:
+        with self.log.writer(self.tag, actor=actor or "loop") as writer:
             try:
-                _check_plugins(self.history, active, accept_plugin_changes)
-                kit = self._kit(writer, active, clock or Clock(), tell, tick)
-                kit.recorder.patience.endless = wait is not False
-                changes = active.diff(self.history.plugins) if accept_plugin_changes else ()
-                resumed = events.CampaignResumed(
-                    plugins=dict(active.active), accepted_changes=changes
-                )
-                return self._drive(kit, resumed, Loop(kit=kit, target=target, wait=wait).run)
+                _check_plugins(self.history, active, accepted)
+                yield self._kit(writer, active, clock or Clock(), tell, tick)
             finally:
                 active.close()
 
@@ -194,7 +220,7 @@ class Campaign:
         verdict: who stops it says nothing about the idea, so the next :meth:`run` tries it again.
         Raises WorkspaceError when there is nothing to stop.
         """
-        order = events.StopRequested(by=_person(), now=now)
+        order = events.StopRequested(by=person(), now=now)
         if self.alive:
             self._append(order)
             return "the run under way is stopped now" if now else "it stops between two experiments"
@@ -217,7 +243,15 @@ class Campaign:
 
     def pause(self, reason: str = "") -> None:
         """Let the loop wait, from its next step on, until :meth:`resume`."""
-        self._append(events.Paused(reason=reason or "asked for", by=_person()))
+        self._append(events.Paused(reason=reason or "asked for", by=person()))
+
+    def release(self) -> str:
+        """End the lease of whoever drives by hand and return their name; WorkspaceError without."""
+        lease = self.history.lease
+        if lease is None:
+            raise WorkspaceError(f"nobody drives campaign {self.tag}; autoresearch run may act")
+        self._append(events.LeaseEnded(by=person()))
+        return lease.by
 
     def resume(self) -> None:
         """Let the loop go on after a pause, a person's or its own; WorkspaceError without one."""
@@ -225,7 +259,7 @@ class Campaign:
             raise WorkspaceError(
                 f"campaign {self.tag} is not paused; autoresearch status says more"
             )
-        self._append(events.Resumed(by=_person()))
+        self._append(events.Resumed(by=person()))
 
     @property
     def holder(self) -> Holder | None:
@@ -268,7 +302,7 @@ class Campaign:
             direction=idea.direction,
             description=idea.description,
             hypothesis=idea.hypothesis,
-            author=idea.author or _person(),
+            author=idea.author or person(),
             expected_gain=idea.expected_gain,
             patch=idea.patch,
             env=dict(idea.env),
@@ -329,7 +363,7 @@ class Campaign:
         if not one_line(text):
             raise WorkspaceError(f"the note {text!r} is empty; write what to remember")
         text = without_users(text)
-        self._append(events.NoteAdded(text=text, author=author or _person()))
+        self._append(events.NoteAdded(text=text, author=author or person()))
 
     def resolve_quarantine(self, experiment: int, *, release: bool, reason: str) -> None:
         """Say whether a quarantined result is believed; the reason is recorded with your name.
@@ -353,7 +387,7 @@ class Campaign:
         """
         if why := self._cannot_overrule(experiment, verdict, reason):
             raise WorkspaceError(f"experiment {experiment} of {self.tag} {why}")
-        who: Any = {"experiment": experiment, "reason": without_users(reason), "author": _person()}
+        who: Any = {"experiment": experiment, "reason": without_users(reason), "author": person()}
         if self.history.experiments[experiment].verdict is Verdict.QUARANTINE:
             released = verdict is Verdict.KEEP
             self._append(events.QuarantineResolved(released=released, **who))
@@ -411,14 +445,15 @@ def _inbox(log: FileLog, tag: str, patience: float = 10.0) -> Writer:
     deadline = time.monotonic() + patience
     while True:
         try:
-            return log.writer(tag, stream=f"{tag}.inbox", actor=_person())
+            return log.writer(tag, stream=f"{tag}.inbox", actor=person())
         except StreamHeldError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
 
-def _person() -> str:
+def person() -> str:
+    """Return the name of the user whose process this is."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -11,7 +11,7 @@ from pyrsistent import pmap
 
 from autoresearch import events
 from autoresearch.frozen import FrozenDict
-from autoresearch.history import History, OpenRun, QueuedIdea, Spent
+from autoresearch.history import History, Lease, OpenRun, QueuedIdea, Spent
 from autoresearch.log import Recorded
 from autoresearch.model import (
     Analysis,
@@ -182,13 +182,26 @@ def _size(event: events.CampaignStarted, otherwise: str) -> str:
 def _resumed(draft: Draft, event: events.CampaignResumed, _: str) -> None:
     paused = draft.history.paused
     own = paused is not None and not paused.by
-    draft.set(plugins=event.plugins, stopped=None, stop=None, paused=None if own else paused)
+    paused = None if own else paused
+    draft.set(plugins=event.plugins, stopped=None, stop=None, lease=None, paused=paused)
     _let_go(draft, "plugin", "outage")
 
 
 @_on(events.CampaignStopped)
 def _stopped(draft: Draft, event: events.CampaignStopped, _: str) -> None:
     draft.set(stopped=event.reason, stop=None)
+
+
+@_on(events.LeaseTaken)
+def _leased(draft: Draft, event: events.LeaseTaken, at: str) -> None:
+    draft.set(lease=Lease(by=event.by, since=at))
+    if draft.history.current is None:
+        draft.set(reviewed=None)  # whoever drives reads for themselves
+
+
+@_on(events.LeaseEnded)
+def _lease_ended(draft: Draft, _: events.LeaseEnded, __: str) -> None:
+    draft.set(lease=None)
 
 
 @_on(events.StopRequested)
@@ -310,7 +323,7 @@ def _dropped(draft: Draft, event: events.IdeaDropped, _: str) -> None:
     if current is None or event.experiment != current.number or current.decision is not None:
         return
     draft.drop_last()
-    draft.set(open_run=None)
+    draft.set(open_run=None, reviewed=None)
 
 
 @_about(events.ReasoningRecorded)
@@ -487,7 +500,7 @@ def _decided(draft: Draft, event: events.Decided, at: str) -> None:
         return
     _let_go(draft, "outage")  # a mind that was down may be up again
     timeline = draft.history.timeline.append(event.experiment)
-    draft.set(timeline=timeline, reviewed=None, open_run=None)
+    draft.set(timeline=timeline, reviewed=None, open_run=None, lease=None)
     if verdict is Verdict.KEEP:
         draft.set(head=event.experiment)
         _crown(draft, event.experiment)

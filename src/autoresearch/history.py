@@ -7,6 +7,7 @@ costs the same after ten experiments and after ten thousand.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from datetime import UTC, datetime
 from itertools import pairwise
 from statistics import median, variance
 from typing import Generic, TypeVar
@@ -19,6 +20,7 @@ from autoresearch.model import Experiment, Lesson, RunStatus, ValueChange, Verdi
 
 _RECENT = 200  # experiments that the noise is measured over, so that it costs the same for ever
 _FEWEST_STEPS = 4
+LEASE_SECONDS = 3600.0  # longer than an agent thinks, shorter than a night
 # Half of all differences of two normal numbers are under 0.6745 * sqrt(2) standard deviations.
 _MEDIAN_STEP = 0.9539
 
@@ -61,6 +63,23 @@ class OpenRun:
 
     request: events.RunRequested
     reference: str | None = None
+
+
+@frozen(kw_only=True)
+class Lease:
+    """Who drives the campaign by hand, and since when."""
+
+    by: str
+    since: str = ""
+
+    def lapsed(self, history: History) -> bool:
+        """Whether nothing was heard of the driver for so long that the loop may take over.
+
+        A run under way has its whole time and is no silence.
+        """
+        run = history.open_run.request.timeout_seconds if history.open_run else 0.0
+        silent = datetime.now(UTC) - datetime.fromisoformat(history.last_at or self.since)
+        return silent.total_seconds() > LEASE_SECONDS + run
 
 
 @frozen(kw_only=True)
@@ -115,6 +134,7 @@ class History:
     paused: events.Paused | None = None
     paused_at: str = ""
     stop: events.StopRequested | None = None
+    lease: Lease | None = None
     failures: PMap[str, int] = field(factory=pmap)
     last_step: str = ""
     last_at: str = ""

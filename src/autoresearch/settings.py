@@ -21,7 +21,7 @@ from autoresearch.text import without_users
 
 FILE_NAME = "autoresearch.toml"
 PREFIX = "AUTORESEARCH_"
-_NO_SETTINGS = {f"{PREFIX}{name}" for name in ("RUN", "LOAD_PLUGINS", "TRACE_PLUGINS")}
+_NO_SETTINGS = {f"{PREFIX}{name}" for name in ("RUN", "DRIVER", "LOAD_PLUGINS", "TRACE_PLUGINS")}
 _COMMAND_LINE, _ENVIRONMENT = "command line", "environment"
 Table = dict[str, Any]
 

@@ -265,13 +265,17 @@ class Lab:
     def _scope(self) -> str:
         return ", ".join(dict.fromkeys((self.script, *self.editable)))
 
-    def changed_files(self, workspace: Workspace) -> Mapping[str, str | None]:
+    def changed_files(self, workspace: Workspace, since: str = "") -> Mapping[str, str | None]:
         """Return what differs from the worktree's commit: path to new text, None when deleted.
 
+        Commits that somebody else made in it on top of ``since`` are undone, their files kept.
         Raises WorkspaceError for a file that an idea may not change, in its place or by its kind.
         """
         asked = ("status", "--porcelain", "--no-renames", "-z", "-uall", "--ignore-submodules=all")
-        listed = self._git.worktree(workspace.path).run(*asked)
+        git = self._git.worktree(workspace.path)
+        if since:
+            git.run("reset", "--quiet", "--mixed", since)
+        listed = git.run(*asked)
         paths = sorted(entry[3:] for entry in listed.split("\0") if entry)
         outside = [path for path in paths if not workspace.allows(path)]
         if outside:

@@ -42,6 +42,11 @@ VERBS = {
         TAKE_PART,
     ),
     "note": ("people:note", "Write TEXT into notes.md, where every generator reads it", TAKE_PART),
+    "step": (
+        "driving:step",
+        "Do the research yourself, one step of the protocol after the other",
+        TAKE_PART,
+    ),
     "stop": (
         "people:stop",
         "Let the loop end: after the experiment under way, or at once with --now",

@@ -130,6 +130,8 @@ def _loop(campaign: Campaign, history: History) -> dict[str, Any]:
         "waiting_for": paused.reason if paused else None,
         "waiting_since": history.paused_at if paused else None,
         "paused_by": (paused.by or None) if paused else None,
+        "driven_by": history.lease.by if history.lease else None,
+        "driven_since": history.lease.since if history.lease else None,
     }
 
 
@@ -137,6 +139,8 @@ def _loop_in_words(loop: Mapping[str, Any]) -> str:
     process = f"process {loop['pid']} on {loop['host']}, since {loop['since']}"
     if loop["died_at"]:
         said = f"died at {loop['died_at']} ({process}); go on with autoresearch run"
+    elif loop["driven_by"]:
+        said = f"driven by {loop['driven_by']} since {loop['driven_since']}, not by the loop"
     elif not loop["alive"]:
         return "not running"
     elif loop["waiting_for"]:

@@ -29,31 +29,45 @@ class _NoCodeError(Exception):
 
 def change(kit: Kit) -> None:
     """Write the idea into a worktree, audit it and commit it; or drop it, saying why."""
-    experiment = current(kit)
-    before, parent = kit.files_at_head(), kit.head_commit()
     try:
-        workspace = kit.lab.worktree(experiment.number, parent)
-        idea = _with_code(kit, _restored(kit, experiment), workspace)
-        kit.lab.apply(idea, workspace)
-        made = _as_change(kit, idea, before, kit.lab.changed_files(workspace))
+        made = prepare(kit, kit.lab.worktree(current(kit).number, kit.head_commit()))
     except _NoCodeError as error:
         put_back(kit, str(error), error.waits_for)
-        return
     except (WorkspaceError, OSError, UnicodeError) as error:
         if passes(error):
             raise  # the disk or git is to blame, and the idea is not
         _reject(kit, str(error))
-        return
-    problem = _problem(kit, made)
+    else:
+        submit(kit, made)
+
+
+def prepare(
+    kit: Kit, workspace: Workspace, texts: Mapping[str, str] | None = None, empty: bool = False
+) -> Change:
+    """Write the idea into a clean worktree, with ``texts`` as its code where they are given.
+
+    Raises WorkspaceError for what cannot be tried; only an ``empty`` change may change nothing.
+    """
+    idea = _restored(kit, current(kit))
+    idea = evolve(idea, files=texts) if texts else idea
+    idea = idea if empty else _with_code(kit, idea, workspace)
+    kit.lab.apply(idea, workspace)
+    made = _as_change(kit, idea, kit.files_at_head(), kit.lab.changed_files(workspace))
+    problem = None if empty and not made.files else _problem(kit, made)
     if problem:
-        _reject(kit, problem)
-        return
-    applied = _applied(kit, made, before)
+        raise WorkspaceError(problem)
+    return made
+
+
+def submit(kit: Kit, made: Change) -> None:
+    """Audit a change and commit it, or drop it for what was found."""
+    workspace = kit.lab.workspace(current(kit).number)
+    applied = _applied(kit, made, kit.files_at_head())
     findings = kit.plugins.audit_change(made, workspace)
     if any(item.blocks for item in findings):
         _refuse(kit, applied, findings)
-        return
-    _commit(kit, made, workspace, parent, applied, _passed(kit, findings))
+    else:
+        _commit(kit, made, workspace, kit.head_commit(), applied, _passed(kit, findings))
 
 
 def adopt_baseline(kit: Kit) -> None:
@@ -73,24 +87,26 @@ def adopt_baseline(kit: Kit) -> None:
     )
 
 
-def fix(kit: Kit, idea: Idea, attempt: int, problem: str) -> bool:
-    """Let a plugin fix the crash that ``idea`` describes and commit it; False when none can."""
+def fix(
+    kit: Kit, idea: Idea, attempt: int, problem: str, texts: Mapping[str, str] | None = None
+) -> str:
+    """Commit the fix of a crash, ``texts`` or a plugin's; return why there is none, or nothing."""
     experiment = current(kit)
     workspace = kit.lab.worktree(experiment.number, experiment.commit)
     before = kit.files_of(experiment)
-    texts = kit.plugins.implement_idea(idea, workspace)
+    texts = texts or kit.plugins.implement_idea(idea, workspace)
     kit.record_costs()
     if not texts:
-        return False
+        return "no plugin has a fix"
     idea = evolve(idea, files=texts)
     kit.lab.apply(idea, workspace)
     made = _as_change(kit, idea, before, kit.lab.changed_files(workspace))
-    if _problem(kit, made):
-        return False
+    if wrong := _problem(kit, made):
+        return wrong
     findings = kit.plugins.audit_change(made, workspace)
-    if any(item.blocks for item in findings):
+    if blocking := [item for item in findings if item.blocks]:
         kit.lab.worktree(experiment.number, experiment.commit)
-        return False
+        return f"audit {blocking[0].rule}: {blocking[0].detail}"
     applied = _applied(kit, made, before)
     attempted = events.FixAttempted(
         experiment=experiment.number,
@@ -101,7 +117,7 @@ def fix(kit: Kit, idea: Idea, attempt: int, problem: str) -> bool:
     )
     passed = _passed(kit, findings)
     _commit(kit, made, workspace, experiment.commit, applied, passed, attempted)
-    return True
+    return ""
 
 
 def _restored(kit: Kit, experiment: Experiment) -> Idea:

@@ -6,6 +6,7 @@ code as going on after the last step; events that may be repeated carry ids made
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from attrs import evolve
@@ -15,8 +16,8 @@ from autoresearch.cycle import changes, proposals, runs
 from autoresearch.cycle.kit import Kit
 from autoresearch.cycle.measurement import other_hardware, other_measurement
 from autoresearch.cycle.proposals import current
+from autoresearch.history import History
 from autoresearch.model import (
-    Analysis,
     Candidate,
     Decision,
     Experiment,
@@ -40,17 +41,19 @@ def advance(kit: Kit) -> None:
         baseline = experiment.number == kit.history.baseline_number
         changes.adopt_baseline(kit) if baseline else changes.change(kit)
     elif kit.history.open_run is not None:
-        conclude(kit, runs.finish_run(kit))
-    elif needs_a_run(kit):
+        output = runs.finish_run(kit)
+        assert output is not None
+        conclude(kit, output)
+    elif needs_a_run(kit.history):
         runs.request_run(kit)
     else:
         conclude(kit, runs.output_of(kit, experiment))
 
 
-def needs_a_run(kit: Kit) -> bool:
+def needs_a_run(history: History) -> bool:
     """Return whether the next step of the experiment under way starts another run."""
-    experiment = current(kit)
-    if not experiment.commit or kit.history.open_run is not None:
+    experiment = history.current
+    if experiment is None or not experiment.commit or history.open_run is not None:
         return False
     if not experiment.runs:
         return True
@@ -78,12 +81,13 @@ def conclude(kit: Kit, output: RunOutput) -> None:
     """Judge a finished run, unless it is to run again: it says nothing, or a crash was fixed."""
     experiment = current(kit)
     if _says_nothing(experiment):
-        _tell_nothing(kit, experiment)
+        tell_nothing(kit, experiment)
     elif output.status is not RunStatus.CRASHED or not _fixed(kit, output):
-        _judge(kit, output)
+        analyse(kit, output)
+        decide(kit, output)
 
 
-def _tell_nothing(kit: Kit, experiment: Experiment) -> None:
+def tell_nothing(kit: Kit, experiment: Experiment) -> None:
     """Say once that a run has no verdict: neither its end nor the machine is the idea's fault."""
     *earlier, newest = experiment.runs
     if newest.interrupted:
@@ -95,27 +99,37 @@ def _tell_nothing(kit: Kit, experiment: Experiment) -> None:
         kit.tell(f"experiment {experiment.number}: {newest.detail}; trying again")
 
 
-def _fixed(kit: Kit, output: RunOutput) -> bool:
+def may_be_fixed(kit: Kit) -> bool:
+    """Return whether a crash of the experiment under way may be fixed once more."""
     experiment = current(kit)
     baseline = experiment.number == kit.history.baseline_number
-    if baseline or experiment.fixes >= kit.config.limits.crash_fixes:
-        return False
+    return not baseline and experiment.fixes < kit.config.limits.crash_fixes
+
+
+def _fixed(kit: Kit, output: RunOutput) -> bool:
+    return may_be_fixed(kit) and not fix(kit, output)
+
+
+def fix(kit: Kit, output: RunOutput, texts: Mapping[str, str] | None = None) -> str:
+    """Commit a fix of a crash, ``texts`` or a plugin's; return why there is none, or nothing."""
+    experiment = current(kit)
     problem = one_line(output.detail, 300)
     idea = Idea(
         direction=experiment.idea.direction,
         description=f"fix: {problem}",
-        hypothesis=_last_words(output.log_path),
+        hypothesis=last_words(output.log_path),
         author=experiment.idea.author,
         kind=IdeaKind.FIX,
     )
     attempt = experiment.fixes + 1
-    if not changes.fix(kit, idea, attempt, problem):
-        return False
-    kit.tell(f"experiment {experiment.number}: fixed ({problem}), attempt {attempt}")
-    return True
+    refused = changes.fix(kit, idea, attempt, problem, texts)
+    if not refused:
+        kit.tell(f"experiment {experiment.number}: fixed ({problem}), attempt {attempt}")
+    return refused
 
 
-def _last_words(path: Path) -> str:
+def last_words(path: Path) -> str:
+    """Return the end of a run's output, as much as a person or a mind would read."""
     try:
         with path.open("rb") as file:
             file.seek(0, 2)
@@ -125,11 +139,15 @@ def _last_words(path: Path) -> str:
         return ""
 
 
-def _judge(kit: Kit, output: RunOutput) -> None:
+def analyse(kit: Kit, output: RunOutput, words: Mapping[str, str] | None = None) -> None:
+    """Audit a finished run and write the ANALYSIS block; ``words`` are fields of `Analysis`."""
     _audit(kit, output)
-    _analyse(kit, output)
-    decision = _decide(kit, output)
-    _record_decision(kit, output, decision)
+    _analyse(kit, output, words or {})
+
+
+def decide(kit: Kit, output: RunOutput, told: Decision | None = None) -> None:
+    """Decide by the policies, or as ``told`` by whoever made the experiment, within the limits."""
+    _record_decision(kit, output, _decide(kit, output, told))
 
 
 def _audit(kit: Kit, output: RunOutput) -> None:
@@ -154,10 +172,10 @@ def _audit(kit: Kit, output: RunOutput) -> None:
             )
 
 
-def _analyse(kit: Kit, output: RunOutput) -> Analysis:
+def _analyse(kit: Kit, output: RunOutput, words: Mapping[str, str]) -> None:
     experiment = current(kit)
     if experiment.analysis is None:
-        made = kit.plugins.analyze_run(experiment, kit.history)
+        made = evolve(kit.plugins.analyze_run(experiment, kit.history), **words)
         kit.record_costs()
         recorded = events.AnalysisRecorded(
             experiment=experiment.number,
@@ -170,9 +188,6 @@ def _analyse(kit: Kit, output: RunOutput) -> Analysis:
         kit.recorder.record_many(
             [*_scored_prediction(kit, output), (recorded, f"{output.name}/analysis")]
         )
-    analysis = current(kit).analysis
-    assert analysis is not None
-    return analysis
 
 
 def _scored_prediction(kit: Kit, output: RunOutput) -> list[tuple[events.Event, str]]:
@@ -189,7 +204,7 @@ def _scored_prediction(kit: Kit, output: RunOutput) -> list[tuple[events.Event, 
     return [(scored, f"{output.name}/prediction")]
 
 
-def _decide(kit: Kit, output: RunOutput) -> Decision:
+def _decide(kit: Kit, output: RunOutput, told: Decision | None) -> Decision:
     experiment, history = current(kit), kit.history
     size = experiment.metrics.get(kit.config.metric.size)
     status = output.status
@@ -203,7 +218,7 @@ def _decide(kit: Kit, output: RunOutput) -> Decision:
         status=status,
         violations=experiment.violations,
     )
-    decision = kit.plugins.decide(candidate, history)
+    decision = told or kit.plugins.decide(candidate, history)
     decision = evolve(decision, reason=decision.reason + other_hardware(experiment, history))
     blocking = [item for item in experiment.violations if item.blocks]
     if blocking and decision.verdict in (Verdict.KEEP, Verdict.RERUN):

@@ -36,9 +36,14 @@ class Loop:
     _refused: Counter[str] = field(factory=Counter, init=False)
     _author: str = field(default="", init=False)
     _waits: int = field(default=0, init=False)
-    _waited_for: str = field(default="", init=False)
+    _waited_for: str = field(init=False)  # a fault from before the start is tried at once
     _said: str = field(default="", init=False)
     _retention: Retention = field(init=False)
+
+    @_waited_for.default
+    def _newest_run(self) -> str:
+        current = self.kit.history.current
+        return current.runs[-1].name if current is not None and current.runs else ""
 
     @_retention.default
     def _retain(self) -> Retention:
@@ -46,8 +51,7 @@ class Loop:
 
     def run(self) -> str:
         """Run, and return the reason for stopping."""
-        self.kit.recorder.patience.through(self._settle)
-        self._waited_for = self._newest_run()  # a fault from before the start is tried at once
+        self.kit.recorder.patience.through(self.settle)
         reason = None
         while reason is None:
             reason = self._step()
@@ -56,23 +60,33 @@ class Loop:
     def _step(self) -> str | None:
         """Take one step, repeated while the disk or git is in its way; or say why to stop."""
         kit, through = self.kit, self.kit.recorder.patience.through
-        reason = through(self._obey) or through(self._reason_to_stop)
+        reason = self.reason_to_wait()
         if reason:
             return reason
         under_way = kit.history.current
         if under_way is None:
             return None if through(self._begin) else through(self._without_idea)
-        if needs_a_run(kit):  # also a rerun, a retry or a fixed crash is paid for
-            reason = through(lambda: self._after_failures(under_way)) or through(self._budget)
-            if reason:
-                return reason
         through(lambda: advance(kit))
-        current = kit.history.current
-        if current is None or current.number != under_way.number:
-            through(lambda: self._after(under_way.number))
+        self.after(under_way.number)
+        return None
+
+    def reason_to_wait(self) -> str | None:
+        """Return why no step may be taken now: a person, a budget, a machine that fails."""
+        through = self.kit.recorder.patience.through
+        reason = through(self._obey) or through(self._reason_to_stop)
+        under_way = self.kit.history.current
+        # Also a rerun, a retry or a fixed crash is paid for.
+        if reason or under_way is None or not needs_a_run(self.kit.history):
+            return reason
+        return through(lambda: self._after_failures(under_way)) or through(self._budget)
+
+    def after(self, number: int) -> None:
+        """Do what follows a step of experiment ``number``: settle it once it is decided."""
+        through, current = self.kit.recorder.patience.through, self.kit.history.current
+        if current is None or current.number != number:
+            through(lambda: self._after(number))
         elif current.commit and not failed_in_a_row(current):
             through(self._end_pause)
-        return None
 
     # --- what a person or trouble wants ---------------------------------------------------------
 
@@ -114,10 +128,6 @@ class Loop:
         self._waited_for = experiment.runs[-1].name
         return None
 
-    def _newest_run(self) -> str:
-        current = self.kit.history.current
-        return current.runs[-1].name if current is not None and current.runs else ""
-
     def _pause(self, reason: str, kind: str) -> None:
         """Record that the loop waits, and tell it once for every reason."""
         kit, now = self.kit, self.kit.history.paused
@@ -154,8 +164,6 @@ class Loop:
         """Begin an experiment; False when no generator that may be asked has an idea."""
         kit = self.kit
         if kit.history.baseline is None:
-            if kit.history.experiments:
-                proposals.review_memory(kit)
             proposals.propose_baseline(kit)
             return True
         proposals.review_memory(kit)
@@ -204,12 +212,12 @@ class Loop:
         self._refused.clear()
         self._waits, self._said = 0, ""
         self._end_pause()
-        self._settle()
+        self.settle()
         self._announce(number)
 
     # --- between experiments --------------------------------------------------------------------
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Bring branch, worktrees and files to what the log says; safe to repeat."""
         kit = self.kit
         if kit.history.current is None and kit.history.experiments:

@@ -12,13 +12,15 @@ from autoresearch import events
 from autoresearch.cycle.kit import Kit
 from autoresearch.folding import foresee
 from autoresearch.history import History
-from autoresearch.model import Experiment
+from autoresearch.model import Experiment, Idea
 from autoresearch.projections.blocks import reasoning_block
 from autoresearch.text import one_line
 
 
 def propose_baseline(kit: Kit) -> None:
     """Make the first experiment since the start: the script as it is."""
+    if kit.history.experiments:
+        review_memory(kit)
     sources, number = kit.store(kit.pristine()), kit.history.next_number
     kit.recorder.record(
         events.IdeaProposed(
@@ -57,8 +59,14 @@ def propose(kit: Kit, skip: Collection[str] = ()) -> bool:
     seed = f"{history.campaign}/{history.next_number}/{len(history.rejected)}"
     idea = kit.plugins.propose_idea(history, files[kit.lab.script], Random(seed), files, skip)
     kit.record_costs()
-    if idea is None:
-        return False
+    if idea is not None:
+        put_forward(kit, idea)
+    return idea is not None
+
+
+def put_forward(kit: Kit, idea: Idea) -> None:
+    """Make an idea the next experiment, or drop it when somebody objects fatally."""
+    history = kit.history
     number = history.next_number
     sources = kit.store(idea.texts(kit.lab.script))
     proposed = events.IdeaProposed(
@@ -98,7 +106,6 @@ def propose(kit: Kit, skip: Collection[str] = ()) -> bool:
     else:
         kit.recorder.record_many([(event, None) for event in (proposed, *objected)])
     kit.record_costs()
-    return True
 
 
 def drop(kit: Kit, reason: str, *before: events.Event) -> None:

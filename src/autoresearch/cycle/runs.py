@@ -63,10 +63,11 @@ def request_run(kit: Kit) -> None:
     )
 
 
-def finish_run(kit: Kit) -> RunOutput:
+def finish_run(kit: Kit, seconds: float = math.inf) -> RunOutput | None:
     """Launch the requested run, or attach to it, and see it to its end; record what came out.
 
-    Every event has an id made from the run's name, so a repetition after a crash adds nothing.
+    Returns None when it is not over after so many ``seconds``; it goes on by itself. Every event
+    has an id made from the run's name, so a repetition after a crash adds nothing.
     """
     opened = kit.history.open_run
     assert opened is not None
@@ -81,13 +82,15 @@ def finish_run(kit: Kit) -> RunOutput:
             event_id=f"{request.name}/started",
         )
         _link(kit, handle.log_path)
-        watched = _watch(kit, request, handle, workspace.script_path)
+        watched = _watch(kit, request, handle, workspace.script_path, seconds)
     except KeyboardInterrupt:
         price = getattr(handle, "usd_per_hour", 0.0)
         costs = f", at about {price:.2f} USD an hour" if price else ""
         kit.tell(f"run {request.name} goes on by itself{costs}; autoresearch stop --now ends it")
         raise
     outside.record(kit, request, before)
+    if watched is None:
+        return None
     collect(kit, workspace, request.folder)
     judged, scores = evaluate(kit, request, watched.output)
     return _record_end(kit, request, evolve(watched, output=judged, scores=scores))
@@ -125,6 +128,7 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
     request, workspace = _request(kit, asked)
     handle = kit.plugins.launch_run(request, workspace)
     watched = _watch(kit, request, handle, workspace.script_path)
+    assert watched is not None
     collect(kit, workspace, request.folder)
     judged, scores = evaluate(kit, request, watched.output)
     return _record_end(kit, request, evolve(watched, output=judged, scores=scores))
@@ -189,9 +193,12 @@ def _is_note(path: Path) -> bool:
     return path.is_file() and path.read_bytes()[: len(_NOTE)] == _NOTE.encode()
 
 
-def _watch(kit: Kit, request: RunRequest, handle: RunHandle, script_path: Path) -> Watched:
+def _watch(
+    kit: Kit, request: RunRequest, handle: RunHandle, script: Path, seconds: float = math.inf
+) -> Watched | None:
     tail = Tail(handle.log_path, kit.config.metric.name)
     next_look = kit.clock.now()
+    until = next_look + seconds
     stopping = False
     while (output := handle.poll()) is None:
         if kit.clock.now() >= next_look:
@@ -201,10 +208,12 @@ def _watch(kit: Kit, request: RunRequest, handle: RunHandle, script_path: Path) 
                 stopping = True
                 kit.tell(f"experiment {request.experiment}: stopping the run, {one_line(reason)}")
                 handle.stop(reason)
+        if kit.clock.now() >= until:
+            return None
         kit.clock.sleep(POLL_SECONDS)
     tail.finish()
     _record_observed(kit, request, tail)
-    return Watched(evolve(output, script_path=script_path, env=request.env), tail)
+    return Watched(evolve(output, script_path=script, env=request.env), tail)
 
 
 def _reason_to_stop(kit: Kit, request: RunRequest, tail: Tail) -> str | None:

@@ -80,6 +80,23 @@ class Resumed(Event):
     by: str = doc(_BY, default="")
 
 
+@event("lease_taken")
+class LeaseTaken(Event):
+    """Somebody drives the campaign by hand; the loop does not act until the lease ends.
+
+    It ends with the verdict of an experiment, with ``lease_ended``, and when the loop takes over.
+    """
+
+    by: str = doc("who drives: an agent, a person")
+
+
+@event("lease_ended")
+class LeaseEnded(Event):
+    """The loop may act again, although no experiment came to its verdict."""
+
+    by: str = doc("who ended it")
+
+
 # --- memory and ideas -----------------------------------------------------------------------
 
 

@@ -1,0 +1,137 @@
+"""The verbs for whoever does the research themselves, a coding agent or a person: the steps."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import click
+
+from autoresearch.campaign import Campaign
+from autoresearch.cli import Verbs
+from autoresearch.cli.output import Teller, print_json
+from autoresearch.cli.people import pair
+from autoresearch.cli.project import json_option, with_campaign
+from autoresearch.driving.steps import Driver, Stand
+from autoresearch.text import block
+
+Verb = Callable[..., Any]
+_DRIVER = "AUTORESEARCH_DRIVER"
+
+
+@click.group(cls=Verbs)
+def step() -> None:
+    """Do the research yourself, one step of the protocol after the other.
+
+    The steps are review, reason, edit, run, analyze, decide; each says what comes next and none
+    can be skipped. While you drive, the loop does not act.
+    """
+
+
+def _a_step(verb: Callable[..., Stand]) -> click.Command:
+    """Make a command of a function that takes a step with a ``driver`` and returns the stand."""
+
+    @functools.wraps(verb)
+    def call(campaign: Campaign, by: str, as_json: bool, **given: Any) -> None:
+        teller = Teller()
+        driver = Driver(campaign, by, tick=(lambda _: None) if as_json else teller.tick)
+        try:
+            stand = verb(driver, **given)
+        finally:
+            teller.clear()
+        _print(stand, as_json)
+
+    named = click.option(
+        "--as", "by", envvar=_DRIVER, default="", metavar="NAME",
+        help=f"Who drives; {_DRIVER} by default, else your user name.",
+    )  # fmt: skip
+    name = verb.__name__.removesuffix("_step")
+    return step.command(name)(with_campaign(named(json_option(call))))
+
+
+def _print(stand: Stand, as_json: bool) -> None:
+    if as_json:
+        print_json(attrs.asdict(stand))
+        return
+    for name in ("results_tsv", "notes_md", "log_tail"):
+        if text := stand.facts.get(name):
+            click.echo(f"--- {name.replace('_', '.')}\n{block(text)}")
+    for item in stand.facts.get("queue", ()):
+        click.echo(f"queued: {item['id']} {item['description']} (by {item['author']})")
+    for reason in stand.facts.get("refused", ()):
+        click.echo(f"refused before: {reason}")
+    for line in stand.told:
+        click.echo(block(line))
+    click.echo(f"next: {stand.next} (experiment {stand.experiment}): {stand.how}")
+
+
+@_a_step
+def review(driver: Driver) -> Stand:
+    """Read results.tsv, notes.md, the queue and what was refused, before every experiment."""
+    return driver.review()
+
+
+@_a_step
+@click.argument("description", default="")
+@click.option("--direction", default="", help="Family of the change.")
+@click.option("--hypothesis", default="", help="What you expect to happen and why.")
+@click.option("--evidence", multiple=True, help="What supports it; may be repeated.")
+@click.option("--risk", default="", help="What could go wrong.")
+@click.option("--cites", multiple=True, type=int, help="Experiment it rests on; may be repeated.")
+@click.option("--predicted", type=float, help="Metric that you expect.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="Environment override.")
+@click.option("--idea", "queued", default="", metavar="ID", help="Take this idea of the queue.")
+def reason(driver: Driver, description: str, env: tuple[str, ...], **said: Any) -> Stand:
+    """Write the REASONING block: DESCRIPTION says in a few words what you change."""
+    return driver.reason(description, env=dict(pair(word) for word in env), **said)
+
+
+@_a_step
+@click.option("--patch", type=click.File(), help="Unified diff against head; - reads it.")
+def edit(driver: Driver, patch: Any) -> Stand:
+    """Audit and commit what you changed in the experiment's folder, or a patch.
+
+    After a crash, commits your fix of it.
+    """
+    return driver.edit(patch=patch.read() if patch is not None else "")
+
+
+@_a_step
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=math.inf, show_default=False,
+    help="Watch for so long at the most; the run goes on, and this verb goes on watching.",
+)  # fmt: skip
+def run(driver: Driver, seconds: float) -> Stand:
+    """Run the experiment under way and read its score."""
+    return driver.run(seconds)
+
+
+@_a_step
+@click.option("--why", default="", help="Your best explanation of the result.")
+@click.option("--lesson", default="", help="What it tells about future experiments.")
+@click.option("--versus-expected", default="", help="Better, worse or same as predicted.")
+def analyze(driver: Driver, **said: str) -> Stand:
+    """Write the ANALYSIS block; its first line is what was measured."""
+    return driver.analyze(**said)
+
+
+@_a_step
+def decide(driver: Driver) -> Stand:
+    """Have the verdict: keep, discard, crash, rerun or quarantine."""
+    return driver.decide()
+
+
+@_a_step
+def next_step(driver: Driver) -> Stand:
+    """Say which step is next, without taking one."""
+    return driver.look()
+
+
+@step.command()
+@with_campaign
+def release(campaign: Campaign) -> None:
+    """Let the loop act again although the experiment is not decided."""
+    click.echo(f"{campaign.release()} no longer drives campaign {campaign.tag}")
