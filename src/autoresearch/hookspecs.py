@@ -197,23 +197,34 @@ def launch_run(request: RunRequest, workspace: Workspace) -> RunHandle | None:
 
 
 @hook(check="metrics", contract="MetricExtractorContract")
-def extract_metrics(output: RunOutput) -> Mapping[str, float] | None:
+def extract_metrics(output: RunOutput, history: History) -> Mapping[str, float] | None:
     """Read named numbers from a finished run.
 
-    Called once a run is over, whatever its status. Collecting and merged: where two plugins give
+    Called once a run is over, whatever its status; ``history`` tells what earlier runs were read
+    by. Collecting and merged: where two plugins give
     different values for one name it is a failure that names both, and neither is used. An absent
     metric is left out of the mapping: never 0, never NaN. ``None`` found none.
     """
 
 
 @hook(check="measurement")
-def measure_run(output: RunOutput) -> Mapping[str, str] | None:
+def measure_run(output: RunOutput, history: History) -> Mapping[str, str] | None:
     """Say what the score of a completed run was measured with.
 
     Called after the metrics were extracted. Digests of the evaluation code, the tokenizer and the
-    validation data, the name of the hardware: a score is compared with the best one only if both
-    were measured with the same things. A different ``hardware`` is said in the decision, any other
-    difference makes the verdict ``quarantine``. Collecting and merged; ``None`` says nothing.
+    validation data, the name of the hardware; ``score`` names the line that the score is read from.
+    A score is compared with the best one only if both were measured with the same things. A
+    different ``hardware`` is said in the decision, any other difference makes the verdict
+    ``quarantine``. Collecting and merged; ``None`` says nothing.
+    """
+
+
+@hook(check="reason", may_be_silenced=True)
+def explain_no_score(output: RunOutput, history: History) -> str | None:
+    """Say in a few words why a completed run has no score: what was looked for, and what was there.
+
+    Called after its metrics were extracted, where the campaign's is not among them. Collecting;
+    ``None`` says nothing.
     """
 
 

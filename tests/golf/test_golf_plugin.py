@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from pyrsistent import pvector
 
 from autoresearch import Experiment, History, Idea, RunOutput, RunStatus
 from autoresearch.config import Config, LimitsConfig
@@ -110,7 +111,7 @@ def rules(output: RunOutput, number: int = 0) -> list[str]:
 def test_honest_run_passes_and_gives_its_numbers(run) -> None:
     """The canonical line is read, and nothing about the run is doubted."""
     assert rules(run()) == []
-    metrics = plugin().extract_metrics(run())
+    metrics = plugin().extract_metrics(run(), History())
     assert metrics is not None
     assert metrics["val_bpb"] == pytest.approx(1.4427, abs=1e-4)
     assert metrics["artifact_bytes"] == len(SCRIPT) + 500
@@ -146,14 +147,14 @@ def test_missing_artifact_is_a_violation(run) -> None:
 @pytest.mark.parametrize("status", [s for s in RunStatus if s is not RunStatus.COMPLETED])
 def test_run_that_did_not_complete_has_no_score(run, status: RunStatus) -> None:
     """A result line before a crash or a kill does not count."""
-    assert plugin().extract_metrics(evolve(run(), status=status)) is None
+    assert plugin().extract_metrics(evolve(run(), status=status), History()) is None
 
 
 def test_echoed_result_line_does_not_count(run) -> None:
     """A result line that is not the last line of the output is no score."""
     output = run()
     output.log_path.write_text(output.log_path.read_text() + "and something after it\n")
-    assert not plugin().extract_metrics(output)
+    assert not plugin().extract_metrics(output, History())
 
 
 def test_one_experiment_reads_its_log_once(run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,13 +166,13 @@ def test_one_experiment_reads_its_log_once(run, monkeypatch: pytest.MonkeyPatch)
     output, asked = run(), plugin()
     experiment = Experiment(number=0, idea=Idea(direction="d", description="d", hypothesis="h"))
     for _ in range(2):
-        assert asked.extract_metrics(output)
-        assert asked.measure_run(output)
+        assert asked.extract_metrics(output, History())
+        assert asked.measure_run(output, History())
         assert not [v for v in asked.audit_run(experiment, output, History()) if v.blocks]
     assert opened == [output.log_path]
-    assert asked.measure_run(evolve(output, exit_code=1)) is None
+    assert asked.measure_run(evolve(output, exit_code=1), History()) is None
     output.log_path.write_text("another\n")
-    assert asked.measure_run(output) is None
+    assert asked.measure_run(output, History()) is None
     assert len(opened) == 3
 
 
@@ -180,8 +181,75 @@ def test_own_script_of_the_challenge_is_read_by_its_canonical_pair(run) -> None:
     output = run()
     lines = output.log_path.read_text().splitlines(keepends=True)
     output.log_path.write_text("".join(lines[:-1]))
-    assert plugin().extract_metrics(output)["val_bpb"] == pytest.approx(1.4427, abs=1e-4)
-    assert plugin().measure_run(output) is None
+    assert plugin().extract_metrics(output, History())["val_bpb"] == pytest.approx(1.4427, abs=1e-4)
+    locked = plugin().measure_run(output, History())
+    assert locked["score"] == "final_int8_zlib_roundtrip"
+
+
+def judged_by(**measurement: str) -> History:
+    """The history of a campaign whose baseline was measured so."""
+    idea = Idea(direction="d", description="d", hypothesis="h")
+    first = Experiment(number=0, idea=idea, measurement=measurement, metrics={"val_bpb": 1.2})
+    return History(experiments=pvector([first]))
+
+
+FOREIGN = """step:5/5 val_loss:2.6000 val_bpb:1.5000 train_time:1000ms
+Serialized model int6+zstd: 600 bytes
+Total submission size int6+zstd: {size} bytes
+final_int6_sliding_window val_loss:2.0000 val_bpb:1.1800 eval_time:500ms
+quantized_ttt val_loss:1.9800 val_bpb:1.1682 eval_time:900ms
+"""
+
+
+def foreign(run, text: str) -> RunOutput:
+    """A run of a public record's script, which has no result line."""
+    output = run()
+    output.log_path.write_text(text)
+    return output
+
+
+def test_baseline_of_a_record_settles_the_line_of_its_campaign(run) -> None:
+    """The last line of the evaluation is the score, and its name is recorded."""
+    output = foreign(run, FOREIGN.format(size=1000))
+    found = plugin().extract_metrics(output, History())
+    assert (found["val_bpb"], found["artifact_bytes"]) == (1.1682, 1000)
+    assert plugin().measure_run(output, History())["score"] == "quantized_ttt"
+
+
+def test_line_of_a_campaign_is_kept(run) -> None:
+    """Another stage after it, or before it, changes nothing about which line counts."""
+    output = foreign(run, FOREIGN.format(size=1000))
+    history = judged_by(score="final_int6_sliding_window")
+    assert plugin().extract_metrics(output, history)["val_bpb"] == 1.18
+    assert plugin().explain_no_score(output, history) is None
+    assert plugin().measure_run(output, history)["score"] == "final_int6_sliding_window"
+
+
+def test_log_without_the_line_of_its_campaign_says_so(run) -> None:
+    """No other line stands in for it, and both are named."""
+    output = foreign(run, FOREIGN.format(size=1000))
+    for history in (judged_by(score="legal_ttt"), judged_by(tokenizer="0" * 64)):
+        assert plugin().extract_metrics(output, history) is None
+        said = plugin().explain_no_score(output, history)
+        assert "which the score is read from" in said
+        assert "quantized_ttt" in said
+
+
+def test_result_line_does_not_replace_the_line_of_a_campaign(run) -> None:
+    """A change that prints a result line is still read from the line that was settled."""
+    history = judged_by(score="final_int8_zlib_roundtrip")
+    output = run()
+    found = plugin().extract_metrics(output, history)
+    assert found["val_bpb"] == pytest.approx(1.4427, abs=1e-4)
+    assert "val_digest" not in plugin().measure_run(output, history)
+
+
+def test_run_over_the_limit_keeps_its_score(run) -> None:
+    """Its size is what it is discarded for, and it is no fraud."""
+    output = foreign(run, FOREIGN.format(size=16_000_001))
+    found = plugin().extract_metrics(output, History())
+    assert (found["val_bpb"], found["artifact_bytes"]) == (1.1682, 16_000_001)
+    assert "D6" not in rules(output)
 
 
 def test_nan_loss_stops_the_run() -> None:

@@ -76,6 +76,7 @@ CALLS: dict[str, Callable[[Plugins, Path], object]] = {
     ).poll(),
     "extract_metrics": lambda plugins, folder: plugins.extract_metrics(run_output(folder)),
     "measure_run": lambda plugins, folder: plugins.measure_run(run_output(folder)),
+    "explain_no_score": lambda plugins, folder: plugins.explain_no_score(run_output(folder), PAST),
     "should_stop_run": lambda plugins, folder: plugins.should_stop_run(
         run_request(folder), {"loss": 1e9}, PAST
     ),

@@ -6,6 +6,7 @@ from autoresearch.history import History
 from autoresearch.model import Experiment, IdeaKind, Violation
 
 HARDWARE = "hardware"
+LINE = "score"  # the name of the line that the score is read from
 
 
 def other_measurement(experiment: Experiment, history: History) -> tuple[Violation, ...]:

@@ -16,6 +16,7 @@ from autoresearch.config import RUN_FOLDER
 from autoresearch.cycle import outside
 from autoresearch.cycle.evaluation import evaluate
 from autoresearch.cycle.kit import Kit, fill, write_text
+from autoresearch.cycle.measurement import LINE
 from autoresearch.cycle.proposals import current
 from autoresearch.cycle.retention import collect
 from autoresearch.cycle.tail import Tail
@@ -283,12 +284,17 @@ def _record_end(kit: Kit, request: RunRequest, watched: Watched) -> RunOutput:
         (extracted, f"{request.name}/metrics"),
     ]
     completed = output.status is RunStatus.COMPLETED
-    if measurement := kit.plugins.measure_run(output) if completed else {}:
+    if measurement := kit.plugins.measure_run(output, kit.history) if completed else {}:
         locked = events.RunLocked(
             run=request.name, experiment=request.experiment, measurement=dict(measurement)
         )
         # The id that older releases gave: a run that one of them recorded stays recorded once.
         facts.append((locked, f"{request.name}/locks"))
+        if LINE in measurement and not any(item.measurement for item in kit.history.experiments):
+            kit.tell(
+                f"the score is read from the line {measurement[LINE]!r}, here and in every later "
+                "experiment"
+            )
     kit.recorder.record_many(facts)
     return output
 
@@ -299,7 +305,7 @@ def _judged(kit: Kit) -> tuple[str, str]:
 
 def _metrics(kit: Kit, output: RunOutput, tail: Tail) -> dict[str, float]:
     """Return what the plugins read, and every other named number that was printed last."""
-    read = dict(kit.plugins.extract_metrics(output))
+    read = dict(kit.plugins.extract_metrics(output, kit.history))
     if kit.config.evaluation.command:
         read.pop(kit.config.metric.name, None)  # the judged does not judge itself
     if kit.config.metric.reader not in ("", "pattern_metrics"):
@@ -321,6 +327,8 @@ def _evidence(kit: Kit, output: RunOutput, tail: Tail, metrics: Mapping[str, flo
         if name not in metrics and not math.isfinite(newest):
             since = "" if tail.diverged is None else f": diverged at step {tail.diverged}"
             told.append(f"the score is {newest}{since}")
+        elif name not in metrics and (said := kit.plugins.explain_no_score(output, kit.history)):
+            told += said
         elif name not in metrics:
             pattern = kit.config.metric.pattern
             sought = f"the pattern {pattern!r}" if pattern else f"{name!r} and a number behind it"

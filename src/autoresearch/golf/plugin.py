@@ -9,6 +9,7 @@ from pathlib import Path
 from attrs import asdict, frozen
 
 from autoresearch.config import Config, setting
+from autoresearch.cycle.measurement import LINE
 from autoresearch.errors import AutoresearchError
 from autoresearch.golf import plausibility
 from autoresearch.golf.audits import audit_change as audit
@@ -17,13 +18,15 @@ from autoresearch.golf.measurement import (
     Files,
     compare_clocks,
     compare_run,
+    evaluation_digest,
     measure_files,
     measurement_of,
 )
 from autoresearch.golf.plausibility import broken, doubt
 from autoresearch.golf.preset import ARTIFACT_BYTES
 from autoresearch.golf.reading import RunReading, read_run
-from autoresearch.golf.reading.own import OwnResult
+from autoresearch.golf.reading.grammar import base_name
+from autoresearch.golf.reading.own import MARK, Outcome, OwnResult
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import (
@@ -75,22 +78,37 @@ class Plugin:
         return (*found, *_model_tests(change, tokenizer))
 
     @hookimpl
-    def extract_metrics(self, output: RunOutput) -> Mapping[str, float] | None:
-        """Read the canonical last line; the challenge's own script has none, and prints a pair.
+    def extract_metrics(self, output: RunOutput, history: History) -> Mapping[str, float] | None:
+        """Read the score as `metrics` does, from the line that the baseline's was read from.
 
         A run that did not complete has no score, whatever its log says.
         """
-        reading = _read(output) if output.status is RunStatus.COMPLETED else None
+        reading = _read(output, history) if output.status is RunStatus.COMPLETED else None
         return None if reading is None else reading.metrics()
 
     @hookimpl
-    def measure_run(self, output: RunOutput) -> Mapping[str, str] | None:
-        """Say what the score was measured with: evaluation code, tokenizer, data and hardware."""
-        reading = _read(output)
-        if output.script_path is None or reading is None or reading.result is None:
+    def explain_no_score(self, output: RunOutput, history: History) -> str | None:
+        """Say which line was looked for, and which were printed."""
+        reading = _read(output, history)
+        if reading is None or reading.metrics() is not None:
+            return None
+        told = reading.own.outcome is not Outcome.ABSENT or reading.log.val_bpb is not None
+        return reading.own.reason if told else reading.log.note
+
+    @hookimpl
+    def measure_run(self, output: RunOutput, history: History) -> Mapping[str, str] | None:
+        """Say what the score was measured with: evaluation code, tokenizer, data and hardware.
+
+        A script without a result line has its evaluation code, and the line of its score.
+        """
+        reading = _read(output, history)
+        if output.script_path is None or reading is None or reading.metrics() is None:
             return None
         source = output.script_path.read_text(encoding="utf-8", errors="replace")
-        return asdict(measurement_of(source, reading.result))
+        if reading.result is not None:
+            return asdict(measurement_of(source, reading.result))
+        line = base_name(reading.log.score_name or "")
+        return {"evaluation": evaluation_digest(source), LINE: line}
 
     @hookimpl
     def should_stop_run(self, observed: Mapping[str, float]) -> str | None:
@@ -103,7 +121,7 @@ class Plugin:
         self, experiment: Experiment, output: RunOutput, history: History
     ) -> Sequence[Violation] | None:
         """Run the dynamic checks D2 to D9; what would be kept is scored again from its artifact."""
-        reading = _read(output)
+        reading = _read(output, history)
         if reading is None or reading.result is None:
             return None if reading is None else reading.violations
         result = reading.result
@@ -121,8 +139,20 @@ class Plugin:
         return self._config.limits.artifact_bytes or ARTIFACT_BYTES
 
 
-def _read(output: RunOutput) -> RunReading | None:
-    return read_run(output.log_path, output.exit_code) if output.log_path.exists() else None
+def _read(output: RunOutput, history: History) -> RunReading | None:
+    if not output.log_path.exists():
+        return None
+    return read_run(output.log_path, output.exit_code, score_line(history))
+
+
+def score_line(history: History) -> str | None:
+    """Return the name of the line that a campaign's score is read from; None while it is open.
+
+    The baseline's own log settles it: see `ruling`. What older releases recorded has no name for
+    it, and was read from the result line where the tokenizer is known.
+    """
+    known = history.baseline.measurement if history.baseline else {}
+    return known.get(LINE) or (MARK if "tokenizer" in known else None)
 
 
 def _model_tests(change: Change, tokenizer: Path) -> Sequence[Violation]:

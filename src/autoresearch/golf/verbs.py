@@ -18,15 +18,16 @@ from autoresearch.git import Git
 
 @click.command()
 @click.argument("log", type=click.Path(path_type=Path))
+@click.option("--line", help="Name of the one line that counts.")
 @json_option
-def metrics(log: Path, as_json: bool) -> None:
+def metrics(log: Path, line: str | None, as_json: bool) -> None:
     """Read the score of a training LOG.
 
     By the declared rule; never a guess, never the minimum.
     """
     from autoresearch.golf.reading import format_reading, read_log
 
-    reading = read_log(log)
+    reading = read_log(log, line=line)
     if as_json:
         print_json(reading.to_json())
     else:

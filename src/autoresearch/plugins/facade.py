@@ -130,15 +130,24 @@ class Plugins(Registry):
             raise PluginError(self._no_launcher(request.launcher))
         return handle
 
-    def extract_metrics(self, output: RunOutput) -> Mapping[str, float]:
+    def extract_metrics(
+        self, output: RunOutput, history: History = History()  # noqa: B008 - it is frozen
+    ) -> Mapping[str, float]:  # fmt: skip
         """Return all metrics of a run, less those for which two plugins give different values."""
-        found = self.calls.collect("extract_metrics", output=output)
+        found = self.calls.collect("extract_metrics", output=output, history=history)
         return gathering.merge_metrics(found, self.calls)
 
-    def measure_run(self, output: RunOutput) -> Mapping[str, str]:
+    def measure_run(
+        self, output: RunOutput, history: History = History()  # noqa: B008 - it is frozen
+    ) -> Mapping[str, str]:  # fmt: skip
         """Return what a score was measured with, less what two plugins tell differently."""
-        found = self.calls.collect("measure_run", output=output)
+        found = self.calls.collect("measure_run", output=output, history=history)
         return gathering.merge(found, "measure_run", self.calls)
+
+    def explain_no_score(self, output: RunOutput, history: History) -> tuple[str, ...]:
+        """Return what each plugin that reads scores says of a run that has none."""
+        found = self.calls.collect("explain_no_score", output=output, history=history)
+        return tuple(told for _, told in found)
 
     def should_stop_run(
         self, request: RunRequest, observed: Mapping[str, float], history: History

@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autoresearch.golf.reading import read_log
-from autoresearch.golf.reading.grammar import (
-    Stage,
-    announced_stage,
-    artifact_of,
-    parse_candidate,
-    parse_size,
-    stage_of,
-)
+from autoresearch.golf.reading.grammar import Stage, announced_stage, parse_candidate, stage_of
+from autoresearch.golf.sizes import artifact_of, parse_size
 
 if TYPE_CHECKING:
     from conftest import Sketch
@@ -107,6 +101,10 @@ VARIANTS = {
         ("quantized", 2.8475, 1.1023, 7531.0),
     ),
     "the other order": ("x_ttt val_bpb:1.1192 val_loss:1.8898", ("x_ttt", 1.8898, 1.1192, None)),
+    "a setting in brackets inside the name": (
+        "final_quant_zlib(level=9)_roundtrip val_loss:2.0802 val_bpb:1.2320 eval_time:5ms",
+        ("final_quant_zlib(level=9)_roundtrip", 2.0802, 1.232, 5.0),
+    ),
     "no loss": ("final_ngram val_bpb:1.0999", ("final_ngram", None, 1.0999, None)),
     "an exponent": ("final_x val_loss:2e0 val_bpb:1.2e+0", ("final_x", 2.0, 1.2, None)),
 }  # fmt: skip
@@ -236,6 +234,20 @@ SIZES = {
     "megabytes that leave the code out": (
         ["artifact:15.92MB ternary:64503808(12900762B) fp:2542200(2585072B) code:70853"],
         (15990853, "artifact:ternary (MB rounded to 5 kB, plus code)"),
+    ),
+    "a joined line": (
+        ["INT7+zlib model: 15370972 bytes | Total submission: 15441941 bytes"],
+        (15441941, "INT7+zlib"),
+    ),
+    "a short name": (["Total submission: 15441941 bytes"], (15441941, "")),
+    "the bare total that is packed model and code": (
+        ["Code size: 80288 bytes", "Total submission size: 111648442 bytes",
+         "Serialized model rdquant+zstd: 16558180 bytes", "Total submission size: 16638468 bytes"],
+        (16638468, ""),
+    ),
+    "a sum of megabytes": (
+        ["  INT4+fp8+brotli: 15.42MB model + 0.077MB code = 15.50/16.00MB FITS"],
+        (15497000, "INT4+fp8+brotli (MB rounded to 5 kB)"),
     ),
     "a trailer": (["artifact_bytes:   15555017"], (15555017, "artifact_bytes")),
 }  # fmt: skip

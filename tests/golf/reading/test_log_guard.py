@@ -189,11 +189,11 @@ def test_every_fraud_is_flagged_with_its_rule(sketch: Sketch, what: str) -> None
 
 
 def test_a_fraud_keeps_the_score_that_it_claims(sketch: Sketch) -> None:
-    """A flagged score is still what the log says; only an artifact over the limit has none."""
+    """A flagged score is still what the log says, also of an artifact over the limit."""
     assert read_log(sketch.with_(text_bytes=164_594_398).text()).val_bpb == 1.2243657
     over = read_log(sketch.with_(**FRAUDS["a model over the limit"][1]).text())
-    assert (over.val_bpb, over.status) == (None, "completed")
-    assert over.note.startswith("not in this log: artifact of 16,186,500 bytes")
+    assert (over.val_bpb, over.status) == (1.2243657, "completed")
+    assert [v.detail[:29] for v in over.violations] == ["artifact of 16,186,500 bytes "]
 
 
 def test_two_scores_of_one_run_cannot_count_two_texts(sketch: Sketch) -> None:
@@ -204,11 +204,11 @@ def test_two_scores_of_one_run_cannot_count_two_texts(sketch: Sketch) -> None:
     assert "D9" in rules(reading)
 
 
-def test_without_a_token_count_a_foreign_ratio_gives_no_score(sketch: Sketch) -> None:
-    """Bytes per token that are not the declared split's are no proof of fraud, and no score."""
+def test_without_a_token_count_a_foreign_ratio_is_a_doubt(sketch: Sketch) -> None:
+    """Bytes per token that are not the declared split's are no proof of fraud, and are told."""
     lines = [row for row in sketch.with_(text_bytes=160_567_400).lines() if "val_loader" not in row]
     reading = read_log("\n".join(lines) + "\n")
-    assert (reading.violations, reading.val_bpb, reading.val_tokens) == ((), None, None)
+    assert (reading.violations, reading.val_bpb, reading.val_tokens) == ((), 1.2243657, None)
     assert "2.589 bytes per token" in reading.note
 
 

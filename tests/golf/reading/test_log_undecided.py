@@ -48,6 +48,43 @@ def test_a_last_line_without_a_score_of_its_own_changes_nothing(sketch: Sketch, 
     assert read_log(sketch.with_(after=(line,)).text()).val_bpb == 1.2243657
 
 
+@pytest.mark.parametrize(
+    "summary",
+    [
+        "SUBMISSION_SUMMARY seed=42 val_loss=1.8742 val_bpb=1.11000000 artifact_bytes=15863489",
+        'SUBMISSION_SUMMARY {"seed": 42, "val_bpb": 1.11, "artifact_bytes": 15863489}',
+        "val_bpb:          1.11000000",
+    ],
+)
+def test_a_summary_settles_which_of_two_lines_counts(sketch: Sketch, summary: str) -> None:
+    """The last word of a log names the number; the line that it repeats is the score."""
+    finals = (ROUNDTRIP, SLIDING, ("final_int6_ttt", 1.336))
+    reading = read_log(sketch.with_(finals=finals, after=(summary,)).text())
+    assert (reading.val_bpb, reading.score_name) == (1.11, "final_int6_sliding_window_exact")
+
+
+def test_a_number_repeated_under_an_earlier_name_is_of_the_later_stage(sketch: Sketch) -> None:
+    """A sliding window's name that says again what test-time training scored hides nothing."""
+    finals = (SLIDING, ("legal_ttt_exact", 1.105), ("final_int6_sliding_window_exact", 1.105))
+    assert read_log(sketch.with_(finals=finals).text()).val_bpb == 1.105
+
+
+def test_a_stream_in_brackets_in_front_of_a_line_is_no_part_of_its_name(sketch: Sketch) -> None:
+    """`[eval] final_...` is the line `final_...`."""
+    text = sketch.with_(finals=()).text() + f"[eval] {sketch.metric('final_int6_x', 1.12)}\n"
+    reading = read_log(text)
+    assert (reading.val_bpb, reading.score_name) == (1.12, "final_int6_x")
+
+
+def test_a_line_that_was_settled_before_is_the_only_one_that_counts(sketch: Sketch) -> None:
+    """Neither a later stage nor a better number stands in for it."""
+    text = sketch.with_(finals=(ROUNDTRIP, SLIDING)).text()
+    assert read_log(text, line="final_int6_roundtrip").val_bpb == 1.13
+    missed = read_log(text, line="legal_ttt")
+    assert missed.val_bpb is None
+    assert missed.note.startswith("not in this log: no line 'legal_ttt'")
+
+
 def test_a_setting_in_words_may_stand_before_the_numbers(sketch: Sketch) -> None:
     """Settings between name and numbers need no digit in them."""
     text = sketch.with_(finals=(ROUNDTRIP,)).text()

@@ -13,8 +13,8 @@ from typing import Any
 from attrs import evolve, frozen
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.golf.plausibility import Findings, implied_bytes
-from autoresearch.golf.reading.grammar import CANONICAL, Candidate, Validation, artifact_of
+from autoresearch.golf.plausibility import implied_bytes
+from autoresearch.golf.reading.grammar import Candidate, Validation
 from autoresearch.golf.reading.own import (
     MARK,
     Outcome,
@@ -31,9 +31,9 @@ from autoresearch.golf.reading.ruling import (
     judge,
     judge_claims,
     rule,
-    unverifiable,
 )
 from autoresearch.golf.reading.scan import Run, Scan, Source, open_source, read_lines, scan
+from autoresearch.golf.sizes import artifact_of, over_limit
 from autoresearch.model import Violation
 from autoresearch.text import one_line
 
@@ -112,50 +112,59 @@ class RunReading:
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """What the log says against itself; a log without a result line is judged as a foreign."""
-        return self.log.violations if self.own.outcome is Outcome.ABSENT else self.own.violations
+        """What the log says against itself; a log without a result line is judged as a foreign.
+
+        The artifact's size is not among it: a run over the limit is discarded, not doubted.
+        """
+        if self.own.outcome is not Outcome.ABSENT:
+            return self.own.violations
+        return tuple(v for v in self.log.violations if v.rule != "D6")
 
     def metrics(self) -> dict[str, float] | None:
-        """Return the numbers of the result line.
-
-        Where there is none, it may be a run of the challenge's own script, whose last line is the
-        exact canonical pair. None for every other log.
-        """
+        """Return the numbers of the result line, else those of `log`; None without a score."""
         if self.own.result is not None:
             return self.own.result.metrics()
-        if self.own.outcome is not Outcome.ABSENT or self.log.score_name != CANONICAL:
+        if self.own.outcome is not Outcome.ABSENT or self.log.val_bpb is None:
             return None
         values = {name: getattr(self.log, name) for name in _METRICS}
         return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def read_run(path: Path, exit_code: int | None) -> RunReading:
+def read_run(path: Path, exit_code: int | None, line: str | None = None) -> RunReading:
     """Read the log of a finished run; asked again for the same file, it is not read again.
 
-    `exit_code` is the launcher's word. Raises AutoresearchError where there is no such file.
+    `exit_code` is the launcher's word, `line` the name of the one line that counts, None where
+    that is still open. Raises AutoresearchError where there is no such file.
     """
     try:
         stat = path.stat()
     except OSError:
         return _read(path, exit_code)  # which says what is wrong
-    return _remembered(path, exit_code, stat.st_size, stat.st_mtime_ns)
+    return _remembered(path, exit_code, line, stat.st_size, stat.st_mtime_ns)
 
 
 # One entry: metrics, measurement and audit of one run follow each other.
 @lru_cache(maxsize=1)
-def _remembered(path: Path, exit_code: int | None, size: int, mtime_ns: int) -> RunReading:  # noqa: ARG001
-    return _read(path, exit_code)
+def _remembered(
+    path: Path, exit_code: int | None, line: str | None, size: int, mtime_ns: int  # noqa: ARG001
+) -> RunReading:  # fmt: skip
+    return _read(path, exit_code, line=line)
 
 
 def read_log(
-    source: Source, *, exit_code: int | None = None, timed_out: bool = False
-) -> LogReading:  # fmt: skip
+    source: Source,
+    *,
+    exit_code: int | None = None,
+    timed_out: bool = False,
+    line: str | None = None,
+) -> LogReading:
     """Read a log of the Parameter Golf family: a path, or the text itself (more than one line).
 
-    `exit_code` and `timed_out` are what a launcher knows beside the log. Raises AutoresearchError
-    where there is no such file. Any content at all is survived, in one pass of bounded memory.
+    `exit_code` and `timed_out` are what a launcher knows beside the log; `line` is the name of the
+    one line that counts. Raises AutoresearchError where there is no such file. Any content at all
+    is survived, in one pass of bounded memory.
     """
-    return _read(source, exit_code, timed_out).log
+    return _read(source, exit_code, timed_out, line).log
 
 
 def read_result(source: Source, exit_code: int | None) -> OwnReading:
@@ -163,13 +172,17 @@ def read_result(source: Source, exit_code: int | None) -> OwnReading:
     return _read(source, exit_code).own
 
 
-def _read(source: Source, exit_code: int | None, timed_out: bool = False) -> RunReading:
+def _read(
+    source: Source, exit_code: int | None, timed_out: bool = False, line: str | None = None
+) -> RunReading:
     watch = ResultWatch()
     with open_source(source) as stream:
         scanned = scan(watch.over(read_lines(stream)))
+    if line not in (None, MARK):
+        watch.results.clear()  # another line counts here
     own = own_reading(watch, scanned, exit_code)
     _complete(scanned)
-    log = _reading(scanned, rule(scanned, exit_code=exit_code, timed_out=timed_out))
+    log = _reading(scanned, rule(scanned, exit_code=exit_code, timed_out=timed_out, line=line))
     if watch.results:
         log = _by_result(log, watch, scanned, failed=timed_out or exit_code not in (None, 0))
     return RunReading(own=own, log=log)
@@ -228,8 +241,8 @@ def _reading(scanned: Scan, ruling: Ruling) -> LogReading:
     findings = judge(run, ruling.last, eval_ms) if ruling.last is not None else ()
     if ruling.last is not None and score is None:
         findings += judge_claims(run, ruling.last)
-    doubtful = _withheld(run, score, findings)
-    shown = score if doubtful is None else None
+    elif ruling.last is None:
+        findings += over_limit(run.sizes)
     artifact = artifact_of(run.sizes)
     findings = tuple(evolve(v, detail=one_line(v.detail, 300)) for v in findings)
     warnings = tuple(v for v in findings if not v.blocks)
@@ -237,10 +250,10 @@ def _reading(scanned: Scan, ruling: Ruling) -> LogReading:
     candidates = (c for found in scanned.runs or [scanned.preamble] for c in found.candidates)
     return LogReading(
         status=ruling.status,
-        val_bpb=shown.val_bpb if shown else None,
-        val_loss=shown.val_loss if shown else None,
-        score_name=one_line(shown.name, 120) if shown else None,
-        score_line=shown.line if shown else None,
+        val_bpb=score.val_bpb if score else None,
+        val_loss=score.val_loss if score else None,
+        score_name=one_line(score.name, 120) if score else None,
+        score_line=score.line if score else None,
         candidates=tuple(evolve(c, name=one_line(c.name, 120)) for c in candidates),
         artifact_bytes=artifact.bytes if artifact else None,
         artifact_label=one_line(artifact.label or "unlabelled", 80) if artifact else None,
@@ -252,20 +265,13 @@ def _reading(scanned: Scan, ruling: Ruling) -> LogReading:
         implied_val_bytes=_implied(run, score),
         runs=len(scanned.runs),
         violations=tuple(v for v in findings if v.blocks),
-        note=_note(scanned, ruling, doubtful, warnings),
+        note=_note(scanned, ruling, warnings),
         warnings=warnings,
         dataset=one_line(dataset_of(run.facts), 200) or None,
         last_validation=run.validations[-1] if run.validations else None,
         exception=ruling.failure.text if ruling.failure else None,
         crash_tail=tuple(one_line(row, 400) for row in scanned.tail) if failed else (),
     )
-
-
-def _withheld(run: Run, score: Candidate | None, findings: Findings) -> str | None:
-    if score is None:
-        return None
-    over = [f.detail for f in findings if f.rule == "D6" and f.blocks]
-    return over[0] if over else unverifiable(run.facts, score)
 
 
 def _eval_ms(run: Run, score: Candidate | None) -> float | None:
@@ -285,13 +291,8 @@ def _implied(run: Run, score: Candidate | None) -> int | None:
     return round(implied_bytes(tokens, chosen.val_loss, chosen.val_bpb))
 
 
-def _note(
-    scanned: Scan, ruling: Ruling, doubtful: str | None, warnings: tuple[Violation, ...]
-) -> str:  # fmt: skip
-    if ruling.score is None or doubtful is not None:
-        parts = [f"{ABSENT}: {ruling.reason if ruling.score is None else doubtful}"]
-    else:
-        parts = [f"inferred: {ruling.reason}"]
+def _note(scanned: Scan, ruling: Ruling, warnings: tuple[Violation, ...]) -> str:
+    parts = [f"{ABSENT if ruling.score is None else 'inferred'}: {ruling.reason}"]
     if len(scanned.runs) > 1:
         parts.append(f"{len(scanned.runs)} runs in this file, the last one counts")
     parts += [f"warning {w.rule}: {w.detail}" for w in warnings]

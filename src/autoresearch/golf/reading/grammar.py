@@ -1,19 +1,19 @@
-"""Lines that carry a score or a size: what they are called, where they stand, what they say."""
+"""Lines that carry a score: what they are called, where they stand, what they say."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from attrs import evolve, frozen
 
-from autoresearch.golf.plausibility import ARTIFACT_LIMIT, Findings, broken, doubt
-
 CANONICAL = "final_int8_zlib_roundtrip_exact"
 """The name that the challenge's own script prints its score under, and that many others keep."""
+
+SUMMARY = "val_bpb"
+"""What a trailer calls the score, after every named line."""
 
 
 class Stage(StrEnum):
@@ -140,7 +140,7 @@ _LOSS = re.compile(rf"\bval_loss\s*[:=]\s*({NUMBER})", re.IGNORECASE)
 _BPB = re.compile(rf"\bval_bpb\s*[:=]\s*({NUMBER})(?P<more>.*)", re.IGNORECASE)
 _FIRST = re.compile(r"\b(?:val_loss|val_bpb)\s*[:=]")
 _SETTING = re.compile(r"[\w.]+[:=]\S+$")
-_HEAD = re.compile(r"[A-Za-z_][\w.+:/\-]*$")
+_HEAD = re.compile(r"[A-Za-z_][\w.+:/\-]*(?:\([\w=.,\-]{1,40}\)[\w.+:/\-]*)?$")
 _WORD = re.compile(r"[A-Za-z][\w.+\-]*:?$")
 _TIME = re.compile(r"\b(?:eval_time|time|elapsed)\s*[:=]\s*(\d+(?:\.\d+)?)\s*(ms|s)\b")
 _TRAINING = re.compile(r"(?:step|iter|iteration)?[: ]?\s*(\d{1,12})(?:\s*/\s*\d+)?[\s|:,]+(.*)")
@@ -150,6 +150,11 @@ _MOST_WORDS = 4
 _CLAIM = re.compile(r"(?:final|legal|submission|official)[\w.+\-]*[\s:=]", re.IGNORECASE)
 _CLAIMED = re.compile(rf"\b(\w*bpb)\s*[:=]\s*{NUMBER}", re.IGNORECASE)
 _NO_CLAIM = re.compile(r"delta|gain|base|pre|target|best|diff|gap|improve|train|fp32|diag")
+
+
+def base_name(name: str) -> str:
+    """Return the name of a line without what only says how many decimals were printed."""
+    return name.replace("_exact", "").lower()
 
 
 @frozen(kw_only=True)
@@ -172,7 +177,7 @@ class Candidate:
     @property
     def base_name(self) -> str:
         """The name without what only says how many decimals were printed."""
-        return self.name.replace("_exact", "").lower()
+        return base_name(self.name)
 
     def agrees_with(self, other: Candidate) -> bool:
         """Whether the two print one measurement, perhaps with different numbers of decimals."""
@@ -234,10 +239,17 @@ def claims_score(text: str) -> bool:
     return any(not _NO_CLAIM.search(name.lower()) for name in _CLAIMED.findall(text))
 
 
+_TRAILER_SCORE = re.compile(
+    rf"(?:submission[_ ]summary\b.{{0,2000}}?)?\bval_bpb\"?\s*[:=]\s*({NUMBER})(.*)", re.IGNORECASE
+)
+
+
 def parse_summary(text: str) -> float | None:
-    """Return the score of a trailer line, which is nothing but `val_bpb:   1.12278022`."""
-    found = re.fullmatch(rf"val_bpb\s*[:=]\s*({NUMBER})\s*", text)
-    return float(found[1]) if found else None
+    """Return the score of a trailer: `val_bpb:   1.12278022` alone, or a SUBMISSION_SUMMARY."""
+    found = _TRAILER_SCORE.match(text)
+    if found is None or (text[:7].lower() == "val_bpb" and found[2].strip()):
+        return None
+    return float(found[1])
 
 
 def parse_training(text: str, line: int) -> Validation | TrainLine | None:
@@ -291,111 +303,3 @@ def _milliseconds(text: str) -> float | None:
 def _clock(text: str) -> float | None:
     found = _CLOCK.search(text)
     return float(found[1]) if found else None
-
-
-UNLABELLED_LIMIT = 16_500_000
-"""Bytes; a bare "Total submission size" over this is the uncompressed checkpoint plus code."""
-
-_COUNT = r"(\d[\d,_]{0,18})"
-_LINE = re.compile(
-    rf"(?P<what>Serialized model|Code size|Total submission size)\b(?P<label>[^:]{{0,60}}?)"
-    rf"\s*:\s*(?P<bytes>{_COUNT})(?=\s*(?:bytes|B\b|$))",
-    re.IGNORECASE,
-)
-_BUDGET = re.compile(rf"budget:{_COUNT}/{_COUNT}")
-_ROUNDED = re.compile(r"artifact:(\d{1,9}(?:\.\d+)?)MB\b(?:\s+(\w+):)?.*?\bcode:(\d{1,12})")
-_TRAILER = re.compile(rf"artifact_bytes\s*[:=]\s*{_COUNT}\s*$")
-
-
-@frozen(kw_only=True)
-class Size:
-    """One printed size in bytes; `what` is model, code, total, budget, rounded or trailer."""
-
-    what: str
-    label: str
-    bytes: int
-    line: int = 0
-
-
-_KINDS = {"serialized model": "model", "code size": "code", "total submission size": "total"}
-
-
-def parse_size(text: str, line: int) -> Size | None:
-    """Return the size that a line prints, or None."""
-    found = _LINE.match(text)
-    if found is not None:
-        kind = _KINDS[found["what"].lower()]
-        return Size(what=kind, label=found["label"].strip(), bytes=_int(found["bytes"]), line=line)
-    if (budget := _BUDGET.match(text)) is not None:
-        return Size(what="budget", label="budget line", bytes=_int(budget[1]), line=line)
-    if (rounded := _ROUNDED.match(text)) is not None:
-        total = round(float(rounded[1]) * 1_000_000) + int(rounded[3])
-        label = f"artifact:{rounded[2] or 'MB'} (MB rounded to 5 kB, plus code)"
-        return Size(what="rounded", label=label, bytes=total, line=line)
-    if (trailer := _TRAILER.match(text)) is not None:
-        return Size(what="trailer", label="artifact_bytes", bytes=_int(trailer[1]), line=line)
-    return None
-
-
-def artifact_of(sizes: Sequence[Size]) -> Size | None:
-    """Return the artifact's size: the last labelled total, else the best of what else there is."""
-    for wanted in ("total", "budget", "trailer", "rounded"):
-        found = [s for s in sizes if s.what == wanted and (s.label or wanted != "total")]
-        if found:
-            return found[-1]
-    bare = [s for s in sizes if s.what == "total"]
-    if bare and len({s.bytes for s in bare}) == 1 and bare[-1].bytes < UNLABELLED_LIMIT:
-        return bare[-1]
-    return None
-
-
-def over_limit(sizes: Sequence[Size]) -> Findings:
-    """D6 as far as a log can tell: the artifact that was counted is not under 16,000,000 bytes.
-
-    Where packing the script could still bring it under, as one public entry did, it only warns.
-    """
-    artifact = artifact_of(sizes)
-    if artifact is None or artifact.bytes < ARTIFACT_LIMIT:
-        return ()
-    detail = f"artifact of {artifact.bytes:,} bytes ({artifact.label or 'unlabelled'})"
-    detail += f", expected under {ARTIFACT_LIMIT:,}"
-    model = _model_bytes(sizes, artifact.label)
-    if model is None or model + _packed_bytes(sizes) >= ARTIFACT_LIMIT:
-        return broken("D6", detail)
-    return doubt("D6", detail + "; a packed script might bring it under")
-
-
-def hidden_payload(sizes: Sequence[Size]) -> int:
-    """Return the bytes of the artifact that are neither the model nor the code, at least 0."""
-    artifact = artifact_of(sizes)
-    if artifact is None or artifact.what != "total":
-        return 0
-    model = _model_bytes(sizes, artifact.label)
-    code = max((s.bytes for s in sizes if s.what == "code"), default=None)
-    if model is None or code is None:
-        return 0
-    return max(0, artifact.bytes - model - code)
-
-
-_SMALLEST_SCRIPT = 10_000  # bytes that the most tightly packed public scripts still take
-
-
-def _model_bytes(sizes: Sequence[Size], label: str) -> int | None:
-    same = [s.bytes for s in sizes if s.what == "model" and s.label == label]
-    labelled = [s.bytes for s in sizes if s.what == "model" and s.label]
-    chosen = same or labelled
-    return chosen[-1] if chosen else None
-
-
-def _packed_bytes(sizes: Sequence[Size]) -> int:
-    """Return the size of the packed script, or the least that it could be packed to."""
-    packed = [
-        s.bytes
-        for s in sizes
-        if s.what == "code" and re.search(r"(?<!un)(?:compress|pack)ed", s.label)
-    ]
-    return packed[-1] if packed else _SMALLEST_SCRIPT
-
-
-def _int(text: str) -> int:
-    return int(re.sub(r"[,_]", "", text))

@@ -19,13 +19,14 @@ from autoresearch.golf.plausibility import Findings, broken, doubt, implied_byte
 from autoresearch.golf.reading.failures import Cause, Failure, root_cause
 from autoresearch.golf.reading.grammar import (
     CANONICAL,
+    SUMMARY,
     Candidate,
     Stage,
     Validation,
-    hidden_payload,
-    over_limit,
+    base_name,
 )
 from autoresearch.golf.reading.scan import Run, Scan
+from autoresearch.golf.sizes import hidden_payload, over_limit
 
 LOST_BY_ADAPTING = 0.007
 """Bits per byte: what gets so much worse by adapting to the text is no entry of anybody's.
@@ -63,13 +64,24 @@ class Ruling:
     failure: Failure | None = None
 
 
-def rule(scan: Scan, *, exit_code: int | None = None, timed_out: bool = False) -> Ruling:
-    """Decide over the last run of a log; `exit_code` and `timed_out` are the launcher's word."""
+def rule(
+    scan: Scan, *, exit_code: int | None = None, timed_out: bool = False, line: str | None = None
+) -> Ruling:
+    """Decide over the last run of a log; `exit_code` and `timed_out` are the launcher's word.
+
+    `line` is the name of the one line that counts, where that was settled before the run.
+    """
     run = scan.last
     finals = [c for c in run.candidates if c.stage.is_final]
-    if not finals and run.summary is not None:
-        line, val_bpb = run.summary
-        finals = [Candidate(name="val_bpb", line=line, stage=Stage.SUMMARY, val_bpb=val_bpb)]
+    if run.summary is not None and (line == SUMMARY or not finals):
+        number, val_bpb = run.summary
+        finals = [Candidate(name=SUMMARY, line=number, stage=Stage.SUMMARY, val_bpb=val_bpb)]
+    if line is not None:
+        printed = ", ".join(dict.fromkeys(c.name for c in finals)) or "none"
+        finals = [c for c in finals if c.base_name == base_name(line)]
+        if not finals:
+            reason = f"no line {line!r}, which the score is read from; final lines: {printed}"
+            return evolve(_without_final(run, exit_code, timed_out), reason=reason)
     if not finals:
         return _without_final(run, exit_code, timed_out)
     last = _most_precise(finals)
@@ -79,6 +91,9 @@ def rule(scan: Scan, *, exit_code: int | None = None, timed_out: bool = False) -
         return Ruling(status=LogStatus.CRASHED, score=None, reason=reason, failure=failure)
     failure = root_cause([f for f in run.failures.failures if f.line > last.line])
     clean = failure is None and not timed_out and exit_code in (None, 0)
+    if clean and line is not None:
+        reason = f"the line that the score is read from, stage {last.stage.value}"
+        return Ruling(status=LogStatus.COMPLETED, score=last, reason=reason, last=last)
     if clean:
         return evolve(_ended_well(run, finals, last), last=last)
     return evolve(_ended_badly(run, last, failure, timed_out), last=last)
@@ -101,6 +116,9 @@ def _without_final(run: Run, exit_code: int | None, timed_out: bool) -> Ruling:
 
 def _ended_well(run: Run, finals: Sequence[Candidate], last: Candidate) -> Ruling:
     status, reason = LogStatus.COMPLETED, _missing_stage(run, finals, last)
+    if reason is not None and (said := _summed_up(run, finals)) is not None:
+        reason = f"the line that the summary in line {run.summary[0]} repeats"  # type: ignore[index]
+        return Ruling(status=status, score=said, reason=reason)
     unread = [line for line in run.unread if line > last.line]
     pending = _pending_stage(run, last)
     if reason is None and unread:
@@ -149,6 +167,14 @@ def _missing_stage(run: Run, finals: Sequence[Candidate], last: Candidate) -> st
                 "is of a later stage: the log does not say which of them counts"
             )
     return _lost_by_adapting(finals, last)
+
+
+def _summed_up(run: Run, finals: Sequence[Candidate]) -> Candidate | None:
+    """The score that the last word of the log repeats, where that comes after all of them."""
+    if run.summary is None or run.summary[0] < finals[-1].line:
+        return None
+    said = Candidate(name=SUMMARY, line=0, stage=Stage.SUMMARY, val_bpb=run.summary[1])
+    return next((c for c in reversed(finals) if c.agrees_with(said)), None)
 
 
 def _lost_by_adapting(finals: Sequence[Candidate], last: Candidate) -> str | None:
@@ -236,24 +262,12 @@ def expected_of(facts: Mapping[str, str], tokens: int) -> int | None:
     return known.PUBLISHED_BYTES if known.is_published(files) and tokens >= FULL_TOKENS else None
 
 
-def unverifiable(facts: Mapping[str, str], score: Candidate) -> str | None:
-    """Say why a score cannot be one of the published split, where no token count was printed."""
-    split = known.named_split(dataset_of(facts))
-    if "val_tokens" in facts or split is None or score.val_loss is None:
-        return None
-    ratio = implied_bytes(1, score.val_loss, score.val_bpb)
-    if abs(ratio / split.bytes_per_token - 1) <= known.TOLERANCE:
-        return None
-    return (
-        f"the log states no validation tokens, and {ratio:.3f} bytes per token are not those of "
-        f"the published {split.name} split ({split.bytes_per_token:.3f})"
-    )
-
-
 def _bytes(facts: Mapping[str, str], score: Candidate) -> Findings:
     tokens = int(facts.get("val_tokens", 0))
-    if not tokens or score.val_loss is None:
+    if score.val_loss is None:
         return ()
+    if not tokens:
+        return _unverifiable(facts, implied_bytes(1, score.val_loss, score.val_bpb))
     expected = expected_of(facts, tokens)
     if expected is None:
         return doubt("D9", f"no byte count is known for {tokens:,} tokens of this dataset")
@@ -261,6 +275,17 @@ def _bytes(facts: Mapping[str, str], score: Candidate) -> Findings:
     if abs(ratio - 1) < 0.0005 and tokens < FEW * known.SPLITS["byte260"].tokens:
         return doubt("D9", "loss and score are the same number in other units: no tokens to check")
     return known.conservation(tokens, score.val_loss, score.val_bpb, expected)
+
+
+def _unverifiable(facts: Mapping[str, str], ratio: float) -> Findings:
+    """Say that a score is hardly one of the split it names, where no token count was printed."""
+    split = known.named_split(dataset_of(facts))
+    if split is None or abs(ratio / split.bytes_per_token - 1) <= known.TOLERANCE:
+        return ()
+    return doubt(
+        "D9", f"the log states no validation tokens, and {ratio:.3f} bytes per token are not those "
+        f"of the published {split.name} split ({split.bytes_per_token:.3f})"
+    )  # fmt: skip
 
 
 def _one_byte_count(candidates: Sequence[Candidate]) -> Findings:

@@ -22,7 +22,6 @@ from autoresearch.errors import AutoresearchError
 from autoresearch.golf.reading.failures import FailureReader
 from autoresearch.golf.reading.grammar import (
     Candidate,
-    Size,
     Stage,
     TrainLine,
     Validation,
@@ -30,17 +29,17 @@ from autoresearch.golf.reading.grammar import (
     claims_score,
     enabled_stage,
     parse_candidate,
-    parse_size,
     parse_summary,
     parse_training,
 )
+from autoresearch.golf.sizes import Size, parse_size
+from autoresearch.text import encoding_of, without_escapes
 
 Source = Path | str | bytes
 
 LONGEST = 65_536
 _BLOCK = 1 << 20
 
-_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]")
 # What loggers, launchers and job systems put in front: a time, a rank, a stream, a level.
 _PREFIX = re.compile(
     r"""(?:
@@ -55,6 +54,7 @@ _PREFIX = re.compile(
     | [\w.\-]{1,40}\ +\|(?=\ )
     | \d{1,7}:(?=[A-Za-z\ ])
     | \[?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\]?(?:\ -|:)?(?=\ )
+    | \[(?:eval|evaluation|final|result)\](?=\ )
     )[ \t]?[-|]?[ \t]?""",
     re.VERBOSE,
 )
@@ -110,8 +110,7 @@ def read_lines(stream: BinaryIO) -> Iterator[Line]:
 
 def bare(text: str) -> str:
     """Return a line without escapes and without the times, ranks and levels in front of it."""
-    if "\x1b" in text:
-        text = _ESCAPE.sub("", text)
+    text = without_escapes(text)
     if text[:1].isalpha() and not text.startswith(_WORDS) and "|" not in text[:45]:
         return text
     for _ in range(4):
@@ -124,22 +123,11 @@ def bare(text: str) -> str:
 
 def _decoded(stream: BinaryIO) -> Iterator[str]:
     head = stream.read(_BLOCK)
-    decoder = codecs.getincrementaldecoder(_encoding(head))("replace")
+    decoder = codecs.getincrementaldecoder(encoding_of(head))("replace")
     while head:
         yield decoder.decode(head)
         head = stream.read(_BLOCK)
     yield decoder.decode(b"", True)
-
-
-def _encoding(head: bytes) -> str:
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    sample = head[:4096]
-    if len(sample) >= 8 and sample[1::2].count(0) > 0.4 * len(sample):
-        return "utf-16-le"
-    if len(sample) >= 8 and sample[0::2].count(0) > 0.4 * len(sample):
-        return "utf-16-be"
-    return "utf-8-sig"
 
 
 def _pieces(number: int, row: str, *, from_middle: bool, ended: bool = True) -> Iterator[Line]:
@@ -153,6 +141,7 @@ def _pieces(number: int, row: str, *, from_middle: bool, ended: bool = True) -> 
 
 
 TAIL_LINES = 20
+_SIZES = ("ize", "artifact", "budget:", "ubmission", "MB model")  # a line with a size has one
 _MOST = 10_000  # of candidates, sizes and validations; of more, the older half is forgotten
 _Item = TypeVar("_Item")
 
@@ -288,7 +277,7 @@ def _read(run: Run, text: str, line: Line) -> None:
         return
     if "bpb" in text and run.appendix is None:
         _read_score(run, text, line)
-    if "ize" in text or "artifact" in text or "budget:" in text:
+    if any(word in text for word in _SIZES):
         size = parse_size(text, line.number)
         if size is not None:
             _keep(run.sizes, size)
@@ -333,14 +322,12 @@ def _read_score(run: Run, text: str, line: Line) -> None:
 
 def _at_true_stage(run: Run, candidate: Candidate) -> Candidate:
     """See through an old name that was kept for the score of a later stage."""
-    if candidate.stage is not Stage.ROUNDTRIP:
+    if not candidate.stage.is_final:
         return candidate
-    if run.eval_mode is not None:
+    if candidate.stage is Stage.ROUNDTRIP and run.eval_mode is not None:
         return candidate.at_stage(run.eval_mode)
-    for other in reversed(run.candidates[-20:]):
-        if other.stage.rank > Stage.ROUNDTRIP.rank and other.agrees_with(candidate):
-            return candidate.at_stage(other.stage)
-    return candidate
+    same = (other.stage for other in run.candidates[-20:] if other.agrees_with(candidate))
+    return candidate.at_stage(max([candidate.stage, *same], key=lambda stage: stage.rank))
 
 
 def _keep(items: list[_Item], item: _Item) -> None:
