@@ -443,10 +443,10 @@ def _extracted(draft: Draft, event: events.MetricsExtracted, _: str) -> None:
 def _score(draft: Draft, number: int) -> None:
     history = draft.history
     runs = history.experiments[number].runs
-    draft.change(number, metrics=_merged(runs, history.metric, history.size))
+    draft.change(number, metrics=merged(runs, history.metric, history.size))
 
 
-def _merged(runs: tuple[Run, ...], metric: str, size: str) -> Mapping[str, float]:
+def merged(runs: tuple[Run, ...], metric: str, size: str) -> Mapping[str, float]:
     """Over several seeds the score is the mean, the size the largest, all else the newest."""
     done = [run.metrics for run in runs if run.status is RunStatus.COMPLETED]
     merged: dict[str, float] = {}

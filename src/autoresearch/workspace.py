@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from attrs import evolve, field, frozen
 
@@ -37,6 +38,8 @@ class Lab:
 
     ``editable`` holds the patterns of the files, besides the script, that an idea may change.
     """
+
+    runs_code: ClassVar[bool] = True  # a simulated one only draws scores
 
     project: Path
     tag: str

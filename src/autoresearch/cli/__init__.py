@@ -73,6 +73,8 @@ VERBS = {
         "Take over histories in FILES that other tools kept, as a campaign",
         COMPARE,
     ),
+    "replay": ("studies:replay", "Say what another policy would have decided", COMPARE),
+    "simulate": ("studies:simulate", "Compare strategies in worlds whose truth is known", COMPARE),
     "plugins": ("strategies:plugins", "List plugins: built-in, installed, the project's", EXTEND),
     "config": ("strategies:config", "Print every setting and where its value came from", EXTEND),
     "new-plugin": ("strategies:new_plugin", "Write a working plugin NAME with its test", EXTEND),

@@ -12,6 +12,7 @@ from pathlib import Path
 from attrs import evolve
 
 from autoresearch import events
+from autoresearch.config import Config
 from autoresearch.cycle import changes, proposals, runs
 from autoresearch.cycle.kit import Kit
 from autoresearch.cycle.measurement import other_hardware, other_measurement
@@ -219,17 +220,22 @@ def _decide(kit: Kit, output: RunOutput, told: Decision | None) -> Decision:
         violations=experiment.violations,
     )
     decision = told or kit.plugins.decide(candidate, history)
+    return bounded(decision, candidate, history, kit.config)
+
+
+def bounded(decision: Decision, candidate: Candidate, history: History, config: Config) -> Decision:
+    """Return a policy's decision within the limits, which are the loop's whatever it answers."""
+    experiment = candidate.experiment
     decision = evolve(decision, reason=decision.reason + other_hardware(experiment, history))
-    blocking = [item for item in experiment.violations if item.blocks]
+    blocking = [item for item in candidate.violations if item.blocks]
     if blocking and decision.verdict in (Verdict.KEEP, Verdict.RERUN):
         reason = f"{blocking[0].rule}: {blocking[0].detail}"
         return Decision(verdict=Verdict.QUARANTINE, reason=reason, author="audit")
-    # The limits are the loop's, whatever a policy answers.
-    refused = refuse(candidate, history, kit.config)
+    refused = refuse(candidate, history, config)
     if refused is not None and decision.verdict is Verdict.KEEP:
         reason = f"{decision.author} wanted to keep it, but {refused.reason}"
         return evolve(refused, reason=reason, author="protocol")
-    limit = kit.config.limits.reruns
+    limit = config.limits.reruns
     if decision.verdict is Verdict.RERUN and _reruns(experiment) >= limit:
         reason = f"{decision.author} wanted more than {limit} reruns (limits.reruns)"
         return Decision(verdict=Verdict.DISCARD, reason=reason, author="protocol")

@@ -252,13 +252,7 @@ class Loop:
         return not newest or newest[-1] != len(history.experiments) - 1
 
     def _follow(self, answer: Backtrack) -> None:
-        facts: list[events.Event] = []
-        if answer.signal is Signal.DEAD_END:
-            facts.append(_abandoned(answer))
-        elif answer.signal is Signal.PLATEAU:
-            facts.append(_plateau(answer, self.kit.history))
-        if answer.to_experiment is not None:
-            facts.append(_gone_back(answer, answer.to_experiment, self.kit.history))
+        facts = facts_of(answer, self.kit.history)
         self.kit.recorder.record_many([(fact, None) for fact in facts])
         if answer.signal is Signal.PLATEAU:
             self._notify("stuck", f"plateau: {answer.reason}")
@@ -309,6 +303,18 @@ class Loop:
                 self._notify("budget_gone", f"{name}: {amount:g} of {limit:g} used")
                 return f"the budget of {limit:g} {name} is used up"
         return None
+
+
+def facts_of(answer: Backtrack, history: History) -> list[events.Event]:
+    """Return what a rule's answer is in the log."""
+    facts: list[events.Event] = []
+    if answer.signal is Signal.DEAD_END:
+        facts.append(_abandoned(answer))
+    elif answer.signal is Signal.PLATEAU:
+        facts.append(_plateau(answer, history))
+    if answer.to_experiment is not None:
+        facts.append(_gone_back(answer, answer.to_experiment, history))
+    return facts
 
 
 def _abandoned(answer: Backtrack) -> events.DirectionDeclaredDead:

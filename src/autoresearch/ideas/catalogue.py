@@ -133,4 +133,6 @@ def _is(direction: Known, changes: Sequence[ValueChange]) -> bool:
 
 
 def _value(new: float, old: Value) -> Value:
+    if isinstance(old, bool):
+        return bool(new)
     return round(new) if isinstance(old, int) else float(f"{new:.6g}")

@@ -13,7 +13,7 @@ from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
 
 _STANDARD = NormalDist()
-_PROVEN = 0.95  # a kept gain with less confidence than this is called unproven
+PROVEN = 0.95  # a kept gain with less confidence than this is called unproven
 _FAR_SDS = 20.0
 _ENDINGS = {
     RunStatus.CRASHED: "the run crashed",
@@ -255,7 +255,7 @@ class Plugin:
         if found is None:
             return first_score(candidate, history, self._config)
         better = found.gain > 0
-        sure = found.confidence is None or found.confidence >= _PROVEN
+        sure = found.confidence is None or found.confidence >= PROVEN
         doubt = "; unproven: the gain is within the noise" if better and not sure else ""
         return Decision(
             verdict=Verdict.KEEP if better else Verdict.DISCARD,

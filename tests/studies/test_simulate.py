@@ -1,0 +1,110 @@
+"""Campaigns in worlds whose truth is known."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from statistics import pstdev
+
+import pytest
+
+from autoresearch.errors import AutoresearchError
+from autoresearch.model import Verdict
+from autoresearch.protocol import check
+from autoresearch.studies import compare, simulate, worlds
+from autoresearch.studies.worlds import Assumptions, Noise
+
+QUIET = Assumptions(noise=0.0)
+
+
+def test_equal_seeds_are_equal_worlds() -> None:
+    """A world, and a whole campaign in it, can be had again."""
+    assert worlds.world(3) == worlds.world(3)
+    assert worlds.world(3).parts != worlds.world(4).parts
+    one, _ = simulate.campaign("greedy+random", 3, gpu_hours=8)
+    other, _ = simulate.campaign("greedy+random", 3, gpu_hours=8)
+    assert one == other
+
+
+def test_truth_of_a_script() -> None:
+    """The baseline is the base; a number is best at its optimum; returns diminish."""
+    made = worlds.world(1)
+    start = worlds.values_in(made.script)
+    assert made.truth(start) == made.base
+    number = max((p for p in made.parts.values() if p.best is not None), key=lambda p: p.gain)
+    best = made.truth({**start, number.name: number.best})
+    assert best < made.truth({**start, number.name: number.best * 1.3}) or number.gain <= 0
+    everything = {name: 1.0 for name, p in made.parts.items() if p.best is None and p.gain > 0}
+    assert made.base - made.truth({**start, **everything}) <= made.assumptions.most
+
+
+def test_noise_has_the_level_that_was_asked_for() -> None:
+    """Over many runs of one setting the scores spread as seed, machine and drift together."""
+    made, noise = worlds.world(1), Noise()
+    scores = [worlds.measured(made, noise, 1.0, f"run-{n}", n) for n in range(2_000)]
+    assert pstdev(scores) == pytest.approx(noise.sd, rel=0.06)
+    quiet = worlds.world(1, QUIET)
+    assert worlds.measured(quiet, noise, 1.0, "run", 0) == 1.0
+
+
+def test_a_campaign_goes_through_the_real_loop() -> None:
+    """It keeps the protocol's order, reads its memory, respects limits, and spends its budget."""
+    outcome, history = simulate.campaign("greedy+catalogue+script_ideas", 5, gpu_hours=30)
+    assert history.spent.gpu_seconds / 3600 >= 30
+    assert outcome.experiments == len(history.decided)
+    assert all(item.reasoning and item.analysis for item in history.experiments)
+    assert all(item.reasoning.cites for item in history.experiments[1:])
+    sizes = [item.metrics["artifact_bytes"] for item in history.kept]
+    assert max(sizes) < worlds.LIMIT_BYTES
+    assert {"catalogue"} <= {item.idea.author for item in history.experiments}
+    assert callable(check)
+
+
+def test_truth_and_waste_are_counted() -> None:
+    """Without noise no keep is false, and the best score is the truth."""
+    outcome, history = simulate.campaign("greedy+random", 2, gpu_hours=40, assumptions=QUIET)
+    assert outcome.false_keeps == 0
+    assert outcome.best_shown == pytest.approx(outcome.truths[-1])
+    assert outcome.at(math.inf) == pytest.approx(outcome.truths[0] - outcome.truths[-1])
+    assert outcome.hours_to(0.0) == outcome.hours[0]
+    assert outcome.hours_to(10.0) is None
+    crashed = Counter(item.verdict for item in history.decided)[Verdict.CRASH]
+    assert outcome.wasted == crashed
+
+
+def test_without_noise_evidence_is_greedy() -> None:
+    """Where nothing is luck there is nothing to prove."""
+    one, _ = simulate.campaign("greedy+random", 2, gpu_hours=20, assumptions=QUIET)
+    other, _ = simulate.campaign("evidence+random", 2, gpu_hours=20, assumptions=QUIET)
+    assert one.truths == other.truths
+
+
+def test_comparison() -> None:
+    """The first is the reference; every figure has an interval; curves can be drawn."""
+    made = compare.compare(["greedy+random", "greedy+catalogue"], 2, gpu_hours=12)
+    rows = list(made.rows())
+    assert [row.strategy for row in rows] == ["greedy+random", "greedy+catalogue"]
+    assert rows[0].hours is not None
+    assert all(row.gain_interval[0] <= row.gain <= row.gain_interval[1] for row in rows)
+
+
+def test_drawing(tmp_path) -> None:
+    """A PNG of the curves."""
+    made = compare.compare(["greedy+random"], 2, gpu_hours=4)
+    compare.draw(made, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_wilson() -> None:
+    """An interval of a share stays within 0 and 1 and holds it."""
+    assert compare.wilson(0, 20) == (0.0, pytest.approx(0.161, abs=0.002))
+    low, high = compare.wilson(5, 20)
+    assert 0 < low < 0.25 < high < 1
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    """A strategy twice, or one whose plugin does not exist."""
+    with pytest.raises(AutoresearchError, match="once"):
+        compare.compare(["greedy+random", "greedy+random"], 1)
+    with pytest.raises(AutoresearchError, match="nonesuch"):
+        simulate.campaign("greedy+nonesuch", 1, gpu_hours=2)
