@@ -47,6 +47,12 @@ VERBS = {
         "Do the research yourself, one step of the protocol after the other",
         TAKE_PART,
     ),
+    "program": (
+        "driving:program",
+        "Print the instructions for an agent that does research here",
+        TAKE_PART,
+    ),
+    "mcp": ("driving:mcp", "Serve the steps as tools to an MCP client", TAKE_PART),
     "stop": (
         "people:stop",
         "Let the loop end: after the experiment under way, or at once with --now",

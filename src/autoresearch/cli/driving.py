@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,7 +15,15 @@ from autoresearch.campaign import Campaign
 from autoresearch.cli import Verbs
 from autoresearch.cli.output import Teller, print_json
 from autoresearch.cli.people import pair
-from autoresearch.cli.project import json_option, with_campaign
+from autoresearch.cli.project import (
+    json_option,
+    project_option,
+    root_of,
+    tag_option,
+    with_campaign,
+)
+from autoresearch.driving import program as instructions
+from autoresearch.driving.program import PLACES
 from autoresearch.driving.steps import Driver, Stand
 from autoresearch.text import block
 
@@ -135,3 +144,35 @@ def next_step(driver: Driver) -> Stand:
 def release(campaign: Campaign) -> None:
     """Let the loop act again although the experiment is not decided."""
     click.echo(f"{campaign.release()} no longer drives campaign {campaign.tag}")
+
+
+@click.command()
+@with_campaign
+@click.option("--as", "by", default="agent", metavar="NAME", help="What the agent calls itself.")
+@click.option(
+    "--write", "place", type=click.Choice([*PLACES]), help="Write it there, not to the terminal."
+)
+@click.option("--force", is_flag=True, help="Replace a file of your own.")
+def program(campaign: Campaign, by: str, place: str | None, force: bool) -> None:
+    """Print the instructions for an agent that does research here, made from this campaign.
+
+    AGENTS.md and a skill are where coding agents look for such instructions.
+    """
+    if place is None:
+        click.echo(instructions.program(campaign, by), nl=False)
+    else:
+        click.echo(f"wrote {instructions.write(campaign, place, by=by, force=force)}")
+
+
+@click.command()
+@project_option
+@tag_option
+@click.option("--as", "by", envvar=_DRIVER, default="", metavar="NAME", help="Who drives.")
+def mcp(project: Path, tag: str | None, by: str) -> None:
+    """Serve the steps as tools, and the memory as resources, to an MCP client on stdin and stdout.
+
+    Needs the extra mcp.
+    """
+    from autoresearch.driving.server import server
+
+    server(root_of(project), tag, by).run("stdio")
