@@ -7,6 +7,8 @@ TYPE_CHECKING = False  # as in typing, which would take longer to import than al
 if TYPE_CHECKING:
     from autoresearch.campaign import Campaign
     from autoresearch.config import Config, setting
+    from autoresearch.driving.observing import Observation, Observed, observe
+    from autoresearch.driving.steps import Driver, Stand
     from autoresearch.errors import AutoresearchError
     from autoresearch.history import History, QueuedIdea
     from autoresearch.hookspecs import hookimpl
@@ -55,6 +57,7 @@ __all__ = [
     "Config",
     "Cost",
     "Decision",
+    "Driver",
     "Experiment",
     "History",
     "Hyperparameter",
@@ -62,6 +65,8 @@ __all__ = [
     "IdeaKind",
     "Notice",
     "Objection",
+    "Observation",
+    "Observed",
     "Projection",
     "QueuedIdea",
     "Recorded",
@@ -71,6 +76,7 @@ __all__ = [
     "RunRequest",
     "RunStatus",
     "Signal",
+    "Stand",
     "ValueChange",
     "Verdict",
     "Violation",
@@ -79,6 +85,7 @@ __all__ = [
     "hookimpl",
     "hyperparameters",
     "knobs",
+    "observe",
     "open_campaign",
     "setting",
     "start",
@@ -93,15 +100,20 @@ _HOMES = {
     "AutoresearchError": "errors",
     "Campaign": "campaign",
     "Config": "config",
+    "Driver": "driving.steps",
     "History": "history",
     "Hyperparameter": "ideas.hyperparameters",
+    "Observation": "driving.observing",
+    "Observed": "driving.observing",
     "Projection": "projections",
     "QueuedIdea": "history",
     "Recorded": "log",
+    "Stand": "driving.steps",
     "connect": "opening",
     "hookimpl": "hookspecs",
     "hyperparameters": "ideas.hyperparameters",
     "knobs": "ideas.hyperparameters",
+    "observe": "driving.observing",
     "open_campaign": "opening",
     "setting": "config",
     "start": "opening",

@@ -53,6 +53,7 @@ VERBS = {
         TAKE_PART,
     ),
     "mcp": ("driving:mcp", "Serve the steps as tools to an MCP client", TAKE_PART),
+    "observe": ("driving:observe", "Log an experiment that another loop made", TAKE_PART),
     "stop": (
         "people:stop",
         "Let the loop end: after the experiment under way, or at once with --now",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,9 @@ from autoresearch.cli.project import (
     tag_option,
     with_campaign,
 )
+from autoresearch.driving import observing
 from autoresearch.driving import program as instructions
+from autoresearch.driving.observing import Observation, Observed
 from autoresearch.driving.program import PLACES
 from autoresearch.driving.steps import Driver, Stand
 from autoresearch.text import block
@@ -176,3 +180,40 @@ def mcp(project: Path, tag: str | None, by: str) -> None:
     from autoresearch.driving.server import server
 
     server(root_of(project), tag, by).run("stdio")
+
+
+@click.command()
+@with_campaign
+@click.argument("description")
+@click.option("--metric", type=float, help="The score; left out for a crash.")
+@click.option("--status", default="", metavar="keep|discard|crash", help="Without, it is decided.")
+@click.option("--direction", default="observed", help="Family of the change.")
+@click.option("--hypothesis", default="", help="What was expected and why.")
+@click.option("--why", default="", help="Explanation of the result.")
+@click.option("--lesson", default="", help="What it tells about future experiments.")
+@click.option("--source", type=click.File(), help="The script as it was run.")
+@click.option("--patch", type=click.File(), help="The change as a unified diff.")
+@click.option("--log", type=click.File(errors="replace"), help="The run's output.")
+@click.option("--seconds", type=float, default=0.0, help="Wall clock of the run.")
+@click.option("--as", "by", envvar=_DRIVER, default="", metavar="NAME", help="Who made it.")
+@json_option
+def observe(campaign: Campaign, by: str, as_json: bool, **said: Any) -> None:
+    """Log an experiment that another loop made: DESCRIPTION, or - for lines of JSON on stdin.
+
+    For a campaign with launcher = observed. The first is the baseline. A line has the options of
+    this verb as keys, and further ones: docs, Agents.
+    """
+    if said["description"] == "-":
+        for line in filter(str.strip, sys.stdin):
+            _observed(observing.observe(campaign, observing.read(line), by), as_json)
+        return
+    files = {name: said.pop(name) for name in ("source", "patch", "log")}
+    texts = {name: file.read() for name, file in files.items() if file is not None}
+    _observed(observing.observe(campaign, Observation(**said, **texts), by), as_json)
+
+
+def _observed(became: Observed, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(attrs.asdict(became), ensure_ascii=False))
+    else:
+        click.echo(f"experiment {became.experiment}: {became.verdict}, {became.reason}")

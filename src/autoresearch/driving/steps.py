@@ -104,6 +104,7 @@ class Driver:
         self.campaign, self.by = campaign, one_line(by, 60) or person()
         self._told: list[str] = []
         self._tell = tell
+        self._kit: Kit | None = None
         self._at_work = partial(
             campaign.at_work, plugins=plugins, accepted=accepted, tick=tick, clock=clock
         )
@@ -257,7 +258,7 @@ class Driver:
             raise WorkspaceError(f"this is inside the run {run}, and a run drives no campaign")
         self._told.clear()
         try:
-            with self._at_work(actor=self.by, tell=self._hear) as kit:
+            with self._open() as kit:
                 kit.recorder.patience.endless = False
                 self._check_turn(kit, step, or_fix)
                 loop = Loop(kit=kit, wait=False)
@@ -270,6 +271,23 @@ class Driver:
             raise WorkspaceError(
                 f"{error}; let the loop end with autoresearch stop before driving by hand"
             ) from None
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let the steps inside share one opening of the campaign, which is quicker."""
+        with self._open() as self._kit:
+            try:
+                yield
+            finally:
+                self._kit = None
+
+    @contextmanager
+    def _open(self) -> Iterator[Kit]:
+        if self._kit is not None:
+            yield self._kit
+            return
+        with self._at_work(actor=self.by, tell=self._hear) as kit:
+            yield kit
 
     def _hear(self, text: str) -> None:
         self._told.append(text)

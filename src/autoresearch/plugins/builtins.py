@@ -20,7 +20,8 @@ class BuiltIn:
 
     ``needs`` is a module that it cannot do without, and the extra of this package that brings it;
     ``preset`` makes it active in campaigns that start from that preset; ``measures`` only in those
-    that measure the noise of their metric because none is set.
+    that measure the noise of their metric because none is set; ``launches`` only in those whose
+    launcher it is.
     """
 
     name: str
@@ -29,12 +30,15 @@ class BuiltIn:
     preset: str = ""
     needs: str = ""
     measures: bool = False
+    launches: bool = False
 
     def starts_active(self, config: Config) -> bool:
         """Whether it takes part without being named."""
         set_noise = config.metric.sd > 0 or config.noise.runs < 2
         if self.measures and set_noise:
             return False
+        if self.launches:
+            return config.launcher == self.name
         return self.default or (self.preset != "" and config.preset == self.preset)
 
 
@@ -56,6 +60,9 @@ _ALWAYS = (
     BuiltIn(name="dead_end", module="autoresearch.rules:DeadEnd"),
     BuiltIn(name="regression", module="autoresearch.rules:Regression"),
     BuiltIn(name="local", module="autoresearch.launchers.local"),
+    BuiltIn(
+        name="observed", module="autoresearch.launchers.observed", default=False, launches=True
+    ),
     BuiltIn(name="modal", module="autoresearch.launchers.modal", needs="modal"),
     BuiltIn(name="analysis", module="autoresearch.policies.analysis"),
     BuiltIn(name="pattern_metrics", module="autoresearch.policies.pattern_metrics"),

@@ -1,0 +1,196 @@
+"""Somebody else's loop logs its experiments here, and has a whole campaign of them.
+
+An observation goes through the steps of the protocol as any experiment does, with its audits and
+limits; only the run is one that was made elsewhere, and the verdict may be the other loop's own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from autoresearch.campaign import Campaign
+from autoresearch.config import setting
+from autoresearch.driving.steps import Driver, due
+from autoresearch.errors import WorkspaceError
+from autoresearch.history import History
+from autoresearch.launchers.observed import LAUNCHER, tell
+from autoresearch.model import Decision, Verdict
+from autoresearch.structure import structure
+from autoresearch.text import one_line
+
+_VERDICTS = ("keep", "discard", "crash")
+
+
+@frozen(kw_only=True)
+class Observation:
+    """One experiment of another loop; all but the description may be left out.
+
+    Without a ``status`` the campaign's policies decide. The change is ``source`` (the script's
+    whole text), ``files`` (others too, by path) or a ``patch``, against the last kept experiment.
+    """
+
+    description: str = setting("", "what was changed, in a few words")
+    metric: float | None = setting(None, "the score; left out for a crash")
+    status: str = setting("", "keep, discard or crash; empty: the policies decide")
+    direction: str = setting("observed", "family of the change")
+    hypothesis: str = setting("", "what was expected and why")
+    evidence: str = setting("", "what supported it")
+    risk: str = setting("", "what could go wrong")
+    cites: tuple[int, ...] = setting((), "experiments it rested on; empty: the best so far")
+    predicted: float | None = setting(None, "the score that was expected")
+    why: str = setting("", "explanation of the result")
+    lesson: str = setting("", "what it tells about future experiments")
+    source: str = setting("", "the script's whole new text")
+    patch: str = setting("", "unified diff")
+    files: Mapping[str, str] = setting({}, "new texts by path")
+    env: Mapping[str, str] = setting({}, "environment overrides")
+    metrics: Mapping[str, float] = setting({}, "further numbers, by name")
+    log: str = setting("", "the run's output")
+    detail: str = setting("", "how it ended, where that was not well")
+    seconds: float = setting(0.0, "wall clock of the run")
+    gpu_seconds: float = setting(0.0, "the same, of every GPU")
+    usd: float = setting(0.0, "price of the run, US dollars")
+
+
+@frozen(kw_only=True)
+class Observed:
+    """What became of an observation; ``verdict`` is dropped where an audit refused the change.
+
+    After ``rerun`` the next observation is another run of the same experiment.
+    """
+
+    experiment: int
+    verdict: str
+    reason: str
+
+
+def read(line: str) -> Observation:
+    """Return the observation that a line of JSON tells; WorkspaceError for what is none."""
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        shown = one_line(line, 60)
+        raise WorkspaceError(f"{shown!r} is not JSON: {error}; write one object a line") from None
+    if not isinstance(found, dict):
+        raise WorkspaceError(f"{one_line(line, 60)!r} is no JSON object; write one a line")
+    return structure(found, Observation, "the observation")
+
+
+def observe(campaign: Campaign, told: Observation, by: str = "") -> Observed:
+    """Log one experiment as the next of the campaign, by the author ``by``.
+
+    The first is the baseline, the script as it is. Raises WorkspaceError for a campaign that makes
+    its own runs, and for an observation that contradicts itself.
+    """
+    driver = Driver(campaign, by)
+    _check(campaign, told)
+    with driver.at_once():
+        if due(campaign.history) == "review":
+            driver.review()
+        history = campaign.history
+        number = history.next_number
+        _check_current(history, told)
+        tell(campaign.lab.folder, number, _run(campaign, told))
+        while (step := due(campaign.history)) != "review" and _under_way(campaign, number):
+            _take(driver, step, told, campaign.history)
+            if step == "decide":
+                break
+    return _became(campaign.history, number)
+
+
+def _under_way(campaign: Campaign, number: int) -> bool:
+    return campaign.history.next_number == number
+
+
+def _take(driver: Driver, step: str, told: Observation, history: History) -> None:
+    if step == "reason":
+        driver.reason(
+            one_line(told.description, 300),
+            direction=told.direction,
+            hypothesis=told.hypothesis or f"{driver.by} expected this to help: {told.description}",
+            evidence=(told.evidence or f"none told: {driver.by} logged it after its run",),
+            risk=told.risk or "none told",
+            cites=told.cites or (history.best_number or 0,),
+            predicted=told.predicted,
+            env=told.env,
+        )
+    elif step == "edit":
+        script = {driver.campaign.config.script: told.source} if told.source else {}
+        files = {**told.files, **script}
+        driver.edit(None if told.patch else files, told.patch, empty=True)
+    elif step == "run":
+        driver.run()
+    elif step == "analyze":
+        why = told.why or f"not told by {driver.by}, who made the run"
+        driver.analyze(
+            why, told.lesson or f"{told.description}: {told.status or 'no verdict'} told"
+        )
+    else:
+        driver.decide(_verdict(told, driver.by))
+
+
+def _verdict(told: Observation, by: str) -> Decision | None:
+    if not told.status:
+        return None
+    return Decision(verdict=Verdict(told.status), reason=f"{by} decided so", author=by)
+
+
+def _check(campaign: Campaign, told: Observation) -> None:
+    if campaign.config.launcher != LAUNCHER:
+        raise WorkspaceError(
+            f"campaign {campaign.tag} makes its own runs; start one for others' with "
+            f"autoresearch init --set launcher={LAUNCHER}"
+        )
+    if told.status not in ("", *_VERDICTS):
+        raise WorkspaceError(f"status is {told.status!r}; write {', '.join(_VERDICTS)} or nothing")
+    if not one_line(told.description):
+        raise WorkspaceError("an observation has no description; say what was changed")
+    scored = told.metric is not None and math.isfinite(told.metric)
+    if not scored and told.status != "crash":
+        raise WorkspaceError(f"metric is {told.metric}; give the score, or the status crash")
+    if bool(told.patch) + bool(told.source or told.files) > 1:
+        raise WorkspaceError("an observation has both a patch and whole texts; give one of them")
+
+
+def _check_current(history: History, told: Observation) -> None:
+    current = history.current
+    first = current is not None and current.number == history.baseline_number
+    if current is not None and not first and current.idea.description != told.description:
+        raise WorkspaceError(
+            f"experiment {current.number} waits for another run; log it under its own description, "
+            f"{current.idea.description!r}"
+        )
+    if first and (told.patch or told.source or told.files or told.env):
+        raise WorkspaceError(
+            "the first experiment is the baseline, the script as it is; log its score without a "
+            "change first"
+        )
+
+
+def _run(campaign: Campaign, told: Observation) -> dict[str, Any]:
+    metrics = dict(told.metrics)
+    if told.metric is not None and told.status != "crash":
+        metrics[campaign.config.metric.name] = told.metric
+    return {
+        "status": told.status,
+        "metrics": metrics,
+        "log": told.log,
+        "detail": told.detail or ("it crashed" if told.status == "crash" else ""),
+        "seconds": told.seconds,
+        "gpu_seconds": told.gpu_seconds,
+        "usd": told.usd,
+    }
+
+
+def _became(history: History, number: int) -> Observed:
+    if number < len(history.experiments):
+        decision = history.experiments[number].decision
+        assert decision is not None
+        return Observed(experiment=number, verdict=decision.verdict, reason=decision.reason)
+    reason = history.rejected[-1].reason if history.rejected else ""
+    return Observed(experiment=number, verdict="dropped", reason=reason)
