@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -315,6 +316,15 @@ def test_plan_writes_nothing(project: Path) -> None:
     assert made.verdicts == Counter(keep=2, discard=2, crash=1)
     assert made.problems["no commit"] == 1
     assert not (project / ".autoresearch").exists()
+
+
+def test_repository_without_a_commit_is_refused(tmp_path: Path) -> None:
+    """A campaign stands on a commit; the refusal says how to make one, and writes nothing."""
+    (tmp_path / "mar18.tsv").write_text(HISTORY)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    with pytest.raises(WorkspaceError, match="has no commit yet; make one first: git commit"):
+        imported.plan([str(tmp_path / "mar18.tsv")], tmp_path)
+    assert not (tmp_path / ".autoresearch").exists()
 
 
 def test_own_results_are_left_alone(project: Path) -> None:

@@ -158,10 +158,15 @@ def _config(
 def _beginning(
     tag: str, config: Config, project: Path, sources: Sequence[str]
 ) -> events.CampaignStarted:
+    base = Git(project).commit_of("HEAD")
+    if base is None:
+        raise WorkspaceError(
+            f"{project} has no commit yet; make one first: git commit --allow-empty -m start"
+        )
     return events.CampaignStarted(
         tag=tag,
         branch=f"autoresearch/{tag}",
-        base_commit=Git(project).commit_of("HEAD") or "",
+        base_commit=base,
         script=config.script,
         script_digest=digest(_script(project, config)),
         metric=config.metric.name,
