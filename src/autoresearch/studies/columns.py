@@ -137,9 +137,9 @@ def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> 
             raise WorkspaceError(f"{table.source} has no column {column!r}; it has {known}")
     columns = {name: found for name in _NAMES if (found := _named_so(table, _NAMES[name]))}
     if not _statuses(table, columns.get("status")):  # by its words where its name says nothing
-        found = [column for column in table.columns if _statuses(table, column)]
-        columns |= {"status": found[0]} if found else {}
-        columns = columns if found else {k: v for k, v in columns.items() if k != "status"}
+        worded = [column for column in table.columns if _statuses(table, column)]
+        columns |= {"status": worded[0]} if worded else {}
+        columns = columns if worded else {k: v for k, v in columns.items() if k != "status"}
     columns |= asked
     columns["metric"] = asked.get("metric") or _score_column(table, columns)
     comma = _decimal_comma(line.cells[columns["metric"]] for line in table.lines)

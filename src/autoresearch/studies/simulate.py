@@ -111,9 +111,10 @@ class LightLab(Lab):
         before, now = self.trees[workspace.path]
         self.trees[workspace.path] = (before, idea.texts(self.script).get(self.script, now))
 
-    def changed_files(self, workspace: Workspace) -> Mapping[str, str | None]:
+    def changed_files(self, workspace: Workspace, since: str = "") -> Mapping[str, str | None]:
         """Return the script if it differs."""
         before, now = self.trees[workspace.path]
+        before = self.commits[since] if since else before
         return {self.script: now} if now != before else {}
 
     def commit(self, number: int, workspace: Workspace, change: Change, message: str) -> str:

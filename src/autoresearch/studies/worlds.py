@@ -192,7 +192,7 @@ def _parts(row: Known, rng: Random, told: Assumptions) -> Iterator[Part]:
 
 def _beyond(name: str, start: float | int | bool, moved: float, rng: Random) -> float:
     """Return the optimum: about as far from the start as the published value, on its scale."""
-    scale = families.family(_parameter(name, start))  # type: ignore[arg-type]
+    scale = families.family(_parameter(name, start))
     if scale.place is families.same or not start:
         return float(start) + (moved - float(start)) * rng.uniform(0.6, 1.6)
     distance = scale.place(moved) - scale.place(float(start))
