@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch import Change, Idea
-from autoresearch.errors import WorkspaceError
+from autoresearch.errors import BlockedError, WorkspaceError
 from autoresearch.git import Git
 from autoresearch.testing import git, make_project
 from autoresearch.workspace import Lab
@@ -276,3 +276,23 @@ def test_a_lab_without_its_configuration_is_refused(tmp_path: Path) -> None:
     (ground.folder / "config").unlink()
     with pytest.raises(WorkspaceError, match=r"the lab has lost .*config; restore it"):
         ground.fresh().files_at(ground.base)
+
+
+@pytest.mark.parametrize("age", [0, 60])
+def test_a_lock_of_a_git_that_was_killed_is_removed(tmp_path: Path, age: int) -> None:
+    """A lock in the lab that nobody can hold any more is in no one's way for ever."""
+    ground = Ground(tmp_path)
+    for lock in (ground.folder / "worktrees" / "1" / "index.lock",
+                 ground.folder / "refs" / "autoresearch" / "t1" / "1.lock"):  # fmt: skip
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+        os.utime(lock, (lock.stat().st_mtime - age,) * 2)
+    again = ground.fresh()
+    if age:
+        again.worktree(1, ground.base)
+        again.keep(1, ground.base)
+        return
+    with pytest.raises(BlockedError, match=r"index\.lock': File exists"):
+        again.worktree(1, ground.base)
+    with pytest.raises(BlockedError, match=r"1\.lock': File exists"):
+        again.keep(1, ground.base)

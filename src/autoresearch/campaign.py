@@ -202,7 +202,7 @@ class Campaign:
         kit.recorder.patience.off = True
         try:
             kit.recorder.record(events.CampaignStopped(reason=reason))
-            kit.recorder.sync()
+            kit.recorder.sync(at_once=True)
         except LogError as error:
             kit.tell(f"the end could not be recorded: {error}")
 

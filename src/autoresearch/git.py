@@ -63,7 +63,8 @@ _SEEN = {"PATH", "HOME", "USER", "LOGNAME", "XDG_CONFIG_HOME", "LD_LIBRARY_PATH"
 _SEEN |= {"TMPDIR", "TMP", "TEMP"}
 # What git says (in English, by LC_ALL) when a lock or the disk is in its way, not the request.
 _BLOCKED = re.compile(
-    r"\.lock': File exists|Another git process|could not lock|unable to (write|append|open|create)"
+    r"\.lock': File exists|Another git process|could(n't| not) (lock|write|close|set|create|append)"
+    r"|unable to (write|append|open|create)|failed to write|fsync error"
     r"|No space left|diskspace|write error|quota exceeded|Read-only file system|Permission denied"
     r"|Input/output error|Too many open files|Cannot allocate memory|Resource temporarily"
 )
@@ -75,13 +76,17 @@ class Git:
     """One repository or worktree, asked through the git program.
 
     ``as_user`` asks with the user's settings for line ends, file modes, ignored files and filters.
-    ``variables`` are laid over the environment; ``check`` is called before every command.
+    ``variables`` are laid over the environment; ``check`` is called before every command, and
+    ``unblock`` with what a failed one said: where it returns True, the command is tried again.
     """
 
     path: Path = field(converter=Path)
     as_user: bool = field(default=False, kw_only=True)
     variables: Mapping[str, str] = field(factory=dict, kw_only=True)
     check: Callable[[], None] = field(default=lambda: None, eq=False, repr=False, kw_only=True)
+    unblock: Callable[[str], bool] = field(
+        default=lambda _: False, eq=False, repr=False, kw_only=True
+    )
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Return what git prints, without the last line end.
@@ -90,6 +95,8 @@ class Git:
         disk is in the way.
         """
         done = self.attempt(*arguments, stdin=stdin)
+        if done.returncode != 0 and self.unblock(done.stderr):
+            done = self.attempt(*arguments, stdin=stdin)
         if done.returncode == 0:
             return done.stdout.removesuffix("\n")
         said = (done.stderr or done.stdout).strip() or "no message"

@@ -6,9 +6,10 @@ costs the same after ten experiments and after ten thousand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import compress, pairwise
+from operator import is_
 from statistics import median, variance
 from typing import Generic, TypeVar
 
@@ -179,12 +180,12 @@ class History:
     @property
     def decided(self) -> tuple[Experiment, ...]:
         """All experiments with a final verdict, oldest first."""
-        return tuple(item for item in self.experiments if not is_open(item))
+        return tuple(compress(self.experiments, _DECIDED.each(self.experiments, self)))
 
     @property
     def kept(self) -> tuple[Experiment, ...]:
         """All kept experiments, oldest first."""
-        return tuple(item for item in self.experiments if item.verdict is Verdict.KEEP)
+        return tuple(compress(self.experiments, _KEPT.each(self.experiments, self)))
 
     @property
     def ranked_queue(self) -> tuple[QueuedIdea, ...]:
@@ -276,18 +277,30 @@ class PerExperiment(Generic[T]):
 
     def __init__(self, make: Callable[[Experiment, History], T]) -> None:
         self._make = make
-        self._made: dict[int, tuple[Experiment, T]] = {}
         self._setting: Hashable = None
+        self._made: dict[int, tuple[Experiment, T]] = {}
+        self._last: tuple[Sequence[Experiment], list[T]] = ((), [])
 
-    def of(self, experiment: Experiment, history: History) -> T:
-        """Return the answer for one experiment of a history."""
+    def each(self, experiments: Sequence[Experiment], history: History) -> list[T]:
+        """Return the answer for each of some experiments of a history."""
         setting = (history.campaign, history.metric, history.size, history.lower_is_better)
         if setting != self._setting:
             self._made.clear()
-            self._setting = setting
+            self._setting, self._last = setting, ((), [])
+        # Nearly always the last question with one more behind it.
+        asked, answers = self._last
+        same = [*map(is_, asked, experiments), False].index(False)
+        told = answers[:same] + [self._of(item, history) for item in experiments[same:]]
+        self._last = (experiments, told)
+        return told
+
+    def _of(self, experiment: Experiment, history: History) -> T:
         known = self._made.get(experiment.number)
-        if known is not None and known[0] is experiment:
-            return known[1]
-        answer = self._make(experiment, history)
-        self._made[experiment.number] = (experiment, answer)
-        return answer
+        if known is None or known[0] is not experiment:
+            known = (experiment, self._make(experiment, history))
+            self._made[experiment.number] = known
+        return known[1]
+
+
+_DECIDED = PerExperiment(lambda item, _: not is_open(item))
+_KEPT = PerExperiment(lambda item, _: item.verdict is Verdict.KEEP)

@@ -9,7 +9,9 @@ a worktree, and the lab's own configuration has to consist of lines that are kno
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import time
 from pathlib import Path
 
 from attrs import define, field
@@ -32,6 +34,8 @@ _LINES = frozenset(
 _SHOWS_REFS = "[transfer]\n\thideRefs = !refs\n"
 # The first two name filters and drivers, or hide files; the rest leads to other repositories.
 _NOT_OURS = ("info/attributes", "info/exclude", "info/grafts", "commondir", "config.worktree")
+_LOCK = re.compile(r"'([^']+\.lock)': File exists")
+_DEAD_SECONDS = 10.0  # the loop alone starts git here, one at a time, and none holds a lock so long
 
 
 @define
@@ -68,7 +72,7 @@ class LabGit:
             "GIT_WORK_TREE": str(path),
             "GIT_NO_REPLACE_OBJECTS": "1",
         }
-        return Git(path, variables=variables, check=self.check)
+        return Git(path, variables=variables, check=self.check, unblock=self.unblock)
 
     def owns(self, path: Path) -> bool:
         """Return whether the worktree at `path` is a plain folder that the lab knows.
@@ -122,6 +126,19 @@ class LabGit:
         _remove(file)
         file.write_text(self._config, encoding="utf-8")
         self._planted.append(str(file))
+
+    def unblock(self, said: str) -> bool:
+        """Remove the lock that git says is in its way, if a git that was killed left it here."""
+        named = _LOCK.search(said)
+        if named is None or not Path(named[1]).is_relative_to(self.folder):
+            return False
+        try:
+            age = time.time() - Path(named[1]).lstat().st_mtime
+        except FileNotFoundError:
+            return True
+        if age > _DEAD_SECONDS:
+            Path(named[1]).unlink(missing_ok=True)
+        return age > _DEAD_SECONDS
 
     def take_planted(self) -> tuple[str, ...]:
         """Return the files that were put right since the last time."""

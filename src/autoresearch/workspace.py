@@ -46,6 +46,8 @@ class Lab:
     script: str
     editable: tuple[str, ...] = ()
     _texts: dict[str, Mapping[str, str]] = field(factory=dict, eq=False, repr=False, init=False)
+    # At first all of them, for what an earlier process did not bring there.
+    _unpublished: set[str] = field(factory=lambda: {"*"}, eq=False, repr=False, init=False)
     _git: LabGit = field(init=False, eq=False, repr=False)
 
     @_git.default
@@ -296,12 +298,13 @@ class Lab:
             stdin=message,
         )  # fmt: skip
         commit = git.head()
-        self.clone.run("update-ref", self.ref(number), commit)
+        self.keep(number, commit)
         return commit
 
     def keep(self, number: int, commit: str) -> None:
         """Make the commit of an experiment reachable for ever."""
         self.clone.run("update-ref", self.ref(number), commit)
+        self._unpublished.add(str(number))
 
     def move_branch(self, commit: str, known: Callable[[str], bool]) -> str:
         """Make ``commit``, which was published, the tip of the branch in the user's repository.
@@ -322,14 +325,19 @@ class Lab:
         return kept
 
     def publish(self) -> None:
-        """Bring every tried commit into the user's repository, under ``refs/autoresearch``."""
-        refs = f"refs/autoresearch/{self.tag}/*"
+        """Bring tried commits into the user's repository, under ``refs/autoresearch``.
+
+        Those since the last time; all of them at first, and where nothing is known to be new.
+        """
+        names = {"*"} if "*" in self._unpublished else self._unpublished or {"*"}
+        refs = [f"refs/autoresearch/{self.tag}/{name}" for name in sorted(names)]
         self._git.check()
         Git(self.project).run(
             "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc",
             "--update-shallow", _SERVED,
-            str(self.folder / "lab"), f"+{refs}:{refs}",
+            str(self.folder / "lab"), *(f"+{ref}:{ref}" for ref in refs),
         )  # fmt: skip
+        self._unpublished.clear()
 
 
 def _clash(git: Git) -> str:

@@ -1,11 +1,12 @@
 """What autoresearch itself costs, for each experiment and each verb, as a campaign grows.
 
-    python tests/benchmarks/bench_cost.py [--sizes 10 100 1000] [--measured 8] [--folder DIR]
+    python tests/benchmarks/bench_cost.py [--sizes 10 100 1000] [--measured 40] [--folder DIR]
 
 A campaign of each size is written into a fresh project (facts, sources and commits as the loop
 leaves them), and the real loop goes on from there with a launcher whose runs are over at once, so
-that everything measured is our own. Times are medians; CPU is less disturbed by other work on the
-machine than time is. "Own" is this process, "git" the git processes that it starts.
+that everything measured is our own. Experiments are means, since not all of them sync the tables,
+and verbs are medians; CPU is less disturbed by other work on the machine than time is. "Own" is
+this process, "git" the git processes that it starts.
 """
 
 from __future__ import annotations
@@ -71,11 +72,10 @@ class Meter:
             written = float(told[told.index("wchar:") + 1])
             self.readings.append((time.perf_counter(), own, git, self.processes, written))
 
-    def medians(self) -> list[float]:
+    def means(self) -> list[float]:
         """Return what an experiment took: seconds, own CPU, git CPU, processes, bytes."""
-        pairs = zip(self.readings[1:], self.readings[2:], strict=False)
-        taken = [[after - before for before, after in zip(*pair, strict=True)] for pair in pairs]
-        return [statistics.median(column) for column in zip(*taken, strict=True)]
+        _, first, *_, last = self.readings
+        return [(b - a) / (len(self.readings) - 2) for a, b in zip(first, last, strict=True)]
 
 
 def facts(
@@ -173,7 +173,7 @@ def measure(count: int, measured: int, folder: Path) -> dict[str, list[float]]:
     fill(campaign, count)
     meter.readings.clear()
     campaign.run(measured + 2, plugins=plugins, wait=False)
-    found = {"experiment": meter.medians()}
+    found = {"experiment": meter.means()}
     for verb, words in VERBS.items():
         command = [sys.executable, "-m", "autoresearch", *words, "--project", str(project)]
         found[verb] = list(map(statistics.median, zip(*map(timed, [command] * 5), strict=True)))
@@ -212,7 +212,7 @@ def main() -> None:
     """Measure every size in a process of its own and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 1_000])
-    parser.add_argument("--measured", type=int, default=8, help="experiments run at each size")
+    parser.add_argument("--measured", type=int, default=40, help="experiments run at each size")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--step", type=int)
     options = parser.parse_args()

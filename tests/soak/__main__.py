@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ CALM = 5  # experiments at the end without any fault
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the soak; the exit code is 1 when something that must hold did not."""
+    # Started in the background by a shell, it would ignore Ctrl-C, and so would the loops.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = _parser()
     asked = parser.parse_args(words)
     seams = sorted({name.partition(":")[0] for name in FAULTS})
@@ -38,7 +41,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for name in FAULTS
         if asked.faults == "all" or name.partition(":")[0] in asked.faults.split(",")
     ]
-    with _place(asked.keep) as folder:
+    with _place(asked.keep, 256 + asked.experiments // 5) as folder:
         soak = Soak(House(folder / "house" if asked.keep else folder / "h"), asked, names)
         try:
             soak.run()
@@ -63,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def _place(keep: Path | None) -> Iterator[Path]:
+def _place(keep: Path | None, megabytes: int) -> Iterator[Path]:
     """Give a small file system where one can be mounted, so that it can be full; else a folder."""
     if keep is not None:
         keep.mkdir(parents=True)
@@ -73,7 +76,7 @@ def _place(keep: Path | None) -> Iterator[Path]:
         folder = Path(name, "h")
         folder.mkdir()
         mounted = os.getuid() == 0 and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=256m", "soak", str(folder)],
+            ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "soak", str(folder)],
             check=False,
             capture_output=True,
         ).returncode  # fmt: skip

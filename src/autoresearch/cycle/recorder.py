@@ -13,6 +13,9 @@ from autoresearch.log import EventLog, Recorded, Tip, Writer
 from autoresearch.plugins import PluginFailure, Plugins
 from autoresearch.protocol import check
 
+# Whoever asks in SQL has the rest laid over the tables, and a sync costs more than a short run.
+SYNC_SECONDS = 10.0
+
 
 class Recorder:
     """Holds the newest History of a campaign; every change of it goes through :meth:`record`.
@@ -37,6 +40,7 @@ class Recorder:
         self._observing = False
         self._tell = tell
         self._told: set[str] = set()
+        self._sync_from = 0.0
         self.patience = patience or Patience(Clock(), tell)
         self.history = history
         self.failed: PluginFailure | None = None
@@ -85,9 +89,12 @@ class Recorder:
         """Return the end of the log, to be written down outside it."""
         return self._log.tip()
 
-    def sync(self) -> None:
-        """Bring the SQL tables up to date, unless somebody is using the file."""
-        self._log.sync()
+    def sync(self, *, at_once: bool = False) -> None:
+        """Bring the SQL tables up to date, unless that was just done or somebody uses the file."""
+        now = self.patience.clock.now()
+        if at_once or now >= self._sync_from:
+            self._log.sync()
+            self._sync_from = now + SYNC_SECONDS
 
     def plugin_failed(self, failure: PluginFailure) -> None:
         """Record a plugin's failure, once the observers that are being told have returned.

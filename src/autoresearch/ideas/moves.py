@@ -13,7 +13,7 @@ from random import Random
 
 from attrs import field, frozen
 
-from autoresearch.history import History
+from autoresearch.history import History, PerExperiment
 from autoresearch.ideas import families
 from autoresearch.ideas.families import Family
 from autoresearch.ideas.hyperparameters import Hyperparameter, key
@@ -34,19 +34,27 @@ class Trial:
     gain: float | None
     verdict: Verdict
 
-    @property
-    def single(self) -> str | None:
-        """The key of the only value that was changed, None when there were several."""
+    single: str | None = field(init=False)
+    """The key of the only value that was changed, None when there were several."""
+
+    @single.default
+    def _only_key(self) -> str | None:
         return next(iter(self.changes)) if len(self.changes) == 1 else None
 
 
 def trials(history: History) -> tuple[Trial, ...]:
     """Return every decided experiment that changed hyperparameters, oldest first."""
-    return tuple(
-        Trial(number=item.number, changes=changes, gain=_gain(item, history), verdict=item.verdict)
-        for item in history.decided
-        if item.verdict is not None and (changes := _numeric(item))
-    )
+    return tuple(filter(None, _TRIALS.each(history.decided, history)))
+
+
+def _trial(item: Experiment, history: History) -> Trial | None:
+    changes, gain = _numeric(item), _gain(item, history)
+    if item.verdict is None or not changes:
+        return None
+    return Trial(number=item.number, changes=changes, gain=gain, verdict=item.verdict)
+
+
+_TRIALS = PerExperiment(_trial)
 
 
 def _numeric(item: Experiment) -> dict[str, tuple[Value, Value]]:

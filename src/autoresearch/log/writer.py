@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from urllib.parse import quote
 
 import psutil
@@ -45,7 +46,8 @@ class FileWriter(Writer):
         self._ordering = ordering
         self._mutex = threading.Lock()
         self._process = os.getpid()
-        self._unusable = ""
+        self._closed = False
+        self._failed: tuple[int, str, int] | None = None  # what to cut back to, before all else
         self._lock = _hold(ordering, stream, actor)
         try:
             self._journal, self._version = self._open(ordering.sequence())
@@ -75,7 +77,7 @@ class FileWriter(Writer):
         if self._process == os.getpid():
             self._lock.write(b"")
         self._lock.release()
-        self._unusable = self._unusable or "was closed"
+        self._closed = True
 
     def _check(self) -> None:
         if self._process != os.getpid():
@@ -83,11 +85,12 @@ class FileWriter(Writer):
                 f"the writer of stream {self.stream!r} belongs to process {self._process}; "
                 "open another stream in this one"
             )
-        if self._unusable:
-            raise LogError(
-                f"the writer of stream {self.stream!r} {self._unusable}; open a new writer"
-            )
-        if not self._journal.intact:
+        if self._closed:
+            raise LogError(f"the writer of stream {self.stream!r} was closed; open a new writer")
+        if self._failed is not None:
+            with suppress(OSError, LogError):
+                self._take_back(*self._failed)
+        if self._failed is not None or not self._journal.intact:
             self._move_on()
 
     def _write(self, events: list[Pair], at: str | None) -> list[Receipt]:
@@ -107,34 +110,34 @@ class FileWriter(Writer):
             )
             receipts.append(receipt)
             lines.append(line)
+        data = b"".join(lines)
         try:
-            self._journal.append(b"".join(lines), receipts[-1].hash)
+            self._journal.append(data, receipts[-1].hash)
             self._version = receipts[-1].version
         except BaseException as error:  # an interrupt may come at any of these steps too
-            self._take_back(end, last_hash, receipts[0].version - 1)
-            if isinstance(error, OSError):
-                raise LogError(self._refusal(error)) from None
-            raise
+            self._failed = (end, last_hash, receipts[0].version - 1)
+            with suppress(OSError, LogError):
+                self._take_back(*self._failed)
+            if not isinstance(error, OSError):
+                raise
+            if self._failed is not None or self._journal.end < end + len(data):
+                raise LogError(
+                    f"cannot append to {self._journal.path}: {error.strerror}; "
+                    "nothing was recorded; free some space and retry"
+                ) from None
         return receipts
 
-    def _refusal(self, error: OSError) -> str:
-        kept = self._unusable or "nothing was recorded"
-        failed = f"cannot append to {self._journal.path}: {error.strerror}"
-        return f"{failed}; {kept}; free some space and retry"
-
     def _take_back(self, end: int, last_hash: str, version: int) -> None:
-        """Cut the bytes of a failed append, unless a reader has already given them a place."""
-        self._version = version
+        """Cut the bytes of a failed append, but for lines to which a reader gave a place."""
         name = self._journal.path.name.removesuffix(SUFFIX)
-        try:
-            with self._ordering.still() as order:
-                placed = order.place(name).end
-                self._journal.cut(max(end, placed))
-            self._journal.end, self._journal.last_hash = end, last_hash
-            if placed > end:
-                self._unusable = "was overtaken by a reader during a failed append"
-        except (OSError, LogError):
-            self._unusable = "could not take back a failed append"
+        with self._ordering.still() as order:
+            place = order.place(name)
+            if place.end > end:  # durable since, so they count as appended
+                end, last_hash = place.end, place.last_hash
+                version = max(version, order.last_version(self.stream))
+            self._journal.cut(end)
+        self._journal.end, self._journal.last_hash, self._version = end, last_hash, version
+        self._failed = None
 
     def _open(self, order: Order) -> tuple[JournalFile, int]:
         """Go on with this machine's newest journal of the stream if it is whole, or start one.
@@ -174,35 +177,36 @@ class FileWriter(Writer):
         return highest
 
     def _move_on(self) -> None:
-        """Start a new journal: something else wrote into this one."""
-        self._ordering.notify(
-            f"{self._journal.path} has bytes that its writer did not write; going on in a new file"
-        )
-        self._journal.close()
+        """Start a new journal: this one has bytes that were never acknowledged."""
         order = self._ordering.sequence()
+        old = self._journal
         self._journal, version = self._open(order)
-        self._version = max(self._version, version)
+        old.close()
+        self._version, self._failed = max(self._version, version), None
+        self._ordering.notify(
+            f"{old.path} has bytes that its writer did not write; going on in a new file"
+        )
 
 
 def _hold(ordering: Ordering, stream: str, actor: str) -> FileLock:
-    path = ordering.locks / _lock_name(stream)
-    lock = FileLock(path)
+    lock = FileLock(ordering.locks / _lock_name(stream))
     try:
-        if not lock.acquire(wait=False):
-            raise StreamHeldError(
-                f"stream {stream!r} is being written by {_holder(ordering, stream)}"
-            )
-        holder = {
-            "actor": actor,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": utc_now(),
-            "started": started_at(os.getpid()),
-        }
-        lock.write(canonical(holder).encode() + b"\n")
+        taken = lock.acquire(wait=False)
     except OSError as error:
-        lock.release()
-        raise LogError(f"cannot write {path}: {error.strerror}; make the store writable") from None
+        raise LogError(
+            f"cannot write {lock.path}: {error.strerror}; make the store writable"
+        ) from None
+    if not taken:
+        raise StreamHeldError(f"stream {stream!r} is being written by {_holder(ordering, stream)}")
+    holder = {
+        "actor": actor,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": utc_now(),
+        "started": started_at(os.getpid()),
+    }
+    with suppress(OSError):  # who holds it is a help; on a full disk the lock holds all the same
+        lock.write(canonical(holder).encode() + b"\n")
     return lock
 
 

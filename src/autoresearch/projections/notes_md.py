@@ -44,18 +44,18 @@ class NotesMd:
         return "\n".join(f"{title}\n{body}" if body else f"{title}\n" for title, body in sections)
 
     def _what_works(self, history: History) -> str:
-        return "".join(self._gains.of(item, history) for item in history.kept[1:])
+        return "".join(self._gains.each(history.kept[1:], history))
 
     def _log(self, history: History) -> str:
         decided = history.decided
         older, newest = decided[:-WHOLE], decided[-WHOLE:]
-        whole = "\n".join(self._entries.of(item, history) for item in newest)
+        whole = "\n".join(self._entries.each(newest, history))
         if not older:
             return whole
         told = (
             f"The older {len(older)} in one line each; `autoresearch show NUMBER` has them whole.\n"
         )
-        return f"{told}{''.join(self._lines.of(item, history) for item in older)}\n{whole}"
+        return f"{told}{''.join(self._lines.each(older, history))}\n{whole}"
 
 
 def _best(history: History) -> str:

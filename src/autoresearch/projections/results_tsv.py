@@ -30,10 +30,10 @@ class ResultsTsv:
         A missing score is written 0.000000 and a missing size 0.0, as the protocol asks; sizes are
         decimal megabytes.
         """
+        tried = [history.experiments[entry] for entry in history.timeline if isinstance(entry, int)]
+        told = iter(self._rows.each(tried, history))
         rows = (
-            self._rows.of(history.experiments[entry], history)
-            if isinstance(entry, int)
-            else _line(_backtrack(history, entry))
+            next(told) if isinstance(entry, int) else _line(_backtrack(history, entry))
             for entry in history.timeline
         )
         return _line(header(history)) + "".join(rows)
