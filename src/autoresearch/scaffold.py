@@ -1,15 +1,19 @@
-"""Writes a new plugin that works and passes its test as it is."""
+"""Writes what people begin with: a plugin with its test, or a project from a template."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
 
 from attrs import frozen
 
-from autoresearch.errors import PluginError
+from autoresearch.doctor import own_python
+from autoresearch.errors import PluginError, WorkspaceError
+from autoresearch.git import Git
 from autoresearch.plugins.builtins import built_ins
 from autoresearch.structure import suggest
 
@@ -30,6 +34,66 @@ KINDS = {
     "generator": Kind("generator.py.txt", "idea generator", "IdeaGeneratorContract"),
     "rule": Kind("rule.py.txt", "backtracking rule", "BacktrackingRuleContract"),
 }
+
+
+# The challenge's own files lie at the top of the repository, and in templates/golf of a wheel.
+TEMPLATES: Mapping[str, tuple[str, ...]] = {
+    "plain": ("train.py", "autoresearch.toml"),
+    "karpathy": ("autoresearch.toml",),
+    "golf": (
+        "README.md",
+        "train_gpt.py",
+        "modal_train.py",
+        "data/README.md",
+        "data/build_local_dataset.py",
+        "data/cached_challenge_fineweb.py",
+        "data/challenge_manifest.py",
+        "data/console.py",
+        "data/documents.py",
+        "data/files.py",
+        "data/hub.py",
+        "data/shards.py",
+        "data/tokenizer.py",
+    ),
+}
+
+
+def lay_template(
+    name: str, folder: Path, *, commit: bool = False, fresh: bool = False
+) -> tuple[Path, ...]:
+    """Lay the files of a template into a folder and return those that are new.
+
+    A file that is there already is the user's and stays. With ``commit`` the folder becomes a git
+    repository unless it is in one, and the new files are committed, nothing else. Raises
+    WorkspaceError for a folder that exists although it should be ``fresh``.
+    """
+    if fresh and folder.exists():
+        raise WorkspaceError(f"{folder} exists already; name another folder, or delete it")
+    written = []
+    for place in TEMPLATES[name]:
+        path = folder / place
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = _of_template(name, place).read_text(encoding="utf-8")
+            path.write_text(text.replace("{python}", own_python(folder)), encoding="utf-8")
+            written.append(path)
+    if commit and written:
+        git = Git(folder, as_user=True)
+        if git.attempt("rev-parse", "--show-toplevel").returncode != 0:
+            git.run("init", "--quiet")
+        names = [str(path.relative_to(folder)) for path in written]
+        git.run("add", "--", *names)
+        who = () if git.attempt("config", "user.email").returncode == 0 else _NOBODY
+        git.run(*who, "commit", "--quiet", "-m", f"Begin with the template {name}", "--", *names)
+    return tuple(written)
+
+
+_NOBODY = ("-c", "user.name=autoresearch", "-c", "user.email=autoresearch@localhost")
+
+
+def _of_template(name: str, place: str) -> Traversable:
+    own = resources.files("autoresearch").joinpath("templates", name, place)
+    return own if own.is_file() else Path(__file__).parents[2] / place
 
 
 def write_plugin(

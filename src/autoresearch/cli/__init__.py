@@ -25,7 +25,12 @@ PLUGINS = "From plugins"
 
 # Verb to (where its command is, what `--help` says of it, the heading it stands under).
 VERBS = {
-    "init": ("running:init", "Check everything and start a campaign, without running it", RUN),
+    "demo": (
+        "starting:demo",
+        "Show in ten seconds what a campaign does",
+        RUN,
+    ),
+    "init": ("starting:init", "Check everything and start a campaign, without running it", RUN),
     "run": ("running:run", "Run experiments until a person, a budget or an option stops it", RUN),
     "status": (
         "reading:status",

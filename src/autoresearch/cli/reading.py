@@ -13,7 +13,7 @@ import click
 import duckdb
 
 from autoresearch.campaign import Campaign
-from autoresearch.cli.output import print_json, print_rows, print_table
+from autoresearch.cli.output import print_facts, print_json, print_rows, print_table
 from autoresearch.cli.project import (
     at_option,
     check_position,
@@ -61,9 +61,7 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
         return
     failures = ", ".join(f"{name} {count}" for name, count in history.failures.items())
     shown = {**facts, "loop": _loop_in_words(loop), "failures": failures or None}
-    for name, value in shown.items():
-        if value is not None:
-            click.echo(f"{name + ':':<14}{one_line(str(value), 300)}")
+    print_facts(shown)
 
 
 def _hidden_score(campaign: Campaign, history: History) -> str | None:
