@@ -15,6 +15,8 @@ from autoresearch.doctor import own_python
 from autoresearch.errors import PluginError, WorkspaceError
 from autoresearch.git import Git
 from autoresearch.plugins.builtins import built_ins
+from autoresearch.presets import presets
+from autoresearch.settings import FILE_NAME
 from autoresearch.structure import suggest
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
@@ -36,26 +38,10 @@ KINDS = {
 }
 
 
-# The challenge's own files lie at the top of the repository, and in templates/golf of a wheel.
-TEMPLATES: Mapping[str, tuple[str, ...]] = {
-    "plain": ("train.py", "autoresearch.toml"),
-    "karpathy": ("autoresearch.toml",),
-    "golf": (
-        "README.md",
-        "train_gpt.py",
-        "modal_train.py",
-        "data/README.md",
-        "data/build_local_dataset.py",
-        "data/cached_challenge_fineweb.py",
-        "data/challenge_manifest.py",
-        "data/console.py",
-        "data/documents.py",
-        "data/files.py",
-        "data/hub.py",
-        "data/shards.py",
-        "data/tokenizer.py",
-    ),
-}
+def templates() -> Mapping[str, tuple[str, ...]]:
+    """Return the files of every template by its name; a preset may bring one of its own."""
+    own = {"plain": ("train.py", FILE_NAME), "karpathy": (FILE_NAME,)}
+    return own | {item.name: item.template for item in presets().values() if item.template}
 
 
 def lay_template(
@@ -70,7 +56,7 @@ def lay_template(
     if fresh and folder.exists():
         raise WorkspaceError(f"{folder} exists already; name another folder, or delete it")
     written = []
-    for place in TEMPLATES[name]:
+    for place in templates()[name]:
         path = folder / place
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +78,7 @@ _NOBODY = ("-c", "user.name=autoresearch", "-c", "user.email=autoresearch@localh
 
 
 def _of_template(name: str, place: str) -> Traversable:
+    # In a checkout, files that are used there too lie at its top; a wheel has a copy of them.
     own = resources.files("autoresearch").joinpath("templates", name, place)
     return own if own.is_file() else Path(__file__).parents[2] / place
 

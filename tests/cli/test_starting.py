@@ -13,7 +13,7 @@ import pytest
 import autoresearch
 from autoresearch.cli import main
 from autoresearch.doctor import examine, try_once
-from autoresearch.scaffold import TEMPLATES, lay_template
+from autoresearch.scaffold import lay_template, templates
 from autoresearch.settings import load
 from autoresearch.testing import git, make_project
 
@@ -189,7 +189,7 @@ def test_golf_template_has_the_files_of_the_challenge(tmp_path: Path) -> None:
     assert (tmp_path / "train_gpt.py").read_bytes() == (ROOT / "train_gpt.py").read_bytes()
     assert load(tmp_path).config.preset == "golf"
     there = {f"data/{path.name}" for path in (ROOT / "data").iterdir() if path.is_file()}
-    assert there == {name for name in TEMPLATES["golf"] if name.startswith("data/")}
+    assert there == {name for name in templates()["golf"] if name.startswith("data/")}
 
 
 def test_a_project_like_karpathys_runs_after_one_command(tmp_path: Path, at) -> None:

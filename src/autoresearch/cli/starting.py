@@ -16,13 +16,13 @@ from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.opening import settings_of, start
 from autoresearch.presets import DEFAULT
-from autoresearch.scaffold import TEMPLATES, lay_template
+from autoresearch.scaffold import lay_template, templates
 from autoresearch.settings import FILE_NAME
 
 
 @click.command()
 @with_asked
-@click.option("--template", type=click.Choice(list(TEMPLATES)), help="Lay these files first.")
+@click.option("--template", type=click.Choice(list(templates())), help="Lay these files first.")
 @click.option("--try/--no-try", "try_it", default=None, help="Run the script once, or never.")
 @click.option(
     "--seconds", type=click.FloatRange(min=0.1), default=TRY_SECONDS, show_default=True,
