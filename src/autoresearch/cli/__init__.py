@@ -37,6 +37,7 @@ VERBS = {
         "Say where a campaign stands: alive or not, waiting for what, best, running, spent",
         READ,
     ),
+    "watch": ("watching:watch", "Watch a campaign as it goes, and steer it with keys", READ),
     "show": ("showing:show", "Show one EXPERIMENT whole, or list them all", READ),
     "diff": ("showing:diff", "Show what an EXPERIMENT changed, or how OTHER differs from it", READ),
     "log": ("showing:log_of", "Print what a run of an EXPERIMENT printed", READ),

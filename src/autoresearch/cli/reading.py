@@ -39,7 +39,7 @@ QUERIES = (
 def status(campaign: Campaign, history: History, as_json: bool) -> None:
     """Say where a campaign stands: alive or not, waiting for what, best, running, spent."""
     newest = campaign.history
-    loop = _loop(campaign, newest)
+    loop = loop_of(campaign, newest)
     facts = {**_facts(campaign.lab.branch, history), "loop": loop}
     facts["boundary"] = boundary_in_force(campaign.config)
     facts["hidden"] = _hidden_score(campaign, history)
@@ -50,7 +50,7 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
         print_json(facts)
         return
     failures = ", ".join(f"{name} {count}" for name, count in history.failures.items())
-    shown = {**facts, "loop": _loop_in_words(loop), "failures": failures or None}
+    shown = {**facts, "loop": loop_in_words(loop), "failures": failures or None}
     print_facts(shown)
 
 
@@ -102,7 +102,7 @@ def _facts(branch: str, history: History) -> dict[str, Any]:
     }
 
 
-def _loop(campaign: Campaign, history: History) -> dict[str, Any]:
+def loop_of(campaign: Campaign, history: History) -> dict[str, Any]:
     """Return what is known of the process that runs the loop, and what it waits for."""
     holder, paused = campaign.holder, history.paused
     alive = holder is not None and holder.alive
@@ -123,7 +123,8 @@ def _loop(campaign: Campaign, history: History) -> dict[str, Any]:
     }
 
 
-def _loop_in_words(loop: Mapping[str, Any]) -> str:
+def loop_in_words(loop: Mapping[str, Any]) -> str:
+    """Say what `loop_of` returned in one line."""
     process = f"process {loop['pid']} on {loop['host']}, since {loop['since']}"
     if loop["died_at"]:
         said = f"died at {loop['died_at']} ({process}); go on with autoresearch run"
@@ -192,7 +193,8 @@ def project_file(campaign: Campaign, history: History, file_name: str) -> None:
     "--out", type=click.Path(path_type=Path), default=Path("progress.png"), help="File to write."
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file of your own.")
-def plot(campaign: Campaign, out: Path, overwrite: bool) -> None:
+@click.option("--against", default="experiments", help="experiments, hours, gpu_hours or usd.")
+def plot(campaign: Campaign, out: Path, overwrite: bool, against: str) -> None:
     """Draw every score and the best so far into a PNG file."""
     from autoresearch.report import draw
 
@@ -200,7 +202,7 @@ def plot(campaign: Campaign, out: Path, overwrite: bool) -> None:
         raise WorkspaceError(f"--out {out} is not a PNG file; name one like progress.png")
     if not overwrite:
         check_free(out)
-    draw(campaign.history, out)
+    draw(campaign.plot(against), out)
     click.echo(f"wrote {out}")
 
 
