@@ -42,6 +42,7 @@ from autoresearch.workspace import Lab
 
 if TYPE_CHECKING:
     import duckdb
+    from matplotlib.figure import Figure
 
 IMPORTED = "imported"  # in the recorded environment of a campaign that was taken over: its files
 
@@ -69,6 +70,19 @@ class Campaign:
 
     def __repr__(self) -> str:
         return f"Campaign({self.tag!r} in {str(self.project)!r})"
+
+    def _repr_html_(self) -> str:
+        return self.history._repr_html_()
+
+    def plot(self, against: str = "experiments") -> Figure:
+        """Return the scores as a figure of matplotlib, which a notebook shows.
+
+        ``against`` is experiments, hours, gpu_hours or usd. Needs the extra ``report``.
+        """
+        from autoresearch.report import figure
+
+        with self.connect() as connection:
+            return figure(self.history, connection, against)
 
     @property
     def history(self) -> History:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import UTC, datetime
+from html import escape
 from itertools import compress, pairwise
 from operator import is_
 from statistics import median, variance
@@ -21,6 +22,7 @@ from autoresearch.model import Experiment, Lesson, RunStatus, ValueChange, Verdi
 
 _RECENT = 200  # experiments that the noise is measured over, so that it costs the same for ever
 _FEWEST_STEPS = 4
+_IN_NOTEBOOKS = 20  # experiments that a notebook shows
 LEASE_SECONDS = 3600.0  # longer than an agent thinks, shorter than a night
 # Half of all differences of two normal numbers are under 0.6745 * sqrt(2) standard deviations.
 _MEDIAN_STEP = 0.9539
@@ -97,7 +99,7 @@ class Noise:
     measured: bool = False
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class History:
     """Everything known at one position of the log; ``experiments`` is indexed by number.
 
@@ -139,6 +141,25 @@ class History:
     failures: PMap[str, int] = field(factory=pmap)
     last_step: str = ""
     last_at: str = ""
+
+    def __repr__(self) -> str:
+        best = "nothing kept"
+        if self.best is not None:
+            best = f"best {self.metric} {self.best_metric} of experiment {self.best_number}"
+        counts = f"{len(self.experiments)} experiments, {len(self.kept)} kept"
+        return f"History({self.campaign!r} at {self.position}: {counts}, {best})"
+
+    def _repr_html_(self) -> str:
+        """A short table for notebooks: the newest experiments."""
+        rows = [("experiment", "verdict", self.metric, "change")]
+        for item in self.experiments[-_IN_NOTEBOOKS:]:
+            score = self.score(item)
+            shown = "" if score is None else f"{score:.6g}"
+            verdict = str(item.verdict or "running")
+            rows.append((str(item.number), verdict, shown, item.idea.description[:120]))
+        cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+        table = "".join(f"<tr>{row}</tr>" for row in cells)
+        return f"<p>{escape(repr(self))}</p><table>{table}</table>"
 
     @property
     def baseline(self) -> Experiment | None:

@@ -46,7 +46,8 @@ class Preset(NamedTuple):
     """Defaults to start from, and what comes with them; ``settings`` are shaped like a file's.
 
     ``mark`` is a file and a word in it by which a project of the task is known: the preset is its
-    default. ``verbs`` and ``columns`` are there in every project, whatever preset it starts from.
+    default, and ``template`` are the files with which one begins. ``verbs`` and ``columns`` are
+    there in every project, whatever preset it starts from.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Preset(NamedTuple):
     plugins: tuple[PresetPlugin, ...] = ()
     verbs: Mapping[str, Verb] = _NONE
     columns: Mapping[str, MetricColumn] = _NONE
+    template: tuple[str, ...] = ()
 
 
 @cache

@@ -1,16 +1,22 @@
-"""Writes a new plugin that works and passes its test as it is."""
+"""Writes what people begin with: a plugin with its test, or a project from a template."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
 
 from attrs import frozen
 
-from autoresearch.errors import PluginError
+from autoresearch.doctor import own_python
+from autoresearch.errors import PluginError, WorkspaceError
+from autoresearch.git import Git
 from autoresearch.plugins.builtins import built_ins
+from autoresearch.presets import presets
+from autoresearch.settings import FILE_NAME
 from autoresearch.structure import suggest
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
@@ -30,6 +36,51 @@ KINDS = {
     "generator": Kind("generator.py.txt", "idea generator", "IdeaGeneratorContract"),
     "rule": Kind("rule.py.txt", "backtracking rule", "BacktrackingRuleContract"),
 }
+
+
+def templates() -> Mapping[str, tuple[str, ...]]:
+    """Return the files of every template by its name; a preset may bring one of its own."""
+    own = {"plain": ("train.py", FILE_NAME), "karpathy": (FILE_NAME,)}
+    return own | {item.name: item.template for item in presets().values() if item.template}
+
+
+def lay_template(
+    name: str, folder: Path, *, commit: bool = False, fresh: bool = False
+) -> tuple[Path, ...]:
+    """Lay the files of a template into a folder and return those that are new.
+
+    A file that is there already is the user's and stays. With ``commit`` the folder becomes a git
+    repository unless it is in one, and the new files are committed, nothing else. Raises
+    WorkspaceError for a folder that exists although it should be ``fresh``.
+    """
+    if fresh and folder.exists():
+        raise WorkspaceError(f"{folder} exists already; name another folder, or delete it")
+    written = []
+    for place in templates()[name]:
+        path = folder / place
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = _of_template(name, place).read_text(encoding="utf-8")
+            path.write_text(text.replace("{python}", own_python(folder)), encoding="utf-8")
+            written.append(path)
+    if commit and written:
+        git = Git(folder, as_user=True)
+        if git.attempt("rev-parse", "--show-toplevel").returncode != 0:
+            git.run("init", "--quiet")
+        names = [str(path.relative_to(folder)) for path in written]
+        git.run("add", "--", *names)
+        who = () if git.attempt("config", "user.email").returncode == 0 else _NOBODY
+        git.run(*who, "commit", "--quiet", "-m", f"Begin with the template {name}", "--", *names)
+    return tuple(written)
+
+
+_NOBODY = ("-c", "user.name=autoresearch", "-c", "user.email=autoresearch@localhost")
+
+
+def _of_template(name: str, place: str) -> Traversable:
+    # In a checkout, files that are used there too lie at its top; a wheel has a copy of them.
+    own = resources.files("autoresearch").joinpath("templates", name, place)
+    return own if own.is_file() else Path(__file__).parents[2] / place
 
 
 def write_plugin(

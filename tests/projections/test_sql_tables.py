@@ -238,15 +238,6 @@ def test_the_page_is_the_code() -> None:
     assert (DOCS / "sql.md").read_text() == sql_page()
 
 
-def test_the_page_asks_questions_that_work(empty: duckdb.DuckDBPyConnection) -> None:
-    """The example queries of the page run."""
-    block = sql_page().split("```sql\n")[1].split("```")[0]
-    questions = [question for question in block.split(";") if question.strip()]
-    assert len(questions) == 3
-    for question in questions:
-        assert empty.execute(question).fetchall() == []
-
-
 def test_changes_are_rows(log: MemoryLog) -> None:
     """One row a value, as text and as a number; another program's odd changes hide no other row."""
     writer = log.writer("mar18", "loop")

@@ -25,16 +25,26 @@ PLUGINS = "From plugins"
 
 # Verb to (where its command is, what `--help` says of it, the heading it stands under).
 VERBS = {
-    "init": ("running:init", "Check everything and start a campaign, without running it", RUN),
+    "demo": (
+        "starting:demo",
+        "Show in ten seconds what a campaign does",
+        RUN,
+    ),
+    "init": ("starting:init", "Check everything and start a campaign, without running it", RUN),
     "run": ("running:run", "Run experiments until a person, a budget or an option stops it", RUN),
     "status": (
         "reading:status",
         "Say where a campaign stands: alive or not, waiting for what, best, running, spent",
         READ,
     ),
-    "show": ("reading:show", "Show one EXPERIMENT with its reasons, or list them all", READ),
-    "sql": ("reading:sql", "Ask the history of every campaign here a QUERY in SQL", READ),
+    "watch": ("watching:watch", "Watch a campaign as it goes, and steer it with keys", READ),
+    "show": ("showing:show", "Show one EXPERIMENT whole, or list them all", READ),
+    "diff": ("showing:diff", "Show what an EXPERIMENT changed, or how OTHER differs from it", READ),
+    "log": ("showing:log_of", "Print what a run of an EXPERIMENT printed", READ),
+    "checkout": ("showing:checkout", "Write the files of an EXPERIMENT into a new FOLDER", READ),
+    "sql": ("asking:sql", "Ask the history in SQL, in one QUERY or at a prompt", READ),
     "project": ("reading:project_file", "Print results.tsv, notes.md or a plugin's file", READ),
+    "report": ("reading:report", "Write the campaign as one HTML file to read and print", READ),
     "plot": ("reading:plot", "Draw every score and the best so far into a PNG file", READ),
     "idea": (
         "people:idea",
@@ -74,7 +84,7 @@ VERBS = {
         PROVE,
     ),
     "rebuild": ("store:rebuild", "Make the database and every file again from the log", PROVE),
-    "export": ("store:export", "Write the events and all tables as Parquet files", PROVE),
+    "export": ("showing:export", "Write an EXPERIMENT as a record, or all as Parquet", PROVE),
     "import": (
         "studies:import_history",
         "Take over histories in FILES that other tools kept, as a campaign",

@@ -21,6 +21,19 @@ TICK_SECONDS = 10.0
 GAP = 2  # blanks between two columns
 
 
+def warn(text: str) -> None:
+    """Tell what looks wrong and does not end the command."""
+    click.echo(f"warning: {one_line(text, 500)}", err=True)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print names and values below each other; what is None has no line."""
+    wide = max(map(len, facts), default=0) + 1
+    for name, value in facts.items():
+        if value is not None:
+            click.echo(f"{name + ':':<{max(wide, 13)}} {one_line(str(value), 300)}")
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document; a number that is not finite, which JSON lacks, becomes null."""
     click.echo(json.dumps(_finite(value), indent=2, default=_plain, ensure_ascii=False))

@@ -10,7 +10,7 @@ import click
 
 from autoresearch.campaign import Campaign
 from autoresearch.cli import Verbs
-from autoresearch.cli.output import Teller, print_json, print_rows, print_table
+from autoresearch.cli.output import Teller, print_json, print_rows, print_table, warn
 from autoresearch.cli.project import json_option, project_option, tag_option, with_campaign
 from autoresearch.errors import WorkspaceError
 from autoresearch.model import Idea, Verdict
@@ -57,7 +57,7 @@ def add(
     )
     click.echo(f"queued idea {campaign.add_idea(queued)} for campaign {campaign.tag}")
     for text in campaign.doubts(queued):
-        click.echo(f"warning: {text}", err=True)
+        warn(text)
 
 
 def _read(patch: Path | None) -> str | None:

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
 import click
-import duckdb
 
 from autoresearch.campaign import Campaign
-from autoresearch.cli.output import print_json, print_rows, print_table
+from autoresearch.cli.output import print_facts, print_json, print_table
 from autoresearch.cli.project import (
-    at_option,
-    check_position,
     json_option,
     with_campaign,
     with_history,
-    with_log,
 )
-from autoresearch.errors import AutoresearchError, WorkspaceError
+from autoresearch.errors import WorkspaceError
 from autoresearch.history import History
 from autoresearch.launchers.boundary import boundary_in_force
-from autoresearch.log import FileLog
 from autoresearch.model import Experiment
 from autoresearch.plugins import Plugins
 from autoresearch.projections import Projection
-from autoresearch.projections.blocks import analysis_block, reasoning_block, shown_status
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.setup import check_free
-from autoresearch.text import block, one_line
 
 QUERIES = (
     "select experiment, status, metric, description from experiments order by 1",
@@ -49,7 +39,7 @@ QUERIES = (
 def status(campaign: Campaign, history: History, as_json: bool) -> None:
     """Say where a campaign stands: alive or not, waiting for what, best, running, spent."""
     newest = campaign.history
-    loop = _loop(campaign, newest)
+    loop = loop_of(campaign, newest)
     facts = {**_facts(campaign.lab.branch, history), "loop": loop}
     facts["boundary"] = boundary_in_force(campaign.config)
     facts["hidden"] = _hidden_score(campaign, history)
@@ -60,10 +50,8 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
         print_json(facts)
         return
     failures = ", ".join(f"{name} {count}" for name, count in history.failures.items())
-    shown = {**facts, "loop": _loop_in_words(loop), "failures": failures or None}
-    for name, value in shown.items():
-        if value is not None:
-            click.echo(f"{name + ':':<14}{one_line(str(value), 300)}")
+    shown = {**facts, "loop": loop_in_words(loop), "failures": failures or None}
+    print_facts(shown)
 
 
 def _hidden_score(campaign: Campaign, history: History) -> str | None:
@@ -114,7 +102,7 @@ def _facts(branch: str, history: History) -> dict[str, Any]:
     }
 
 
-def _loop(campaign: Campaign, history: History) -> dict[str, Any]:
+def loop_of(campaign: Campaign, history: History) -> dict[str, Any]:
     """Return what is known of the process that runs the loop, and what it waits for."""
     holder, paused = campaign.holder, history.paused
     alive = holder is not None and holder.alive
@@ -135,7 +123,8 @@ def _loop(campaign: Campaign, history: History) -> dict[str, Any]:
     }
 
 
-def _loop_in_words(loop: Mapping[str, Any]) -> str:
+def loop_in_words(loop: Mapping[str, Any]) -> str:
+    """Say what `loop_of` returned in one line."""
     process = f"process {loop['pid']} on {loop['host']}, since {loop['since']}"
     if loop["died_at"]:
         said = f"died at {loop['died_at']} ({process}); go on with autoresearch run"
@@ -149,32 +138,6 @@ def _loop_in_words(loop: Mapping[str, Any]) -> str:
     else:
         said = f"alive ({process})"
     return f"{said}; last step {loop['last_step']} at {loop['last_at']}"
-
-
-@click.command()
-@click.argument("experiment", type=click.IntRange(min=0), required=False)
-@with_history
-@json_option
-def show(campaign: Campaign, history: History, experiment: int | None, as_json: bool) -> None:
-    """Show one EXPERIMENT with its reasons, or list them all.
-
-    The reasons are the reasoning before its run, and the analysis and the decision after it.
-    """
-    if experiment is None:
-        if as_json:
-            print_json([_as_json(item) for item in history.experiments])
-        else:
-            print_experiments(history)
-        return
-    if experiment >= len(history.experiments):
-        count = len(history.experiments)
-        has = f"it has 0 to {count - 1}" if count else "run some with autoresearch run"
-        raise WorkspaceError(f"{campaign.tag} has no experiment {experiment}; {has}")
-    found = history.experiments[experiment]
-    if as_json:
-        print_json(_as_json(found))
-    else:
-        click.echo(_as_text(found))
 
 
 def print_experiments(history: History) -> None:
@@ -208,63 +171,6 @@ def print_summary(campaign: Campaign) -> None:
         click.echo(f'  autoresearch sql "{query}"')
 
 
-def _as_json(experiment: Experiment) -> dict[str, Any]:
-    plain = attrs.asdict(experiment, recurse=True, value_serializer=_serialise)
-    plain["verdict"] = experiment.verdict
-    return plain
-
-
-def _serialise(_: type[Any], __: attrs.Attribute[Any], value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def _as_text(experiment: Experiment) -> str:
-    lines = [
-        f"experiment {experiment.number}: {one_line(experiment.idea.description, 300)}",
-        f"commit {experiment.commit or 'none yet'}, by {one_line(experiment.idea.author)}",
-    ]
-    if experiment.reasoning:
-        lines.append(reasoning_block(experiment.reasoning))
-    for run in experiment.runs:
-        numbers = " ".join(f"{name}={value:g}" for name, value in sorted(run.metrics.items()))
-        parts = (f"seed {run.seed}", run.status or "running", run.detail, numbers)
-        lines.append(f"run {run.name}: {', '.join(part for part in parts if part)}")
-    if experiment.analysis:
-        lines.append(analysis_block(experiment.analysis, shown_status(experiment)))
-    if experiment.decision:
-        verdict = experiment.decision.verdict
-        lines.append(f"{verdict} by {experiment.decision.author}: {experiment.decision.reason}")
-    return block("\n".join(lines))
-
-
-@click.command()
-@click.argument("query")
-@with_log
-@at_option
-@json_option
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-def sql(log: FileLog, query: str, at: int | None, as_json: bool, as_csv: bool) -> None:
-    """Ask the history of every campaign here a QUERY in SQL.
-
-    The dialect is DuckDB's. Tables: experiments, runs, metrics, decisions, lessons, dead_ends,
-    ideas, costs, sources, events, and a view for each type of event. Works while a campaign runs.
-    """
-    check_position(log, at)
-    with log.connect(at=at) as connection:
-        try:
-            cursor = connection.execute(query)
-            if cursor is None:
-                raise AutoresearchError(f"the query {query!r} asks nothing; write a select")
-            columns = [item[0] for item in cursor.description or ()]
-            rows = cursor.fetchall()
-        except duckdb.Error as error:
-            raise AutoresearchError(f"the query failed: {one_line(str(error), 500)}") from None
-    if as_csv and not as_json:
-        csv.writer(sys.stdout).writerows([columns, *rows])
-    else:
-        print_rows(columns, rows, as_json)
-
-
 @click.command("project")
 @click.argument("file_name")
 @with_history
@@ -287,7 +193,8 @@ def project_file(campaign: Campaign, history: History, file_name: str) -> None:
     "--out", type=click.Path(path_type=Path), default=Path("progress.png"), help="File to write."
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file of your own.")
-def plot(campaign: Campaign, out: Path, overwrite: bool) -> None:
+@click.option("--against", default="experiments", help="experiments, hours, gpu_hours or usd.")
+def plot(campaign: Campaign, out: Path, overwrite: bool, against: str) -> None:
     """Draw every score and the best so far into a PNG file."""
     from autoresearch.report import draw
 
@@ -295,5 +202,31 @@ def plot(campaign: Campaign, out: Path, overwrite: bool) -> None:
         raise WorkspaceError(f"--out {out} is not a PNG file; name one like progress.png")
     if not overwrite:
         check_free(out)
-    draw(campaign.history, out)
+    draw(campaign.plot(against), out)
     click.echo(f"wrote {out}")
+
+
+@click.command()
+@with_history
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("report.html"), help="File to write."
+)
+@click.option("--trace", type=click.Path(path_type=Path), help="Also a timeline for Perfetto.")
+@click.option("--overwrite", is_flag=True, help="Replace a file of your own.")
+def report(
+    campaign: Campaign, history: History, out: Path, trace: Path | None, overwrite: bool
+) -> None:
+    """Write the campaign as one HTML file, to read offline or to print.
+
+    The night in ten lines, scores, every experiment with its change, lineage, timeline, directions,
+    predictions, cost, dead ends, and what authors were told and refused.
+    """
+    from autoresearch.html_report import write_report, write_trace
+
+    if not overwrite:
+        check_free(out)
+    write_report(campaign, history, out)
+    click.echo(f"wrote {out}")
+    if trace is not None:
+        write_trace(campaign, trace)
+        click.echo(f"wrote {trace}; open it in ui.perfetto.dev or chrome://tracing")

@@ -1,4 +1,4 @@
-"""The verbs that make a campaign go: init and run."""
+"""The verb that makes a campaign go."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from autoresearch.campaign import Campaign
-from autoresearch.cli.output import Teller
+from autoresearch.cli.output import Teller, warn
 from autoresearch.cli.project import root_of, with_asked
 from autoresearch.cli.reading import print_summary
 from autoresearch.errors import ConfigError, WorkspaceError
@@ -26,21 +26,6 @@ from autoresearch.opening import (
     start,
     tags,
 )
-
-
-@click.command()
-@with_asked
-def init(asked: Mapping[str, Any]) -> None:
-    """Check everything and start a campaign, without running it.
-
-    Creates the branch autoresearch/TAG, results.tsv with its header, and notes.md. Your checkout,
-    index and settings stay as they are.
-    """
-    campaign = start(**asked, tell=_warn)
-    click.echo(
-        f"campaign {campaign.tag} is ready on branch {campaign.lab.branch}; "
-        f"go on with autoresearch run"
-    )
 
 
 @click.command()
@@ -107,10 +92,6 @@ def run(
         )
 
 
-def _warn(text: str) -> None:
-    click.echo(f"warning: {text}", err=True)
-
-
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the loop as Ctrl-C does, unless they are to be ignored."""
@@ -133,7 +114,7 @@ def _open_or_start(asked: Mapping[str, Any]) -> Campaign:
     root = root_of(asked["project"])
     known = tags(existing_store(root)) if (root / ".autoresearch").is_dir() else ()
     if not known or (asked["tag"] is not None and asked["tag"] not in known):
-        return start(**asked, tell=_warn)
+        return start(**asked, tell=warn)
     campaign = open_campaign(root, asked["tag"])
     campaign.check_own()
     changes = _changes(campaign, asked)
@@ -143,7 +124,7 @@ def _open_or_start(asked: Mapping[str, Any]) -> Campaign:
         for line in changes:
             click.echo(line, err=True)
         click.echo(f"campaign {campaign.tag} has no score yet: starting it again", err=True)
-        return start(**{**asked, "project": root, "tag": campaign.tag}, tell=_warn)
+        return start(**{**asked, "project": root, "tag": campaign.tag}, tell=warn)
     if changes:
         for line in changes:
             click.echo(line, err=True)

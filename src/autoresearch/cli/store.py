@@ -1,9 +1,8 @@
-"""The verbs about the log itself: verify, rebuild, export."""
+"""The verbs about the log itself: verify and rebuild."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import attrs
 import click
@@ -12,7 +11,7 @@ from autoresearch.cli.output import print_json
 from autoresearch.cli.project import json_option, with_log
 from autoresearch.evidence import anchors_in, left_over, missing_things
 from autoresearch.index import campaigns
-from autoresearch.log import FileLog, VerifyReport, export_parquet
+from autoresearch.log import FileLog, VerifyReport
 from autoresearch.opening import no_campaign, write_projections
 from autoresearch.text import one_line
 
@@ -70,21 +69,3 @@ def rebuild(log: FileLog) -> None:
     click.echo(f"{report.events} events, tip {report.tip}: events.duckdb was rebuilt")
     for path in write_projections(log.root.parent, log):
         click.echo(f"wrote {path}")
-
-
-@click.command()
-@with_log
-@click.option(
-    "--parquet",
-    "directory",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder to write; it must not exist yet.",
-)
-def export(log: FileLog, directory: Path) -> None:
-    """Write the events and all tables as Parquet files.
-
-    The events are partitioned by campaign.
-    """
-    export_parquet(log, directory, log.schema)
-    click.echo(f"wrote {directory}")

@@ -41,6 +41,21 @@ PRESET = Preset(
         },
         "limits": {"artifact_bytes": ARTIFACT_BYTES, "timeout_seconds": 900.0},
     },
+    template=(
+        "README.md",
+        "train_gpt.py",
+        "modal_train.py",
+        "data/README.md",
+        "data/build_local_dataset.py",
+        "data/cached_challenge_fineweb.py",
+        "data/challenge_manifest.py",
+        "data/console.py",
+        "data/documents.py",
+        "data/files.py",
+        "data/hub.py",
+        "data/shards.py",
+        "data/tokenizer.py",
+    ),
     plugins=(PresetPlugin(name="golf", module="autoresearch.golf.plugin"),),
     verbs={
         "metrics": Verb(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from autoresearch.config import BoundaryConfig, Config
+from autoresearch.config import BoundaryConfig, Config, expanded
 from autoresearch.errors import ConfigError
 from autoresearch.model import Workspace
 from autoresearch.text import one_line
@@ -113,7 +113,7 @@ class Boundary:
         words += _covered(project)
         words += ["--tmpfs", str(folder.with_name(f"{folder.name}.control"))]
         caches = list(_caches(environ))
-        for path in _ways([*caches, *self.settings.writes, folder, workspace.path]):
+        for path in _ways([*caches, *map(expanded, self.settings.writes), folder, workspace.path]):
             words += ["--bind", path, path]
         kept_out = [f"{cache}/{name}" for cache in caches for name in _TOKENS]
         for file in filter(os.path.isfile, kept_out):
@@ -137,7 +137,7 @@ class Boundary:
             yield from environ.get(name, "").split(os.pathsep)
         yield from (project / name for name in self.data)
         yield from (value.replace("{project}", str(project)) for value in self.env.values())
-        yield from self.settings.reads
+        yield from map(expanded, self.settings.reads)
 
 
 def _folders(paths: Iterable[str]) -> list[str]:

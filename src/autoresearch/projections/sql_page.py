@@ -25,14 +25,8 @@ Times are UTC. A number that a run did not give is NULL, never 0. What the unit 
 *metric* is in the unit of the campaign's own metric. Names that SQL reserves need quotes
 (`"limit"`).
 
-## Three questions to begin with
-
-```sql
-SELECT experiment, status, metric FROM experiments ORDER BY experiment;
-SELECT direction, count(*) AS tried, count(*) FILTER (status = 'keep') AS kept
-    FROM experiments GROUP BY direction ORDER BY kept DESC, tried DESC;
-SELECT campaign, sum(usd) AS usd, sum(gpu_seconds) / 3600 AS gpu_hours FROM costs GROUP BY campaign;
-```
+[Twenty-eight questions](sql-questions.md) that people ask have their query there, with what it
+answers.
 
 ## Tables for people
 """

@@ -16,7 +16,7 @@ import attrs
 from autoresearch.events import EVENT_TYPES, Event
 from autoresearch.log import Column, EventTable, FileLog, Schema, open_log, to_stderr
 from autoresearch.presets import metric_columns
-from autoresearch.projections import views_memory
+from autoresearch.projections import views_lineage, views_memory
 from autoresearch.projections.views_runs import (
     CAMPAIGNS,
     DECISIONS,
@@ -99,7 +99,8 @@ def _without_none(hint: Any) -> Any:
 def people_schema() -> Schema:
     """Return the typed tables of all event types and the views that people ask for."""
     runs, experiments = (with_metrics(view, metric_columns()) for view in (RUNS, EXPERIMENTS))
-    return Schema(event_tables(), (CAMPAIGNS, runs, DECISIONS, experiments, *views_memory.VIEWS))
+    views = (CAMPAIGNS, runs, DECISIONS, experiments, *views_memory.VIEWS, *views_lineage.VIEWS)
+    return Schema(event_tables(), views)
 
 
 def open_store(root: Path, notify: Callable[[str], None] = to_stderr) -> FileLog:

@@ -1,0 +1,236 @@
+"""The verbs about single experiments: show, diff, log, checkout, export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from autoresearch.campaign import Campaign
+from autoresearch.cli.output import print_json
+from autoresearch.cli.project import json_option, with_campaign, with_history
+from autoresearch.cli.reading import print_experiments
+from autoresearch.errors import WorkspaceError
+from autoresearch.git import Git
+from autoresearch.history import History
+from autoresearch.launchers.folder import log_in
+from autoresearch.log import export_parquet
+from autoresearch.model import Experiment, Run
+from autoresearch.projections.blocks import analysis_block, reasoning_block, shown_status
+from autoresearch.text import block, one_line
+
+DIFF_LINES = 60
+_BARS = "▁▂▃▄▅▆▇█"
+_number = click.argument("experiment", type=click.IntRange(min=0))
+_folder = click.argument("folder", type=click.Path(path_type=Path))
+
+
+def experiment_of(history: History, number: int) -> Experiment:
+    """Return an experiment; WorkspaceError says which there are."""
+    count = len(history.experiments)
+    if number < count:
+        return history.experiments[number]
+    has = f"it has 0 to {count - 1}" if count else "run some with autoresearch run"
+    raise WorkspaceError(f"{history.campaign} has no experiment {number}; {has}")
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """Return a curve as one line of at most ``width`` bars, the lowest value as the lowest bar."""
+    step = max(1, -(-len(values) // width))
+    shown = [*values[:-1:step], values[-1]] if values else []
+    low, high = min(shown, default=0.0), max(shown, default=0.0)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((value - low) * scale)] for value in shown)
+
+
+@click.command()
+@click.argument("experiment", type=click.IntRange(min=0), required=False)
+@with_history
+@json_option
+def show(campaign: Campaign, history: History, experiment: int | None, as_json: bool) -> None:
+    """Show one EXPERIMENT whole, or list them all.
+
+    Reasoning, change, runs with their curves, analysis, decision, cost, and where all of it is.
+    """
+    if experiment is None:
+        if as_json:
+            print_json([_as_json(item) for item in history.experiments])
+        else:
+            print_experiments(history)
+        return
+    found = experiment_of(history, experiment)
+    if as_json:
+        costs = _costs(campaign, found)
+        print_json({**_as_json(found), "costs": costs, "diff": diff_of(campaign, found)})
+    else:
+        click.echo(block("\n".join(_as_text(campaign, history, found))))
+
+
+def _as_json(experiment: Experiment) -> dict[str, Any]:
+    plain = attrs.asdict(experiment, recurse=True, value_serializer=_serialise)
+    plain["verdict"] = experiment.verdict
+    return plain
+
+
+def _serialise(_: type[Any], __: attrs.Attribute[Any], value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _as_text(campaign: Campaign, history: History, experiment: Experiment) -> Iterator[str]:
+    idea, number = experiment.idea, experiment.number
+    yield f"experiment {number}: {one_line(idea.description, 300)}"
+    yield f"commit {experiment.commit or 'none yet'}, by {one_line(idea.author)}, {idea.direction}"
+    if experiment.reasoning:
+        yield reasoning_block(experiment.reasoning)
+    diff = diff_of(campaign, experiment).splitlines()
+    if diff:
+        yield from ("", *diff[:DIFF_LINES])
+        if len(diff) > DIFF_LINES:
+            yield f"... {len(diff) - DIFF_LINES} more lines: autoresearch diff {number}"
+        yield ""
+    for run in experiment.runs:
+        yield from _run(history, run)
+    if experiment.analysis:
+        yield analysis_block(experiment.analysis, shown_status(experiment))
+    if experiment.decision:
+        decision = experiment.decision
+        yield f"{decision.verdict} by {decision.author}: {decision.reason}"
+    if cost := _costs(campaign, experiment):
+        yield "cost: " + ", ".join(f"{value:g} {name}" for name, value in cost.items() if value)
+    yield from _provenance(campaign, experiment)
+
+
+def _run(history: History, run: Run) -> Iterator[str]:
+    numbers = " ".join(f"{name}={value:g}" for name, value in sorted(run.metrics.items()))
+    parts = (f"seed {run.seed}", run.status or "running", run.detail, numbers)
+    yield f"run {run.name}: {', '.join(part for part in parts if part)}"
+    seen = [value for _, value in sorted(run.observed.items())]
+    if len(seen) > 1:
+        yield f"  {history.metric} {seen[0]:g} {sparkline(seen)} {seen[-1]:g}"
+
+
+def _costs(campaign: Campaign, experiment: Experiment) -> dict[str, float]:
+    query = (
+        "SELECT coalesce(sum(seconds), 0) AS seconds, coalesce(sum(gpu_seconds), 0) AS gpu_seconds,"
+        " coalesce(sum(tokens_in + tokens_out), 0) AS tokens, coalesce(sum(usd), 0) AS usd"
+        " FROM costs WHERE campaign = ? AND experiment = ?"
+    )
+    with campaign.connect() as connection:
+        cursor = connection.execute(query, [campaign.tag, experiment.number])
+        names = ("seconds", "gpu_seconds", "tokens", "usd")
+        row: Sequence[float] = cursor.fetchone() or (0, 0, 0, 0)
+    costs = dict(zip(names, map(float, row), strict=True))
+    return costs if any(costs.values()) else {}
+
+
+def _provenance(campaign: Campaign, experiment: Experiment) -> Iterator[str]:
+    if experiment.commit:
+        yield f"kept as {campaign.lab.ref(experiment.number)}"
+    for path, name in experiment.sources.items():
+        yield f"source {path} {name}"
+    for name, value in experiment.measurement.items():
+        yield f"measured with {name} {one_line(str(value), 80)}"
+    for run in experiment.runs:
+        if run.status:
+            yield f"output {log_in(campaign.lab.folder / 'runs' / run.name)}"
+
+
+def diff_of(campaign: Campaign, experiment: Experiment, other: Experiment | None = None) -> str:
+    """Return what an experiment changed, or how it differs from another; empty for the baseline."""
+    before = other.commit if other is not None else experiment.parent_commit
+    if not before or not experiment.commit:
+        return ""
+    done = Git(campaign.project).attempt(
+        "diff", "--no-color", "--no-ext-diff", f"{before}..{experiment.commit}", "--"
+    )
+    return done.stdout if done.returncode == 0 else ""
+
+
+@click.command()
+@_number
+@click.argument("other", type=click.IntRange(min=0), required=False)
+@with_history
+def diff(campaign: Campaign, history: History, experiment: int, other: int | None) -> None:
+    """Show what EXPERIMENT changed, or how OTHER differs from it."""
+    first = experiment_of(history, experiment)
+    second = None if other is None else experiment_of(history, other)
+    text = diff_of(campaign, first) if second is None else diff_of(campaign, second, first)
+    click.echo(block(text, 1_000_000) if text else "no difference in any file")
+
+
+@click.command("log")
+@_number
+@with_history
+@click.option("--run", "run", type=click.IntRange(min=0), help="Which run: 0 is the first.")
+@click.option("--tail", type=click.IntRange(min=1), help="Only the last lines, so many.")
+def log_of(
+    campaign: Campaign, history: History, experiment: int, run: int | None, tail: int | None
+) -> None:
+    """Print what a run of EXPERIMENT printed, the newest run by default."""
+    runs = experiment_of(history, experiment).runs
+    if not runs or (run is not None and run >= len(runs)):
+        raise WorkspaceError(f"experiment {experiment} has {len(runs)} runs, counted from 0")
+    path = log_in(campaign.lab.folder / "runs" / runs[-1 if run is None else run].name)
+    if not path.is_file():
+        raise WorkspaceError(f"{path} is not there; autoresearch verify says what else is missing")
+    text = block(path.read_text(encoding="utf-8", errors="replace"), 64_000_000)
+    click.echo("\n".join(text.splitlines()[-tail:]) if tail else text)
+
+
+@click.command()
+@_number
+@_folder
+@with_history
+def checkout(campaign: Campaign, history: History, experiment: int, folder: Path) -> None:
+    """Write the files of EXPERIMENT into a new FOLDER, as a clone that stands at its commit."""
+    found = experiment_of(history, experiment)
+    if not found.commit:
+        raise WorkspaceError(f"experiment {experiment} has no commit yet")
+    if folder.exists():
+        raise WorkspaceError(f"{folder} exists already; name a new folder")
+    git = Git(campaign.project)
+    git.run("clone", "--quiet", "--no-checkout", str(campaign.project), str(folder.absolute()))
+    there = Git(folder)
+    there.run("fetch", "--quiet", "origin", campaign.lab.ref(experiment))
+    there.run("checkout", "--quiet", "--detach", found.commit)
+    click.echo(f"{folder} stands at {found.commit[:7]}, experiment {experiment}")
+
+
+@click.command()
+@click.argument("experiment", type=click.IntRange(min=0), required=False)
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@with_campaign
+@click.option("--parquet", type=click.Path(path_type=Path), help="New folder for all tables.")
+@click.option("--author", help="Who submits it; git's user.name by default.")
+@click.option("--github-id", default="", help="Their account.")
+@click.option("--name", default="", help="Name of the submission.")
+def export(
+    campaign: Campaign,
+    experiment: int | None,
+    folder: Path | None,
+    parquet: Path | None,
+    **who: Any,
+) -> None:
+    """Write EXPERIMENT into FOLDER as a record of the challenge, or everything as Parquet.
+
+    A record has README.md, submission.json, the script, and a log for each run. The Parquet files
+    have the events, partitioned by campaign, and all tables.
+    """
+    if (parquet is None) == (experiment is None or folder is None):
+        raise WorkspaceError("say what to write: an EXPERIMENT and a FOLDER, or --parquet FOLDER")
+    if parquet is not None:
+        export_parquet(campaign.log, parquet, campaign.log.schema)
+        click.echo(f"wrote {parquet}")
+        return
+    assert experiment is not None
+    assert folder is not None
+    from autoresearch.record import write_record
+
+    experiment_of(campaign.history, experiment)
+    named = Git(campaign.project, as_user=True).attempt("config", "user.name").stdout.strip()
+    who["author"] = who["author"] or named
+    for path in write_record(campaign, experiment, folder, who):
+        click.echo(f"wrote {path}")

@@ -1,0 +1,314 @@
+"""Looks at a project without settings: finds its script, tries it once, and proposes settings."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from attrs import evolve, field, frozen
+
+from autoresearch.cycle.tail import Tail
+from autoresearch.errors import WorkspaceError
+from autoresearch.git import Git
+from autoresearch.ideas.hyperparameters import Hyperparameter, knobs
+from autoresearch.launchers.environment import clean_environment
+from autoresearch.numbers import NUMBER
+from autoresearch.policies.pattern_metrics import numbers_in
+from autoresearch.text import one_line, without_escapes
+
+TRY_SECONDS = 60.0
+_SHOWN = 12  # values of the script that the proposal lists
+_NAMES = ("train.py", "train_*.py", "*train*.py", "main.py", "run.py", "*.py")  # likeliest first
+_HIGHER = re.compile(
+    r"acc|f1|auc|auroc|precision|recall|bleu|rouge|reward|return|win|iou|m?ap|r2|ndcg|mrr|psnr|ssim"
+)
+# What a number is worth as the metric of a campaign, by the parts of its name.
+_WORTH = {
+    **dict.fromkeys(("val", "valid", "validation", "eval", "test", "dev", "heldout"), 4),
+    **dict.fromkeys(("bpb", "bpc", "score", "metric"), 4),
+    **dict.fromkeys(("loss", "error", "err", "ppl", "perplexity", "mse", "rmse", "mae", "nll"), 3),
+    **dict.fromkeys(("train", "training", "smooth"), -3),
+    **dict.fromkeys(("lr", "time", "seconds", "ms", "s", "step", "steps", "epoch", "iter"), -9),
+    **dict.fromkeys(("tokens", "params", "parameters", "mb", "bytes", "size", "mfu", "seed"), -9),
+}
+_VALUE = r"([-+]?[\d.]+(?:e[-+]?\d+)?)"
+_LOOSE = re.compile(
+    r"(?P<told>\b(?:(?:val|valid|validation|eval|test)\w*[ _/-]+)?(?:bpb|loss|acc\w*|score|error|"
+    rf"f1|auc|perplexity|ppl|r?mse|mae|reward)\b[^\d\n+-]{{0,12}}){NUMBER}(?!\w)",
+    re.IGNORECASE,
+)
+
+
+@frozen(kw_only=True)
+class Trial:
+    """One run of a script: ``exit_code`` is None where it was stopped after its time.
+
+    ``readable`` are the numbers that the loop finds by their name alone.
+    """
+
+    seconds: float
+    exit_code: int | None
+    numbers: Mapping[str, float]
+    readable: frozenset[str]
+    log: str
+    detail: str = ""
+
+
+@frozen(kw_only=True)
+class Proposal:
+    """Settings for a project, each with what it was found from; ``pattern`` is mostly empty."""
+
+    script: str
+    command: tuple[str, ...]
+    metric: str
+    better: str
+    pattern: str = ""
+    data: tuple[str, ...] = ()
+    knobs: Sequence[Hyperparameter] = ()
+    others: Sequence[str] = ()
+    trial: Trial | None = None
+    problems: Sequence[str] = field(factory=tuple)
+
+    @property
+    def timeout_seconds(self) -> float:
+        """Five times what the run took, at least a minute; 900 where its end was not seen."""
+        ended = self.trial is not None and self.trial.exit_code is not None
+        return max(60.0, round(5 * self.trial.seconds)) if ended and self.trial else 900.0
+
+    def told(self) -> Iterator[tuple[str, str]]:
+        """Yield what was found, for people."""
+        yield "script", self.script
+        yield "command", " ".join(self.command)
+        if self.trial is not None:
+            ended = f"exit code {self.trial.exit_code}"
+            ended = "stopped there" if self.trial.exit_code is None else ended
+            more = f"; {one_line(self.trial.detail)}" if self.trial.detail else ""
+            yield "tried", f"{self.trial.seconds:.1f} s, {ended}{more}"
+        yield "metric", f"{self.metric}{self._value()}, {self.better} is better{self._also()}"
+        shown = [f"{item.key} = {item.value}" for item in self.knobs[:_SHOWN]]
+        yield "values", ", ".join(shown) or "none found: ideas need a patch or a mind"
+        if self.data:
+            yield "data", f"{', '.join(self.data)} (not committed; lent to the runs)"
+
+    def _value(self) -> str:
+        found = self.trial.numbers.get(self.metric) if self.trial else None
+        return "" if found is None else f" = {found:g}"
+
+    def _also(self) -> str:
+        return f"; also printed: {', '.join(self.others[:6])}" if self.others else ""
+
+    def toml(self) -> str:
+        """Return autoresearch.toml, with a comment behind each choice that a person should see."""
+        how = "one run of it" if self.trial else "its text alone; it was not tried"
+        lines = [
+            f"# Proposed by autoresearch init from {self.script} and {how}.",
+            "# What else can be set: autoresearch config",
+            'preset = "plain"',
+            f"script = {json.dumps(self.script)}",
+            f"command = {json.dumps(self.command)}",
+            f"data = {json.dumps(self.data)}  # not committed; lent to the runs",
+            "",
+            "[metric]",
+            f"name = {json.dumps(self.metric)}{self._comment(self._value() + self._also())}",
+            f"better = {json.dumps(self.better)}  # check this",
+            f"pattern = {json.dumps(self.pattern)}",
+            "# sd = 0.001  # seed-to-seed deviation; without it the baseline is repeated",
+            "",
+            "[limits]",
+            f"timeout_seconds = {self.timeout_seconds}",
+            "# hours = 8.0  # stop after so many hours of runs",
+            "",
+            "# Values that ideas can change:",
+        ]
+        lines += [f"#   {item.key} = {item.value}" for item in self.knobs]
+        kept = [line for line in lines if line not in ('pattern = ""',) and "= []" not in line]
+        return "\n".join([*kept, ""])
+
+    @staticmethod
+    def _comment(text: str) -> str:
+        text = one_line(text.strip(" =;"), 120)
+        return f"  # printed: {text}" if text else ""
+
+
+def examine(root: Path) -> Proposal:
+    """Return what can be proposed from the committed files alone, without running anything.
+
+    Raises WorkspaceError where no committed Python file looks like a training script.
+    """
+    git = Git(root)
+    base = git.commit_of("HEAD")
+    if base is None:
+        raise WorkspaceError(f"{root} has no commit yet; commit your training script first")
+    files = git.run("ls-tree", "-r", "--name-only", "-z", "--full-tree", base).split("\0")
+    script = _script(root, [name for name in files if name.endswith(".py")])
+    source = git.run("show", f"{base}:{script}")
+    told = re.findall(r"([A-Za-z_][\w/.-]*)\s*[=:]\s*(?:\{|%[.\d]*[dfge])", _texts(source))
+    metric, others = _metric(dict.fromkeys(told, 0.0))
+    return Proposal(
+        script=script,
+        command=(own_python(root), "{script}"),
+        metric=metric or "score",
+        better=_better(metric),
+        data=tuple(_data(root, source, files)),
+        knobs=knobs({script: source}, script),
+        others=others,
+        problems=() if metric else (f"{script} prints no number under a name that was found",),
+    )
+
+
+def try_once(root: Path, found: Proposal, seconds: float = TRY_SECONDS) -> Proposal:
+    """Run the script once in a copy of its commit, and propose from what it printed.
+
+    It sees the machine as the runs of a campaign do, without keys and tokens, and is stopped with
+    all its children after ``seconds``.
+    """
+    with tempfile.TemporaryDirectory(prefix="autoresearch-try-") as folder:
+        copy = Path(folder) / "copy"
+        Git(root).run("clone", "--quiet", "--shared", "--no-tags", str(root), str(copy))
+        for name in found.data:
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).symlink_to(root / name)
+        trial = _run(root, found, copy, Path(folder) / "log", seconds)
+    metric, others = _metric(trial.numbers)
+    pattern, problems = "", []
+    if metric is None:
+        metric, pattern, value = _loose(trial.log)
+        trial = evolve(trial, numbers={**trial.numbers, **({metric: value} if metric else {})})
+    elif metric not in trial.readable:
+        pattern = rf"{re.escape(metric).replace('_', '[ _]+')}[\"']?\s*[=:]\s*{_VALUE}"
+    if metric is None:
+        problems.append(f"{found.script} printed no number under a name; set metric.pattern")
+    if trial.exit_code:
+        problems.append(f"{found.script} ended with exit code {trial.exit_code}: {trial.detail}")
+    return evolve(
+        found,
+        metric=metric or found.metric,
+        better=_better(metric or found.metric),
+        pattern=pattern,
+        others=others,
+        trial=trial,
+        problems=tuple(problems),
+    )
+
+
+def _run(root: Path, found: Proposal, copy: Path, log: Path, seconds: float) -> Trial:
+    words = {"{python}": sys.executable, "{script}": found.script}
+    command = [words.get(word, word.replace("{project}", str(root))) for word in found.command]
+    environ = clean_environment(os.environ, {"SEED": "1337", "PYTHONUNBUFFERED": "1"})
+    began = time.monotonic()
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=copy, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            code: int | None = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    took = time.monotonic() - began
+    tail = Tail(log)
+    tail.finish()
+    told = tail.error or (tail.last_line if code else "")
+    text = without_escapes(log.read_bytes()[-200_000:].decode("utf-8", "replace"))
+    readable = frozenset(name for name in tail.numbers if name in numbers_in(log, name, ""))
+    return Trial(
+        seconds=took, exit_code=code, numbers=tail.numbers, readable=readable, log=text, detail=told
+    )
+
+
+def _script(root: Path, names: Sequence[str]) -> str:
+    """Return the likeliest training script: by its name, then by how deep it lies."""
+    tests = re.compile(r"(^|/)(tests?|docs?|examples?)/|(^|/)(test_|conftest|setup\.py|__init__)")
+    left = [name for name in names if not tests.search(name)]
+    told = [name for name in left if re.search(rb"print\(|log", (root / name).read_bytes())]
+
+    def rank(name: str) -> tuple[int, int, str]:
+        path = PurePosixPath(name)
+        return (next(i for i, like in enumerate(_NAMES) if path.match(like)), name.count("/"), name)
+
+    if not told:
+        raise WorkspaceError(
+            f"no committed Python file of {root} looks like a training script; name yours with "
+            "--set script=PATH, or begin with autoresearch init --template plain"
+        )
+    return min(told, key=rank)
+
+
+def own_python(root: Path) -> str:
+    """Return the project's own interpreter where it has one that is not this one."""
+    own = root.absolute() / ".venv" / "bin" / "python"
+    here = not own.exists() or str(own) == sys.executable
+    return "{python}" if here else "{project}/.venv/bin/python"
+
+
+def _texts(source: str) -> str:
+    """Return the text of every string in a script, with {} for what f-strings fill in."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return ""
+    return "\n".join(
+        "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        if isinstance(node, ast.JoinedStr)
+        else str(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr | ast.Constant)
+    )
+
+
+def _data(root: Path, source: str, committed: Sequence[str]) -> Iterator[str]:
+    """Yield the paths that a script names and that are there without being committed."""
+    folders = {str(parent) for name in committed for parent in PurePosixPath(name).parents}
+    for text in dict.fromkeys(_texts(source).splitlines()):
+        name = text.strip().removeprefix("./").rstrip("/")
+        if name and len(name) < 200 and name not in folders and name not in committed:
+            path = root / name
+            inside = not name.startswith(("/", "~", "..")) and name not in (".", ".git")
+            if inside and os.path.exists(path) and shutil.which(name) is None:
+                yield name
+
+
+def _metric(numbers: Mapping[str, float]) -> tuple[str | None, tuple[str, ...]]:
+    """Return the name that is most likely to be the metric, and the others; the last of equals."""
+    worth = {}
+    for name in numbers:
+        parts = re.split(r"[^a-z0-9]+", name.lower())
+        worth[name] = sum(_WORTH.get(part, 2 if _HIGHER.fullmatch(part) else 0) for part in parts)
+        worth[name] += 3 * any(part.startswith("acc") for part in parts)
+    best = max(worth, key=lambda name: (worth[name], list(worth).index(name)), default=None)
+    if best is None or worth[best] < 0:
+        return None, tuple(worth)
+    return best, tuple(name for name in worth if name != best)
+
+
+def _better(metric: str | None) -> str:
+    parts = re.split(r"[^a-z0-9]+", (metric or "").lower())
+    higher = any(_HIGHER.fullmatch(part) or part.startswith("acc") for part in parts)
+    return "higher" if higher else "lower"
+
+
+def _loose(log: str) -> tuple[str | None, str, float]:
+    """Return name, pattern and value of the last number that stands behind a metric's name."""
+    match = next(reversed(list(_LOOSE.finditer(log))), None)
+    if match is None:
+        return None, "", 0.0
+    words = re.findall(r"\w+", match["told"])
+    pattern = r"\s+".join(map(re.escape, match["told"].split()))
+    gap = r"\s*" if match["told"][-1:].isspace() else ""
+    value = float(match["number"].replace(",", ""))
+    return "_".join(words).lower(), rf"{pattern}{gap}{_VALUE}", value

@@ -1,0 +1,270 @@
+"""A campaign as one HTML file that needs nothing else, and its timeline as a trace.
+
+The page is the template ``report.html`` with the facts in it, which its own script draws.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from autoresearch.campaign import Campaign
+from autoresearch.errors import WorkspaceError
+from autoresearch.events import EVENT_TYPES
+from autoresearch.git import Git
+from autoresearch.history import History
+from autoresearch.model import Verdict
+from autoresearch.text import block, one_line
+
+DIFF_LINES, TEXT = 60, 400  # of one experiment, so that 2,000 of them stay a file that opens
+Rows = list[dict[str, Any]]
+
+_EXPERIMENTS = """
+    SELECT e.experiment AS n, l.parent, coalesce(l.depth, 0) AS depth, e.status, e.metric,
+        e.direction, e.description, e.author, e.hypothesis, e.predicted, e.confidence, e.seconds,
+        epoch(e.started_at) AS started, epoch(e.ended_at) AS ended, e.commit, e.reason, e.lesson,
+        b.best, b.gpu_hours, b.run_hours, g.gain, g.expected, c.usd
+    FROM experiments e
+    LEFT JOIN lineage l USING (campaign, experiment)
+    LEFT JOIN best_so_far b USING (campaign, experiment)
+    LEFT JOIN gain g USING (campaign, experiment)
+    LEFT JOIN (SELECT campaign, experiment, sum(usd) AS usd FROM costs GROUP BY ALL) c
+        USING (campaign, experiment)
+    WHERE e.campaign = $tag ORDER BY e.experiment
+"""
+_RUNS = """
+    SELECT experiment AS n, run, status, epoch(requested_at) AS started,
+        coalesce(epoch(finished_at), epoch(requested_at) + coalesce(seconds, 0)) AS ended, detail
+    FROM runs WHERE campaign = $tag ORDER BY position
+"""
+_DIRECTIONS = """
+    SELECT e.direction, count(*) AS tried, count(*) FILTER (e.status = 'keep') AS kept,
+        count(*) FILTER (e.status = 'crash') AS crashed, max(g.on_best) AS best_gain,
+        avg(g.gain) AS mean_gain, stddev_samp(g.gain) AS spread,
+        any_value(d.reason) AS dead, arg_max(e.lesson, e.experiment) AS lesson
+    FROM experiments e LEFT JOIN gain g USING (campaign, experiment)
+    LEFT JOIN dead_ends d ON d.campaign = e.campaign AND d.direction = e.direction
+    WHERE e.campaign = $tag GROUP BY e.direction ORDER BY tried DESC, e.direction
+"""
+_COSTS = """
+    SELECT kind, source, count(*) AS times, sum(seconds) / 3600 AS hours,
+        sum(gpu_seconds) / 3600 AS gpu_hours, sum(tokens_in) AS tokens_in,
+        sum(tokens_out) AS tokens_out, sum(usd) AS usd
+    FROM costs WHERE campaign = $tag GROUP BY kind, source ORDER BY usd DESC, gpu_hours DESC
+"""
+# What was told to those who propose, and what was refused: type, who, which text.
+_TOLD = {
+    "idea_dropped": ("''", "reason"),
+    "idea_objected": ("author", "reason"),
+    "change_rejected": ("''", "reason"),
+    "audit_failed": ("rule", "detail"),
+    "plugin_failed": ("plugin", "error"),
+    "proposal_refused": ("author", "reason"),
+    "mind_suspended": ("author", "reason"),
+    "note_added": ("author", "text"),
+    "steering_given": ("author", "text"),
+}
+_MOST_TOLD = 500
+
+
+def write_report(campaign: Campaign, history: History, path: Path) -> None:
+    """Write the page; raises WorkspaceError where the file cannot be written."""
+    facts = collect(campaign, history)
+    page = resources.files("autoresearch").joinpath("templates", "report.html").read_text("utf-8")
+    told = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    lines = "\n".join(f"<li>{escape(line)}</li>" for line in facts["lines"])
+    for mark, text in (("@TITLE@", escape(facts["title"])), ("@LINES@", lines)):
+        page = page.replace(mark, text)
+    head, _, tail = page.partition("@FACTS@")  # last: facts may hold a mark
+    _write(path, head + told + tail)
+
+
+def write_trace(campaign: Campaign, path: Path) -> None:
+    """Write the runs and decisions in the format that Perfetto and Chrome's tracing read."""
+    with campaign.connect() as connection:
+        runs = _ask(connection, _RUNS, campaign.tag)
+        query = (
+            "SELECT experiment AS n, verdict, reason, epoch(decided_at) AS at FROM decisions "
+            "WHERE campaign = $tag ORDER BY position"
+        )
+        decisions = _ask(connection, query, campaign.tag)
+    spans = [
+        {
+            "name": f"experiment {run['n']}", "cat": run["status"], "ph": "X", "pid": 1,
+            "tid": lane + 1, "ts": run["started"] * 1e6,
+            "dur": max(run["ended"] - run["started"], 0) * 1e6, "args": run,
+        }
+        for run, lane in zip(runs, lanes(runs), strict=True)
+    ]  # fmt: skip
+    marks = [
+        {
+            "name": f"{item['verdict']} {item['n']}", "cat": "decision", "ph": "i", "s": "p",
+            "pid": 1, "tid": 0, "ts": item["at"] * 1e6, "args": item,
+        }
+        for item in decisions
+    ]  # fmt: skip
+    _write(path, json.dumps({"traceEvents": [*spans, *marks], "displayTimeUnit": "ms"}))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WorkspaceError(
+            f"cannot write {path}: {error.strerror}; choose another file"
+        ) from None
+
+
+def collect(campaign: Campaign, history: History) -> dict[str, Any]:
+    """Return all facts of the page as JSON values."""
+    until = history.position or None
+    with campaign.connect(at=until) as connection:
+        # The views below ask for experiments again and again; once is enough.
+        connection.execute("CREATE TEMP TABLE experiments AS SELECT * FROM experiments")
+        connection.execute("CREATE TEMP TABLE lineage AS SELECT * FROM lineage")
+        connection.execute("CREATE TEMP TABLE gain AS SELECT * FROM gain")
+        experiments = _ask(connection, _EXPERIMENTS, campaign.tag)
+        runs = _ask(connection, _RUNS, campaign.tag)
+        directions = _ask(connection, _DIRECTIONS, campaign.tag)
+        costs = _ask(connection, _COSTS, campaign.tag)
+        told = _told(connection, campaign.tag)
+    diffs = _diffs(campaign, [row["commit"] for row in experiments if row["parent"] is not None])
+    for row in experiments:
+        row["diff"] = diffs.get(row["commit"] or "", "")
+    for run, lane in zip(runs, lanes(runs), strict=True):
+        run["lane"] = lane
+    return {
+        "title": f"campaign {campaign.tag}",
+        "metric": history.metric,
+        "lower": history.lower_is_better,
+        "sd": history.noise.sd,
+        "lines": list(the_night(history)),
+        "experiments": experiments,
+        "runs": runs,
+        "directions": directions,
+        "costs": costs,
+        "told": told,
+        "dead": [
+            {"direction": item.direction, "reason": item.reason, "proof": list(item.experiments)}
+            for item in history.dead_ends.values()
+        ],
+        "backtracks": [
+            {"after": item.after_experiment, "to": item.to_experiment, "reason": item.reason}
+            for item in history.timeline
+            if not isinstance(item, int)
+        ],
+        "queue": [
+            {"description": item.description, "gain": item.expected_gain, "author": item.author}
+            for item in history.ranked_queue[:50]
+        ],
+    }
+
+
+def _ask(connection: Any, query: str, tag: str) -> Rows:
+    cursor = connection.execute(query, {"tag": tag})
+    names = [item[0] for item in cursor.description]
+    return [
+        {name: _plain(value) for name, value in zip(names, row, strict=True)}
+        for row in cursor.fetchall()
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return one_line(value, TEXT)
+    if isinstance(value, float):
+        return value if abs(value) < 1e300 else None
+    return value if isinstance(value, int | None) else float(value)
+
+
+def _told(connection: Any, tag: str) -> Rows:
+    parts = [
+        f"SELECT position, '{name}' AS type, {who} AS author, {text} AS text FROM {name} "
+        "WHERE campaign = $tag"
+        for name, (who, text) in _TOLD.items()
+        if name in EVENT_TYPES
+    ]
+    query = " UNION ALL ".join(parts) + f" ORDER BY position DESC LIMIT {_MOST_TOLD}"
+    return _ask(connection, query, tag)
+
+
+def _diffs(campaign: Campaign, commits: Sequence[str]) -> Mapping[str, str]:
+    """Return the change of each commit, from one process of git however many there are."""
+    done = Git(campaign.project).attempt(
+        "diff-tree", "--stdin", "-r", "-p", "-U1", "--no-color", "--no-ext-diff",
+        stdin="".join(f"{commit}\n" for commit in commits if commit),
+    )  # fmt: skip
+    pieces = re.split(r"^([0-9a-f]{40}(?:[0-9a-f]{24})?)\n", done.stdout, flags=re.MULTILINE)
+    found = {}
+    for commit, text in zip(pieces[1::2], pieces[2::2], strict=True):
+        lines = [line for line in text.splitlines() if not line.startswith(("index ", "diff "))]
+        more = [f"... {len(lines) - DIFF_LINES} more lines"] if len(lines) > DIFF_LINES else []
+        found[commit] = block("\n".join([*lines[:DIFF_LINES], *more]), 6_000)
+    return found
+
+
+def lanes(runs: Rows) -> Iterator[int]:
+    """Yield the first lane that is free when each run starts, so that no two overlap."""
+    ends: list[float] = []
+    for run in runs:
+        free = next((lane for lane, end in enumerate(ends) if end <= run["started"]), len(ends))
+        ends[free : free + 1] = [run["ended"]]
+        yield free
+
+
+def the_night(history: History) -> Iterator[str]:
+    """Yield what a person wants to know first, in about ten lines."""
+    decided, kept, best = history.decided, history.kept, history.best
+    counts = {verdict: sum(item.verdict is verdict for item in decided) for verdict in Verdict}
+    span = (
+        f" from {decided[0].started_at[:16]} to {decided[-1].ended_at[:16]} UTC" if decided else ""
+    )
+    yield (
+        f"{len(decided)} experiments{span}: {counts[Verdict.KEEP]} kept, "
+        f"{counts[Verdict.DISCARD]} discarded, {counts[Verdict.CRASH]} crashed, "
+        f"{counts[Verdict.QUARANTINE]} quarantined"
+    )
+    if best is not None and history.best_metric is not None:
+        first = history.score(kept[0])
+        gain = history.gain(history.best_metric, first) if first is not None else 0.0
+        yield (
+            f"best: {history.metric} {history.best_metric:.6g} of experiment {best.number} "
+            f"({one_line(best.idea.description, 100)}), {gain:+.6g} on the baseline"
+        )
+    yield f"noise: {history.noise.source}"
+    for experiment in sorted(kept[1:], key=lambda item: _gain(history, item), reverse=True)[:3]:
+        gain = _gain(history, experiment)
+        words = one_line(experiment.idea.description, 100)
+        yield f"gained {gain:+.6g} with experiment {experiment.number}: {words}"
+    for direction, fact in list(history.dead_ends.items())[-2:]:
+        yield f"dead end: {direction}, {one_line(fact.reason, 150)}"
+    held = [item.number for item in history.experiments if item.verdict is Verdict.QUARANTINE]
+    if held:
+        yield f"waits for your word: experiments {', '.join(map(str, held[:10]))} (quarantined)"
+    spent = history.spent
+    yield (
+        f"spent: {spent.seconds / 3600:.2f} hours of runs, {spent.gpu_seconds / 3600:.2f} "
+        f"GPU-hours, {spent.tokens:,} tokens, ${spent.usd:.2f}"
+    )
+    if history.failures:
+        yield "plugins failed: " + ", ".join(f"{k} {v}" for k, v in history.failures.items())
+    paused = history.paused
+    waits = (
+        f"waits: {paused.reason}" if paused else history.stopped and f"stopped: {history.stopped}"
+    )
+    yield f"now: {waits or 'going on'}; {len(history.queue)} ideas are queued"
+
+
+def _gain(history: History, experiment: Any) -> float:
+    """How much better a kept experiment is than the best kept before it."""
+    score = history.score(experiment)
+    before = [history.score(item) for item in history.kept if item.number < experiment.number]
+    known = [value for value in before if value is not None]
+    if score is None or not known:
+        return 0.0
+    return history.gain(score, min(known) if history.lower_is_better else max(known))

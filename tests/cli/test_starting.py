@@ -1,0 +1,222 @@
+"""Somebody's first ten minutes: a demo, a template, or a script of their own that is examined."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import autoresearch
+from autoresearch.cli import main
+from autoresearch.doctor import examine, try_once
+from autoresearch.scaffold import lay_template, templates
+from autoresearch.settings import load
+from autoresearch.testing import git, make_project
+
+ROOT = Path(__file__).parents[2]
+# Where karpathy/autoresearch is checked out; its train.py is run with a stand-in for its GPU part.
+UNMODIFIED = os.environ.get("KARPATHY_AUTORESEARCH", "")
+
+# As that script is: constants, progress behind carriage returns, a summary below a line.
+LIKE_KARPATHYS = '''
+"""One file, one metric."""
+import os
+from prepare import TIME_BUDGET, evaluate_bpb
+
+# Optimization
+TOTAL_BATCH_SIZE = 2**19 # tokens per step
+MATRIX_LR = 0.04        # learning rate for matrices
+ADAM_BETAS = (0.8, 0.95)
+DEPTH = 8               # layers
+
+for step in range(40):
+    loss = 3.0 / (step + 1) + abs(MATRIX_LR - 0.03) + 0.01 * abs(DEPTH - 9)
+    print(f"\\rstep {step:05d} ({step:.1f}%) | loss: {loss:.6f} | dt: 3ms | epoch: 1   ", end="")
+print()
+val_bpb = evaluate_bpb(loss)
+print("---")
+print(f"val_bpb:          {val_bpb:.6f}")
+print(f"training_seconds: {TIME_BUDGET:.1f}")
+print(f"peak_vram_mb:     {45060.2:.1f}")
+print(f"depth:            {DEPTH}")
+'''
+PREPARE = "TIME_BUDGET = 300\n\n\ndef evaluate_bpb(loss):\n    return 0.9 + loss / 10\n"
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command line in a folder: ``at(folder, "init")`` gives code, output, errors."""
+
+    def call(folder: Path, *words: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["autoresearch", *words])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+def own(folder: Path, script: str, name: str = "train.py", **files: str) -> Path:
+    """A project of somebody who has never heard of settings."""
+    project = make_project(folder, script=script, files=files)
+    git(project, "rm", "--quiet", "autoresearch.toml")
+    if name != "train.py":
+        git(project, "mv", "train.py", name)
+    git(project, "commit", "--quiet", "--message", "Mine")
+    return project
+
+
+def test_demo_shows_all_four_endings(tmp_path: Path, at) -> None:
+    """A keep, a discard, a hang that is killed, and a score too good to believe."""
+    code, out, _ = at(tmp_path, "demo")
+    assert code == 0
+    history = autoresearch.open_campaign(tmp_path / "autoresearch-demo").history
+    verdicts = [str(item.verdict) for item in history.experiments]
+    assert verdicts == ["keep", "keep", "discard", "crash", "quarantine"]
+    assert "killed at its deadline" in out
+    assert at(tmp_path, "demo")[0] == 1  # nothing of the user's is written over
+
+
+def test_init_tries_the_script_and_writes_settings(tmp_path: Path, at) -> None:
+    """Metric, direction, data and deadline are those of one run; then the campaign runs."""
+    script = "open('corpus.txt').read()\nLR = 0.5\nprint('epoch 1 | lr: 0.1 | train_loss: 0.3')\n"
+    script += "print(f'Test Accuracy: {1 - abs(LR - 0.3):.3f}')\nprint('seconds: 3.2')\n"
+    project = own(tmp_path / "p", script, name="fit.py")
+    (project / "corpus.txt").write_text("text")
+    code, out, err = at(project, "init", "--tag", "t1", "--try")
+    assert code == 0, err
+    config = load(project).config
+    assert (config.script, config.metric.name, config.metric.better, config.data) == (
+        "fit.py", "Test_Accuracy", "higher", ("corpus.txt",),
+    )  # fmt: skip
+    assert "LR = 0.5" in out
+    assert at(project, "run", "--experiments", "2", "--no-wait")[0] == 0
+    assert autoresearch.open_campaign(project).history.best_metric >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("printed", "name", "pattern"),
+    [
+        ("print('val loss 0.42'); print('done in 3 s')", "val_loss", r"val\s+loss\s*"),
+        ("print({'train/loss': 7.0, 'val/loss': 0.9})", "val/loss", ""),
+        ("print('loss=0.5 acc=0.9')", "acc", ""),
+        ("print('val_loss: 0.4'); print('val_bpb: 1.2')", "val_bpb", ""),
+    ],
+)
+def test_metric_is_found_in_what_a_script_prints(tmp_path, printed, name, pattern) -> None:
+    """Of several numbers the validation's; where no name can be read, with a pattern."""
+    project = own(tmp_path / "p", printed + "\n")
+    found = try_once(project, examine(project), 30)
+    assert found.metric == name
+    assert found.pattern.startswith(pattern)
+    assert bool(found.pattern) == bool(pattern)
+
+
+def test_a_script_that_goes_on_is_stopped_with_its_children(tmp_path: Path) -> None:
+    """What it had printed by then counts; nothing is left running and the checkout is untouched."""
+    script = "import subprocess, sys, time\nopen('left.txt', 'w').write('x')\n"
+    script += "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    script += "print('val_loss: 0.5', child.pid, flush=True)\ntime.sleep(600)\n"
+    project = own(tmp_path / "p", script)
+    found = try_once(project, examine(project), 2)
+    assert found.trial is not None
+    assert found.trial.exit_code is None
+    assert found.metric == "val_loss"
+    assert not (project / "left.txt").exists()
+    child = int(found.trial.log.split()[-1])
+    assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text()
+
+
+def test_without_consent_nothing_runs_and_the_way_is_told(tmp_path: Path, at) -> None:
+    """One line names what was found and how to go on; nothing is written."""
+    project = own(tmp_path / "p", "print(f'val_loss: {0.5}')\n", name="fit.py")
+    code, _, err = at(project, "init")
+    assert code == 1
+    assert "fit.py seems to print val_loss: let autoresearch init --try" in err
+    assert not (project / "autoresearch.toml").exists()
+    assert not (project / ".autoresearch").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        (
+            "raise ValueError('no corpus')  # print(\n",
+            "not run as it is: ValueError: no corpus",
+        ),
+        ("x = 1\n", "looks like a training script"),
+    ],
+)
+def test_a_project_that_cannot_run_is_told_at_once(tmp_path, at, script, problem) -> None:
+    """The script's own error, or what was looked for."""
+    project = own(tmp_path / "p", script)
+    code, _, err = at(project, "init", "--try")
+    assert (code, problem in err) == (1, True), err
+
+
+def test_plain_template_is_a_project_that_runs(tmp_path: Path, at) -> None:
+    """One command in an empty folder, and the next one runs experiments."""
+    assert at(tmp_path, "init", "--template", "plain")[0] == 0
+    assert at(tmp_path, "run", "--experiments", "2", "--no-wait")[0] == 0
+    assert git(tmp_path, "status", "--porcelain") == ""
+
+
+def test_template_never_writes_over_a_file_nor_commits_unasked(tmp_path: Path, at) -> None:
+    """In somebody's repository the commit is theirs."""
+    project = own(tmp_path / "p", "print('val_loss: 0.3')\n")
+    git(project, "rm", "--quiet", "train.py")
+    git(project, "commit", "--quiet", "--message", "Empty", "--allow-empty")
+    before = git(project, "rev-parse", "HEAD")
+    code, _, err = at(project, "init", "--template", "plain")
+    assert code == 1
+    assert "commit train.py first, or let init do that with --yes" in err
+    assert git(project, "rev-parse", "HEAD") == before
+
+
+def test_golf_template_has_the_files_of_the_challenge(tmp_path: Path) -> None:
+    """Every file is there, and the project is known as the challenge's."""
+    lay_template("golf", tmp_path, commit=True)
+    assert (tmp_path / "train_gpt.py").read_bytes() == (ROOT / "train_gpt.py").read_bytes()
+    assert load(tmp_path).config.preset == "golf"
+    there = {f"data/{path.name}" for path in (ROOT / "data").iterdir() if path.is_file()}
+    assert there == {name for name in templates()["golf"] if name.startswith("data/")}
+
+
+def test_a_project_like_karpathys_runs_after_one_command(tmp_path: Path, at) -> None:
+    """Its metric is read, its constants are tried, and prepare.py is not touched."""
+    project = own(tmp_path / "p", LIKE_KARPATHYS, **{"prepare.py": PREPARE})
+    assert at(project, "init", "--template", "karpathy", "--tag", "t1")[0] == 0
+    assert at(project, "run", "--experiments", "6", "--no-wait")[0] == 0
+    history = autoresearch.open_campaign(project).history
+    assert len(history.decided) == 6
+    assert history.metric == "val_bpb"
+    names = {change.name for item in history.experiments for change in item.idea.changes}
+    assert names & {"MATRIX_LR", "DEPTH"}
+    assert git(project, "diff", "--name-only", "HEAD", history.best.commit) in ("", "train.py")
+
+
+@pytest.mark.skipif(not UNMODIFIED, reason="needs KARPATHY_AUTORESEARCH=PATH of its checkout")
+def test_karpathys_train_py_runs_unmodified(tmp_path: Path, at) -> None:
+    """The file as it was fetched, with a stand-in for torch and for its GPU part."""
+    stand_in = Path(__file__).parent / "karpathy_stand_in"
+    source = subprocess.run(
+        ["git", "-C", UNMODIFIED, "show", "HEAD:train.py"], capture_output=True, check=True
+    ).stdout.decode()
+    there = sorted(stand_in.rglob("*.py"))
+    files = {str(path.relative_to(stand_in)): path.read_text() for path in there}
+    project = own(tmp_path / "p", source, **files)
+    assert at(project, "init", "--template", "karpathy", "--tag", "t1")[0] == 0
+    assert at(project, "run", "--experiments", "6", "--no-wait")[0] == 0
+    said = json.loads(at(project, "status", "--json")[1])
+    assert said["experiments"] == 6
+    assert said["metric"] == "val_bpb"
