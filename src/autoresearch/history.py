@@ -102,7 +102,8 @@ class History:
 
     ``tried`` holds ids of ideas, ``tried_sources`` the digests of what was run (see
     `Experiment.source_digest`). ``paused`` (since ``paused_at``) and ``stop`` are what the loop
-    obeys now. ``failures`` counts those of each plugin. ``last_step`` and ``last_at`` are the type
+    obeys now. ``failures`` counts those of each plugin; ``suspended`` are the minds that give no
+    answer, ``refusals`` the ideas refused before a run. ``last_step`` and ``last_at`` are the type
     and time of the newest event that the loop itself recorded.
     """
 
@@ -136,6 +137,8 @@ class History:
     stop: events.StopRequested | None = None
     lease: Lease | None = None
     failures: PMap[str, int] = field(factory=pmap)
+    suspended: PMap[str, events.MindSuspended] = field(factory=pmap)
+    refusals: PVector[events.ProposalRefused] = field(factory=pvector)
     last_step: str = ""
     last_at: str = ""
 

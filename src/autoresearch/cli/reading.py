@@ -12,6 +12,7 @@ import attrs
 import click
 import duckdb
 
+from autoresearch import events
 from autoresearch.campaign import Campaign
 from autoresearch.cli.output import print_json, print_rows, print_table
 from autoresearch.cli.project import (
@@ -60,7 +61,9 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
         print_json(facts)
         return
     failures = ", ".join(f"{name} {count}" for name, count in history.failures.items())
+    silent = "; ".join(f"{name} {why}" for name, why in facts["minds"].items())
     shown = {**facts, "loop": _loop_in_words(loop), "failures": failures or None}
+    shown["minds"] = silent or None
     for name, value in shown.items():
         if value is not None:
             click.echo(f"{name + ':':<14}{one_line(str(value), 300)}")
@@ -110,8 +113,16 @@ def _facts(branch: str, history: History) -> dict[str, Any]:
         "gpu_hours": round(history.spent.gpu_seconds / 3600, 3),
         "usd": round(history.spent.usd, 2),
         "failures": dict(history.failures),
+        "minds": {name: _silence(item) for name, item in history.suspended.items()},
         "tip": f"{history.position}:{history.tip_hash}",
     }
+
+
+def _silence(item: events.MindSuspended) -> str:
+    """Return in words why a mind is not asked, and until when."""
+    until = "is suspended until autoresearch resume" if item.permanent else "rests"
+    times = f", {item.times} times in a row" if item.times > 1 else ""
+    return f"{until}{times}: {one_line(item.reason, 200)}"
 
 
 def _loop(campaign: Campaign, history: History) -> dict[str, Any]:
