@@ -24,7 +24,7 @@ from autoresearch.durable import digest
 from autoresearch.errors import PluginError
 from autoresearch.history import History
 from autoresearch.model import Cost, Experiment, Run
-from autoresearch.projections.notes_md import NotesMd
+from autoresearch.projections.memory import review
 from autoresearch.text import block, one_line, without_escapes
 
 CHARACTERS = 4  # of English and of code to a token, roughly; it only sets how much is shown
@@ -72,6 +72,11 @@ class Hands:
         del run
         return None
 
+    def document(self, path: str) -> str:
+        """Return a tracked file as it is at head, empty where there is none."""
+        del path
+        return ""
+
     def copy(self, folder: Path) -> None:
         """Write the files of head into a folder, without a repository around them."""
         del folder
@@ -103,7 +108,7 @@ class Desk:
 
     def review(self, budget: int = 10_000) -> str:
         """Return the campaign's memory, at most ``budget`` tokens of it."""
-        return block(NotesMd().render(self.history), budget * CHARACTERS)
+        return review(self.history, budget * CHARACTERS)
 
     @property
     def refused(self) -> tuple[events.ProposalRefused, ...]:
@@ -121,6 +126,10 @@ class Desk:
         limits = self.history.started.config.get("limits") if self.history.started else None
         limit = limits.get("usd", 0.0) if isinstance(limits, Mapping) else 0.0
         return max(0.0, limit - self.history.spent.usd) if limit > 0 else None
+
+    def document(self, path: str) -> str:
+        """Return the text of a tracked file at head, empty where there is none."""
+        return self._hands.document(path)
 
     def source(self, experiment: int) -> Mapping[str, str]:
         """Return the text of every editable file that an experiment tried, by path."""

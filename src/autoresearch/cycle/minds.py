@@ -38,6 +38,11 @@ class LoopHands(Hands):
         path = log_in(self.kit.lab.folder / "runs" / Path(run).name)
         return path if path.is_file() else None
 
+    def document(self, path: str) -> str:
+        """Return a tracked file as it is at head, empty where there is none."""
+        shown = self.kit.lab.clone.attempt("show", f"{self.kit.head_commit()}:{path}")
+        return shown.stdout if shown.returncode == 0 else ""
+
     def copy(self, folder: Path) -> None:
         """Write every tracked file of head into a folder."""
         self.kit.lab.export(self.kit.head_commit(), folder)

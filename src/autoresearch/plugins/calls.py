@@ -169,10 +169,7 @@ class Calls:
 
         ``run`` makes the call, for instance in another thread.
         """
-        desk = given.get("desk")
-        if isinstance(desk, Desk):  # each author has its own refusals
-            given = {**given, "desk": desk.of(impl.plugin_name, hook)}
-        work = partial(impl.function, *[given[name] for name in impl.argnames])
+        work = partial(impl.function, *_arguments(impl, hook, given))
         return self._traced(impl.plugin_name, hook, partial(run, work))
 
     def failed(self, plugin: str, hook: str, error: BaseException) -> PluginFailure:
@@ -211,7 +208,7 @@ class Calls:
         """Run a wrapper up to its ``yield``; None when it failed and is left out."""
         wrapper: Generator[None, Any, Any]
         try:
-            wrapper = impl.function(*[given[name] for name in impl.argnames])  # type: ignore[assignment]
+            wrapper = impl.function(*_arguments(impl, hook, given))  # type: ignore[assignment]
             next(wrapper)
         except StopIteration:
             error = InvalidAnswerError("the wrapper ended without yield")
@@ -260,6 +257,13 @@ class Calls:
             took = (time.perf_counter() - start) * 1000
             line = f"trace {took:9.3f} ms  {hook} {plugin} -> {one_line(shown, 100)}"
             print(line, file=sys.stderr)
+
+
+def _arguments(impl: pluggy.HookImpl, hook: str, given: Given) -> list[Any]:
+    """Return what an implementation names; a desk is that of its author, with its refusals."""
+    desk = given.get("desk")
+    own = {"desk": desk.of(impl.plugin_name, hook)} if isinstance(desk, Desk) else {}
+    return [own.get(name, given[name]) for name in impl.argnames]
 
 
 def _finish(wrapper: Generator[None, Any, Any], inner: object) -> Any:
