@@ -83,8 +83,8 @@ class QueueMd:
         veto = vetoes(history, item.direction)
         if veto:
             return f"dropped: {veto}"
-        if item.direction in history.dead_ends:
-            reason = history.dead_ends[item.direction].reason
+        if (dead := history.dead(item.direction)) is not None:
+            reason = dead.reason
             return f"runs, though its direction is a dead end: {reason}"
         if item.patch is None and not item.env:
             return "runs if a plugin can write its code"

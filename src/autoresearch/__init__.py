@@ -7,9 +7,10 @@ TYPE_CHECKING = False  # as in typing, which would take longer to import than al
 if TYPE_CHECKING:
     from autoresearch.campaign import Campaign
     from autoresearch.config import Config, setting
+    from autoresearch.desk import Desk, Ended
     from autoresearch.driving.observing import Observation, Observed, observe
     from autoresearch.driving.steps import Driver, Stand
-    from autoresearch.errors import AutoresearchError
+    from autoresearch.errors import AutoresearchError, OutageError, SuspendedError
     from autoresearch.history import History, QueuedIdea
     from autoresearch.hookspecs import hookimpl
     from autoresearch.ideas.hyperparameters import (
@@ -57,7 +58,9 @@ __all__ = [
     "Config",
     "Cost",
     "Decision",
+    "Desk",
     "Driver",
+    "Ended",
     "Experiment",
     "History",
     "Hyperparameter",
@@ -67,6 +70,7 @@ __all__ = [
     "Objection",
     "Observation",
     "Observed",
+    "OutageError",
     "Projection",
     "QueuedIdea",
     "Recorded",
@@ -77,6 +81,7 @@ __all__ = [
     "RunStatus",
     "Signal",
     "Stand",
+    "SuspendedError",
     "ValueChange",
     "Verdict",
     "Violation",
@@ -100,15 +105,19 @@ _HOMES = {
     "AutoresearchError": "errors",
     "Campaign": "campaign",
     "Config": "config",
+    "Desk": "desk",
     "Driver": "driving.steps",
+    "Ended": "desk",
     "History": "history",
     "Hyperparameter": "ideas.hyperparameters",
     "Observation": "driving.observing",
     "Observed": "driving.observing",
+    "OutageError": "errors",
     "Projection": "projections",
     "QueuedIdea": "history",
     "Recorded": "log",
     "Stand": "driving.steps",
+    "SuspendedError": "errors",
     "connect": "opening",
     "hookimpl": "hookspecs",
     "hyperparameters": "ideas.hyperparameters",

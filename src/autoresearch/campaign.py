@@ -268,8 +268,11 @@ class Campaign:
         return lease.by
 
     def resume(self) -> None:
-        """Let the loop go on after a pause, a person's or its own; WorkspaceError without one."""
-        if self.history.paused is None:
+        """Let the loop go on after a pause, a person's or its own, and ask suspended minds again.
+
+        Raises WorkspaceError when neither is there.
+        """
+        if self.history.paused is None and not self.history.suspended:
             raise WorkspaceError(
                 f"campaign {self.tag} is not paused; autoresearch status says more"
             )

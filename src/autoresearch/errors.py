@@ -27,6 +27,14 @@ class PluginError(AutoresearchError):
     """A plugin cannot be found or loaded, or returned what its hook does not allow."""
 
 
+class OutageError(PluginError):
+    """A mind gives no answer for now; it rests a while, longer each time, and is asked again."""
+
+
+class SuspendedError(PluginError):
+    """A mind can give no answer until a person acts: a wrong key, a model that is not there."""
+
+
 class ProtocolError(AutoresearchError):
     """A step was tried out of the order that the research protocol fixes."""
 

@@ -184,7 +184,12 @@ def _resumed(draft: Draft, event: events.CampaignResumed, _: str) -> None:
     own = paused is not None and not paused.by
     paused = None if own else paused
     draft.set(plugins=event.plugins, stopped=None, stop=None, lease=None, paused=paused)
+    _all_asked_again(draft)
     _let_go(draft, "plugin", "outage")
+
+
+def _all_asked_again(draft: Draft) -> None:
+    draft.set(suspended=pmap())
 
 
 @_on(events.CampaignStopped)
@@ -219,6 +224,8 @@ def _paused(draft: Draft, event: events.Paused, at: str) -> None:
 def _gone_on(draft: Draft, event: events.Resumed, _: str) -> None:
     if not _stands_above(draft, event.by):
         draft.set(paused=None)
+    if event.by:
+        _all_asked_again(draft)
     _let_go(draft, "outage")
 
 
@@ -239,6 +246,22 @@ def _let_go(draft: Draft, *causes: str) -> None:
 def _plugin_failed(draft: Draft, event: events.PluginFailed, _: str) -> None:
     failures = draft.history.failures
     draft.set(failures=failures.set(event.plugin, failures.get(event.plugin, 0) + 1))
+
+
+@_on(events.MindSuspended)
+def _mind_suspended(draft: Draft, event: events.MindSuspended, _: str) -> None:
+    draft.set(suspended=draft.history.suspended.set(event.author, event))
+
+
+@_on(events.MindResumed)
+def _mind_resumed(draft: Draft, event: events.MindResumed, _: str) -> None:
+    draft.set(suspended=draft.history.suspended.discard(event.author))
+    _let_go(draft, "outage")
+
+
+@_on(events.ProposalRefused)
+def _proposal_refused(draft: Draft, event: events.ProposalRefused, _: str) -> None:
+    draft.set(refusals=draft.history.refusals.append(event))
 
 
 @_on(events.MemoryReviewed)
@@ -498,7 +521,8 @@ def _decided(draft: Draft, event: events.Decided, at: str) -> None:
     draft.change(event.experiment, decision=decision, ended_at=at)
     if verdict is Verdict.RERUN:
         return
-    _let_go(draft, "outage")  # a mind that was down may be up again
+    if not draft.history.suspended:
+        _let_go(draft, "outage")  # whoever failed may answer now
     timeline = draft.history.timeline.append(event.experiment)
     draft.set(timeline=timeline, reviewed=None, open_run=None, lease=None)
     if verdict is Verdict.KEEP:

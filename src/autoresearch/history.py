@@ -6,8 +6,10 @@ costs the same after ten experiments and after ten thousand.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from html import escape
 from itertools import compress, pairwise
 from operator import is_
@@ -105,7 +107,8 @@ class History:
 
     ``tried`` holds ids of ideas, ``tried_sources`` the digests of what was run (see
     `Experiment.source_digest`). ``paused`` (since ``paused_at``) and ``stop`` are what the loop
-    obeys now. ``failures`` counts those of each plugin. ``last_step`` and ``last_at`` are the type
+    obeys now. ``failures`` counts those of each plugin; ``suspended`` are the minds that give no
+    answer, ``refusals`` the ideas refused before a run. ``last_step`` and ``last_at`` are the type
     and time of the newest event that the loop itself recorded.
     """
 
@@ -139,6 +142,8 @@ class History:
     stop: events.StopRequested | None = None
     lease: Lease | None = None
     failures: PMap[str, int] = field(factory=pmap)
+    suspended: PMap[str, events.MindSuspended] = field(factory=pmap)
+    refusals: PVector[events.ProposalRefused] = field(factory=pvector)
     last_step: str = ""
     last_at: str = ""
 
@@ -278,9 +283,61 @@ class History:
         return old - new if self.lower_is_better else new - old
 
     def recent(self, direction: str) -> tuple[Experiment, ...]:
-        """Return the decided experiments of a direction, newest first."""
-        found = (item for item in reversed(self.experiments) if item.idea.direction == direction)
+        """Return the decided experiments of a direction, newest first, however it was worded."""
+        wanted = family(direction)
+        found = (
+            item for item in reversed(self.experiments) if family(item.idea.direction) == wanted
+        )
         return tuple(item for item in found if not is_open(item))
+
+    def dead(self, direction: str) -> events.DirectionDeclaredDead | None:
+        """Return the fact that ended a direction, however it is worded; None while it is alive.
+
+        A dead end that a later experiment was kept in is alive again.
+        """
+        wanted = family(direction)
+        found = next((e for name, e in self.dead_ends.items() if family(name) == wanted), None)
+        if found is None:
+            return None
+        last = max(found.experiments, default=-1)
+        newer = (item for item in self.recent(direction) if item.number > last)
+        return None if any(item.verdict is Verdict.KEEP for item in newer) else found
+
+    @property
+    def dead_families(self) -> frozenset[str]:
+        """What stands for each direction that is dead now; see `family`."""
+        return frozenset(family(name) for name in self.dead_ends if self.dead(name) is not None)
+
+
+# One word for what people call a setting, and words that say only that it is changed.
+_SYNONYMS = (
+    (r"\blearning rates?\b|\blrs?\b", "lr"),
+    (r"\bweight decay\b|\bwd\b", "wd"),
+    (r"\bfeed forward\b|\bfeedforward\b|\bffn\b", "mlp"),
+    (r"\bbatch size\b", "batch"),
+    (r"\badamw? (?=beta|eps)", ""),
+    (r"\b(?:muon|sgd|nesterov) momentum\b(?! w)", "momentum"),
+)
+_IDLE = re.compile(
+    r"\b(?:a|an|the|of|in|for|to|and|on|with|by|num|number|tun(?:e|ed|ing)|adjust\w*|chang(?:e|ed|ing)"
+    r"|increas\w+|decreas\w+|rais(?:e|ed|ing)|lower\w*|higher|reduc\w+|larger|smaller|bigger|more|less"
+    r"|try\w*|values?|settings?|hyperparameters?|param\w*|optimi[sz]\w+|improv\w+|sweep|search)\b"
+)
+
+
+@lru_cache(maxsize=4096)
+def family(direction: str) -> str:
+    """Return what stands for a direction in whatever words and case it is given.
+
+    ``Momentum``, ``muon momentum`` and ``momentum tuning`` are one; a direction made of such words
+    alone is its own.
+    """
+    words = re.sub(r"[^\w:]+|_", " ", direction.casefold())
+    for pattern, word in _SYNONYMS:
+        words = re.sub(pattern, word, words)
+    kept = _IDLE.sub(" ", words).split()
+    plain = [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in kept]
+    return " ".join(plain) or " ".join(words.split()) or direction
 
 
 def is_open(experiment: Experiment) -> bool:

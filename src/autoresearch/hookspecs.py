@@ -19,6 +19,7 @@ import pluggy
 from attrs import frozen
 
 from autoresearch.config import Config
+from autoresearch.desk import Desk
 from autoresearch.history import History
 from autoresearch.log import Recorded
 from autoresearch.model import (
@@ -131,15 +132,17 @@ def register_projections(config: Config) -> Sequence[Projection] | None:
 
 @hook(first_result=True, check="idea", contract="IdeaGeneratorContract")
 def propose_idea(
-    history: History, source: str, rng: Random, files: Mapping[str, str]
+    history: History, source: str, rng: Random, files: Mapping[str, str], desk: Desk
 ) -> Idea | None:
     """Propose the next experiment.
 
     Called after the memory was reviewed, once for every experiment but the baseline. ``source`` is
     the script at head; ``rng`` is seeded from the campaign and the experiment's number; ``files``
-    holds the text of every editable file at head by path, the script among them. First result;
+    holds the text of every editable file at head by path, the script among them; the ``desk`` has
+    what an author may ask for while it thinks, and what of its ideas was refused. First result;
     ``None`` (or an exception) passes on to the next generator, so that the loop never stops for a
-    generator that is down.
+    generator that is down. One that raises ``OutageError`` rests a while, longer each time; one
+    that raises ``SuspendedError`` is not asked again until a person acts.
     """
 
 
@@ -162,11 +165,12 @@ def review_idea(idea: Idea, history: History) -> Objection | Sequence[Objection]
 
 
 @hook(first_result=True, check="texts")
-def implement_idea(idea: Idea, workspace: Workspace) -> str | Mapping[str, str] | None:
+def implement_idea(idea: Idea, workspace: Workspace, desk: Desk) -> str | Mapping[str, str] | None:
     """Turn an idea without code into the whole new text of the script, or of several files.
 
     Called only for ideas that bring neither source, files, patch nor environment. The script at
-    head is ``workspace.script_path``; the plugin must not write into the workspace. The answer is
+    head is ``workspace.script_path``; the plugin must not write into the workspace, but may into
+    ``desk.scratch()``. The answer is
     the script's text, or a mapping of editable files to theirs. First result; ``None`` passes on.
     A person's words wait in the queue for a plugin that implements them, and all words for one that
     failed; others are dropped.
@@ -252,11 +256,12 @@ def audit_run(
 
 
 @hook(first_result=True, check="analysis")
-def analyze_run(experiment: Experiment, history: History) -> Analysis | None:
+def analyze_run(experiment: Experiment, history: History, desk: Desk) -> Analysis | None:
     """Write the ANALYSIS block.
 
     Called after each finished run, before the decision. ``experiment`` holds its reasoning, runs
-    and metrics. First result; ``None`` passes on (a built-in always answers).
+    and metrics; the ``desk`` has the run's output, its curve and the diff. First result; ``None``
+    passes on (a built-in always answers).
     """
 
 

@@ -40,7 +40,7 @@ class DeadEnd:
         if (
             last is None
             or last.number <= history.baseline_number
-            or last.idea.direction in history.dead_ends
+            or history.dead(last.idea.direction) is not None
         ):
             return None
         failed = failures_in_a_row(history, last.idea.direction)

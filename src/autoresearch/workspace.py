@@ -9,6 +9,7 @@ from __future__ import annotations
 import filecmp
 import re
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -123,6 +124,14 @@ class Lab:
                 self._texts.clear()  # what is asked for again: pristine, head, the newest
             self._texts[commit] = texts_at(self.clone, commit, self.script, self.editable)
         return self._texts[commit]
+
+    def export(self, commit: str, folder: Path) -> None:
+        """Write every tracked file of a commit into an empty folder, without a repository."""
+        packed = folder / ".git"  # a name that no commit has a file of
+        self.clone.run("archive", "--format=tar", f"--output={packed}", commit)
+        with tarfile.open(packed) as archive:
+            archive.extractall(folder, filter="data")
+        packed.unlink()
 
     def workspace(self, number: int) -> Workspace:
         """Return where experiment ``number`` happens, whether or not it is there."""

@@ -190,7 +190,7 @@ BAD: dict[str, tuple[str, str]] = {
         answer(edits=[{"search": "rate", "replace": "x"}]),
         "occurs 2 times",
     ),
-    "an empty search": (answer(edits=[{"search": "", "replace": "x"}]), "occurs 0 times"),
+    "an empty search": (answer(edits=[{"search": "", "replace": "x"}]), "is empty"),
     "an edit without replace": (answer(edits=[{"search": "0.5"}]), "lacks search or replace"),
     "edits that are no list": (answer(edits={"search": "0.5", "replace": "1"}), "not a list"),
     "an edit that is a word": (answer(edits=["0.5"]), "lacks search or replace"),

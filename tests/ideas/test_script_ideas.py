@@ -215,7 +215,10 @@ def test_a_win_is_followed_the_same_way() -> None:
     assert idea.direction == "matrix lr"
     assert changed(idea)["MATRIX_LR"][1] < 0.02667
     assert 1 in idea.cites
-    assert "experiment 1 (MATRIX_LR 0.04 -> 0.02667) scored 1.0800, -0.0200" in idea.hypothesis
+    assert (
+        "experiment 1 (MATRIX_LR 0.04 -> 0.02667) scored 1.0800, better by 0.0200"
+        in idea.hypothesis
+    )
 
 
 def test_a_loss_turns_away() -> None:

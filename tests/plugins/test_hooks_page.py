@@ -150,5 +150,5 @@ def test_every_hook_is_called_by_the_facade():
         name = {"register_projections": "projections"}.get(hook, hook)
         method = inspect.signature(getattr(Plugins, name)).parameters
         wanted = inspect.signature(getattr(hookspecs, hook)).parameters
-        own = {"skip"} if hook == "propose_idea" else set()  # whose turn it is not
+        own = {"skip"}  # whose turn it is not
         assert [item for item in list(method)[1:] if item not in own] == list(wanted), hook

@@ -80,7 +80,7 @@ def test_side_effects_are_named() -> None:
     why = analyse(run(1.21, metrics={"model_params": 150.0, "steps": 999.0}), past).why
     assert "model_params +50%" in why
     assert "steps" not in why
-    assert "gained 0.0144 val_bpb against experiment 0" in why
+    assert "better by 0.0144 val_bpb against experiment 0" in why
 
 
 def test_lessons_differ_and_count() -> None:
@@ -96,7 +96,7 @@ def test_lessons_differ_and_count() -> None:
     assert len(lessons) == 4
     assert all(lesson.startswith("matrix lr: MATRIX_LR 0.04 -> ") for lesson in lessons)
     scored = [lesson for lesson in lessons if "no score" not in lesson]
-    assert all(re.search(r"\([+-]0\.\d{4}\)", lesson) for lesson in scored)
+    assert all(re.search(r"\((better|worse) by 0\.\d{4}\)", lesson) for lesson in scored)
     assert all("1 of 2 tries here were kept" in lesson for lesson in scored)
     assert {"helps", "hurts", "makes no difference beyond the noise"} <= {
         word
@@ -143,4 +143,4 @@ def test_the_clock_explains_nothing() -> None:
 def test_a_loss_is_called_a_loss() -> None:
     """The confidence is that of what happened, not of its opposite."""
     assert "a real loss with over 99.9 % confidence" in analyse(run(1.2344)).why
-    assert "scored the same as experiment 0" in analyse(run(1.2244)).why
+    assert "no change against experiment 0;" in analyse(run(1.2244)).why

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from autoresearch import events
 from autoresearch.campaign import Campaign
 from autoresearch.cli.output import print_facts, print_json, print_table
 from autoresearch.cli.project import (
@@ -50,8 +51,9 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
         print_json(facts)
         return
     failures = ", ".join(f"{name} {count}" for name, count in history.failures.items())
+    silent = "; ".join(f"{name} {why}" for name, why in facts["minds"].items())
     shown = {**facts, "loop": loop_in_words(loop), "failures": failures or None}
-    print_facts(shown)
+    print_facts({**shown, "minds": silent or None})
 
 
 def _hidden_score(campaign: Campaign, history: History) -> str | None:
@@ -98,8 +100,16 @@ def _facts(branch: str, history: History) -> dict[str, Any]:
         "gpu_hours": round(history.spent.gpu_seconds / 3600, 3),
         "usd": round(history.spent.usd, 2),
         "failures": dict(history.failures),
+        "minds": {name: _silence(item) for name, item in history.suspended.items()},
         "tip": f"{history.position}:{history.tip_hash}",
     }
+
+
+def _silence(item: events.MindSuspended) -> str:
+    """Return in words why a mind is not asked, and until when."""
+    until = "is suspended until autoresearch resume" if item.permanent else "rests"
+    times = f", {item.times} times in a row" if item.times > 1 else ""
+    return f"{until}{times}: {one_line(item.reason, 200)}"
 
 
 def loop_of(campaign: Campaign, history: History) -> dict[str, Any]:

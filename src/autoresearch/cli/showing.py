@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import click
 
+from autoresearch import events
 from autoresearch.campaign import Campaign
 from autoresearch.cli.output import print_json
 from autoresearch.cli.project import json_option, with_campaign, with_history
@@ -49,12 +50,18 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
 @click.command()
 @click.argument("experiment", type=click.IntRange(min=0), required=False)
 @with_history
+@click.option("--prompt", is_flag=True, help="Show what minds were asked and answered for it.")
 @json_option
-def show(campaign: Campaign, history: History, experiment: int | None, as_json: bool) -> None:
+def show(
+    campaign: Campaign, history: History, experiment: int | None, prompt: bool, as_json: bool
+) -> None:
     """Show one EXPERIMENT whole, or list them all.
 
     Reasoning, change, runs with their curves, analysis, decision, cost, and where all of it is.
     """
+    if prompt:
+        _show_talk(campaign, history, experiment, as_json)
+        return
     if experiment is None:
         if as_json:
             print_json([_as_json(item) for item in history.experiments])
@@ -67,6 +74,33 @@ def show(campaign: Campaign, history: History, experiment: int | None, as_json: 
         print_json({**_as_json(found), "costs": costs, "diff": diff_of(campaign, found)})
     else:
         click.echo(block("\n".join(_as_text(campaign, history, found))))
+
+
+def _show_talk(campaign: Campaign, history: History, number: int | None, as_json: bool) -> None:
+    """Print every question to a mind for an experiment, to the letter, and every answer."""
+    if number is None:
+        raise WorkspaceError("--prompt is of one experiment; name it, as in show 7 --prompt")
+    known, texts = (events.MindAsked, events.MindAnswered), campaign.log.sources
+    told = []
+    for record in campaign.log.read(until=history.position):
+        event = record.event
+        if record.campaign != campaign.tag or not isinstance(event, known):
+            continue
+        if event.experiment == number:
+            asked = isinstance(event, events.MindAsked)
+            names = event.prompt if isinstance(event, events.MindAsked) else (event.answer,)
+            parts = [texts.get(name) for name in names if name]
+            word = "asked" if asked else "answered"
+            told.append({"at": record.at, word: event.model, "by": event.author, "texts": parts})
+    if as_json:
+        print_json(told)
+        return
+    for item in told or [{}]:
+        word = "asked" if "asked" in item else "answered"
+        title = f"{item['at']} {item['by']} {word} {item[word]}" if item else "no mind was asked"
+        click.echo(f"=== {title}")
+        for text in item.get("texts", []):
+            click.echo(f"{block(text, 1_000_000)}\n---")
 
 
 def _as_json(experiment: Experiment) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from attrs import evolve
 
 from autoresearch import events
+from autoresearch.cycle import minds
 from autoresearch.cycle.kit import Kit
-from autoresearch.cycle.proposals import current, drop, put_back
+from autoresearch.cycle.proposals import current, drop, put_back, refusal
 from autoresearch.cycle.trouble import passes
 from autoresearch.durable import digest
 from autoresearch.editable import tree_digest
@@ -94,19 +95,19 @@ def fix(
     experiment = current(kit)
     workspace = kit.lab.worktree(experiment.number, experiment.commit)
     before = kit.files_of(experiment)
-    texts = texts or kit.plugins.implement_idea(idea, workspace)
-    kit.record_costs()
+    texts = texts or _implemented(kit, idea, workspace)
     if not texts:
         return "no plugin has a fix"
     idea = evolve(idea, files=texts)
     kit.lab.apply(idea, workspace)
     made = _as_change(kit, idea, before, kit.lab.changed_files(workspace))
-    if wrong := _problem(kit, made):
-        return wrong
-    findings = kit.plugins.audit_change(made, workspace)
-    if blocking := [item for item in findings if item.blocks]:
+    refused = _problem(kit, made)
+    findings = () if refused else kit.plugins.audit_change(made, workspace)
+    refused = refused or next((_why(item) for item in findings if item.blocks), None)
+    if refused:
         kit.lab.worktree(experiment.number, experiment.commit)
-        return f"audit {blocking[0].rule}: {blocking[0].detail}"
+        kit.recorder.record(refusal(experiment, "fix", refused))
+        return refused
     applied = _applied(kit, made, before)
     attempted = events.FixAttempted(
         experiment=experiment.number,
@@ -133,8 +134,7 @@ def _restored(kit: Kit, experiment: Experiment) -> Idea:
 def _with_code(kit: Kit, idea: Idea, workspace: Workspace) -> Idea:
     if idea.has_code:
         return idea
-    texts = kit.plugins.implement_idea(idea, workspace)
-    kit.record_costs()
+    texts = _implemented(kit, idea, workspace)
     if texts is not None:
         return evolve(idea, files=texts)
     failed = ", ".join(name for name, error in kit.plugins.calls.outcomes.items() if error)
@@ -144,6 +144,13 @@ def _with_code(kit: Kit, idea: Idea, workspace: Workspace) -> Idea:
     if idea.author in kit.plugins.active:
         raise WorkspaceError(said)  # a plugin's own words are no one's wish
     raise _NoCodeError(said, "plugin")
+
+
+def _implemented(kit: Kit, idea: Idea, workspace: Workspace) -> Mapping[str, str] | None:
+    texts = kit.plugins.implement_idea(idea, workspace, minds.resting(kit), minds.desk(kit))
+    minds.answered(kit)
+    kit.record_costs()
+    return texts
 
 
 def _as_change(
@@ -173,7 +180,8 @@ def _problem(kit: Kit, made: Change) -> str | None:
 
 def _reject(kit: Kit, reason: str) -> None:
     number = current(kit).number
-    drop(kit, reason, events.ChangeRejected(experiment=number, reason=one_line(reason, 1_000)))
+    rejected = events.ChangeRejected(experiment=number, reason=one_line(reason, 1_000))
+    drop(kit, reason, "patch", rejected)
 
 
 def syntax_problem(script: str, text: str) -> str | None:
@@ -215,7 +223,11 @@ def _refuse(kit: Kit, applied: events.ChangeApplied, findings: Sequence[Violatio
         )
         for item in blocking
     ]
-    drop(kit, f"audit {blocking[0].rule}: {blocking[0].detail}", applied, *failed)
+    drop(kit, _why(blocking[0]), "audit", applied, *failed)
+
+
+def _why(found: Violation) -> str:
+    return f"audit {found.rule}: {found.detail}"
 
 
 def _passed(kit: Kit, findings: Sequence[Violation]) -> events.AuditPassed:

@@ -13,7 +13,7 @@ from attrs import evolve
 
 from autoresearch import events
 from autoresearch.config import Config
-from autoresearch.cycle import changes, proposals, runs
+from autoresearch.cycle import changes, minds, proposals, runs
 from autoresearch.cycle.kit import Kit
 from autoresearch.cycle.measurement import other_hardware, other_measurement
 from autoresearch.cycle.proposals import current
@@ -176,7 +176,9 @@ def _audit(kit: Kit, output: RunOutput) -> None:
 def _analyse(kit: Kit, output: RunOutput, words: Mapping[str, str]) -> None:
     experiment = current(kit)
     if experiment.analysis is None:
-        made = evolve(kit.plugins.analyze_run(experiment, kit.history), **words)
+        desk = minds.desk(kit)
+        made = kit.plugins.analyze_run(experiment, kit.history, minds.resting(kit), desk)
+        made = evolve(made, **words)
         kit.record_costs()
         recorded = events.AnalysisRecorded(
             experiment=experiment.number,

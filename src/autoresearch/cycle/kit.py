@@ -29,7 +29,10 @@ Tell = Callable[[str], None]
 
 @frozen(kw_only=True)
 class Kit:
-    """The parts that the steps of a campaign share; ``tell`` says in one line what is going on."""
+    """The parts that the steps of a campaign share; ``tell`` says in one line what is going on.
+
+    ``rests`` holds until when, by the clock, a mind is not asked after so many failures in a row.
+    """
 
     config: Config
     plugins: Plugins
@@ -41,6 +44,7 @@ class Kit:
     tell: Tell
     tick: Tell
     shown: Shown = field(factory=lambda: Shown(), init=False)
+    rests: dict[tuple[str, int], float] = field(factory=dict, init=False)
 
     @property
     def history(self) -> History:

@@ -245,7 +245,7 @@ class Loop:
     def _is_new(self, answer: Backtrack) -> bool:
         history = self.kit.history
         if answer.signal is Signal.DEAD_END:
-            return answer.direction is not None and answer.direction not in history.dead_ends
+            return answer.direction is not None and history.dead(answer.direction) is None
         if answer.to_experiment is not None:
             return answer.to_experiment != history.head
         newest = history.plateaus[-1].experiments if history.plateaus else ()

@@ -9,6 +9,7 @@ from random import Random
 from attrs import asdict
 
 from autoresearch import events
+from autoresearch.cycle import minds
 from autoresearch.cycle.kit import Kit
 from autoresearch.folding import foresee
 from autoresearch.history import History
@@ -57,7 +58,15 @@ def propose(kit: Kit, skip: Collection[str] = ()) -> bool:
     history = kit.history
     files = kit.files_at_head()
     seed = f"{history.campaign}/{history.next_number}/{len(history.rejected)}"
-    idea = kit.plugins.propose_idea(history, files[kit.lab.script], Random(seed), files, skip)
+    idea = kit.plugins.propose_idea(
+        history,
+        files[kit.lab.script],
+        Random(seed),
+        files,
+        {**dict.fromkeys(skip, ""), **minds.resting(kit)},
+        minds.desk(kit),
+    )
+    minds.answered(kit)
     kit.record_costs()
     if idea is not None:
         put_forward(kit, idea)
@@ -102,13 +111,13 @@ def put_forward(kit: Kit, idea: Idea) -> None:
     fatal = [f"{item.author} objected: {item.reason}" for item in objections if item.fatal]
     # Together: a kill between them would let an idea run that somebody objected to.
     if fatal:
-        drop(kit, fatal[0], proposed, *objected)
+        drop(kit, fatal[0], "objection", proposed, *objected)
     else:
         kit.recorder.record_many([(event, None) for event in (proposed, *objected)])
     kit.record_costs()
 
 
-def drop(kit: Kit, reason: str, *before: events.Event) -> None:
+def drop(kit: Kit, reason: str, stage: str, *before: events.Event) -> None:
     """Give up the idea under way without a run; the next idea gets its number.
 
     The facts that led to it are recorded with it: a kill between them would have them told twice.
@@ -116,10 +125,23 @@ def drop(kit: Kit, reason: str, *before: events.Event) -> None:
     experiment = reduce(foresee, before, kit.history).current
     assert experiment is not None
     kit.tell(f"experiment {experiment.number}: dropped, {reason}")
+    reason = one_line(reason, 1_000)
+    refused = refusal(experiment, stage, reason)
     dropped = events.IdeaDropped(
-        idea=experiment.idea_id, reason=one_line(reason, 1_000), experiment=experiment.number
+        idea=experiment.idea_id, reason=reason, experiment=experiment.number
     )
-    kit.recorder.record_many([(event, None) for event in (*before, dropped)])
+    kit.recorder.record_many([(event, None) for event in (*before, refused, dropped)])
+
+
+def refusal(experiment: Experiment, stage: str, reason: str) -> events.ProposalRefused:
+    """Return the fact that tells an author why its idea, or its repair, was not run."""
+    return events.ProposalRefused(
+        author=experiment.idea.author,
+        stage=stage,
+        reason=one_line(reason, 1_000),
+        idea=experiment.idea_id,
+        experiment=experiment.number,
+    )
 
 
 def put_back(kit: Kit, why: str, waits_for: str) -> None:

@@ -6,12 +6,17 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from autoresearch import events
-from autoresearch.cycle.trouble import Clock, Patience
+from autoresearch.cycle.trouble import Clock, Patience, pause_seconds
 from autoresearch.folding import foresee, step
 from autoresearch.history import History
 from autoresearch.log import EventLog, Recorded, Tip, Writer
+from autoresearch.model import Notice
 from autoresearch.plugins import PluginFailure, Plugins
 from autoresearch.protocol import check
+from autoresearch.text import one_line
+
+REST_SECONDS = 30.0  # of a mind after its first outage; twice as long after each further one
+_NO_ANSWER = ("outage", "suspended")
 
 # Whoever asks in SQL has the rest laid over the tables, and a sync costs more than a short run.
 SYNC_SECONDS = 10.0
@@ -99,11 +104,13 @@ class Recorder:
     def plugin_failed(self, failure: PluginFailure) -> None:
         """Record a plugin's failure, once the observers that are being told have returned.
 
-        The first of each plugin is told; that of a launcher is told as the end of its run.
+        The first of each plugin and each of a mind that is not asked again for now are told; that
+        of a launcher is told as the end of its run.
         """
         self.failed = self.failed or failure
-        if failure.plugin not in self._told and failure.hook != "launch_run":
-            self._told.add(failure.plugin)
+        told = f"{failure.plugin} {failure.error}" if failure.kind in _NO_ANSWER else failure.plugin
+        if told not in self._told and failure.hook != "launch_run":
+            self._told.add(told)
             self._tell(f"{failure} (told once; autoresearch status counts them)")
         self._failures.append(failure)
         if not self._observing:
@@ -125,12 +132,34 @@ class Recorder:
         while self._failures:
             failure = self._failures.popleft()
             current = self.history.current
-            self.record(
-                events.PluginFailed(
-                    plugin=failure.plugin,
-                    hook=failure.hook,
-                    error=failure.error,
-                    traceback=failure.traceback,
-                    experiment=current.number if current else None,
-                )
+            failed = events.PluginFailed(
+                plugin=failure.plugin,
+                hook=failure.hook,
+                error=failure.error,
+                traceback=failure.traceback,
+                experiment=current.number if current else None,
             )
+            more = self._of_mind(failure)
+            self.record_many([(event, None) for event in (failed, *more)])
+            if more and failure.kind == "suspended":
+                self._needs_human(failure)
+
+    def _of_mind(self, failure: PluginFailure) -> tuple[events.Event, ...]:
+        """Return what a failure means for a mind: it rests, longer each time, or is suspended."""
+        if failure.kind not in _NO_ANSWER:
+            return ()
+        before = self.history.suspended.get(failure.plugin)
+        times = before.times if before is not None else 0
+        suspended = events.MindSuspended(
+            author=failure.plugin,
+            reason=failure.error,
+            permanent=failure.kind == "suspended",
+            seconds=pause_seconds(times, REST_SECONDS) if failure.kind == "outage" else 0.0,
+            times=times + 1,
+        )
+        return (suspended,)
+
+    def _needs_human(self, failure: PluginFailure) -> None:
+        text = one_line(f"{failure.plugin} is suspended: {failure.error}", 500)
+        self._tell(f"{text}; correct it, and autoresearch resume has it asked again")
+        self._plugins.notify(Notice(kind="needs_human", campaign=self.history.campaign, text=text))

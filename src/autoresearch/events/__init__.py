@@ -4,6 +4,13 @@ A type name is never renamed and stored bytes are never rewritten: a changed cla
 ``version`` and an upcaster in ``UPCASTERS`` that lifts an older payload by one version.
 """
 
+from autoresearch.events.minds import (
+    MindAnswered,
+    MindAsked,
+    MindResumed,
+    MindSuspended,
+    ProposalRefused,
+)
 from autoresearch.events.outcomes import (
     EVALUATIONS,
     AnalysisRecorded,
@@ -87,12 +94,17 @@ __all__ = [
     "MemoryReviewed",
     "MetricObserved",
     "MetricsExtracted",
+    "MindAnswered",
+    "MindAsked",
+    "MindResumed",
+    "MindSuspended",
     "NoteAdded",
     "Overruled",
     "Paused",
     "PlateauDeclared",
     "PluginFailed",
     "PredictionScored",
+    "ProposalRefused",
     "QuarantineResolved",
     "ReasoningRecorded",
     "Resumed",

@@ -1,35 +1,94 @@
 """Turns what a language model answered into an idea, or into one line that says why not.
 
 A server that promises a schema may still answer anything: other keys, 1e15 for a loss, edits of
-lines that do not exist. Nothing here trusts the schema.
+lines that do not exist. Nothing here trusts the schema. The prose around an answer, fences and
+thoughts aloud are passed over: the last whole JSON object that looks like an answer counts.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn
 
 from attrs import field, frozen
 
-from autoresearch.errors import PluginError
+from autoresearch.desk import Desk
+from autoresearch.errors import AutoresearchError, PluginError
 from autoresearch.history import History
+from autoresearch.ideas.edits import Edit, EditError, changed_lines, edited, same_code
 from autoresearch.ideas.hyperparameters import differences, digest_of, hyperparameters
 from autoresearch.ideas.literals import typed
 from autoresearch.ideas.script import PROTECTED, refused, script_of
 from autoresearch.model import Idea, ValueChange
 from autoresearch.python_source import fault
-from autoresearch.text import one_line
+from autoresearch.text import block, one_line
 
 _LONGEST_ANSWER = 1_000_000
 _LENGTHS = {"direction": 60, "description": 200, "hypothesis": 600}
+_COMPARED = 100  # newest experiments that a new change is compared with
+_MUCH = 10  # lines of a change from which on two that share nine tenths are called one
+_ALIKE = 0.9
 
 
 class AnswerError(PluginError):
     """A model's answer cannot be used; the message is fit to be sent back to the model."""
+
+    def __init__(self, reason: str, stage: str = "answer") -> None:
+        super().__init__(reason)
+        self.stage = stage
+
+
+class Novelty:
+    """Knows the lines that each experiment brought; what does nearly the same is not new."""
+
+    def __init__(self) -> None:
+        self._lines: dict[int, frozenset[str]] = {}
+
+    def against(self, desk: Desk) -> Callable[[frozenset[str]], int | None]:
+        """Return what finds the experiment that brought the same lines, comments aside."""
+
+        history = desk.history
+        head = "" if history.head is None else history.experiments[history.head].commit
+
+        def twin(lines: frozenset[str]) -> int | None:
+            for item in history.decided[-_COMPARED:]:
+                # On another head the same few lines may do something else.
+                small = len(lines) < _MUCH
+                if small and item.parent_commit != head:
+                    continue
+                if _alike(lines, self._of(item.number, desk)):
+                    return item.number
+            return None
+
+        return twin
+
+    def _of(self, number: int, desk: Desk) -> frozenset[str]:
+        if number not in self._lines:
+            try:
+                self._lines[number] = _brought(number, desk)
+            except AutoresearchError:  # its text is gone: nothing can be compared
+                self._lines[number] = frozenset()
+        return self._lines[number]
+
+
+def _brought(number: int, desk: Desk) -> frozenset[str]:
+    item = desk.history.experiments[number]
+    earlier = reversed(desk.history.experiments[:number])
+    parent = next((old for old in earlier if old.commit == item.parent_commit), None)
+    if parent is None or not item.source_digest:
+        return frozenset()
+    before, after = desk.source(parent.number), desk.source(number)
+    return frozenset().union(*(changed_lines(before.get(p, ""), t) for p, t in after.items()))
+
+
+def _alike(lines: frozenset[str], old: frozenset[str]) -> bool:
+    shared, either = len(lines & old), len(lines | old)
+    return shared > 0 and (lines == old or (shared >= _MUCH and shared >= _ALIKE * either))
 
 
 @frozen(kw_only=True)
@@ -37,6 +96,7 @@ class Ground:
     """What an answer is checked against; ``fixed`` are variables that the campaign sets.
 
     ``source`` is the text of the script, ``files`` that of every other editable file by path.
+    ``novelty`` finds the experiment that brought the same lines of code.
     """
 
     history: History
@@ -44,14 +104,15 @@ class Ground:
     author: str
     fixed: frozenset[str] = frozenset()
     files: Mapping[str, str] = field(factory=dict)
+    novelty: Callable[[frozenset[str]], int | None] = lambda _: None
 
 
 def read(text: str, ground: Ground) -> Idea:
     """Return the idea in a JSON answer; AnswerError with one line when it cannot be used."""
     answer = _parsed(text)
     words = {name: _text(answer, name, limit) for name, limit in _LENGTHS.items()}
-    if words["direction"] in ground.history.dead_ends:
-        _refuse(f"direction {words['direction']!r} is a dead end; choose another")
+    cites = _cites(answer.get("cites"), ground.history)
+    challenged = _challenge(answer, words["direction"], cites, ground.history)
     script = script_of(ground.history)
     files = {**ground.files, script: ground.source}
     texts, env = _code(answer, files, script, ground.fixed)
@@ -61,8 +122,8 @@ def read(text: str, ground: Ground) -> Idea:
         description=words["description"],
         hypothesis=words["hypothesis"],
         author=ground.author,
-        evidence=_texts(answer.get("evidence")),
-        cites=_cites(answer.get("cites"), ground.history),
+        evidence=(*challenged, *_texts(answer.get("evidence"))),
+        cites=cites,
         risk=one_line(str(answer.get("risk") or "not named"), 300),
         source=texts.get(script),
         files={path: text for path, text in texts.items() if path != script},
@@ -71,7 +132,7 @@ def read(text: str, ground: Ground) -> Idea:
         predicted=_number(answer, "predicted", ground.history.best_metric or 0.0, ground.history),
         expected_gain=gain,
     )
-    _must_be_new(idea, digest_of({**files, **texts}) if texts else "", ground.history)
+    _must_be_new(idea, files, texts, ground)
     return idea
 
 
@@ -81,22 +142,21 @@ def read_change(text: str, files: Mapping[str, str], script: str) -> dict[str, s
     return changed
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise AnswerError(f"the model's answer was not used: {one_line(reason, 300)}")
+def read_words(text: str) -> dict[str, str]:
+    """Return the ``why`` and the ``lesson`` of an analysis."""
+    answer = _parsed(text, {"why", "lesson"})
+    return {"why": _text(answer, "why", 600), "lesson": _text(answer, "lesson", 300)}
 
 
-def _parsed(text: str) -> Mapping[str, Any]:
-    if len(text) > _LONGEST_ANSWER:
-        _refuse(f"it has {len(text)} characters; give at most {_LONGEST_ANSWER}")
-    try:
-        answer = _DECODER.decode(text.strip())
-    except (ValueError, RecursionError) as error:
-        answer = _last_object(text)
-        if answer is None:
-            _refuse(f"it is not JSON ({error}); give one JSON object")
-    if not isinstance(answer, dict):
-        _refuse(f"it is a JSON {type(answer).__name__}; give one JSON object")
-    return answer
+def _refuse(reason: str, stage: str = "answer") -> NoReturn:
+    raise AnswerError(f"the model's answer was not used: {one_line(reason, 300)}", stage)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+_CODE = {"edits", "source", "env"}
+_OBJECTS_TRIED = 200  # so that a megabyte of brackets is refused in a moment
+_THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -104,11 +164,24 @@ def _no_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)
-_CODE = {"edits", "source", "env"}
-_OBJECTS_TRIED = 200  # so that a megabyte of brackets is refused in a moment
 
 
-def _last_object(text: str) -> Any:
+def _parsed(text: str, keys: set[str] = _CODE) -> Mapping[str, Any]:
+    if len(text) > _LONGEST_ANSWER:
+        _refuse(f"it has {len(text)} characters; give at most {_LONGEST_ANSWER}")
+    text = _THOUGHT.sub("", text) or text
+    try:
+        answer = _DECODER.decode(text.strip())
+    except (ValueError, RecursionError) as error:
+        answer = _last_object(text, keys)
+        if answer is None:
+            _refuse(f"it is not JSON ({error}); give one JSON object")
+    if not isinstance(answer, dict):
+        _refuse(f"it is a JSON {type(answer).__name__}; give one JSON object")
+    return answer
+
+
+def _last_object(text: str, keys: set[str]) -> Any:
     """Return the last whole JSON object in a text, None without one.
 
     Models like to think aloud before the answer, to explain it after, and to put fences around it.
@@ -122,7 +195,7 @@ def _last_object(text: str) -> Any:
         except (ValueError, RecursionError):
             end = start + 1
         else:  # an edit within an answer that was cut off is an object as well, but no answer
-            found = read if _CODE & read.keys() else found
+            found = read if keys & read.keys() else found
         start = text.find("{", end)
     return found
 
@@ -158,6 +231,35 @@ def _cites(value: Any, history: History) -> tuple[int, ...]:
     return tuple(dict.fromkeys(value or []))[:12] or (history.best_number or 0,)
 
 
+def _challenge(
+    answer: Mapping[str, Any], direction: str, cites: tuple[int, ...], history: History
+) -> tuple[str, ...]:
+    """Return the challenge of a dead end as evidence, once for each; refuse to go there otherwise.
+
+    A challenge says what would tell that the earlier tries failed for another reason, and cites one
+    of them.
+    """
+    dead = history.dead(direction)
+    if dead is None:
+        return ()
+    said = answer.get("challenge")
+    since = [i for i in history.recent(direction) if i.number > max(dead.experiments, default=-1)]
+    if since:
+        _refuse(
+            f"direction {direction!r} is a dead end that experiment {since[0].number} challenged "
+            "in vain; choose another",
+            "duplicate",
+        )
+    if not isinstance(said, str) or len(said.strip()) < 20 or not {*cites} & {*dead.experiments}:
+        _refuse(
+            f"direction {direction!r} is a dead end ({one_line(dead.reason, 100)}); choose another "
+            "or say in challenge what would tell that it failed for another reason, citing one of "
+            f"{', '.join(str(number) for number in dead.experiments[-5:])}",
+            "duplicate",
+        )
+    return (f"challenges the dead end {dead.direction!r}: {one_line(said, 300)}",)
+
+
 def _number(answer: Mapping[str, Any], name: str, middle: float, history: History) -> float | None:
     """Return a number within reach of ``middle``: no further away than the best score is large."""
     value = answer.get(name)
@@ -175,6 +277,9 @@ def _number(answer: Mapping[str, Any], name: str, middle: float, history: Histor
     return number
 
 
+# --- the change -----------------------------------------------------------------------------------
+
+
 def _code(
     answer: Mapping[str, Any], files: Mapping[str, str], script: str, fixed: frozenset[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
@@ -190,30 +295,34 @@ def _code(
     after = _edited(edits, files, script) if edits else {**files, script: str(whole)}
     changed = {path: text for path, text in after.items() if text != files[path]}
     if not changed:
-        _refuse("the change leaves the files as they are; change something")
+        _refuse("the change leaves the files as they are; change something", "edit")
     for path, text in changed.items():
-        _must_be_sound(path, text, is_python=path == script or path.endswith(".py"))
+        _must_be_sound(path, text, is_python=_is_python(path, script))
+    if all(_is_python(p, script) and same_code(files[p], text) for p, text in changed.items()):
+        _refuse("the change leaves the code as it is, comments aside; change something", "edit")
     return changed, {}
+
+
+def _is_python(path: str, script: str) -> bool:
+    return path == script or path.endswith(".py")
 
 
 def _edited(edits: Any, files: Mapping[str, str], script: str) -> dict[str, str]:
     if not isinstance(edits, list):
         _refuse("edits is not a list; give a list of search and replace")
-    after = dict(files)
+    made = []
     for edit in edits:
         search, replace = _pair(edit, "search", "replace")
-        path = edit.get("file") or script
-        if not isinstance(path, str) or path not in after:
-            told = one_line(repr(path), 80)
-            _refuse(f"file {told} may not be changed; use one of {', '.join(files)}")
-        count = after[path].count(search) if search else 0
-        if count != 1:
-            _refuse(
-                f"search text {search[:80]!r} occurs {count} times in {path}; "
-                "copy text that occurs once"
-            )
-        after[path] = after[path].replace(search, replace)
-    return after
+        path = edit.get("file")
+        if path is not None and not isinstance(path, str):
+            _refuse(f"file is {one_line(repr(path), 80)}; use one of {', '.join(files)}")
+        made.append(Edit(search, replace, path or ""))
+    try:
+        return edited(files, made, script)
+    except EditError as error:
+        raise AnswerError(
+            f"the model's answer was not used: {block(str(error), 4_000)}", "edit"
+        ) from None
 
 
 def _pair(item: Any, first: str, second: str) -> tuple[str, str]:
@@ -227,13 +336,15 @@ def _must_be_sound(path: str, text: str, *, is_python: bool) -> None:
     found = fault(text) if is_python else None
     if found is not None:
         line = f", line {found.line}" if found.line else ""
-        _refuse(f"the changed {path} does not compile ({found.message}{line}); correct the edit")
+        _refuse(
+            f"the changed {path} does not compile ({found.message}{line}); correct the edit", "edit"
+        )
     try:
         text.encode()
         if path.endswith(".toml"):
             tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        _refuse(f"the changed {path} does not compile ({error}); correct the edit")
+        _refuse(f"the changed {path} does not compile ({error}); correct the edit", "edit")
 
 
 def _overrides(env: Mapping[str, str], source: str) -> tuple[ValueChange, ...]:
@@ -271,6 +382,17 @@ def _is_number(text: str, kind: str) -> bool:
         return False
 
 
-def _must_be_new(idea: Idea, digest: str, history: History) -> None:
-    if digest in history.tried_sources or idea.id in history.tried or idea.id in refused(history):
-        _refuse(f"{idea.description!r} was tried before; propose something new")
+def _must_be_new(
+    idea: Idea, files: Mapping[str, str], texts: Mapping[str, str], ground: Ground
+) -> None:
+    history = ground.history
+    known = digest_of({**files, **texts}) in history.tried_sources if texts else False
+    if known or idea.id in history.tried or idea.id in refused(history):
+        _refuse(f"{idea.description!r} was tried before; propose something new", "duplicate")
+    lines = frozenset[str]().union(*(changed_lines(files[p], t) for p, t in texts.items()))
+    twin = ground.novelty(lines) if lines else None
+    if twin is not None:
+        _refuse(
+            f"{idea.description!r} does what experiment {twin} did; propose something new",
+            "duplicate",
+        )

@@ -80,7 +80,7 @@ class Plugin:
             and (self._settings.unmeasured or direction.effect is not None)
             and names <= present.keys()
             and not names & overridden
-            and direction.direction not in history.dead_ends
+            and history.dead(direction.direction) is None
             and not any(fnmatchcase(direction.key, rule) for rule in self._settings.skip)
         )
 

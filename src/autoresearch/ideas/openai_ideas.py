@@ -1,160 +1,263 @@
-"""Asks a language model for ideas and for their code, behind any OpenAI-compatible server.
+"""Asks language models for ideas, for their code and for analyses, behind any OpenAI-like server.
 
-Needs the extra ``openai``. Chat completions with a JSON schema are used because that is what such
-servers enforce best; what comes back is checked as if there were no schema. Whatever goes wrong is
-one PluginError, and the next generator answers instead.
+Needs the extra ``openai``. One experiment is one conversation: what is refused, by the checks here,
+by an audit, a reviewer or a patch that does not fit, goes back into it with the reason, and no more
+answers are paid for than the setting ``attempts`` allows. Then the next author has the turn.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from random import Random
+from typing import Any, TypeVar
 
-from attrs import frozen
+from attrs import define, evolve, field
 
-from autoresearch.config import Config, setting
-from autoresearch.errors import PluginError
+from autoresearch.config import Config
+from autoresearch.desk import Desk
+from autoresearch.errors import PluginError, SuspendedError
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import answers, prompts
 from autoresearch.ideas.answers import AnswerError, Ground
+from autoresearch.ideas.client import Client, Message, Settings, check
+from autoresearch.ideas.hyperparameters import hyperparameters
 from autoresearch.ideas.known import known
 from autoresearch.ideas.script import script_of
-from autoresearch.model import Cost, Idea, Workspace
-from autoresearch.text import block, one_line
-
-if TYPE_CHECKING:
-    from openai import OpenAI
+from autoresearch.model import Analysis, Cost, Experiment, Idea, Verdict, Workspace
+from autoresearch.text import block
 
 T = TypeVar("T")
 _NAME = "openai"
+REST_SECONDS = 600.0  # after which a conversation whose answers are used up may be begun anew
 
 
-@frozen(kw_only=True)
-class Settings:
-    """Which server and model, how long, and how much it is shown."""
+@define
+class _Talk:
+    """A conversation about one experiment; ``idea`` is the newest that it brought to the loop."""
 
-    model: str = setting("gpt-5-mini", "name of the model, as the server knows it")
-    base_url: str = setting("", "address of an OpenAI-compatible server; empty: OpenAI's own")
-    api_key_env: str = setting("OPENAI_API_KEY", "environment variable that holds the key")
-    temperature: float = setting(-1.0, "sampling temperature; negative: the server's default")
-    max_tokens: int = setting(8000, "longest answer, tokens")
-    timeout_seconds: float = setting(180.0, "longest wait for one answer, seconds")
-    retries: int = setting(2, "times the client repeats a request after a rate limit or an outage")
-    attempts: int = setting(2, "answers asked for; a bad one is sent back with what was wrong")
-    max_source_chars: int = setting(
-        80_000, "characters of the editable files that are shown, the script first"
-    )
-    known: bool = setting(True, "also show the known effects, where `knowledge` names a file")
-    schema: bool = setting(True, "ask the server to enforce the JSON schema")
-    usd_per_million_in: float = setting(0.0, "price of a million tokens read, US dollars")
-    usd_per_million_out: float = setting(0.0, "price of a million tokens written, US dollars")
-
-
-@frozen(kw_only=True)
-class Usage:
-    """Tokens that one request used, all attempts together, as the server counted them."""
-
-    model: str = ""
-    tokens_in: int = 0
-    tokens_out: int = 0
-
-    def plus(self, tokens_in: int, tokens_out: int) -> Usage:
-        """Return the sum with the tokens of one more answer."""
-        return Usage(
-            model=self.model,
-            tokens_in=self.tokens_in + tokens_in,
-            tokens_out=self.tokens_out + tokens_out,
-        )
+    number: int
+    model: str
+    messages: list[Message]
+    calls: int = 0
+    idea: str = ""
+    told: int = 0  # refusals by the loop that the model has heard of
+    since: float = field(factory=time.monotonic)
 
 
 class Plugin:
-    """Proposes, implements ideas in words and repairs crashes; ``usage`` is of the last answer."""
+    """Proposes, implements ideas in words, repairs crashes, and analyses where it is asked to."""
 
     def __init__(self) -> None:
-        self._config, self._settings, self.usage = Config(), Settings(), Usage()
-        self._unreported = Usage()
+        self._config, self._settings = Config(), Settings()
+        self._client = Client(self._settings)
+        self._talk: _Talk | None = None
+        self._gone: dict[str, str] = {}  # models that cannot be asked, with the reason
+        self._novelty = answers.Novelty()
 
     @hookimpl
     def configure(self, config: Config) -> None:
-        """Read ``[tool.autoresearch.plugins.openai]``."""
+        """Read ``[tool.autoresearch.plugins.openai]``; ConfigError for what cannot work."""
         self._config, self._settings = config, config.settings(_NAME, Settings)
+        check(self._settings, config.limits.usd)
+        self._client = Client(self._settings)
+
+    # --- ideas ----------------------------------------------------------------------------------
 
     @hookimpl
-    def propose_idea(self, history: History, source: str, files: Mapping[str, str]) -> Idea:
-        """Return an idea that was checked; PluginError when none could be had."""
-        fixed = frozenset(self._config.env)
-        shown = {**files, script_of(history): source}
-        ground = Ground(history=history, source=source, author=_NAME, fixed=fixed, files=files)
-        asked = prompts.question(
-            history, self._shown(shown, script_of(history)), fixed, self._facts(history.metric)
+    def propose_idea(
+        self, history: History, source: str, rng: Random, files: Mapping[str, str], desk: Desk
+    ) -> Idea | None:
+        """Return an idea that was checked, None when the answers for this experiment are used up.
+
+        Raises PluginError with the last refusal when none of them could be used.
+        """
+        script = script_of(history)
+        files = {**files, script: source}
+        ground = Ground(
+            history=history,
+            source=source,
+            author=_NAME,
+            fixed=frozenset(self._config.env),
+            files=files,
+            novelty=self._novelty.against(desk),
         )
-        return self._ask(
-            (prompts.SYSTEM, asked), prompts.SCHEMA, lambda text: answers.read(text, ground)
+        schema = self._schema(files, script, history)
+        talk = self._conversation(history, files, desk, rng, schema)
+        if talk.calls >= self._settings.attempts:
+            return None
+        idea = self._ask(talk, schema, desk, lambda text: answers.read(text, ground))
+        named = f"{_NAME}/{talk.model}" if len(self._settings.names) > 1 else _NAME
+        idea = evolve(idea, author=named)
+        talk.idea = idea.id
+        return idea
+
+    def _conversation(
+        self,
+        history: History,
+        files: Mapping[str, str],
+        desk: Desk,
+        rng: Random,
+        schema: Mapping[str, Any],
+    ) -> _Talk:
+        """Return the conversation about the next experiment, with what the loop refused of it."""
+        talk = self._talk
+        if talk is not None and talk.number == history.next_number and talk.model not in self._gone:
+            new = [x for x in desk.refused if x.idea == talk.idea and talk.idea][talk.told :]
+            if new and talk.calls < self._settings.attempts:
+                talk.told += len(new)
+                talk.messages.append(self._correction(talk, new[-1].stage, new[-1].reason))
+            if new or time.monotonic() - talk.since < REST_SECONDS:
+                return talk
+        messages = prompts.question(
+            desk,
+            self._settings,
+            self._ordered(files, script_of(history)),
+            sorted(self._config.env),
+            self._facts(history.metric),
+            self._written_out(schema),
         )
+        self._talk = _Talk(history.next_number, self._choose(history, rng), messages)
+        return self._talk
+
+    def _choose(self, history: History, rng: Random) -> str:
+        """Return a model: each is chosen as often as it is likely to be the best by its record."""
+        names = [name for name in self._settings.names if name not in self._gone]
+        if not names:  # when a person has them asked again, all are
+            reasons, self._gone = "; ".join(dict.fromkeys(self._gone.values())), {}
+            raise SuspendedError(reasons)
+        return max(names, key=lambda name: rng.betavariate(*_record(name, history)))
+
+    def _schema(self, files: Mapping[str, str], script: str, history: History) -> Mapping[str, Any]:
+        paths = list(self._ordered(files, script))
+        if self._settings.compact:
+            return prompts.compact_schema(paths)
+        variables = [
+            item.name
+            for item in hyperparameters(files[script])
+            if item.form == "environment" and item.name not in self._config.env
+        ]
+        decided = max((item.number for item in history.decided), default=0)
+        return prompts.idea_schema(paths, variables[:200], decided)
+
+    def _written_out(self, schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the schema for the prompt: servers that are said to enforce it do not need it."""
+        return None if self._settings.schema and self._settings.own else schema
+
+    # --- code and analyses ----------------------------------------------------------------------
 
     @hookimpl
-    def implement_idea(self, idea: Idea, workspace: Workspace) -> Mapping[str, str]:
+    def implement_idea(self, idea: Idea, workspace: Workspace, desk: Desk) -> Mapping[str, str]:
         """Return the files into which an idea in words was written, or with a crash repaired."""
         script, files = workspace.script, _editable(workspace)
-        asked = prompts.task(idea, self._shown(files, script))
+        schema = prompts.change_schema(list(self._ordered(files, script)))
+        messages = prompts.task(
+            idea, self._settings, self._ordered(files, script), self._written_out(schema)
+        )
         return self._ask(
-            (prompts.IMPLEMENT, asked),
-            prompts.CHANGE,
+            self._single(desk, messages),
+            schema,
+            desk,
             lambda text: answers.read_change(text, files, script),
         )
 
-    def _shown(self, files: Mapping[str, str], script: str) -> dict[str, str]:
-        """Return the files, the script first, up to the number of characters that are shown."""
-        room, shown = self._settings.max_source_chars, {}
-        for path in sorted(files, key=lambda path: (path != script, path)):
-            shown[path] = files[path][:room]
-            room -= len(shown[path])
-        return shown
+    @hookimpl(wrapper=True)
+    def analyze_run(
+        self, experiment: Experiment, history: History, desk: Desk
+    ) -> Generator[None, Analysis | None, Analysis | None]:
+        """Let the numbers say what came out, and the model why and what it teaches."""
+        made = yield
+        asked = self._settings.analyze and _NAME not in history.suspended
+        if not asked or made is None or not experiment.runs or experiment.number == 0:
+            return made
+        schema = prompts.ANALYSIS
+        messages = prompts.analysis(
+            experiment, desk, self._settings, made, self._written_out(schema)
+        )
+        words = self._ask(self._single(desk, messages), schema, desk, answers.read_words)
+        return evolve(made, **words, author=_NAME)
 
-    def _facts(self, metric: str) -> tuple[str, ...]:
+    def _single(self, desk: Desk, messages: list[Message]) -> _Talk:
+        rng = Random(desk.history.next_number)
+        return _Talk(-1, self._choose(desk.history, rng), messages)
+
+    # --- one conversation -----------------------------------------------------------------------
+
+    def _ask(
+        self, talk: _Talk, schema: Mapping[str, Any], desk: Desk, read: Callable[[str], T]
+    ) -> T:
+        """Ask until an answer holds or the answers are used up; what is refused goes back."""
+        while True:
+            text, problem = self._answer(talk, schema, desk)
+            talk.messages.append({"role": "assistant", "content": block(text, 20_000) or "..."})
+            try:
+                if problem:
+                    raise AnswerError(f"the model's answer was not used: {problem}")
+                return read(text)
+            except AnswerError as error:
+                desk.refuse(str(error), error.stage)
+                if talk.calls >= self._settings.attempts:
+                    raise
+                talk.messages.append(self._correction(talk, error.stage, str(error)))
+
+    def _correction(self, talk: _Talk, stage: str, reason: str) -> Message:
+        last = talk.calls + 1 >= self._settings.attempts
+        return prompts.correction(self._settings, stage, reason, last=last)
+
+    def _answer(self, talk: _Talk, schema: Mapping[str, Any], desk: Desk) -> tuple[str, str]:
+        """Return one answer, paid for and recorded, and why it is none; another model if one is
+        gone for good."""
+        if desk.usd_left == 0:
+            raise PluginError("limits.usd is used up; no model is asked")
+        desk.asked(talk.model, *(item["content"] for item in talk.messages))
+        try:
+            reply = self._client.ask(talk.model, talk.messages, schema)
+        except SuspendedError as error:
+            self._gone[talk.model] = str(error)
+            talk.model = self._choose(
+                desk.history, Random(talk.number)
+            )  # raises where none is left
+            return self._answer(talk, schema, desk)
+        talk.calls += 1
+        talk.since = time.monotonic()
+        usd = reply.usd(talk.model, self._settings)
+        cost = Cost(
+            tokens_in=reply.tokens_in,
+            tokens_out=reply.tokens_out,
+            usd=usd or 0.0,
+            seconds=reply.seconds,
+        )
+        desk.answered(
+            reply.model or talk.model,
+            reply.text,
+            cost,
+            usd=usd,
+            tokens_cached=reply.tokens_cached,
+            request=reply.request,
+        )
+        return reply.text, reply.problem
+
+    # --- what is shown --------------------------------------------------------------------------
+
+    @staticmethod
+    def _ordered(files: Mapping[str, str], script: str) -> dict[str, str]:
+        return {
+            path: files[path] for path in sorted(files, key=lambda path: (path != script, path))
+        }
+
+    def _facts(self, metric: str) -> Sequence[str]:
         rows = known(self._config.knowledge) if self._settings.known else ()
-        return tuple(row.sentence(metric) for row in rows)
+        return tuple(prompts.data(row.sentence(metric), 600) for row in rows)
 
-    def _ask(self, told: tuple[str, str], schema: dict[str, Any], read: Callable[[str], T]) -> T:
-        """Ask until an answer holds; a bad one goes back to the model with what was wrong."""
-        self.usage = Usage(model=self._settings.model)
-        messages = [
-            {"role": "system", "content": told[0]},
-            {"role": "user", "content": told[1]},
-        ]
-        attempts = 0
-        with _client(self._settings) as client:
-            while True:
-                attempts += 1
-                request = _request(messages, schema, self._settings)
-                answer = _complete(client, request, self._settings)
-                self._count(answer)
-                text = _text(answer)
-                try:
-                    return read(text)
-                except AnswerError as error:
-                    if attempts >= self._settings.attempts:
-                        raise
-                    messages += _correction(text, error)
 
-    def _count(self, answer: Any) -> None:
-        used = getattr(answer, "usage", None)
-        read, written = _tokens(used, "prompt_tokens"), _tokens(used, "completion_tokens")
-        self.usage = self.usage.plus(read, written)
-        self._unreported = self._unreported.plus(read, written)
-
-    @hookimpl
-    def report_costs(self) -> list[Cost]:
-        """Report the tokens of all answers since the last call, the useless ones included."""
-        spent, self._unreported = self._unreported, Usage()
-        if not spent.tokens_in and not spent.tokens_out:
-            return []
-        settings = self._settings
-        usd = spent.tokens_in * settings.usd_per_million_in / 1e6
-        usd += spent.tokens_out * settings.usd_per_million_out / 1e6
-        return [Cost(tokens_in=spent.tokens_in, tokens_out=spent.tokens_out, usd=usd)]
+def _record(model: str, history: History) -> tuple[int, int]:
+    """Return one more than a model's ideas that were kept, and than those that were not."""
+    author = f"{_NAME}/{model}"
+    own = [item for item in history.decided if item.idea.author == author]
+    kept = sum(item.verdict is Verdict.KEEP for item in own)
+    refused = sum(item.author == author for item in history.refusals)
+    return 1 + kept, 1 + len(own) - kept + refused
 
 
 def _editable(workspace: Workspace) -> dict[str, str]:
@@ -167,91 +270,3 @@ def _editable(workspace: Workspace) -> dict[str, str]:
         if workspace.allows(path) and place.is_file() and not place.is_symlink():
             found[path] = place.read_bytes().decode("utf-8")
     return found
-
-
-def _correction(text: str, error: AnswerError) -> list[dict[str, str]]:
-    return [
-        {"role": "assistant", "content": block(text, 20_000)},
-        {"role": "user", "content": f"{error}. Answer again with one JSON object."},
-    ]
-
-
-def _client(settings: Settings) -> OpenAI:
-    try:
-        from openai import OpenAI
-    except ImportError:
-        raise PluginError(
-            "the package openai is not installed; install autoresearch[openai]"
-        ) from None
-    key = os.environ.get(settings.api_key_env, "")
-    if not key and not settings.base_url:
-        raise PluginError(
-            f"environment variable {settings.api_key_env} is empty; put an API key into it or set "
-            "plugins.openai.base_url to a server that needs none"
-        )
-    return OpenAI(
-        api_key=key or "none",
-        base_url=settings.base_url or None,
-        timeout=settings.timeout_seconds,
-        max_retries=settings.retries,
-    )
-
-
-def _complete(client: OpenAI, request: dict[str, Any], settings: Settings) -> Any:
-    from openai import OpenAIError
-
-    try:
-        return client.chat.completions.create(**request)
-    except OpenAIError as error:
-        _fail(error, settings)
-    except ValueError as error:  # a body that claims to be JSON and is not
-        _fail(error, settings)
-
-
-def _request(
-    messages: list[dict[str, str]], schema: dict[str, Any], settings: Settings
-) -> dict[str, Any]:
-    request: dict[str, Any] = {"model": settings.model, "messages": messages}
-    # Only OpenAI's own newer models insist on the new name; the others know the old one.
-    limit = "max_tokens" if settings.base_url else "max_completion_tokens"
-    request[limit] = settings.max_tokens
-    if settings.temperature >= 0:
-        request["temperature"] = settings.temperature
-    if settings.schema:
-        shape = {"name": "experiment", "schema": schema, "strict": True}
-        request["response_format"] = {"type": "json_schema", "json_schema": shape}
-    return request
-
-
-def _fail(error: Exception, settings: Settings) -> NoReturn:
-    key = os.environ.get(settings.api_key_env, "")
-    told = str(error).replace(key, "***") if key else str(error)
-    server = settings.base_url or "OpenAI"
-    raise PluginError(
-        f"{server} gave no answer: {type(error).__name__}: {one_line(told, 200)}; "
-        "check the server, the key and the model's name"
-    ) from None
-
-
-def _text(answer: Any) -> str:
-    """Return the text of a completion; its shape is whatever the server chose to send."""
-    choices = getattr(answer, "choices", None)
-    if not isinstance(choices, list) or not choices:
-        raise AnswerError("the model's answer was not used: it has no choices; ask again")
-    message = getattr(choices[0], "message", None)
-    reason, content = getattr(choices[0], "finish_reason", None), getattr(message, "content", None)
-    refusal = getattr(message, "refusal", None)
-    if refusal:
-        raise AnswerError(f"the model refused: {one_line(str(refusal))}; choose another model")
-    if reason in ("length", "content_filter"):
-        raise AnswerError(
-            f"the model's answer ended early ({reason}); raise plugins.openai.max_tokens"
-        )
-    if not isinstance(content, str) or not content.strip():
-        raise AnswerError("the model's answer was not used: it is empty; ask again")
-    return content
-
-
-def _tokens(usage: Any, name: str) -> int:
-    count = getattr(usage, name, 0)
-    return count if type(count) is int and count >= 0 else 0

@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from autoresearch import events
 from autoresearch.config import Config, setting
-from autoresearch.history import History
+from autoresearch.history import History, family
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import families, moves
 from autoresearch.ideas.hyperparameters import (
@@ -23,6 +23,7 @@ from autoresearch.ideas.hyperparameters import (
 )
 from autoresearch.ideas.moves import Move, Table
 from autoresearch.model import Idea, Value, ValueChange
+from autoresearch.projections.memory import better_by, shrinkage
 
 # What is measured, on what, and for how long must not move, or scores stop being comparable.
 PROTECTED = (
@@ -68,16 +69,16 @@ class Plugin:
         script = script_of(history)
         files = {**files, script: source}
         table = self._table(history, knobs(files, script))
-        named = table.named()
-        seen = frozenset(history.tried) | refused(history)
+        named, (share, _) = table.named(), shrinkage(history, "script_ideas")
+        seen, dead = frozenset(history.tried) | refused(history), history.dead_families
         for move in self._ranked(table, history, rng):
-            if move.direction in history.dead_ends or not table.feasible(move):
+            if family(move.direction) in dead or not table.feasible(move):
                 continue
             changes = tuple(_change(named[name], value) for name, value in move.values.items())
             texts = with_changes(files, changes, script)
             if not texts or digest_of({**files, **texts}) in history.tried_sources:
                 continue
-            made = _idea(move, changes, named, history)
+            made = _idea(evolve(move, gain=move.gain * share), changes, named, history)
             idea = evolve(made, source=texts.pop(script, None), files=texts)
             if idea.id not in seen:
                 return idea
@@ -213,17 +214,11 @@ def _idea(
 def _hypothesis(move: Move, changes: tuple[ValueChange, ...], history: History) -> str:
     seen = [number for number in move.cites if number < len(history.experiments)]
     told = describe(changes)
-    base = (
-        f"{told} should change {history.metric} by about {_signed(move.gain, history)}: {move.why}"
-    )
+    base = f"{told} should make {history.metric} {better_by(move.gain, digits=4)}: {move.why}"
     if not seen:
         return f"{base}; nothing was measured in this direction yet"
     newest = max(seen)
     return f"{base}; {_outcome(newest, history)}"
-
-
-def _signed(gain: float, history: History) -> str:
-    return f"{-gain if history.lower_is_better else gain:+.4f}"
 
 
 def _outcome(number: int, history: History) -> str:
@@ -232,7 +227,8 @@ def _outcome(number: int, history: History) -> str:
     if score is None:
         return f"experiment {number} ({item.idea.description}) gave no score"
     delta = item.decision.delta if item.decision else None
-    against = "" if delta is None else f", {delta:+.4f} against the best then"
+    gain = None if delta is None else -delta if history.lower_is_better else delta
+    against = "" if gain is None else f", {better_by(gain, digits=4)} against the best then"
     return f"experiment {number} ({item.idea.description}) scored {score:.4f}{against}"
 
 

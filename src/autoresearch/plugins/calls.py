@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import pluggy
 from attrs import evolve, frozen
 
+from autoresearch.desk import Desk
+from autoresearch.errors import OutageError, SuspendedError
 from autoresearch.hookspecs import FORMER, HOOKS
 from autoresearch.plugins.answers import Check, Given, InvalidAnswerError, check_of, credit
 from autoresearch.text import block, one_line
@@ -29,25 +31,36 @@ TRACE = "AUTORESEARCH_TRACE_PLUGINS"
 # What a plugin may throw at the loop; KeyboardInterrupt is a person's and passes through.
 CAUGHT = (Exception, SystemExit)
 
+_KINDS: tuple[tuple[type[Exception], str], ...] = (
+    (InvalidAnswerError, "refused"),
+    (OutageError, "outage"),
+    (SuspendedError, "suspended"),
+)
+
 
 @frozen(kw_only=True)
 class PluginFailure:
-    """A plugin raised, hung, or answered what its hook does not allow; ``error`` is one line."""
+    """A plugin raised, hung, or answered what its hook does not allow; ``error`` is one line.
+
+    ``kind`` is refused for such an answer, outage or suspended for a mind that gives none.
+    """
 
     plugin: str
     hook: str
     error: str
     traceback: str = ""
+    kind: str = ""
 
     @classmethod
     def of(cls, plugin: str, hook: str, error: BaseException) -> PluginFailure:
         """Describe an exception that came out of a plugin, without the frames of the caller."""
         frames = _plugin_frames(error.__traceback__)
         lines = traceback.format_exception(type(error), error, frames)
-        refused = isinstance(error, InvalidAnswerError)
-        kind = "answer refused" if refused else type(error).__name__
-        text = one_line(f"{kind}: {error}", 500)
-        return cls(plugin=plugin, hook=hook, error=text, traceback=block("".join(lines)))
+        kind = next((word for kinds, word in _KINDS if isinstance(error, kinds)), "")
+        name = "answer refused" if kind == "refused" else type(error).__name__
+        text = one_line(f"{name}: {error}", 500)
+        made = block("".join(lines))
+        return cls(plugin=plugin, hook=hook, error=text, traceback=made, kind=kind)
 
     def __str__(self) -> str:
         return f"plugin {self.plugin} failed in {self.hook}: {self.error}"
@@ -102,19 +115,24 @@ class Calls:
         hook: str,
         /,
         instead: Callable[[PluginFailure], Any] | None = None,
-        skip: Collection[str] = (),
+        skip: Mapping[str, str] | None = None,
         **given: Any,
     ) -> Any:
         """Return the first sound answer that is not None, as the wrappers leave it.
 
-        ``instead`` makes the answer of a plugin that failed, None to pass it over; the plugins to
-        ``skip`` are not asked.
+        ``instead`` makes the answer of a plugin that failed, None to pass it over. The plugins to
+        ``skip`` are not asked; the reason of one that has any counts as its error.
         """
+        skip = skip or {}
         every, check = self.implementations(hook), check_of(hook)
         opened = [(impl, self._open(impl, hook, given)) for impl in every if impl.wrapper]
         answer, outcomes, answered = None, dict[str, str](), ""
         for impl in every:
-            if impl.wrapper or impl.plugin_name in skip:
+            if impl.wrapper:
+                continue
+            if impl.plugin_name in skip:
+                if skip[impl.plugin_name]:
+                    outcomes[impl.plugin_name] = skip[impl.plugin_name]
                 continue
             failures: list[PluginFailure] = []
             answer = self._ask(impl, hook, check, given, instead, failures.append)
@@ -151,7 +169,7 @@ class Calls:
 
         ``run`` makes the call, for instance in another thread.
         """
-        work = partial(impl.function, *[given[name] for name in impl.argnames])
+        work = partial(impl.function, *_arguments(impl, hook, given))
         return self._traced(impl.plugin_name, hook, partial(run, work))
 
     def failed(self, plugin: str, hook: str, error: BaseException) -> PluginFailure:
@@ -190,7 +208,7 @@ class Calls:
         """Run a wrapper up to its ``yield``; None when it failed and is left out."""
         wrapper: Generator[None, Any, Any]
         try:
-            wrapper = impl.function(*[given[name] for name in impl.argnames])  # type: ignore[assignment]
+            wrapper = impl.function(*_arguments(impl, hook, given))  # type: ignore[assignment]
             next(wrapper)
         except StopIteration:
             error = InvalidAnswerError("the wrapper ended without yield")
@@ -239,6 +257,13 @@ class Calls:
             took = (time.perf_counter() - start) * 1000
             line = f"trace {took:9.3f} ms  {hook} {plugin} -> {one_line(shown, 100)}"
             print(line, file=sys.stderr)
+
+
+def _arguments(impl: pluggy.HookImpl, hook: str, given: Given) -> list[Any]:
+    """Return what an implementation names; a desk is that of its author, with its refusals."""
+    desk = given.get("desk")
+    own = {"desk": desk.of(impl.plugin_name, hook)} if isinstance(desk, Desk) else {}
+    return [own.get(name, given[name]) for name in impl.argnames]
 
 
 def _finish(wrapper: Generator[None, Any, Any], inner: object) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from autoresearch.config import Config
+from autoresearch.desk import Desk
 from autoresearch.errors import PluginError
 from autoresearch.frozen import freeze
 from autoresearch.history import History
@@ -64,12 +65,21 @@ class Plugins(Registry):
         source: str,
         rng: Random,
         files: Mapping[str, str] | None = None,
-        skip: Collection[str] = (),
+        skip: Mapping[str, str] | None = None,
+        desk: Desk | None = None,
     ) -> Idea | None:
-        """Return the first idea, or None when no generator has one; those to ``skip`` have none."""
-        given = freeze(files or {})
+        """Return the first idea, or None when no generator has one.
+
+        Those to ``skip`` are not asked; the reason of one that has any counts as its failure.
+        """
         found: Idea | None = self.calls.first(
-            "propose_idea", skip=skip, history=history, source=source, rng=rng, files=given
+            "propose_idea",
+            skip=skip,
+            history=history,
+            source=source,
+            rng=rng,
+            files=freeze(files or {}),
+            desk=desk or Desk(history=history),
         )
         return found
 
@@ -86,10 +96,20 @@ class Plugins(Registry):
         found = self.calls.collect("review_idea", idea=idea, history=history)
         return tuple(item for _, many in found for item in many)
 
-    def implement_idea(self, idea: Idea, workspace: Workspace) -> Mapping[str, str] | None:
+    def implement_idea(
+        self,
+        idea: Idea,
+        workspace: Workspace,
+        skip: Mapping[str, str] | None = None,
+        desk: Desk | None = None,
+    ) -> Mapping[str, str] | None:
         """Return the new texts of files by path, or None when no plugin can write them."""
         found: Mapping[str, str] | None = self.calls.first(
-            "implement_idea", idea=idea, workspace=workspace
+            "implement_idea",
+            skip=skip,
+            idea=idea,
+            workspace=workspace,
+            desk=desk or Desk(history=History(plugins=freeze({}))),
         )
         return found
 
@@ -166,10 +186,20 @@ class Plugins(Registry):
 
     # --- after the run ------------------------------------------------------------------
 
-    def analyze_run(self, experiment: Experiment, history: History) -> Analysis:
+    def analyze_run(
+        self,
+        experiment: Experiment,
+        history: History,
+        skip: Mapping[str, str] | None = None,
+        desk: Desk | None = None,
+    ) -> Analysis:
         """Return the analysis; PluginError when no plugin writes one."""
         found: Analysis | None = self.calls.first(
-            "analyze_run", experiment=experiment, history=history
+            "analyze_run",
+            skip=skip,
+            experiment=experiment,
+            history=history,
+            desk=desk or Desk(history=history),
         )
         if found is None:
             raise PluginError(

@@ -10,6 +10,7 @@ from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Analysis, Experiment, RunStatus, Verdict
 from autoresearch.policies.greedy import confidence, ending, likelihood, noise_of, spread
+from autoresearch.projections.memory import better_by
 
 # What the clock says depends on who else uses the machine, so it explains no score.
 _CLOCK = re.compile(r"second|wallclock|per_s(ec)?(_|$)|(^|_)(ms|secs?|time)(_|$)", re.IGNORECASE)
@@ -81,9 +82,9 @@ def _versus_best(experiment: Experiment, history: History, score: float) -> str:
     best = history.best_metric
     if best is None or experiment.number == 0:
         return "same: the baseline predicts nothing and sets what is to be beaten"
-    gain = history.gain(score, best)
-    word = "same" if gain == 0 else "better" if gain > 0 else "worse"
-    return f"{word}: no number was predicted; {gain:+.4f} against the best before"
+    told = better_by(history.gain(score, best), digits=4)
+    word = "same" if told == "no change" else told.partition(" ")[0]
+    return f"{word}: no number was predicted; {told} against the best before"
 
 
 def explanation(experiment: Experiment, history: History, sd: float) -> str:
@@ -96,11 +97,9 @@ def explanation(experiment: Experiment, history: History, sd: float) -> str:
         return "first measurement of the script as it is"
     gain = history.gain(score, history.best_metric)
     side = side_effects(experiment, best, history)
-    sure = confidence(gain, sd)
-    noise = "" if sure is None else f" ({likelihood(sure)})"
-    word = "gained" if gain > 0 else "lost"
-    told = f"{word} {abs(gain):.4f} {history.metric} against" if gain else "scored the same as"
-    return f"{experiment.idea.description} {told} experiment {best.number}{noise}; {side}"
+    told, sure = better_by(gain, history.metric, 4), confidence(gain, sd)
+    noise = "" if sure is None or told == "no change" else f" ({likelihood(sure)})"
+    return f"{experiment.idea.description}: {told} against experiment {best.number}{noise}; {side}"
 
 
 def side_effects(experiment: Experiment, best: Experiment, history: History) -> str:
@@ -126,7 +125,9 @@ def lesson(experiment: Experiment, history: History, sd: float) -> str:
     if best is None:
         return f"{idea.direction}: {idea.description} scores {score:.4f}, the first to compare with"
     gain = history.gain(score, best)
-    effect = f"{idea.direction}: {idea.description} {_effect(gain, sd)} ({gain:+.4f})"
+    effect = (
+        f"{idea.direction}: {idea.description} {_effect(gain, sd)} ({better_by(gain, digits=4)})"
+    )
     return f"{effect}; {_record(experiment, history)}"
 
 

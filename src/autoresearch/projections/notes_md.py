@@ -6,11 +6,14 @@ ones in a line each; the log and `autoresearch show` have all of them whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import field, frozen
 
 from autoresearch.history import History, PerExperiment
 from autoresearch.model import Experiment, Verdict
 from autoresearch.projections.blocks import analysis_block, reasoning_block, shown_status
+from autoresearch.projections.memory import Card, Memory, better_by, digests, unproven
 from autoresearch.text import one_line
 
 QUEUE_SHOWN = 20
@@ -28,28 +31,27 @@ class NotesMd:
     _lines: PerExperiment[str] = field(
         factory=lambda: PerExperiment(_summary), init=False, eq=False, repr=False
     )
-    _gains: PerExperiment[str] = field(
-        factory=lambda: PerExperiment(_gain), init=False, eq=False, repr=False
-    )
+    _memory: Memory = field(factory=Memory, init=False, eq=False, repr=False)
 
     def render(self, history: History) -> str:
         """Return the whole file; each foreign text is one line, so none can pose as a section."""
+        cards = self._memory.cards(history)
         sections = [
             ("## Best Known Config", _best(history)),
-            ("## Dead Ends (do not revisit)", _dead_ends(history)),
-            ("## What Works", self._what_works(history)),
+            ("## Dead Ends (do not revisit)", _dead_ends(cards, history)),
+            ("## What Works", _what_works(cards, history)),
             ("## Ideas Queue (ranked by expected value)", _queue(history)),
             ("## Experiment Log", self._log(history)),
         ]
         return "\n".join(f"{title}\n{body}" if body else f"{title}\n" for title, body in sections)
 
-    def _what_works(self, history: History) -> str:
-        return "".join(self._gains.each(history.kept[1:], history))
-
     def _log(self, history: History) -> str:
         decided = history.decided
         older, newest = decided[:-WHOLE], decided[-WHOLE:]
-        whole = "\n".join(self._entries.each(newest, history))
+        whole = "".join(f"Looking back on {line}
+" for line in digests(history))
+        whole += "
+".join(self._entries.each(newest, history))
         if not older:
             return whole
         told = (
@@ -78,15 +80,18 @@ def _numbers(numbers: tuple[int, ...]) -> str:
     return f"{word} {', '.join(str(number) for number in numbers)}"
 
 
-def _dead_ends(history: History) -> str:
-    found = sorted(
-        history.dead_ends.values(), key=lambda event: (event.experiments, event.direction)
-    )
-    lines = [
-        f"- [{one_line(event.direction, 80)}][{one_line(event.reason, 300)}]"
-        f"[{_numbers(event.experiments)}]"
-        for event in found
-    ]
+def _dead_ends(cards: Sequence[Card], history: History) -> str:
+    known = {
+        id(card.dead): card.bracket for card in cards if card.dead is not None and card.bracket
+    }
+    alive = [event for name, event in history.dead_ends.items() if history.dead(name) is event]
+    lines = []
+    for event in sorted(alive, key=lambda event: (event.experiments, event.direction)):
+        told = f"; {known[id(event)]}" if id(event) in known else ""
+        lines.append(
+            f"- [{one_line(event.direction, 80)}][{one_line(event.reason + told, 300)}]"
+            f"[{_numbers(event.experiments)}]"
+        )
     lines += [
         f"- [the keeps up to experiment {event.after_experiment}][{one_line(event.reason, 300)}]"
         f"[went back to experiment {event.to_experiment}]"
@@ -96,19 +101,31 @@ def _dead_ends(history: History) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _gain(experiment: Experiment, history: History) -> str:
-    delta = experiment.decision.delta if experiment.decision else None
-    gain = f"{delta:+.6f} {history.metric}" if delta is not None else "not measured"
-    direction = one_line(experiment.idea.direction, 80)
-    return f"- [{direction}: {_what(experiment)}][{gain}][experiment {experiment.number}]\n"
+def _what_works(cards: Sequence[Card], history: History) -> str:
+    """A line for each direction that was kept: proven gains first, then what may be luck."""
+    proven: list[str] = []
+    luck: list[str] = []
+    for card in cards:
+        kept = [item for item in card.tries if item.verdict is Verdict.KEEP]
+        if not kept:
+            continue
+        gains = [item.gain for item in kept if item.gain is not None]
+        total = sum(gains) if gains else None
+        numbers = tuple(item.number for item in kept)
+        what = _what(history.experiments[numbers[-1]])
+        told = better_by(total, history.metric)
+        if total is not None and unproven(total / len(gains) ** 0.5, history):
+            told = f"unproven, inside the noise: {told}"
+        line = f"- [{one_line(card.direction, 80)}: {what}][{told}][{_numbers(numbers)}]\n"
+        (luck if told.startswith("unproven") else proven).append(line)
+    return "".join(proven + luck)
 
 
 def _queue(history: History) -> str:
     lines = []
     for rank, idea in enumerate(history.ranked_queue[:QUEUE_SHOWN], start=1):
-        gain = (
-            "unknown gain" if idea.expected_gain is None else f"{idea.expected_gain:+.4f} expected"
-        )
+        known = idea.expected_gain is not None
+        gain = f"{better_by(idea.expected_gain, '', 4)} expected" if known else "unknown gain"
         lines.append(
             f"{rank}. {one_line(idea.description, 200)} ({gain}; {one_line(idea.author, 40)}): "
             f"{one_line(idea.hypothesis, 300)}"

@@ -41,7 +41,7 @@ from autoresearch.testing.fakes import (
     set_constant,
 )
 from autoresearch.testing.fixtures import git, make_project, memory_log, openai_server, project
-from autoresearch.testing.openai_server import ApiError, LoopbackOpenAI, Slow
+from autoresearch.testing.openai_server import ApiError, LoopbackOpenAI, Raw, Slow
 from autoresearch.testing.story import EXAMPLES, Story, history, refold, story
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "PlainAnalysis",
     "PluginContract",
     "ProjectionContract",
+    "Raw",
     "RecordingObserver",
     "ScriptedIdeas",
     "ScriptedSource",
