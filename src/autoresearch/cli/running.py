@@ -55,6 +55,11 @@ def init(asked: Mapping[str, Any]) -> None:
     help="Work in batches of this size: finish the batch under way, else do another.",
 )
 @click.option(
+    "--parallel",
+    type=click.IntRange(min=1),
+    help="Have this many experiments under way at once; without it runs.parallel.",
+)
+@click.option(
     "--accept-plugin-changes",
     is_flag=True,
     help="Go on although the active plugins are not those the campaign started with.",
@@ -71,6 +76,7 @@ def run(
     experiments: int | None,
     until: int | None,
     batch: int | None,
+    parallel: int | None,
     accept_plugin_changes: bool,
     wait: bool | None,
 ) -> None:
@@ -92,6 +98,7 @@ def run(
                 plugins=asked["plugins"],
                 accept_plugin_changes=accept_plugin_changes,
                 wait=wait,
+                parallel=parallel,
                 tell=teller.tell,
                 tick=teller.tick,
             )
