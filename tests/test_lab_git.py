@@ -93,7 +93,7 @@ class Ground:
             assert lab.changed_files(work) == {"train.py": after}
             files = {"train.py": after}
             change = Change(idea=idea, before=before, after=after, files=files, originals=files)
-            commit = lab.commit(number, work, change, f"Experiment {number}")
+            commit = lab.commit(lab.ref(number), work, change, f"Experiment {number}")
             lab.publish()
             lab.move_branch(commit, lambda _: True)
             lab.drop_worktree(number)

@@ -116,4 +116,6 @@ def _with(past: History, *, review: bool) -> History:
     read = events.MemoryReviewed(
         experiment=1, read_to=past.position, results_digest="a", notes_digest="b"
     )
-    return evolve(past, experiments=opened, reviewed=read if review else None)
+    number = len(past.experiments)
+    told = {"experiments": opened, "open_numbers": (number,)}
+    return evolve(past, **told, reviewed=read if review else None)  # type: ignore[arg-type]

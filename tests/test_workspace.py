@@ -43,7 +43,7 @@ def wider(lab: Lab, number: int, width: int) -> str:
         files={"train.py": source},
         originals={"train.py": before},
     )
-    commit = lab.commit(number, workspace, change, f"Experiment {number}")
+    commit = lab.commit(lab.ref(number), workspace, change, f"Experiment {number}")
     lab.publish()
     return commit
 

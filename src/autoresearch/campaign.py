@@ -15,7 +15,8 @@ from attrs import asdict, evolve
 
 from autoresearch import events
 from autoresearch.config import Config
-from autoresearch.cycle.experiment import advance
+from autoresearch.cycle import runs
+from autoresearch.cycle.experiment import conclude
 from autoresearch.cycle.kit import Kit, Tell
 from autoresearch.cycle.loop import Loop
 from autoresearch.cycle.recorder import Recorder
@@ -104,11 +105,14 @@ class Campaign:
         plugins: Sequence[object] = (),
         accept_plugin_changes: bool = False,
         wait: bool | None = None,
+        parallel: int | None = None,
         tell: Tell = silent,
         tick: Tell = silent,
         clock: Clock | None = None,
     ) -> str:
         """Go on with the campaign and return the reason for stopping.
+
+        ``parallel`` is how many experiments are under way at once, instead of ``runs.parallel``.
 
         ``experiments`` more experiments are brought to a verdict (one that was interrupted
         counts), or as many as it takes to have ``until`` in all; with neither, the loop runs until
@@ -133,7 +137,9 @@ class Campaign:
             resumed = events.CampaignResumed(
                 plugins=dict(kit.plugins.active), accepted_changes=changes
             )
-            return self._drive(kit, resumed, Loop(kit=kit, target=target, wait=wait).run)
+            parallel = self.config.runs.parallel if parallel is None else parallel
+            loop = Loop(kit=kit, target=target, wait=wait, parallel=parallel)
+            return self._drive(kit, resumed, loop.run)
 
     @contextmanager
     def at_work(
@@ -444,8 +450,10 @@ class Campaign:
 
 def _end_run(kit: Kit, order: events.StopRequested) -> str:
     kit.recorder.record(order)
-    if kit.history.open_run is not None:
-        advance(kit)
+    for number in sorted(kit.history.open_runs):
+        output = runs.finish_run(kit, number)
+        assert output is not None
+        conclude(kit, number, output)
     return f"stopped by {order.by}"
 
 

@@ -135,6 +135,21 @@ class LimitsConfig:
 
 
 @frozen(kw_only=True)
+class RunsConfig:
+    """How many runs go on at once, and which GPUs each of them has."""
+
+    parallel: int = setting(1, "experiments under way at once", validator=_positive)
+    devices: tuple[str, ...] = setting(
+        (), "GPUs of this machine that runs may have, as in CUDA_VISIBLE_DEVICES; empty: all seen"
+    )
+    gpus: int = setting(
+        0,
+        "GPUs of one run on this machine; 0: the devices are shared out evenly",
+        validator=_not_negative,
+    )
+
+
+@frozen(kw_only=True)
 class EvaluationConfig:
     """Commands that judge what a run left, from the commit that the campaign started from."""
 
@@ -256,6 +271,7 @@ class Config:
     metric: MetricConfig = section(MetricConfig, "the metric")
     boundary: BoundaryConfig = section(BoundaryConfig, "what a run can reach")
     limits: LimitsConfig = section(LimitsConfig, "limits")
+    runs: RunsConfig = section(RunsConfig, "runs side by side")
     evaluation: EvaluationConfig = section(EvaluationConfig, "evaluation by a command of its own")
     noise: NoiseConfig = section(NoiseConfig, "measuring the noise")
     rules: RulesConfig = section(RulesConfig, "backtracking rules")

@@ -25,7 +25,7 @@ from autoresearch.log import Anchor, FileLog, Finding
 HIDES = "*\n"  # what the store's own .gitignore says
 SHOWN = 20  # findings of one kind that are listed one by one
 # Experiment 0 stands at the user's own commit, which may be one that another store's log made.
-_EXPERIMENT_REF = re.compile(r"refs/autoresearch/[^/]+/[1-9][0-9]*")
+_EXPERIMENT_REF = re.compile(r"refs/autoresearch/[^/]+/[1-9][0-9]*(\.[0-9]+)?")
 # Commits of the first release say Head.
 _TRAILER = re.compile(r"Autoresearch-(?:Tip|Head): (\d+):([0-9a-f]{64})")
 _TEMPORARY = re.compile(r"\..+\.(tmp|new)")

@@ -61,8 +61,19 @@ class Draft:
     def drop_last(self) -> None:
         """Remove the newest experiment."""
         numbers = self.history.experiments
-        self.set(experiments=numbers[: len(numbers) - 1])
-        self._own.discard(len(numbers) - 1)
+        last = len(numbers) - 1
+        self.set(experiments=numbers[:last])
+        self.close(last)
+        self._own.discard(last)
+
+    def close(self, number: int) -> None:
+        """Take an experiment out of those under way, with the run that it may have."""
+        rest = tuple(item for item in self.history.open_numbers if item != number)
+        self.set(open_numbers=rest, open_runs=self.history.open_runs.discard(number))
+
+    def open(self, number: int) -> None:
+        """Put an experiment among those under way."""
+        self.set(open_numbers=tuple(sorted({*self.history.open_numbers, number})))
 
     def change(self, number: int, **changes: Any) -> None:
         """Change fields of an experiment; tables and lists must be read-only already."""
@@ -290,8 +301,8 @@ def _queued(draft: Draft, event: events.IdeaQueued, _: str) -> None:
 @_on(events.IdeaProposed)
 def _proposed(draft: Draft, event: events.IdeaProposed, at: str) -> None:
     history = draft.history
-    if event.experiment != history.next_number:
-        return  # numbers have no gaps, and a decided experiment is not replaced
+    if event.experiment not in (history.next_number, len(history.experiments)):
+        return  # numbers have no gaps, and what ran or was decided is not replaced
     idea = Idea(
         direction=event.direction,
         description=event.description,
@@ -317,6 +328,7 @@ def _proposed(draft: Draft, event: events.IdeaProposed, at: str) -> None:
             started_at=at,
         )
     )
+    draft.open(event.experiment)
     draft.set(
         queue=history.queue.discard(event.idea),
         tried=history.tried.add(event.idea),
@@ -342,11 +354,12 @@ def _dropped(draft: Draft, event: events.IdeaDropped, _: str) -> None:
         queue=history.queue.discard(event.idea),
         rejected=history.rejected.append(event),
     )
-    current = history.current
-    if current is None or event.experiment != current.number or current.decision is not None:
+    current, last = history.current, len(history.experiments) - 1
+    if current is None or not event.experiment == current.number == last:
         return
-    draft.drop_last()
-    draft.set(open_run=None, reviewed=None)
+    if current.decision is None:
+        draft.drop_last()
+        draft.set(reviewed=None)
 
 
 @_about(events.ReasoningRecorded)
@@ -399,7 +412,17 @@ def _failed(draft: Draft, event: events.AuditFailed, _: str) -> None:
 
 @_about(events.CommitMade)
 def _committed(draft: Draft, event: events.CommitMade, _: str) -> None:
-    draft.change(event.experiment, commit=event.commit, parent_commit=event.parent)
+    old = draft.history.experiments[event.experiment]
+    draft.change(
+        event.experiment,
+        commit=event.commit,
+        parent_commit=event.parent,
+        runs=tuple(evolve(run, superseded=True) for run in old.runs),
+    )
+    if not old.commit or event.parent != old.commit:  # and not a fix of the commit before
+        draft.change(event.experiment, built_on=draft.history.head, rival=draft.history.best_number)
+    if old.runs:
+        _score(draft, event.experiment)
 
 
 @_about(events.RunRequested)
@@ -409,14 +432,16 @@ def _requested(draft: Draft, event: events.RunRequested, _: str) -> None:
         return  # a name stands for one run for ever
     run = Run(index=event.index, name=event.run, seed=event.seed, script_digest=event.script_digest)
     draft.change(event.experiment, runs=(*runs, run), env=event.env, analysis=None)
-    draft.set(open_run=OpenRun(request=event))
+    opened = draft.history.open_runs.set(event.experiment, OpenRun(request=event))
+    draft.set(open_runs=opened)
 
 
 @_on(events.RunStarted)
 def _run_started(draft: Draft, event: events.RunStarted, _: str) -> None:
-    opened = draft.history.open_run
+    opened = draft.history.open_runs.get(event.experiment)
     if opened is not None and opened.request.run == event.run:
-        draft.set(open_run=evolve(opened, reference=event.reference))
+        told = evolve(opened, reference=event.reference)
+        draft.set(open_runs=draft.history.open_runs.set(event.experiment, told))
 
 
 def _change_run(draft: Draft, number: int, name: str, **changes: Any) -> None:
@@ -441,9 +466,9 @@ def _finished(draft: Draft, event: events.RunFinished, _: str) -> None:
     status = _member(RunStatus, event.status)
     if status is None:
         return
-    opened, order = draft.history.open_run, draft.history.stop
+    opened, order = draft.history.open_runs.get(event.experiment), draft.history.stop
     if opened is not None and opened.request.run == event.run:
-        draft.set(open_run=None)
+        draft.set(open_runs=draft.history.open_runs.discard(event.experiment))
     at_once = order is not None and order.now
     _change_run(
         draft,
@@ -471,7 +496,7 @@ def _score(draft: Draft, number: int) -> None:
 
 def merged(runs: tuple[Run, ...], metric: str, size: str) -> Mapping[str, float]:
     """Over several seeds the score is the mean, the size the largest, all else the newest."""
-    done = [run.metrics for run in runs if run.status is RunStatus.COMPLETED]
+    done = [run.metrics for run in runs if run.counts]
     merged: dict[str, float] = {}
     for metrics in done:
         merged.update(metrics)
@@ -520,11 +545,13 @@ def _decided(draft: Draft, event: events.Decided, at: str) -> None:
     )
     draft.change(event.experiment, decision=decision, ended_at=at)
     if verdict is Verdict.RERUN:
+        draft.open(event.experiment)
         return
+    draft.close(event.experiment)
     if not draft.history.suspended:
         _let_go(draft, "outage")  # whoever failed may answer now
     timeline = draft.history.timeline.append(event.experiment)
-    draft.set(timeline=timeline, reviewed=None, open_run=None, lease=None)
+    draft.set(timeline=timeline, reviewed=None, lease=None)
     if verdict is Verdict.KEEP:
         draft.set(head=event.experiment)
         _crown(draft, event.experiment)
@@ -563,6 +590,7 @@ def _judged_by_a_person(
         reason = f"{reason} (was: {old.reason})"
     decision = Decision(verdict=verdict, reason=reason, author="a person")
     draft.change(number, decision=decision)
+    draft.close(number)
     if verdict is Verdict.KEEP:
         _crown(draft, number)
     else:

@@ -20,7 +20,7 @@ from attrs import field, frozen
 from pyrsistent import PMap, PSet, PVector, pmap, pset, pvector
 
 from autoresearch import events
-from autoresearch.model import Experiment, Lesson, RunStatus, ValueChange, Verdict
+from autoresearch.model import Experiment, Lesson, ValueChange, Verdict
 
 _RECENT = 200  # experiments that the noise is measured over, so that it costs the same for ever
 _FEWEST_STEPS = 4
@@ -106,10 +106,12 @@ class History:
     """Everything known at one position of the log; ``experiments`` is indexed by number.
 
     ``tried`` holds ids of ideas, ``tried_sources`` the digests of what was run (see
-    `Experiment.source_digest`). ``paused`` (since ``paused_at``) and ``stop`` are what the loop
-    obeys now. ``failures`` counts those of each plugin; ``suspended`` are the minds that give no
-    answer, ``refusals`` the ideas refused before a run. ``last_step`` and ``last_at`` are the type
-    and time of the newest event that the loop itself recorded.
+    `Experiment.source_digest`). ``open_numbers`` are the experiments without a final verdict,
+    oldest first, ``open_runs`` the unfinished run of each that has one. ``paused`` (since
+    ``paused_at``) and ``stop`` are what the loop obeys now. ``failures`` counts those of each
+    plugin; ``suspended`` are the minds that give no answer, ``refusals`` the ideas refused before
+    a run. ``last_step`` and ``last_at`` are the type and time of the newest event that the loop
+    itself recorded.
     """
 
     campaign: str = ""
@@ -121,6 +123,7 @@ class History:
     position: int = 0
     tip_hash: str = ""
     experiments: PVector[Experiment] = field(factory=pvector)
+    open_numbers: tuple[int, ...] = ()
     baseline_number: int = 0
     head: int | None = None
     best_number: int | None = None
@@ -135,7 +138,7 @@ class History:
     rejected: PVector[events.ChangeRejected | events.IdeaDropped] = field(factory=pvector)
     spent: Spent = field(factory=Spent)
     reviewed: events.MemoryReviewed | None = None
-    open_run: OpenRun | None = None
+    open_runs: PMap[int, OpenRun] = field(factory=pmap)
     stopped: str | None = None
     paused: events.Paused | None = None
     paused_at: str = ""
@@ -194,14 +197,35 @@ class History:
 
     @property
     def current(self) -> Experiment | None:
-        """The experiment that is under way, or None between two experiments."""
-        last = self.experiments[-1] if self.experiments else None
-        return last if last is not None and is_open(last) else None
+        """The experiment that is under way, the newest of several; None between experiments."""
+        return self.experiments[self.open_numbers[-1]] if self.open_numbers else None
+
+    @property
+    def in_flight(self) -> tuple[Experiment, ...]:
+        """The experiments that have run and have no final verdict yet, oldest first.
+
+        Their ideas are in ``tried`` already; what they will teach is not known.
+        """
+        found = (self.experiments[number] for number in self.open_numbers)
+        return tuple(item for item in found if item.runs)
+
+    @property
+    def open_run(self) -> OpenRun | None:
+        """The newest run that was requested and has not finished, as far as the log knows."""
+        return self.open_runs[max(self.open_runs)] if self.open_runs else None
 
     @property
     def next_number(self) -> int:
-        """The number that the next experiment gets."""
-        return self.current.number if self.current else len(self.experiments)
+        """The number that the next experiment gets, or that the one in preparation has."""
+        newest = self.current
+        preparing = newest is not None and not newest.runs
+        return newest.number if newest and preparing else len(self.experiments)
+
+    @property
+    def last_decided(self) -> int | None:
+        """The number of the experiment that was decided last."""
+        entries = reversed(self.timeline)
+        return next((entry for entry in entries if isinstance(entry, int)), None)
 
     @property
     def decided(self) -> tuple[Experiment, ...]:
@@ -267,8 +291,8 @@ class History:
 
     def scores(self, experiment: Experiment) -> list[float]:
         """Return the score of every completed run of an experiment, in their order."""
-        done = (run for run in experiment.runs if run.status is RunStatus.COMPLETED)
-        return [run.metrics[self.metric] for run in done if self.metric in run.metrics]
+        done = (run.metrics for run in experiment.runs if run.counts)
+        return [metrics[self.metric] for metrics in done if self.metric in metrics]
 
     def score(self, experiment: Experiment) -> float | None:
         """Return the campaign's metric of an experiment, or None when it has none."""

@@ -286,6 +286,7 @@ class Run:
 
     ``detail`` says how it ended where that was not well; ``observed`` has the campaign's metric as
     it was seen during the run: training step to value. ``interrupted``: a person stopped it.
+    ``superseded``: the experiment got another commit since, so that its score no longer counts.
     """
 
     index: int
@@ -298,6 +299,12 @@ class Run:
     metrics: Mapping[str, float] = field(factory=dict, converter=_mapping)
     observed: Mapping[int, float] = field(factory=dict, converter=_mapping)
     interrupted: bool = False
+    superseded: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether its numbers are those of the experiment as it stands."""
+        return self.status is RunStatus.COMPLETED and not self.superseded
 
     @property
     def says_nothing(self) -> bool:
@@ -322,7 +329,9 @@ class Experiment:
 
     ``env`` holds the overrides in force: those of the commits it builds on and its own.
     ``sources`` maps every editable file to the sha256 of its text, ``source_digest`` stands for all
-    of them. ``added_lines`` and ``removed_lines`` count its changes, fixes included.
+    of them. ``added_lines`` and ``removed_lines`` count its changes, fixes included. ``built_on``
+    and ``rival`` are the numbers of the experiments that were head and the best when it was
+    committed.
     """
 
     number: int
@@ -331,6 +340,8 @@ class Experiment:
     reasoning: Reasoning | None = None
     commit: str = ""
     parent_commit: str = ""
+    built_on: int | None = None
+    rival: int | None = None
     source_digest: str = ""
     sources: Mapping[str, str] = field(factory=dict, converter=_mapping)
     runs: tuple[Run, ...] = field(default=(), converter=_tuple)

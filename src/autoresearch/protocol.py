@@ -25,7 +25,7 @@ def _idea(history: History, event: events.IdeaProposed) -> None:
     if event.experiment != history.next_number:
         raise ProtocolError(
             f"experiment {event.experiment} was proposed, but {history.next_number} is next; "
-            "finish the open experiment first"
+            "finish preparing the open experiment first"
         )
     if event.experiment > 0 and history.reviewed is None:
         raise ProtocolError(
@@ -61,9 +61,10 @@ def _reasoning(history: History, event: events.ReasoningRecorded) -> None:
 
 def _run(history: History, event: events.RunRequested) -> None:
     _must_exist(history, event.experiment)
-    if history.open_run is not None:
+    opened = history.open_runs.get(event.experiment)
+    if opened is not None:
         raise ProtocolError(
-            f"run {history.open_run.request.run} is still open; finish it before starting another"
+            f"run {opened.request.run} is still open; finish it before starting another"
         )
     if history.experiments[event.experiment].reasoning is None:
         raise ProtocolError(
@@ -73,8 +74,9 @@ def _run(history: History, event: events.RunRequested) -> None:
 
 def _decision(history: History, event: events.Decided) -> None:
     _must_exist(history, event.experiment)
-    if history.open_run is not None:
-        raise ProtocolError(f"run {history.open_run.request.run} is still open; wait for its end")
+    opened = history.open_runs.get(event.experiment)
+    if opened is not None:
+        raise ProtocolError(f"run {opened.request.run} is still open; wait for its end")
     if history.experiments[event.experiment].analysis is None:
         raise ProtocolError(
             f"experiment {event.experiment} has no analysis; record it before the decision"
@@ -82,7 +84,7 @@ def _decision(history: History, event: events.Decided) -> None:
 
 
 def _must_exist(history: History, number: int) -> None:
-    if history.current is None or history.current.number != number:
+    if number not in history.open_numbers:
         raise ProtocolError(f"experiment {number} is not under way; propose it first")
 
 

@@ -80,6 +80,10 @@ class Lab:
         """Return the ref that keeps the commit of an experiment reachable for ever."""
         return f"refs/autoresearch/{self.tag}/{number}"
 
+    def later_ref(self, number: int, runs: int) -> str:
+        """Return the ref of another commit of an experiment, made after so many of its runs."""
+        return f"{self.ref(number)}.{runs}"
+
     def create(self, base: str) -> None:
         """Clone the project, and start the branch at commit ``base`` in the user's repository.
 
@@ -199,6 +203,11 @@ class Lab:
         listed = self._git.worktree(workspace.path).run("ls-files", "--others", "-z")
         return tuple(name for name in listed.split("\0") if name)
 
+    def worktrees(self) -> tuple[int, ...]:
+        """Return the experiments that have a worktree."""
+        found = (self.folder / "work").glob("*")
+        return tuple(sorted(int(path.name) for path in found if path.name.isdigit()))
+
     def drop_worktree(self, number: int) -> None:
         """Remove the worktree of a decided experiment; its commit stays."""
         self._git.forget(self.workspace(number).path)
@@ -296,8 +305,8 @@ class Lab:
             raise WorkspaceError(f"the idea changes {outside[0]}; only {self._scope} may change")
         return {path: _text_in(workspace, path) for path in paths}
 
-    def commit(self, number: int, workspace: Workspace, change: Change, message: str) -> str:
-        """Commit a change in the worktree under the experiment's ref, and return the commit."""
+    def commit(self, ref: str, workspace: Workspace, change: Change, message: str) -> str:
+        """Commit a change in the worktree under a ref of the experiment, and return the commit."""
         git = self._git.worktree(workspace.path)
         added = [path for path in change.files if path not in change.originals]
         if added:
@@ -307,13 +316,16 @@ class Lab:
             stdin=message,
         )  # fmt: skip
         commit = git.head()
-        self.keep(number, commit)
+        self._hold(ref, commit)
         return commit
 
     def keep(self, number: int, commit: str) -> None:
         """Make the commit of an experiment reachable for ever."""
-        self.clone.run("update-ref", self.ref(number), commit)
-        self._unpublished.add(str(number))
+        self._hold(self.ref(number), commit)
+
+    def _hold(self, ref: str, commit: str) -> None:
+        self.clone.run("update-ref", ref, commit)
+        self._unpublished.add(ref.rpartition("/")[2])
 
     def move_branch(self, commit: str, known: Callable[[str], bool]) -> str:
         """Make ``commit``, which was published, the tip of the branch in the user's repository.

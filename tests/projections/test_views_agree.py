@@ -50,7 +50,7 @@ FLOATS = st.one_of(
     st.integers(-4, 4).map(lambda n: n / 4),
     st.sampled_from([1e308, -1e308, 5e-324]),
 )
-NAMES = st.sampled_from(["score", "artifact_bytes", "val_bpb", "a\tb"])
+NAMES = st.sampled_from(["score", "score", "score", "artifact_bytes", "val_bpb", "a\tb"])
 STATUSES = st.sampled_from(
     ["completed", "completed", "completed", "crashed", "infra_failed", "melted"]
 )

@@ -40,6 +40,11 @@ from autoresearch.opening import (
     help="Work in batches of this size: finish the batch under way, else do another.",
 )
 @click.option(
+    "--parallel",
+    type=click.IntRange(min=1),
+    help="Have this many experiments under way at once; without it runs.parallel.",
+)
+@click.option(
     "--accept-plugin-changes",
     is_flag=True,
     help="Go on although the active plugins are not those the campaign started with.",
@@ -56,6 +61,7 @@ def run(
     experiments: int | None,
     until: int | None,
     batch: int | None,
+    parallel: int | None,
     accept_plugin_changes: bool,
     wait: bool | None,
 ) -> None:
@@ -77,6 +83,7 @@ def run(
                 plugins=asked["plugins"],
                 accept_plugin_changes=accept_plugin_changes,
                 wait=wait,
+                parallel=parallel,
                 tell=teller.tell,
                 tick=teller.tick,
             )

@@ -62,13 +62,38 @@ def prepare(
 
 def submit(kit: Kit, made: Change) -> None:
     """Audit a change and commit it, or drop it for what was found."""
-    workspace = kit.lab.workspace(current(kit).number)
-    applied = _applied(kit, made, kit.files_at_head())
+    number = current(kit).number
+    workspace = kit.lab.workspace(number)
+    applied = _applied(kit, made, kit.files_at_head(), number)
     findings = kit.plugins.audit_change(made, workspace)
     if any(item.blocks for item in findings):
         _refuse(kit, applied, findings)
     else:
-        _commit(kit, made, workspace, kit.head_commit(), applied, _passed(kit, findings))
+        _commit(kit, made, workspace, kit.head_commit(), applied, _passed(number, findings))
+
+
+def reapply(kit: Kit, number: int) -> list[events.Event]:
+    """Make the change of an experiment again on head, which moved, and return what to record.
+
+    Raises WorkspaceError with the conflict where that cannot be.
+    """
+    experiment, head = kit.history.experiments[number], kit.head_commit()
+    before, own = kit.files_at_head(), kit.files_of(experiment)
+    below = kit.files_of(kit.history.experiments[experiment.built_on or 0])
+    differing = {path: text for path, text in own.items() if text != below.get(path)}
+    idea = evolve(experiment.idea, source=None, files={}, patch=None)
+    workspace = kit.lab.worktree(number, head)
+    if differing:
+        kit.lab.apply(evolve(idea, patch=kit.lab.as_patch(below, differing)), workspace)
+    made = _as_change(kit, idea, before, kit.lab.changed_files(workspace))
+    problem = _problem(kit, made)
+    findings = () if problem else kit.plugins.audit_change(made, workspace)
+    problem = problem or next((f"audit {i.rule}: {i.detail}" for i in findings if i.blocks), None)
+    if problem:
+        raise WorkspaceError(problem)
+    applied = _applied(kit, made, before, number)
+    committed = _committed(kit, made, workspace, head, applied)
+    return [applied, _passed(number, findings), committed]
 
 
 def adopt_baseline(kit: Kit) -> None:
@@ -89,10 +114,11 @@ def adopt_baseline(kit: Kit) -> None:
 
 
 def fix(
-    kit: Kit, idea: Idea, attempt: int, problem: str, texts: Mapping[str, str] | None = None
-) -> str:
+    kit: Kit, number: int, idea: Idea, attempt: int, problem: str,
+    texts: Mapping[str, str] | None = None,
+) -> str:  # fmt: skip
     """Commit the fix of a crash, ``texts`` or a plugin's; return why there is none, or nothing."""
-    experiment = current(kit)
+    experiment = kit.history.experiments[number]
     workspace = kit.lab.worktree(experiment.number, experiment.commit)
     before = kit.files_of(experiment)
     texts = texts or _implemented(kit, idea, workspace)
@@ -108,7 +134,7 @@ def fix(
         kit.lab.worktree(experiment.number, experiment.commit)
         kit.recorder.record(refusal(experiment, "fix", refused))
         return refused
-    applied = _applied(kit, made, before)
+    applied = _applied(kit, made, before, number)
     attempted = events.FixAttempted(
         experiment=experiment.number,
         attempt=attempt,
@@ -116,7 +142,7 @@ def fix(
         fix=one_line(idea.description, 300),
         source_digest=applied.source_digest,
     )
-    passed = _passed(kit, findings)
+    passed = _passed(number, findings)
     _commit(kit, made, workspace, experiment.commit, applied, passed, attempted)
     return ""
 
@@ -193,11 +219,13 @@ def syntax_problem(script: str, text: str) -> str | None:
     return f"{script}{line} does not compile: {found.message}; correct it"
 
 
-def _applied(kit: Kit, made: Change, before: Mapping[str, str]) -> events.ChangeApplied:
+def _applied(
+    kit: Kit, made: Change, before: Mapping[str, str], number: int
+) -> events.ChangeApplied:
     sources = kit.store({**before, **made.files})
     changed = [_lines(made.originals.get(path, ""), text) for path, text in made.files.items()]
     return events.ChangeApplied(
-        experiment=current(kit).number,
+        experiment=number,
         source_digest=tree_digest(sources),
         parent_digest=tree_digest({path: digest(text) for path, text in before.items()}),
         files=tuple(made.files),
@@ -230,9 +258,9 @@ def _why(found: Violation) -> str:
     return f"audit {found.rule}: {found.detail}"
 
 
-def _passed(kit: Kit, findings: Sequence[Violation]) -> events.AuditPassed:
+def _passed(number: int, findings: Sequence[Violation]) -> events.AuditPassed:
     warned = tuple(f"{item.rule}: {one_line(item.detail, 300)}" for item in findings)
-    return events.AuditPassed(experiment=current(kit).number, warnings=warned)
+    return events.AuditPassed(experiment=number, warnings=warned)
 
 
 def _commit(
@@ -243,17 +271,25 @@ def _commit(
 
     Until then the experiment stands at its earlier commit, where a resumed loop starts again.
     """
-    number = applied.experiment
-    done = kit.lab.commit(number, workspace, made, _message(kit, made.idea, number))
+    committed = _committed(kit, made, workspace, parent, applied)
+    kit.recorder.record_many([(event, None) for event in (applied, *before, committed)])
+
+
+def _committed(
+    kit: Kit, made: Change, workspace: Workspace, parent: str, applied: events.ChangeApplied
+) -> events.CommitMade:
+    number, runs = applied.experiment, len(kit.history.experiments[applied.experiment].runs)
+    # A ref that a fact names is not moved: a kill before the next fact would leave it wrong.
+    ref = kit.lab.later_ref(number, runs) if runs else kit.lab.ref(number)
+    done = kit.lab.commit(ref, workspace, made, _message(kit, made.idea, number))
     kit.publish()
-    committed = events.CommitMade(
+    return events.CommitMade(
         experiment=number,
         commit=done,
         parent=parent,
-        ref=kit.lab.ref(number),
+        ref=ref,
         source_digest=applied.source_digest,
     )
-    kit.recorder.record_many([(event, None) for event in (applied, *before, committed)])
 
 
 def _message(kit: Kit, idea: Idea, number: int) -> str:

@@ -6,17 +6,19 @@ code as going on after the last step; events that may be repeated carry ids made
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from attrs import evolve
 
 from autoresearch import events
 from autoresearch.config import Config
-from autoresearch.cycle import changes, minds, proposals, runs
+from autoresearch.cycle import changes, minds, proposals
 from autoresearch.cycle.kit import Kit
 from autoresearch.cycle.measurement import other_hardware, other_measurement
 from autoresearch.cycle.proposals import current
+from autoresearch.cycle.trouble import passes
+from autoresearch.errors import WorkspaceError
 from autoresearch.history import History
 from autoresearch.model import (
     Candidate,
@@ -33,35 +35,31 @@ from autoresearch.projections.blocks import analysis_block, shown_status
 from autoresearch.text import block, one_line
 
 
-def advance(kit: Kit) -> None:
-    """Take the experiment under way one step further."""
+def is_preparing(experiment: Experiment) -> bool:
+    """Return whether an experiment has still to come to its commit."""
+    return experiment.reasoning is None or not experiment.commit
+
+
+def prepare(kit: Kit) -> None:
+    """Take the newest experiment one step nearer to its commit; it may be dropped on the way."""
     experiment = current(kit)
     if experiment.reasoning is None:
         proposals.reason(kit)
-    elif not experiment.commit:
-        baseline = experiment.number == kit.history.baseline_number
-        changes.adopt_baseline(kit) if baseline else changes.change(kit)
-    elif kit.history.open_run is not None:
-        output = runs.finish_run(kit)
-        assert output is not None
-        conclude(kit, output)
-    elif needs_a_run(kit.history):
-        runs.request_run(kit)
+    elif experiment.number == kit.history.baseline_number:
+        changes.adopt_baseline(kit)
     else:
-        conclude(kit, runs.output_of(kit, experiment))
+        changes.change(kit)
 
 
-def needs_a_run(history: History) -> bool:
-    """Return whether the next step of the experiment under way starts another run."""
-    experiment = history.current
-    if experiment is None or not experiment.commit or history.open_run is not None:
+def needs_a_run(history: History, experiment: Experiment) -> bool:
+    """Return whether the next step of an experiment starts another run."""
+    if not experiment.commit or experiment.number in history.open_runs:
         return False
     if not experiment.runs:
         return True
     newest = experiment.runs[-1]
-    fixed = newest.script_digest != experiment.source_digest
     another_seed = experiment.verdict is Verdict.RERUN and experiment.analysis is not None
-    return fixed or another_seed or _says_nothing(experiment)
+    return newest.superseded or another_seed or _says_nothing(experiment)
 
 
 def failed_in_a_row(experiment: Experiment) -> int:
@@ -78,14 +76,14 @@ def _says_nothing(experiment: Experiment) -> bool:
     return experiment.runs[-1].says_nothing and experiment.analysis is None
 
 
-def conclude(kit: Kit, output: RunOutput) -> None:
+def conclude(kit: Kit, number: int, output: RunOutput) -> None:
     """Judge a finished run, unless it is to run again: it says nothing, or a crash was fixed."""
-    experiment = current(kit)
+    experiment = kit.history.experiments[number]
     if _says_nothing(experiment):
         tell_nothing(kit, experiment)
-    elif output.status is not RunStatus.CRASHED or not _fixed(kit, output):
-        analyse(kit, output)
-        decide(kit, output)
+    elif output.status is not RunStatus.CRASHED or not _fixed(kit, experiment, output):
+        analyse(kit, number, output)
+        decide(kit, number, output)
 
 
 def tell_nothing(kit: Kit, experiment: Experiment) -> None:
@@ -100,20 +98,19 @@ def tell_nothing(kit: Kit, experiment: Experiment) -> None:
         kit.tell(f"experiment {experiment.number}: {newest.detail}; trying again")
 
 
-def may_be_fixed(kit: Kit) -> bool:
-    """Return whether a crash of the experiment under way may be fixed once more."""
-    experiment = current(kit)
+def may_be_fixed(kit: Kit, experiment: Experiment) -> bool:
+    """Return whether a crash of an experiment may be fixed once more."""
     baseline = experiment.number == kit.history.baseline_number
     return not baseline and experiment.fixes < kit.config.limits.crash_fixes
 
 
-def _fixed(kit: Kit, output: RunOutput) -> bool:
-    return may_be_fixed(kit) and not fix(kit, output)
+def _fixed(kit: Kit, experiment: Experiment, output: RunOutput) -> bool:
+    return may_be_fixed(kit, experiment) and not fix(kit, experiment.number, output)
 
 
-def fix(kit: Kit, output: RunOutput, texts: Mapping[str, str] | None = None) -> str:
+def fix(kit: Kit, number: int, output: RunOutput, texts: Mapping[str, str] | None = None) -> str:
     """Commit a fix of a crash, ``texts`` or a plugin's; return why there is none, or nothing."""
-    experiment = current(kit)
+    experiment = kit.history.experiments[number]
     problem = one_line(output.detail, 300)
     idea = Idea(
         direction=experiment.idea.direction,
@@ -123,9 +120,9 @@ def fix(kit: Kit, output: RunOutput, texts: Mapping[str, str] | None = None) -> 
         kind=IdeaKind.FIX,
     )
     attempt = experiment.fixes + 1
-    refused = changes.fix(kit, idea, attempt, problem, texts)
+    refused = changes.fix(kit, number, idea, attempt, problem, texts)
     if not refused:
-        kit.tell(f"experiment {experiment.number}: fixed ({problem}), attempt {attempt}")
+        kit.tell(f"experiment {number}: fixed ({problem}), attempt {attempt}")
     return refused
 
 
@@ -140,24 +137,59 @@ def last_words(path: Path) -> str:
         return ""
 
 
-def analyse(kit: Kit, output: RunOutput, words: Mapping[str, str] | None = None) -> None:
+def analyse(
+    kit: Kit, number: int, output: RunOutput, words: Mapping[str, str] | None = None
+) -> None:
     """Audit a finished run and write the ANALYSIS block; ``words`` are fields of `Analysis`."""
-    _audit(kit, output)
-    _analyse(kit, output, words or {})
+    _audit(kit, number, output)
+    _analyse(kit, number, output, words or {})
 
 
-def decide(kit: Kit, output: RunOutput, told: Decision | None = None) -> None:
+def decide(kit: Kit, number: int, output: RunOutput, told: Decision | None = None) -> None:
     """Decide by the policies, or as ``told`` by whoever made the experiment, within the limits."""
-    _record_decision(kit, output, _decide(kit, output, told))
+    decision = _decide(kit, number, output, told)
+    facts: list[events.Event] = []
+    if decision.verdict is Verdict.KEEP and _head_moved(kit, number):
+        decision, facts = _on_new_head(kit, number, decision)
+    _record_decision(kit, number, output, decision, facts)
 
 
-def _audit(kit: Kit, output: RunOutput) -> None:
+def _head_moved(kit: Kit, number: int) -> bool:
+    history = kit.history
+    first = number == history.baseline_number
+    return not first and history.experiments[number].built_on != history.head
+
+
+def _past(kit: Kit, number: int) -> History:
+    """Return the history that an experiment is judged by: of head and best as it found them."""
+    history, experiment = kit.history, kit.history.experiments[number]
+    if not _head_moved(kit, number):
+        return history
+    return evolve(history, head=experiment.built_on, best_number=experiment.rival)
+
+
+def _on_new_head(kit: Kit, number: int, decision: Decision) -> tuple[Decision, list[events.Event]]:
+    """Make a change that would be kept again on head, which moved: only a run can confirm it."""
+    told = f"it would be kept on experiment {kit.history.experiments[number].built_on}"
+    told += f" ({decision.reason}), but head is experiment {kit.history.head} now"
+    try:
+        facts = changes.reapply(kit, number)
+    except (WorkspaceError, UnicodeError) as error:
+        if passes(error):
+            raise
+        verdict, told = Verdict.DISCARD, f"{told}, where the change does not fit: {error}"
+        return evolve(decision, verdict=verdict, reason=told, author="protocol"), []
+    told = f"{told}: the change was made there again, and a run is to confirm it"
+    return evolve(decision, verdict=Verdict.RERUN, reason=told, author="protocol"), facts
+
+
+def _audit(kit: Kit, number: int, output: RunOutput) -> None:
     if output.status is not RunStatus.COMPLETED:
         return
-    experiment = current(kit)
+    experiment, past = kit.history.experiments[number], _past(kit, number)
     found = (
-        *other_measurement(experiment, kit.history),
-        *kit.plugins.audit_run(experiment, output, kit.history),
+        *other_measurement(experiment, past),
+        *kit.plugins.audit_run(experiment, output, past),
     )
     for index, item in enumerate(found):
         if item.blocks:
@@ -173,11 +205,12 @@ def _audit(kit: Kit, output: RunOutput) -> None:
             )
 
 
-def _analyse(kit: Kit, output: RunOutput, words: Mapping[str, str]) -> None:
-    experiment = current(kit)
+def _analyse(kit: Kit, number: int, output: RunOutput, words: Mapping[str, str]) -> None:
+    experiment = kit.history.experiments[number]
     if experiment.analysis is None:
         desk = minds.desk(kit)
-        made = kit.plugins.analyze_run(experiment, kit.history, minds.resting(kit), desk)
+        past = _past(kit, number)
+        made = kit.plugins.analyze_run(experiment, past, minds.resting(kit), desk)
         made = evolve(made, **words)
         kit.record_costs()
         recorded = events.AnalysisRecorded(
@@ -189,12 +222,14 @@ def _analyse(kit: Kit, output: RunOutput, words: Mapping[str, str]) -> None:
             author=made.author,
         )
         kit.recorder.record_many(
-            [*_scored_prediction(kit, output), (recorded, f"{output.name}/analysis")]
+            [*_scored_prediction(kit, experiment, output), (recorded, f"{output.name}/analysis")]
         )
 
 
-def _scored_prediction(kit: Kit, output: RunOutput) -> list[tuple[events.Event, str]]:
-    experiment, history = current(kit), kit.history
+def _scored_prediction(
+    kit: Kit, experiment: Experiment, output: RunOutput
+) -> list[tuple[events.Event, str]]:
+    history = kit.history
     observed, predicted = history.score(experiment), experiment.idea.predicted
     if observed is None or predicted is None:
         return []
@@ -207,8 +242,8 @@ def _scored_prediction(kit: Kit, output: RunOutput) -> list[tuple[events.Event, 
     return [(scored, f"{output.name}/prediction")]
 
 
-def _decide(kit: Kit, output: RunOutput, told: Decision | None) -> Decision:
-    experiment, history = current(kit), kit.history
+def _decide(kit: Kit, number: int, output: RunOutput, told: Decision | None) -> Decision:
+    experiment, history = kit.history.experiments[number], _past(kit, number)
     size = experiment.metrics.get(kit.config.metric.size)
     status = output.status
     if experiment.number == history.baseline_number and history.score(experiment) is not None:
@@ -246,12 +281,14 @@ def bounded(decision: Decision, candidate: Candidate, history: History, config: 
 
 def _reruns(experiment: Experiment) -> int:
     """Count the runs that a policy asked for: neither the first, nor those after a failure."""
-    telling = sum(not run.says_nothing for run in experiment.runs)
-    return telling - 1 - experiment.fixes
+    return sum(not run.says_nothing and not run.superseded for run in experiment.runs) - 1
 
 
-def _record_decision(kit: Kit, output: RunOutput, decision: Decision) -> None:
-    experiment, history = current(kit), kit.history
+def _record_decision(
+    kit: Kit, number: int, output: RunOutput, decision: Decision, facts: Iterable[events.Event]
+) -> None:
+    """Record a verdict together with what it rests on, and the facts that follow from it."""
+    experiment, history = kit.history.experiments[number], _past(kit, number)
     assert experiment.analysis is not None
     score, best = history.score(experiment), history.best_metric
     delta = decision.delta
@@ -274,8 +311,9 @@ def _record_decision(kit: Kit, output: RunOutput, decision: Decision) -> None:
         lesson=experiment.analysis.lesson,
     )
     lesson = [] if decision.verdict is Verdict.RERUN else [(learned, f"{output.name}/lesson")]
-    kit.recorder.record_many([*lesson, (decided, f"{output.name}/decided")])
-    _tell_verdict(kit, experiment.number)
+    after = ((fact, None) for fact in facts)
+    kit.recorder.record_many([*lesson, (decided, f"{output.name}/decided"), *after])
+    _tell_verdict(kit, number)
 
 
 def _tell_verdict(kit: Kit, number: int) -> None:

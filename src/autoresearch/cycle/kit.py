@@ -59,10 +59,11 @@ class Kit:
         assert history.started is not None
         return history.started.base_commit
 
-    def head_env(self) -> dict[str, str]:
-        """Return the environment overrides that the kept line has gathered."""
-        head = self.history.head
-        return {} if head is None else dict(self.history.experiments[head].env)
+    def env_of(self, experiment: Experiment) -> dict[str, str]:
+        """Return the overrides that an experiment runs with: those it builds on, and its own."""
+        below = experiment.built_on
+        gathered = {} if below is None else self.history.experiments[below].env
+        return {**gathered, **experiment.idea.env}
 
     def pristine(self) -> Mapping[str, str]:
         """Return the texts of the editable files that the campaign started from, by path."""
@@ -119,12 +120,11 @@ class Kit:
 
     def record_costs(self) -> None:
         """Record what plugins spent on language models since the last time."""
-        current = self.history.current
         self.recorder.owed.extend(
             events.CostIncurred(
                 kind="tokens",
                 source=cost.source,
-                experiment=current.number if current else None,
+                experiment=self.recorder.about,
                 seconds=0.0,
                 tokens_in=cost.tokens_in,
                 tokens_out=cost.tokens_out,

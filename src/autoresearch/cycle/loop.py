@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 from attrs import define, field
 
 from autoresearch import events
-from autoresearch.cycle import proposals
-from autoresearch.cycle.experiment import advance, failed_in_a_row, needs_a_run
+from autoresearch.cycle import proposals, runs
+from autoresearch.cycle.experiment import (
+    conclude,
+    failed_in_a_row,
+    is_preparing,
+    needs_a_run,
+    prepare,
+)
 from autoresearch.cycle.kit import Kit
 from autoresearch.cycle.retention import Retention
 from autoresearch.cycle.trouble import pause_seconds
@@ -26,24 +33,30 @@ NO_IDEA = "no generator has an idea"
 class Loop:
     """Runs experiments until a person, a budget or ``target`` decided experiments stop it.
 
-    ``wait`` True: it waits whatever it lacks; False: it ends instead; None: it ends where it has a
-    target and no generator can have another idea, and waits for everything else.
+    Up to ``parallel`` of them are under way at once: their runs go on side by side, preparing and
+    judging them is one after the other. ``wait`` True: it waits whatever it lacks; False: it ends
+    instead; None: it ends where it has a target and no generator can have another idea, and waits
+    for everything else.
     """
 
     kit: Kit
     target: int | None = None
     wait: bool | None = None
+    parallel: int = 1
+    _flights: dict[int, runs.Flight] = field(factory=dict, init=False)
+    _ending: str | None = field(default=None, init=False)  # once the runs in flight are judged
     _refused: Counter[str] = field(factory=Counter, init=False)
     _author: str = field(default="", init=False)
     _waits: int = field(default=0, init=False)
-    _waited_for: str = field(init=False)  # a fault from before the start is tried at once
+    _due: dict[str, float] = field(factory=dict, init=False)
+    _nothing_at: object = field(default=None, init=False)
+    _waited_for: set[str] = field(init=False)  # a fault from before the start is tried at once
     _said: str = field(default="", init=False)
     _retention: Retention = field(init=False)
 
     @_waited_for.default
-    def _newest_run(self) -> str:
-        current = self.kit.history.current
-        return current.runs[-1].name if current is not None and current.runs else ""
+    def _newest_runs(self) -> set[str]:
+        return {item.runs[-1].name for item in self.kit.history.in_flight}
 
     @_retention.default
     def _retain(self) -> Retention:
@@ -53,80 +66,197 @@ class Loop:
         """Run, and return the reason for stopping."""
         self.kit.recorder.patience.through(self.settle)
         reason = None
-        while reason is None:
-            reason = self._step()
+        try:
+            while reason is None:
+                reason = self._step()
+        except KeyboardInterrupt:
+            for flight in self._flights.values():
+                flight.leave()
+            raise
         return reason
 
     def _step(self) -> str | None:
         """Take one step, repeated while the disk or git is in its way; or say why to stop."""
         kit, through = self.kit, self.kit.recorder.patience.through
-        reason = self.reason_to_wait()
-        if reason:
-            return reason
-        under_way = kit.history.current
-        if under_way is None:
-            return None if through(self._begin) else through(self._without_idea)
-        through(lambda: advance(kit))
-        self.after(under_way.number)
+        preparing = kit.history.current is not None and is_preparing(kit.history.current)
+        over = None if preparing else self._over()
+        if over is not None:
+            through(partial(self._conclude, over))
+            return None
+        reason, held = through(self._obey)
+        self._ending = self._ending or reason or through(self._reason_to_stop)
+        if self._ending is None and not held and through(self._go_on):
+            return None
+        if not self._flights and (self._ending or not held):
+            return self._ending
+        over = self._wait()  # also while a preparation is held up
+        if over is not None:
+            through(partial(self._conclude, over))
         return None
 
-    def reason_to_wait(self) -> str | None:
-        """Return why no step may be taken now: a person, a budget, a machine that fails."""
-        through = self.kit.recorder.patience.through
-        reason = through(self._obey) or through(self._reason_to_stop)
-        under_way = self.kit.history.current
-        # Also a rerun, a retry or a fixed crash is paid for.
-        if reason or under_way is None or not needs_a_run(self.kit.history):
-            return reason
-        return through(lambda: self._after_failures(under_way)) or through(self._budget)
+    def _go_on(self) -> bool:
+        """Do what is next; False when there is nothing to do but to wait for a run."""
+        kit = self.kit
+        history = kit.history
+        for number in sorted(history.open_runs.keys() - self._flights.keys()):
+            self._at(number)
+            self._flights[number] = runs.launch(kit, history.open_runs[number].request)
+            return True
+        current = history.current
+        if current is not None and is_preparing(current):
+            self._prepare(current.number)
+            return True
+        for number in history.open_numbers:
+            experiment = history.experiments[number]
+            if number in history.open_runs:
+                continue
+            if not needs_a_run(history, experiment):  # it ended before the loop was interrupted
+                self._conclude(number)
+                return True
+            if self._may_run(experiment):  # also a rerun, a retry or a fixed crash is paid for
+                self._at(number)
+                runs.request_run(kit, number)
+                self.after(number)
+                return True
+            if self._ending:
+                return False
+        return self._has_room() and self._next()
+
+    def _at(self, number: int) -> None:
+        self.kit.recorder.at = number
+
+    def _has_room(self) -> bool:
+        """Whether one more experiment may be under way."""
+        history, count = self.kit.history, len(self.kit.history.open_numbers)
+        baseline = history.baseline
+        first = baseline is None or baseline.number in history.open_numbers  # all rest on its score
+        decided = len(history.experiments) - count
+        enough = self.target is not None and decided + count >= self.target
+        return not enough and count < (1 if first else self.parallel)
+
+    def _next(self) -> bool:
+        """Begin another experiment, or wait for an idea; False while runs may lead to one."""
+        history = self.kit.history
+        known = (len(history.timeline), len(history.rejected), history.queue, history.notes)
+        if self._flights and known == self._nothing_at:
+            return False
+        if self._begin():
+            return True
+        self._nothing_at = known
+        if not self._flights:
+            self._ending = self._without_idea()
+        return not self._flights
+
+    def _prepare(self, number: int) -> None:
+        self._at(number)
+        prepare(self.kit)
+        self.after(number)
 
     def after(self, number: int) -> None:
         """Do what follows a step of experiment ``number``: settle it once it is decided."""
-        through, current = self.kit.recorder.patience.through, self.kit.history.current
-        if current is None or current.number != number:
-            through(lambda: self._after(number))
-        elif current.commit and not failed_in_a_row(current):
+        history, through = self.kit.history, self.kit.recorder.patience.through
+        if number >= len(history.experiments):  # the idea was dropped
+            self._refused[self._author] += 1
+        elif number not in history.open_numbers:
+            through(partial(self._after, number))
+        elif history.experiments[number].commit and not failed_in_a_row(
+            history.experiments[number]
+        ):
             through(self._end_pause)
+
+    def _over(self) -> int | None:
+        """Return the experiment of a run that is over, if there is one."""
+        for number, flight in self._flights.items():
+            self._at(number)
+            if flight.is_over():
+                return number
+        return None
+
+    def _wait(self) -> int | None:
+        """Wait a little, at most until a run is over; return its experiment."""
+        clock = self.kit.clock
+        until = clock.now() + runs.WATCH_SECONDS
+        while (over := self._over()) is None and clock.now() < until:
+            clock.sleep(runs.POLL_SECONDS)
+        return over
+
+    def _conclude(self, number: int) -> None:
+        """Judge an experiment whose run is over; what follows from a verdict, follows."""
+        kit = self.kit
+        self._at(number)
+        experiment, flight = kit.history.experiments[number], self._flights.get(number)
+        if number in kit.history.open_numbers and not needs_a_run(kit.history, experiment):
+            output = flight.land() if flight else runs.output_of(kit, experiment)
+            conclude(kit, number, output)
+        self._flights.pop(number, None)
+        self.after(number)
 
     # --- what a person or trouble wants ---------------------------------------------------------
 
-    def _obey(self) -> str | None:
-        """Do what people asked for meanwhile: return the reason to stop, or wait while paused."""
+    def _obey(self) -> tuple[str | None, bool]:
+        """Do what people asked for meanwhile: return the reason to stop, or whether to wait."""
         kit, told = self.kit, False
         while True:
             history = kit.recorder.refresh()
             if history.stop is not None:
-                return f"stopped by {history.stop.by}"
+                return f"stopped by {history.stop.by}", False
             if kit.config.strict and kit.recorder.failed is not None:
+                if self._flights:
+                    return None, True
                 raise PluginError(
                     f"{kit.recorder.failed}; it was stopped for that (strict = true): correct the "
                     "plugin, or block it with no:NAME"
                 )
             paused = history.paused
             if paused is None or not paused.by:
-                return None
+                return None, False
             said = f"paused by {paused.by} ({paused.reason})"
             if self.wait is False:
-                return said
-            if not told:
+                return said, False
+            if not told and said != self._said:
                 kit.tell(f"{said}; autoresearch resume goes on")
                 told = True
+            if self._flights:
+                self._said = said
+                return None, True
             kit.clock.sleep(WAIT_SECONDS / 5)
 
-    def _after_failures(self, experiment: Experiment) -> str | None:
-        """Wait before another run when the machine failed too often; or return the reason."""
+    def reason_to_wait(self) -> str | None:
+        """Return why no step may be taken now: a person, a budget, a machine that fails."""
+        through, history = self.kit.recorder.patience.through, self.kit.history
+        reason = through(self._obey)[0] or through(self._reason_to_stop)
+        under_way = self.kit.history.current
+        if not reason and under_way is not None and needs_a_run(history, under_way):
+            through(partial(self._may_run, under_way))
+        return reason or self._ending
+
+    def _may_run(self, experiment: Experiment) -> bool:
+        """Whether another run may start now: not while the machine fails, nor beyond a budget."""
+        if self._must_wait(experiment):
+            return False
+        self._ending = self._ending or self._budget()
+        return self._ending is None
+
+    def _must_wait(self, experiment: Experiment) -> bool:
+        """Wait before another run when the machine failed too often."""
         kit, count = self.kit, failed_in_a_row(experiment)
         beyond = count - kit.config.limits.infra_retries
-        if beyond <= 0 or self._waited_for == experiment.runs[-1].name:
-            return None
+        if beyond <= 0 or (name := experiment.runs[-1].name) in self._waited_for:
+            return False
         said = f"no run of experiment {experiment.number} could be made: "
         said += one_line(experiment.runs[-1].detail or "the machine failed", 400)
         if self.wait is False:
-            return said
+            self._ending = said
+            return True
         self._pause(said, "needs_human")
-        self._sleep(beyond - 1)
-        self._waited_for = experiment.runs[-1].name
-        return None
+        if not self._flights:
+            self._sleep(beyond - 1)
+        else:
+            due = kit.clock.now() + pause_seconds(beyond - 1, WAIT_SECONDS)
+            if kit.clock.now() < self._due.setdefault(name, due):
+                return True
+        self._waited_for.add(name)
+        return False
 
     def _pause(self, reason: str, kind: str) -> None:
         """Record that the loop waits, and tell it once for every reason."""
@@ -162,7 +292,8 @@ class Loop:
 
     def _begin(self) -> bool:
         """Begin an experiment; False when no generator that may be asked has an idea."""
-        kit = self.kit
+        kit, number = self.kit, self.kit.history.next_number
+        self._at(number)
         if kit.history.baseline is None:
             proposals.propose_baseline(kit)
             return True
@@ -170,7 +301,7 @@ class Loop:
         skip = {name for name, count in self._refused.items() if count >= REFUSALS}
         found = proposals.propose(kit, skip)
         self._author = kit.plugins.calls.answered if found else ""
-        if found and kit.history.current is None:
+        if found and number >= len(kit.history.experiments):
             self._refused[self._author] += 1
         return found
 
@@ -205,28 +336,36 @@ class Loop:
         return said, any(asked.values())
 
     def _after(self, number: int) -> None:
-        """Settle what was decided, or count the refusal of an idea that was dropped."""
-        if number >= len(self.kit.history.experiments):
-            self._refused[self._author] += 1
-            return
+        """Settle what was decided."""
         self._refused.clear()
         self._waits, self._said = 0, ""
         self._end_pause()
-        self.settle()
+        self._settle_after(number)
         self._announce(number)
 
     # --- between experiments --------------------------------------------------------------------
 
-    def settle(self) -> None:
-        """Bring branch, worktrees and files to what the log says; safe to repeat."""
+    def _settle_after(self, number: int) -> None:
+        """Bring branch, worktree and files to what the log says of a decision; safe to repeat."""
         kit = self.kit
-        if kit.history.current is None and kit.history.experiments:
-            self._signals()
-            kit.move_branch()
-            kit.lab.drop_worktree(len(kit.history.experiments) - 1)
-            self._retention.apply()
+        self._signals()
+        kit.move_branch()
+        kit.lab.drop_worktree(number)
+        self._retention.apply()
         kit.show_files()
         kit.recorder.sync()
+
+    def settle(self) -> None:
+        """Settle what a loop that was interrupted left; safe to repeat."""
+        kit, last = self.kit, self.kit.history.last_decided
+        for number in kit.lab.worktrees():
+            if number not in kit.history.open_numbers:
+                kit.lab.drop_worktree(number)
+        if last is not None and (self.parallel > 1 or not kit.history.open_numbers):
+            self._settle_after(last)
+        else:
+            kit.show_files()
+            kit.recorder.sync()
 
     def _signals(self) -> None:
         """Hear each of the signals once; head moves once at the most for one decision."""
@@ -249,7 +388,7 @@ class Loop:
         if answer.to_experiment is not None:
             return answer.to_experiment != history.head
         newest = history.plateaus[-1].experiments if history.plateaus else ()
-        return not newest or newest[-1] != len(history.experiments) - 1
+        return not newest or newest[-1] != history.last_decided
 
     def _follow(self, answer: Backtrack) -> None:
         facts = facts_of(answer, self.kit.history)
@@ -281,16 +420,19 @@ class Loop:
             said = baseline.decision.reason
             said = said if why in said else f"{said}: {why}"
             return f"the baseline gave no score to build on: {said}"
-        if history.current is not None:
+        if history.open_numbers:
             return None
-        if self.target is not None and len(history.decided) >= self.target:
+        if self.target is not None and len(history.experiments) >= self.target:
             return f"{self.target} experiments are done, as asked"
         return self._budget()
 
     def _budget(self) -> str | None:
         history, limits = self.kit.history, self.kit.config.limits
         used = {
-            "experiments": (float(len(history.decided)), float(limits.experiments)),
+            "experiments": (
+                float(len(history.experiments) - len(history.open_numbers)),
+                float(limits.experiments),
+            ),
             "hours": (history.spent.seconds / 3600, limits.hours),
             "usd": (history.spent.usd, limits.usd),
             "gpu_hours": (history.spent.gpu_seconds / 3600, limits.gpu_hours),
@@ -328,7 +470,7 @@ def _abandoned(answer: Backtrack) -> events.DirectionDeclaredDead:
 
 def _plateau(answer: Backtrack, history: History) -> events.PlateauDeclared:
     return events.PlateauDeclared(
-        experiments=answer.experiments or (len(history.experiments) - 1,),
+        experiments=answer.experiments or (history.last_decided or 0,),
         reason=one_line(answer.reason, 500),
         author=answer.author,
     )
@@ -336,7 +478,7 @@ def _plateau(answer: Backtrack, history: History) -> events.PlateauDeclared:
 
 def _gone_back(answer: Backtrack, number: int, history: History) -> events.Backtracked:
     return events.Backtracked(
-        after_experiment=len(history.experiments) - 1,
+        after_experiment=history.last_decided or 0,
         to_experiment=number,
         commit=history.experiments[number].commit,
         reason=one_line(answer.reason, 500),

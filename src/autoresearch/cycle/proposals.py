@@ -167,6 +167,8 @@ def put_back(kit: Kit, why: str, waits_for: str) -> None:
 
 def reason(kit: Kit) -> None:
     """Write the REASONING block; it cites what was read."""
+    if kit.history.reviewed is None and current(kit).number:  # another one was decided meanwhile
+        review_memory(kit)
     experiment, history = current(kit), kit.history
     idea = experiment.idea
     cites = tuple(sorted({n for n in idea.cites if 0 <= n < experiment.number}))
@@ -200,7 +202,7 @@ def _known(history: History, cites: tuple[int, ...]) -> str:
 
 
 def current(kit: Kit) -> Experiment:
-    """Return the experiment under way."""
+    """Return the experiment under way, the newest of several: the one in preparation."""
     experiment = kit.history.current
     assert experiment is not None
     return experiment

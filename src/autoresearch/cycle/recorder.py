@@ -26,7 +26,8 @@ class Recorder:
     """Holds the newest History of a campaign; every change of it goes through :meth:`record`.
 
     An append that the disk refuses is waited for. ``failed`` is the first failure of a plugin since
-    the loop was started; ``owed`` holds facts that are recorded by :meth:`settle`.
+    the loop was started; ``owed`` holds facts that are recorded by :meth:`settle`; ``at`` is the
+    number of the experiment that the loop works at.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Recorder:
         self.patience = patience or Patience(Clock(), tell)
         self.history = history
         self.failed: PluginFailure | None = None
+        self.at: int | None = None
         self.owed: deque[events.Event] = deque()
         plugins.on_failure = self.plugin_failed
 
@@ -72,6 +74,11 @@ class Recorder:
         together, ids = [event for event, _ in chosen], [event_id for _, event_id in chosen]
         self.patience.through(lambda: self._writer.append_many(together, event_ids=ids))
         return self.refresh()
+
+    @property
+    def about(self) -> int | None:
+        """The experiment that something happens in, if one is under way."""
+        return self.at if self.at in self.history.open_numbers else None
 
     def settle(self) -> None:
         """Record what is owed; each fact is forgotten only when it is in the log."""
@@ -131,13 +138,12 @@ class Recorder:
     def _record_failures(self) -> None:
         while self._failures:
             failure = self._failures.popleft()
-            current = self.history.current
             failed = events.PluginFailed(
                 plugin=failure.plugin,
                 hook=failure.hook,
                 error=failure.error,
                 traceback=failure.traceback,
-                experiment=current.number if current else None,
+                experiment=self.about,
             )
             more = self._of_mind(failure)
             self.record_many([(event, None) for event in (failed, *more)])

@@ -53,12 +53,13 @@ class Retention:
         """Delete the large files of decided experiments that are neither the best nor the last."""
         kit = self._kit
         history, setting = kit.history, kit.config.retention
-        if setting == "all" or not history.experiments or history.current is not None:
+        last = history.last_decided
+        if setting == "all" or last is None:
             return
-        last = history.experiments[-1].number
         kept = {history.best_number, last} if setting == "best" else set()
         if self._whole is None:  # once: what an earlier process left
             self._whole = {item.number for item in history.experiments}
+            self._whole.difference_update(history.open_numbers)
         for number in sorted(self._whole | {last}):
             if number in kept:
                 self._whole.add(number)

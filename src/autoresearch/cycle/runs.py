@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field
 
 from autoresearch import events
 from autoresearch.config import RUN_FOLDER
@@ -17,7 +17,6 @@ from autoresearch.cycle import outside
 from autoresearch.cycle.evaluation import evaluate
 from autoresearch.cycle.kit import Kit, fill, write_text
 from autoresearch.cycle.measurement import LINE
-from autoresearch.cycle.proposals import current
 from autoresearch.cycle.retention import collect
 from autoresearch.cycle.tail import Tail
 from autoresearch.durable import digest, digest_files
@@ -35,66 +34,141 @@ POLL_SECONDS = 0.2
 WATCH_SECONDS = 2.0
 
 
-@frozen
-class Watched:
-    """A run that is over, and what was read of its output."""
+@define
+class Flight:
+    """A run that this process watches; the run itself goes on without it.
 
-    output: RunOutput
-    tail: Tail
-    scores: Mapping[str, float] = {}  # what the evaluation command measured
+    Every event has an id made from the run's name, so a repetition after a crash adds nothing.
+    """
+
+    kit: Kit
+    request: RunRequest
+    workspace: Workspace
+    handle: RunHandle
+    before: outside.Marks
+    tail: Tail = field(init=False)
+    output: RunOutput | None = None
+    next_look: float = 0.0
+    started: bool = False
+    stopping: bool = False
+
+    @tail.default
+    def _log(self) -> Tail:
+        return Tail(self.handle.log_path, self.kit.config.metric.name)
+
+    @property
+    def number(self) -> int:
+        """The experiment that it belongs to."""
+        return self.request.experiment
+
+    def is_over(self, seconds: float = 0.0) -> bool:
+        """Ask whether the run is over, for so many seconds; now and then look at its output."""
+        clock = self.kit.clock
+        until = clock.now() + seconds
+        while self.output is None and (output := self.handle.poll()) is None:
+            if clock.now() >= self.next_look:
+                self.next_look = clock.now() + WATCH_SECONDS
+                self.say_started()
+                self._look()
+            if clock.now() >= until:
+                return False
+            clock.sleep(POLL_SECONDS)
+        self.output = self.output or output
+        return True
+
+    def land(self) -> RunOutput:
+        """Record what came out of a run that is over, and return it with its score."""
+        assert self.output is not None
+        kit, request = self.kit, self.request
+        self.say_started(over=True)
+        self.tail.finish()
+        _record_observed(kit, request, self.tail)
+        output = evolve(self.output, script_path=self.workspace.script_path, env=request.env)
+        outside.record(kit, request, self.before)
+        collect(kit, self.workspace, request.folder)
+        judged, scores = evaluate(kit, request, output)
+        return _record_end(kit, request, judged, self.tail, scores)
+
+    def leave(self) -> None:
+        """Tell a person that the run goes on, and at what price."""
+        price = getattr(self.handle, "usd_per_hour", 0.0)
+        costs = f", at about {price:.2f} USD an hour" if price else ""
+        self.kit.tell(
+            f"run {self.request.name} goes on by itself{costs}; autoresearch stop --now ends it"
+        )
+
+    def say_started(self, *, over: bool = False) -> None:
+        """Record how the run is found again; a launcher may know that only after a while."""
+        reference = self.handle.reference
+        if self.started or not (reference or over):
+            return
+        name = self.request.name
+        fact = events.RunStarted(run=name, experiment=self.number, reference=reference)
+        self.kit.recorder.record(fact, event_id=f"{name}/started")
+        self.started = True
+
+    def _look(self) -> None:
+        """Look at the output once: record and show what is new, and stop what is doomed."""
+        kit, request = self.kit, self.request
+        observed = self.tail.read()
+        if self.tail.last_line:
+            kit.tick(f"experiment {self.number}: {one_line(self.tail.last_line, 120)}")
+        _record_observed(kit, request, self.tail)
+        order = kit.recorder.refresh().stop
+        now = order is not None and order.now
+        reason = (
+            f"stopped by {order.by}"
+            if order is not None and now
+            else kit.plugins.should_stop_run(request, observed, kit.history)
+        )
+        if reason and not self.stopping:
+            self.stopping = True
+            kit.tell(f"experiment {self.number}: stopping the run, {one_line(reason)}")
+            self.handle.stop(reason)
 
 
-def request_run(kit: Kit) -> None:
+def request_run(kit: Kit, number: int) -> None:
     """Record that a run is about to be launched, under a name nobody had before."""
-    experiment = current(kit)
+    experiment = kit.history.experiments[number]
     index = len(experiment.runs)
-    done = sum(run.status is RunStatus.COMPLETED for run in experiment.runs)
+    done = sum(run.counts for run in experiment.runs)
     kit.recorder.record(
         events.RunRequested(
-            experiment=experiment.number,
-            run=f"{kit.history.campaign}-{experiment.number}-{index}",
+            experiment=number,
+            run=f"{kit.history.campaign}-{number}-{index}",
             index=index,
             seed=kit.config.seed + done,
             launcher=kit.config.launcher,
             command=kit.config.command,
             timeout_seconds=kit.config.limits.timeout_seconds,
             script_digest=experiment.source_digest,
-            env={**kit.head_env(), **experiment.idea.env},
+            env=kit.env_of(experiment),
         )
     )
 
 
-def finish_run(kit: Kit, seconds: float = math.inf) -> RunOutput | None:
-    """Launch the requested run, or attach to it, and see it to its end; record what came out.
+def launch(kit: Kit, asked: events.RunRequested) -> Flight:
+    """Launch a requested run, or attach to it."""
+    request, workspace = _request(kit, asked)
+    before = outside.look(kit)
+    handle = kit.plugins.launch_run(request, workspace)
+    flight = Flight(kit, request, workspace, handle, before)
+    flight.say_started()
+    _link(kit, handle.log_path)
+    return flight
 
-    Returns None when it is not over after so many ``seconds``; it goes on by itself. Every event
-    has an id made from the run's name, so a repetition after a crash adds nothing.
+
+def finish_run(kit: Kit, number: int, seconds: float = math.inf) -> RunOutput | None:
+    """Launch the requested run of an experiment, or attach to it, and see it to its end.
+
+    Returns None when it is not over after so many ``seconds``; it goes on by itself.
     """
-    opened = kit.history.open_run
-    assert opened is not None
-    request, workspace = _request(kit, opened.request)
-    before, handle = outside.look(kit), None
+    flight = launch(kit, kit.history.open_runs[number].request)
     try:
-        handle = kit.plugins.launch_run(request, workspace)
-        kit.recorder.record(
-            events.RunStarted(
-                run=request.name, experiment=request.experiment, reference=handle.reference
-            ),
-            event_id=f"{request.name}/started",
-        )
-        _link(kit, handle.log_path)
-        watched = _watch(kit, request, handle, workspace.script_path, seconds)
+        return flight.land() if flight.is_over(seconds) else None
     except KeyboardInterrupt:
-        price = getattr(handle, "usd_per_hour", 0.0)
-        costs = f", at about {price:.2f} USD an hour" if price else ""
-        kit.tell(f"run {request.name} goes on by itself{costs}; autoresearch stop --now ends it")
+        flight.leave()
         raise
-    outside.record(kit, request, before)
-    if watched is None:
-        return None
-    collect(kit, workspace, request.folder)
-    judged, scores = evaluate(kit, request, watched.output)
-    return _record_end(kit, request, evolve(watched, output=judged, scores=scores))
 
 
 def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
@@ -128,11 +202,9 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
     )
     request, workspace = _request(kit, asked)
     handle = kit.plugins.launch_run(request, workspace)
-    watched = _watch(kit, request, handle, workspace.script_path)
-    assert watched is not None
-    collect(kit, workspace, request.folder)
-    judged, scores = evaluate(kit, request, watched.output)
-    return _record_end(kit, request, evolve(watched, output=judged, scores=scores))
+    flight = Flight(kit, request, workspace, handle, {})
+    flight.is_over(math.inf)
+    return flight.land()
 
 
 def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspace]:
@@ -194,41 +266,6 @@ def _is_note(path: Path) -> bool:
     return path.is_file() and path.read_bytes()[: len(_NOTE)] == _NOTE.encode()
 
 
-def _watch(
-    kit: Kit, request: RunRequest, handle: RunHandle, script: Path, seconds: float = math.inf
-) -> Watched | None:
-    tail = Tail(handle.log_path, kit.config.metric.name)
-    next_look = kit.clock.now()
-    until = next_look + seconds
-    stopping = False
-    while (output := handle.poll()) is None:
-        if kit.clock.now() >= next_look:
-            next_look = kit.clock.now() + WATCH_SECONDS
-            reason = _reason_to_stop(kit, request, tail)
-            if reason and not stopping:
-                stopping = True
-                kit.tell(f"experiment {request.experiment}: stopping the run, {one_line(reason)}")
-                handle.stop(reason)
-        if kit.clock.now() >= until:
-            return None
-        kit.clock.sleep(POLL_SECONDS)
-    tail.finish()
-    _record_observed(kit, request, tail)
-    return Watched(evolve(output, script_path=script, env=request.env), tail)
-
-
-def _reason_to_stop(kit: Kit, request: RunRequest, tail: Tail) -> str | None:
-    """Look at the run's output once: record and show what is new, and ask who may stop it."""
-    observed = tail.read()
-    if tail.last_line:
-        kit.tick(f"experiment {request.experiment}: {one_line(tail.last_line, 120)}")
-    _record_observed(kit, request, tail)
-    order = kit.recorder.refresh().stop
-    if order is not None and order.now:
-        return f"stopped by {order.by}"
-    return kit.plugins.should_stop_run(request, observed, kit.history)
-
-
 def _record_observed(kit: Kit, request: RunRequest, tail: Tail) -> None:
     mine = kit.config.metric.name
     facts: dict[str, events.Event] = {}  # by id: a step that is told twice counts once
@@ -246,9 +283,13 @@ def _record_observed(kit: Kit, request: RunRequest, tail: Tail) -> None:
         kit.recorder.record_many((fact, name) for name, fact in facts.items())
 
 
-def _record_end(kit: Kit, request: RunRequest, watched: Watched) -> RunOutput:
-    """Record what the run cost, how it ended and its numbers; return it with its evidence."""
-    output, tail = watched.output, watched.tail
+def _record_end(
+    kit: Kit, request: RunRequest, output: RunOutput, tail: Tail, scores: Mapping[str, float]
+) -> RunOutput:
+    """Record what the run cost, how it ended and its numbers; return it with its evidence.
+
+    ``scores`` is what the evaluation command measured.
+    """
     size, log_digest = _measure(output.log_path)
     cost = events.CostIncurred(
         kind="run",
@@ -258,8 +299,8 @@ def _record_end(kit: Kit, request: RunRequest, watched: Watched) -> RunOutput:
         gpu_seconds=round(output.gpu_seconds, 3),
         usd=output.cost_usd,
     )
-    metrics = {**_metrics(kit, output, tail), **watched.scores}
-    output = evolve(output, detail=_evidence(kit, output, tail, metrics))
+    metrics = {**_metrics(kit, output, tail), **scores}
+    output = evolve(output, detail=_evidence(kit, request, output, tail, metrics))
     if output.status is not RunStatus.COMPLETED:
         # What it had printed so far is no score; it stands in the detail and in what was observed.
         metrics = {k: v for k, v in metrics.items() if k not in _judged(kit)}
@@ -317,11 +358,13 @@ def _metrics(kit: Kit, output: RunOutput, tail: Tail) -> dict[str, float]:
     return {**others, **read}
 
 
-def _evidence(kit: Kit, output: RunOutput, tail: Tail, metrics: Mapping[str, float]) -> str:
+def _evidence(
+    kit: Kit, request: RunRequest, output: RunOutput, tail: Tail, metrics: Mapping[str, float]
+) -> str:
     """Return how a run ended in the words of its own output; empty where all is well."""
     name, told = kit.config.metric.name, [output.detail] if output.detail else []
     if output.status is RunStatus.CRASHED and tail.error and tail.error not in output.detail:
-        told.append(f"{tail.error}{_in_project(kit, tail.error)}")
+        told.append(f"{tail.error}{_in_project(kit, request, tail.error)}")
     if output.status is RunStatus.COMPLETED:
         newest = tail.numbers.get(name, 0.0)
         if name not in metrics and not math.isfinite(newest):
@@ -347,12 +390,12 @@ def _measure(path: Path) -> tuple[int, str]:
     return path.stat().st_size, digest_files(path)
 
 
-def _in_project(kit: Kit, error: str) -> str:
+def _in_project(kit: Kit, request: RunRequest, error: str) -> str:
     """Say why a file that a run missed is in the project and not in its checkout, if that is so."""
     missed = _MISSING.search(error)
     if missed is None:
         return ""
-    project, checkout = kit.lab.project, kit.lab.workspace(current(kit).number).path
+    project, checkout = kit.lab.project, kit.lab.workspace(request.experiment).path
     module = (missed["module"] or "").replace(".", "/")
     beside = PurePosixPath(kit.config.script).parent / module
     names = [missed["file"]] if missed["file"] else [f"{beside}.py", f"{beside}"]

@@ -19,13 +19,13 @@ from autoresearch import events
 from autoresearch.campaign import Campaign, person, silent
 from autoresearch.cycle import changes, proposals, runs
 from autoresearch.cycle.experiment import (
-    advance,
     analyse,
     decide,
     fix,
     last_words,
     may_be_fixed,
     needs_a_run,
+    prepare,
     tell_nothing,
 )
 from autoresearch.cycle.kit import Kit, Tell
@@ -78,9 +78,13 @@ def due(history: History) -> str:
         return "reason"
     if not experiment.commit:
         return "edit"
-    if history.open_run is not None or needs_a_run(history):
+    if experiment.number in history.open_runs or needs_a_run(history, experiment):
         return "run"
     return "analyze" if experiment.analysis is None else "decide"
+
+
+def _number(history: History) -> int:
+    return history.current.number if history.current else history.next_number
 
 
 class Driver:
@@ -126,7 +130,7 @@ class Driver:
                 else:
                     proposals.review_memory(kit)
             while kit.history.current is not None and due(kit.history) == "review":
-                advance(kit)
+                prepare(kit)
         return self._stand(kit.history, "review", memory(self.campaign))
 
     def reason(
@@ -180,7 +184,8 @@ class Driver:
             experiment = proposals.current(kit)
             texts = self._texts(kit, experiment, files, patch, empty)
             if experiment.commit:
-                refused = fix(kit, runs.output_of(kit, experiment), texts)
+                output = runs.output_of(kit, experiment)
+                refused = fix(kit, experiment.number, output, texts)
                 if refused:
                     raise WorkspaceError(f"this fix is refused: {refused}")
             else:
@@ -196,9 +201,9 @@ class Driver:
         """
         with self._step("run") as (kit, loop):
             number = proposals.current(kit).number
-            if kit.history.open_run is None:
-                runs.request_run(kit)
-            output = runs.finish_run(kit, seconds)
+            if number not in kit.history.open_runs:
+                runs.request_run(kit, number)
+            output = runs.finish_run(kit, number, seconds)
             experiment = proposals.current(kit)
             run = experiment.runs[-1]
             facts: dict[str, Any] = {"run": run.name, "status": run.status or "running"}
@@ -214,7 +219,9 @@ class Driver:
                     facts["log_tail"] = last_words(output.log_path)
                     kit.lab.worktree(number, experiment.commit)  # what the run left is collected
                     told = "fix it in its folder and take the step edit, or analyze the crash"
-                    kit.tell(f"{run.detail}; {told}" if may_be_fixed(kit) else run.detail)
+                    kit.tell(
+                        f"{run.detail}; {told}" if may_be_fixed(kit, experiment) else run.detail
+                    )
             loop.after(number)
         return self._stand(kit.history, "run", facts)
 
@@ -228,15 +235,16 @@ class Driver:
         if len(words.keys() & {"why", "lesson"}) < 2:
             raise ProtocolError("the analysis says no why or no lesson; write both")
         with self._step("analyze") as (kit, _):
-            output = runs.output_of(kit, proposals.current(kit))
-            analyse(kit, output, {**words, "author": self.by})
+            experiment = proposals.current(kit)
+            output = runs.output_of(kit, experiment)
+            analyse(kit, experiment.number, output, {**words, "author": self.by})
         return self._stand(kit.history, "analyze", {})
 
     def decide(self, told: Decision | None = None) -> Stand:
         """Let the policies decide, record the verdict, and settle branch, memory and signals."""
         with self._step("decide") as (kit, loop):
             number = proposals.current(kit).number
-            decide(kit, runs.output_of(kit, proposals.current(kit)), told)
+            decide(kit, number, runs.output_of(kit, proposals.current(kit)), told)
             loop.after(number)
             if kit.history.current is None:
                 said = f"experiment {number} is decided, driven by {self.by}"
@@ -260,6 +268,7 @@ class Driver:
         try:
             with self._open() as kit:
                 kit.recorder.patience.endless = False
+                kit.recorder.at = _number(kit.history)
                 self._check_turn(kit, step, or_fix)
                 loop = Loop(kit=kit, wait=False)
                 if reason := loop.reason_to_wait():
@@ -301,10 +310,10 @@ class Driver:
                 "autoresearch step release ends that"
             )
         now = due(history)
-        fixable = or_fix and now == "analyze" and may_be_fixed(kit)
+        fixable = or_fix and now == "analyze" and may_be_fixed(kit, proposals.current(kit))
         crashed = fixable and proposals.current(kit).runs[-1].status is RunStatus.CRASHED
         if step != now and not crashed:
-            what = f"experiment {history.next_number} of {history.campaign}"
+            what = f"experiment {_number(history)} of {history.campaign}"
             raise ProtocolError(
                 f"{step} is not the next step of {what}: {now} is; take it with {HOW[now]}"
             )
@@ -385,11 +394,11 @@ class Driver:
         now = due(history)
         how = HOW[now]
         if now == "edit":
-            folder = self.campaign.lab.workspace(history.next_number).path
+            folder = self.campaign.lab.workspace(_number(history)).path
             how = f"change the files in {folder}, then {how}"
         told = tuple(self._told) if step else ()
         return Stand(
-            step=step, experiment=history.next_number, told=told, next=now, how=how, facts=facts
+            step=step, experiment=_number(history), told=told, next=now, how=how, facts=facts
         )
 
 

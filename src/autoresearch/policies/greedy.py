@@ -131,8 +131,7 @@ def threshold(p: float, sd: float, new_runs: int = 1, old_runs: int = 1, freedom
 
 def scored(experiment: Experiment, metric: str) -> int:
     """Return how many completed runs of an experiment have a score; at least 1."""
-    done = [run for run in experiment.runs if run.status is RunStatus.COMPLETED]
-    return max(1, sum(metric in run.metrics for run in done))
+    return max(1, sum(run.counts and metric in run.metrics for run in experiment.runs))
 
 
 def likelihood(probability: float | None) -> str:

@@ -48,10 +48,8 @@ class NotesMd:
     def _log(self, history: History) -> str:
         decided = history.decided
         older, newest = decided[:-WHOLE], decided[-WHOLE:]
-        whole = "".join(f"Looking back on {line}
-" for line in digests(history))
-        whole += "
-".join(self._entries.each(newest, history))
+        whole = "".join(f"Looking back on {line}\n" for line in digests(history))
+        whole += "\n".join(self._entries.each(newest, history))
         if not older:
             return whole
         told = (

@@ -192,7 +192,7 @@ EXPERIMENTS = View(
             WHERE d.position > p.position GROUP BY ALL
         ), made AS (
             SELECT m.campaign, m.experiment, arg_max_null(m.commit, m.position) AS commit,
-                arg_max_null(m.parent, m.position) AS parent_commit
+                arg_max_null(m.parent, m.position) AS parent_commit, max(m.position) AS since
             FROM commit_made m JOIN proposed p USING (campaign, experiment)
             WHERE m.position > p.position GROUP BY ALL
         ), applied AS (
@@ -214,10 +214,14 @@ EXPERIMENTS = View(
         ), scores AS (
             SELECT r.campaign, r.experiment, count(*) AS runs,
                 sum(r.seconds ORDER BY r.position) AS seconds,
-                avg(r.metric ORDER BY r.position) FILTER (r.status = 'completed') AS metric,
+                avg(r.metric ORDER BY r.position) FILTER (r.counts) AS metric,
                 -- last metrics
-                max(r.artifact_bytes) FILTER (r.status = 'completed') AS artifact_bytes
-            FROM runs r JOIN proposed p USING (campaign, experiment)
+                max(r.artifact_bytes) FILTER (r.counts) AS artifact_bytes
+            FROM (
+                -- of the newest commit alone
+                SELECT r.*, r.status = 'completed' AND r.position > coalesce(m.since, -1) AS counts
+                FROM runs r LEFT JOIN made m USING (campaign, experiment)
+            ) r JOIN proposed p USING (campaign, experiment)
             WHERE r.position > p.position GROUP BY ALL
         ), analysed AS (
             SELECT a.campaign, a.experiment, arg_max_null(a.lesson, a.position) AS lesson
@@ -249,9 +253,7 @@ EXPERIMENTS = View(
 _METRIC_SQL = {
     "-- extracted metrics": "arg_max_null(m.metrics['{name}'], m.position) AS \"{name}\",",
     "-- metrics of runs": 'e."{name}",',
-    "-- last metrics": (
-        'arg_max(r."{name}", r.position) FILTER (r.status = \'completed\') AS "{name}",'
-    ),
+    "-- last metrics": ('arg_max(r."{name}", r.position) FILTER (r.counts) AS "{name}",'),
     "-- metrics of experiments": (
         'CASE WHEN c.metric_name = \'{name}\' THEN s.metric ELSE s."{name}" END AS "{name}",'
     ),

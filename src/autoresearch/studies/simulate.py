@@ -117,10 +117,10 @@ class LightLab(Lab):
         before = self.commits[since] if since else before
         return {self.script: now} if now != before else {}
 
-    def commit(self, number: int, workspace: Workspace, change: Change, message: str) -> str:
+    def commit(self, ref: str, workspace: Workspace, change: Change, message: str) -> str:
         """Keep the script under a new commit."""
         text = self.trees[workspace.path][1]
-        name = digest(f"{number}\n{message}\n{text}")[:40]
+        name = digest(f"{ref}\n{message}\n{text}")[:40]
         self.commits[name] = text
         return name
 
