@@ -25,6 +25,7 @@ from autoresearch.projections import Projection
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.setup import check_free
+from autoresearch.text import one_line
 
 QUERIES = (
     "select experiment, status, metric, description from experiments order by 1",
