@@ -50,6 +50,8 @@ from autoresearch.events.plans import (
     Paused,
     ReasoningRecorded,
     Resumed,
+    SteeringGiven,
+    SteeringWithdrawn,
     StopRequested,
 )
 from autoresearch.events.registry import EVENT_TYPES, UPCASTERS, Event, event
@@ -101,6 +103,8 @@ __all__ = [
     "RunLocked",
     "RunRequested",
     "RunStarted",
+    "SteeringGiven",
+    "SteeringWithdrawn",
     "StopRequested",
     "event",
 ]

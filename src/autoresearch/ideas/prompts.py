@@ -149,6 +149,10 @@ def review(history: History) -> str:
     lines += _section("lessons", _lessons(history))
     lines += _section("experiments, newest last", _experiments(history))
     lines += _section("ideas queue", _queue(history))
+    lines += _section(
+        "what people want of the research now; follow it",
+        (one_line(item.text, 500) for item in history.steered),
+    )
     lines += _section("notes by people", (one_line(note.text, 300) for note in history.notes[-5:]))
     return "\n".join(lines)
 
