@@ -29,7 +29,8 @@ from autoresearch.errors import (
     WorkspaceError,
 )
 from autoresearch.folding import empty, fold
-from autoresearch.history import History, is_open
+from autoresearch.history import History, QueuedIdea, is_open
+from autoresearch.launchers.environment import is_of_machine
 from autoresearch.launchers.supervisor import run_around
 from autoresearch.log import FileLog, Holder, Writer
 from autoresearch.model import Idea, Verdict
@@ -304,16 +305,23 @@ class Campaign:
         """
         return self.log.connect(at=at, external=external)
 
-    def add_idea(self, idea: Idea) -> str:
+    def add_idea(self, idea: Idea, *, anyway: bool = False) -> str:
         """Put an idea into the queue, also while the loop runs; return its id.
 
-        Raises WorkspaceError for an idea that would be refused from a plugin as well.
+        Raises WorkspaceError for an idea that would be refused from a plugin as well, for a patch
+        that does not apply, and, unless ``anyway``, for a variable that nothing here reads.
         """
         self.check_own()
         try:
             answers.idea(idea, "")
         except answers.InvalidAnswerError as error:
             raise WorkspaceError(f"this idea cannot be tried: {error}") from None
+        unread = [name for name in idea.env if not anyway and not self._is_read(name)]
+        if unread:
+            raise WorkspaceError(
+                f"no file of the repository mentions {unread[0]}, so it would change nothing; "
+                "correct the name, or say --anyway"
+            )
         texts = idea.texts(self.config.script)
         if texts:  # as a patch it still fits when head has moved on elsewhere
             patch = self.lab.as_patch(self._files_at_head(), texts)
@@ -335,13 +343,8 @@ class Campaign:
         return idea.id
 
     def doubts(self, idea: Idea) -> list[str]:
-        """Say in a line each why an idea will probably come to nothing."""
-        texts = self._files_at_head().values()
-        found = [
-            f"no file that may change mentions {name}; the script may not read it"
-            for name in idea.env
-            if not any(name in text for text in texts)
-        ]
+        """Say in a line each why an idea will probably have to wait."""
+        found = []
         if not (idea.has_code or idea.env):
             active = Plugins.load(self.config, self.project)
             if not any(
@@ -351,6 +354,35 @@ class Campaign:
             ):
                 found.append("no active plugin turns words into code; queue the idea with --patch")
         return found
+
+    def _is_read(self, name: str) -> bool:
+        """Return whether a variable is the machine's, or a file of head mentions it."""
+        asked = ("grep", "-q", "-w", "-F", "-e", name, self._head_commit())
+        return is_of_machine(name) or self.lab.clone.attempt(*asked).returncode == 0
+
+    def rank_idea(self, idea: str, expected_gain: float) -> None:
+        """Give a queued idea another expected gain, in metric units; the best is tried first."""
+        queued = self._queued(idea)
+        again = events.IdeaQueued(
+            idea=idea,
+            direction=queued.direction,
+            description=queued.description,
+            hypothesis=queued.hypothesis,
+            author=queued.author,
+            expected_gain=expected_gain,
+            patch=queued.patch,
+            env=queued.env,
+            changes=tuple(asdict(item) for item in queued.changes),
+            waits_for=queued.waits_for,
+        )
+        self._append(again)
+
+    def _queued(self, idea: str) -> QueuedIdea:
+        if idea not in self.history.queue:
+            raise WorkspaceError(
+                f"idea {idea} is not queued; autoresearch idea list shows the queue"
+            )
+        return self.history.queue[idea]
 
     def _fitting(self, patch: str) -> str:
         """Return a patch of head, or one of the base that can be merged into head."""
@@ -368,18 +400,37 @@ class Campaign:
             raise
 
     def _files_at_head(self) -> Mapping[str, str]:
+        return self.lab.files_at(self._head_commit())
+
+    def _head_commit(self) -> str:
         history = self.history
         assert history.started is not None
         head = None if history.head is None else history.experiments[history.head]
-        return self.lab.files_at(head.commit if head else history.started.base_commit)
+        return head.commit if head else history.started.base_commit
 
     def drop_idea(self, idea: str, reason: str) -> None:
         """Take an idea out of the queue; raises WorkspaceError when it is not in it."""
-        if idea not in self.history.queue:
-            raise WorkspaceError(
-                f"idea {idea} is not queued; autoresearch idea list shows the queue"
-            )
+        self._queued(idea)
         self._append(events.IdeaDropped(idea=idea, reason=reason))
+
+    def steer(self, text: str, experiments: int = 0) -> int:
+        """Say where the research should go, until withdrawn or for so many experiments.
+
+        Returns the number under which it can be withdrawn.
+        """
+        if not one_line(text):
+            raise WorkspaceError(f"the steering {text!r} is empty; write what you want")
+        said = events.SteeringGiven(
+            text=without_users(text), author=person(), experiments=experiments
+        )
+        self._append(said)
+        return len(self.history.steering)
+
+    def withdraw(self, number: int) -> None:
+        """Take back what was said under a number; WorkspaceError where nothing stands there."""
+        if number not in {item.number for item in self.history.steered}:
+            raise WorkspaceError(f"no steering {number} stands; autoresearch steer lists them")
+        self._append(events.SteeringWithdrawn(number=number, author=person()))
 
     def add_note(self, text: str, author: str | None = None) -> None:
         """Write a note into the memory, also while the loop runs."""

@@ -11,7 +11,7 @@ from pyrsistent import pmap
 
 from autoresearch import events
 from autoresearch.frozen import FrozenDict
-from autoresearch.history import History, Lease, OpenRun, QueuedIdea, Spent
+from autoresearch.history import History, Lease, OpenRun, QueuedIdea, Spent, Steering
 from autoresearch.log import Recorded
 from autoresearch.model import (
     Analysis,
@@ -282,6 +282,7 @@ def _reviewed(draft: Draft, event: events.MemoryReviewed, _: str) -> None:
 
 @_on(events.IdeaQueued)
 def _queued(draft: Draft, event: events.IdeaQueued, _: str) -> None:
+    old = draft.history.queue.get(event.idea)
     idea = QueuedIdea(
         id=event.idea,
         direction=event.direction,
@@ -293,7 +294,7 @@ def _queued(draft: Draft, event: events.IdeaQueued, _: str) -> None:
         env=event.env,
         changes=_changes(event.changes),
         waits_for=event.waits_for,
-        again=bool(event.waits_for),
+        again=bool(event.waits_for) or (old is not None and old.again),
     )
     draft.set(queue=draft.history.queue.set(event.idea, idea))
 
@@ -642,6 +643,26 @@ def _backtracked(draft: Draft, event: events.Backtracked, _: str) -> None:
 @_on(events.NoteAdded)
 def _noted(draft: Draft, event: events.NoteAdded, _: str) -> None:
     draft.set(notes=draft.history.notes.append(event))
+
+
+@_on(events.SteeringGiven)
+def _steered(draft: Draft, event: events.SteeringGiven, _: str) -> None:
+    history = draft.history
+    begun = history.current is not None and history.current.reasoning is not None
+    item = Steering(
+        number=len(history.steering) + 1,
+        text=event.text,
+        author=event.author,
+        until=history.next_number + begun + event.experiments if event.experiments > 0 else None,
+    )
+    draft.set(steering=history.steering.append(item))
+
+
+@_on(events.SteeringWithdrawn)
+def _unsteered(draft: Draft, event: events.SteeringWithdrawn, _: str) -> None:
+    given, place = draft.history.steering, event.number - 1
+    if 0 <= place < len(given):
+        draft.set(steering=given.set(place, evolve(given[place], withdrawn=True)))
 
 
 @_on(events.CostIncurred)

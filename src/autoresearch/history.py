@@ -71,6 +71,17 @@ class OpenRun:
 
 
 @frozen(kw_only=True)
+class Steering:
+    """Where a person wants the research to go; ``until`` is the first experiment without it."""
+
+    number: int
+    text: str
+    author: str
+    until: int | None = None
+    withdrawn: bool = False
+
+
+@frozen(kw_only=True)
 class Lease:
     """Who drives the campaign by hand, and since when."""
 
@@ -135,6 +146,7 @@ class History:
     tried: PSet[str] = field(factory=pset)
     tried_sources: PSet[str] = field(factory=pset)
     notes: PVector[events.NoteAdded] = field(factory=pvector)
+    steering: PVector[Steering] = field(factory=pvector)
     rejected: PVector[events.ChangeRejected | events.IdeaDropped] = field(factory=pvector)
     spent: Spent = field(factory=Spent)
     reviewed: events.MemoryReviewed | None = None
@@ -236,6 +248,15 @@ class History:
     def kept(self) -> tuple[Experiment, ...]:
         """All kept experiments, oldest first."""
         return tuple(compress(self.experiments, _KEPT.each(self.experiments, self)))
+
+    @property
+    def steered(self) -> tuple[Steering, ...]:
+        """What people want of the research now, oldest first."""
+        return tuple(
+            item
+            for item in self.steering
+            if not item.withdrawn and (item.until is None or self.next_number < item.until)
+        )
 
     @property
     def ranked_queue(self) -> tuple[QueuedIdea, ...]:

@@ -48,9 +48,10 @@ VERBS = {
     "plot": ("reading:plot", "Draw every score and the best so far into a PNG file", READ),
     "idea": (
         "people:idea",
-        "Queue what you would try next, list the queue, drop from it",
+        "Queue what you would try next, list the queue, rank it, drop from it",
         TAKE_PART,
     ),
+    "steer": ("people:steer", "Say where the research should go, in every prompt", TAKE_PART),
     "note": ("people:note", "Write TEXT into notes.md, where every generator reads it", TAKE_PART),
     "step": (
         "driving:step",

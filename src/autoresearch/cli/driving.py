@@ -13,12 +13,13 @@ from typing import Any
 import attrs
 import click
 
-from autoresearch.campaign import Campaign
+from autoresearch.campaign import Campaign, silent
 from autoresearch.cli import Verbs
 from autoresearch.cli.output import Teller, print_json
 from autoresearch.cli.people import pair
 from autoresearch.cli.project import (
     json_option,
+    plugin_option,
     project_option,
     root_of,
     tag_option,
@@ -48,9 +49,12 @@ def _a_step(verb: Callable[..., Stand]) -> click.Command:
     """Make a command of a function that takes a step with a ``driver`` and returns the stand."""
 
     @functools.wraps(verb)
-    def call(campaign: Campaign, by: str, as_json: bool, **given: Any) -> None:
+    def call(
+        campaign: Campaign, by: str, plugins: tuple[str, ...], as_json: bool, **given: Any
+    ) -> None:
         teller = Teller()
-        driver = Driver(campaign, by, tick=(lambda _: None) if as_json else teller.tick)
+        tick = silent if as_json else teller.tick
+        driver = Driver(campaign, by, plugins=plugins, tick=tick)
         try:
             stand = verb(driver, **given)
         finally:
@@ -62,7 +66,7 @@ def _a_step(verb: Callable[..., Stand]) -> click.Command:
         help=f"Who drives; {_DRIVER} by default, else your user name.",
     )  # fmt: skip
     name = verb.__name__.removesuffix("_step")
-    return step.command(name)(with_campaign(named(json_option(call))))
+    return step.command(name)(with_campaign(named(plugin_option(json_option(call)))))
 
 
 def _print(stand: Stand, as_json: bool) -> None:
@@ -72,6 +76,8 @@ def _print(stand: Stand, as_json: bool) -> None:
     for name in ("results_tsv", "notes_md", "log_tail"):
         if text := stand.facts.get(name):
             click.echo(f"--- {name.replace('_', '.')}\n{block(text)}")
+    for text in stand.facts.get("steering", ()):
+        click.echo(f"steering: {block(text)}")
     for item in stand.facts.get("queue", ()):
         click.echo(f"queued: {item['id']} {item['description']} (by {item['author']})")
     for reason in stand.facts.get("refused", ()):
@@ -171,15 +177,16 @@ def program(campaign: Campaign, by: str, place: str | None, force: bool) -> None
 @click.command()
 @project_option
 @tag_option
+@plugin_option
 @click.option("--as", "by", envvar=_DRIVER, default="", metavar="NAME", help="Who drives.")
-def mcp(project: Path, tag: str | None, by: str) -> None:
+def mcp(project: Path, tag: str | None, plugins: tuple[str, ...], by: str) -> None:
     """Serve the steps as tools, and the memory as resources, to an MCP client on stdin and stdout.
 
     Needs the extra mcp.
     """
     from autoresearch.driving.server import server
 
-    server(root_of(project), tag, by).run("stdio")
+    server(root_of(project), tag, by, plugins).run("stdio")
 
 
 @click.command()
@@ -196,8 +203,11 @@ def mcp(project: Path, tag: str | None, by: str) -> None:
 @click.option("--log", type=click.File(errors="replace"), help="The run's output.")
 @click.option("--seconds", type=float, default=0.0, help="Wall clock of the run.")
 @click.option("--as", "by", envvar=_DRIVER, default="", metavar="NAME", help="Who made it.")
+@plugin_option
 @json_option
-def observe(campaign: Campaign, by: str, as_json: bool, **said: Any) -> None:
+def observe(
+    campaign: Campaign, by: str, plugins: tuple[str, ...], as_json: bool, **said: Any
+) -> None:
     """Log an experiment that another loop made: DESCRIPTION, or - for lines of JSON on stdin.
 
     For a campaign with launcher = observed. The first is the baseline. A line has the options of
@@ -205,11 +215,12 @@ def observe(campaign: Campaign, by: str, as_json: bool, **said: Any) -> None:
     """
     if said["description"] == "-":
         for line in filter(str.strip, sys.stdin):
-            _observed(observing.observe(campaign, observing.read(line), by), as_json)
+            _observed(observing.observe(campaign, observing.read(line), by, plugins), as_json)
         return
     files = {name: said.pop(name) for name in ("source", "patch", "log")}
     texts = {name: file.read() for name, file in files.items() if file is not None}
-    _observed(observing.observe(campaign, Observation(**said, **texts), by), as_json)
+    told = Observation(**said, **texts)
+    _observed(observing.observe(campaign, told, by, plugins), as_json)
 
 
 def _observed(became: Observed, as_json: bool) -> None:

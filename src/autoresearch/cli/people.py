@@ -19,7 +19,7 @@ from autoresearch.opening import open_campaign
 
 @click.group(cls=Verbs)
 def idea() -> None:
-    """Queue what you would try next, list the queue, drop from it.
+    """Queue what you would try next, list the queue, rank it, drop from it.
 
     The loop takes the best idea first.
     """
@@ -38,8 +38,10 @@ def idea() -> None:
 )
 @click.option("--patch", type=click.Path(path_type=Path), help="Unified diff against the script.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment override.")
+@click.option("--anyway", is_flag=True, help="Queue it although nothing here reads the variable.")
 def add(
     campaign: Campaign,
+    anyway: bool,
     hypothesis: str | None,
     patch: Path | None,
     env: tuple[str, ...],
@@ -55,7 +57,9 @@ def add(
         env=dict(pair(word) for word in env),
         **said,
     )
-    click.echo(f"queued idea {campaign.add_idea(queued)} for campaign {campaign.tag}")
+    click.echo(
+        f"queued idea {campaign.add_idea(queued, anyway=anyway)} for campaign {campaign.tag}"
+    )
     for text in campaign.doubts(queued):
         warn(text)
 
@@ -102,6 +106,48 @@ def drop(campaign: Campaign, idea_id: str, why: str) -> None:
     """Take the idea IDEA_ID out of the queue."""
     campaign.drop_idea(idea_id, why)
     click.echo(f"dropped idea {idea_id}")
+
+
+@idea.command("rank")
+@click.argument("idea_id")
+@click.argument("gain", type=float)
+@with_campaign
+def rank(campaign: Campaign, idea_id: str, gain: float) -> None:
+    """Expect GAIN of the idea IDEA_ID, in the metric's units; the best is tried first."""
+    campaign.rank_idea(idea_id, gain)
+    place = [item.id for item in campaign.history.ranked_queue].index(idea_id) + 1
+    click.echo(f"idea {idea_id} is number {place} of {len(campaign.history.queue)} now")
+
+
+@click.command()
+@click.argument("text", default="")
+@with_campaign
+@click.option(
+    "--for", "experiments", type=click.IntRange(min=1), help="Hold it for so many experiments."
+)
+@click.option("--withdraw", type=click.IntRange(min=1), help="Take back the one of this number.")
+@json_option
+def steer(
+    campaign: Campaign, text: str, experiments: int | None, withdraw: int | None, as_json: bool
+) -> None:
+    """Say where the research should go: TEXT stands in every prompt and in notes.md.
+
+    Until it is withdrawn, or for some experiments. Without TEXT, lists what stands. Works while the
+    loop runs.
+    """
+    if withdraw is not None:
+        campaign.withdraw(withdraw)
+        click.echo(f"steering {withdraw} is withdrawn")
+    elif text:
+        number = campaign.steer(text, experiments or 0)
+        click.echo(
+            f"steering {number} stands; autoresearch steer --withdraw {number} takes it back"
+        )
+    else:
+        columns = ("number", "until_experiment", "text", "by")
+        items = campaign.history.steered
+        rows = [(item.number, item.until, item.text, item.author) for item in items]
+        print_rows(columns, rows, as_json)
 
 
 @click.command()

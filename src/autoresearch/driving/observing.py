@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -81,13 +81,15 @@ def read(line: str) -> Observation:
     return structure(found, Observation, "the observation")
 
 
-def observe(campaign: Campaign, told: Observation, by: str = "") -> Observed:
+def observe(
+    campaign: Campaign, told: Observation, by: str = "", plugins: Sequence[object] = ()
+) -> Observed:
     """Log one experiment as the next of the campaign, by the author ``by``.
 
     The first is the baseline, the script as it is. Raises WorkspaceError for a campaign that makes
     its own runs, and for an observation that contradicts itself.
     """
-    driver = Driver(campaign, by)
+    driver = Driver(campaign, by, plugins=plugins)
     _check(campaign, told)
     with driver.at_once():
         if due(campaign.history) == "review":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,9 @@ ROWS = 1_000  # of a table that one reading returns, the newest
 WATCH_SECONDS = 300.0  # of one call of the tool run; clients give up on longer ones
 
 
-def server(project: Path, tag: str | None = None, by: str = "") -> MCPServer:
+def server(
+    project: Path, tag: str | None = None, by: str = "", plugins: Sequence[object] = ()
+) -> MCPServer:
     """Return a server for a campaign; the caller runs it, or connects a client in memory.
 
     Raises ConfigError where the package mcp is missing, WorkspaceError where there is no campaign.
@@ -43,7 +45,7 @@ def server(project: Path, tag: str | None = None, by: str = "") -> MCPServer:
     turn = threading.Lock()
 
     def driver() -> Driver:
-        return Driver(open_campaign(campaign.project, campaign.tag), by)
+        return Driver(open_campaign(campaign.project, campaign.tag), by, plugins=plugins)
 
     _add_tools(made, driver, turn)
     _add_resources(made, campaign.project, campaign.tag)

@@ -421,6 +421,7 @@ def memory(campaign: Campaign) -> dict[str, Any]:
         "best": None if best is None else best.number,
         "best_metric": history.best_metric,
         "noise": history.noise.source,
+        "steering": [f"{item.text} (by {item.author})" for item in history.steered],
         "queue": [
             {"id": item.id, "description": item.description, "author": item.author}
             for item in history.ranked_queue[:20]

@@ -57,6 +57,8 @@ from autoresearch.events.plans import (
     Paused,
     ReasoningRecorded,
     Resumed,
+    SteeringGiven,
+    SteeringWithdrawn,
     StopRequested,
 )
 from autoresearch.events.registry import EVENT_TYPES, UPCASTERS, Event, event
@@ -113,6 +115,8 @@ __all__ = [
     "RunLocked",
     "RunRequested",
     "RunStarted",
+    "SteeringGiven",
+    "SteeringWithdrawn",
     "StopRequested",
     "event",
 ]

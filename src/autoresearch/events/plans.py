@@ -136,6 +136,23 @@ class IdeaQueued(Event):
     )
 
 
+@event("steering_given")
+class SteeringGiven(Event):
+    """A person said where the research should go; every author hears it while it stands."""
+
+    text: str = doc("what they want, in their words")
+    author: str = doc("who said it")
+    experiments: int = doc("experiments that it holds for; 0: until it is withdrawn", default=0)
+
+
+@event("steering_withdrawn")
+class SteeringWithdrawn(Event):
+    """A person took back what they had said."""
+
+    number: int = doc("which, counted from 1 in the order of steering_given")
+    author: str = doc("who took it back")
+
+
 _SAID = re.compile(r"([A-Za-z_]\w*) (\S+) -> ([^\s,;]+)")
 
 

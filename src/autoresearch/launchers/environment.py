@@ -63,6 +63,11 @@ def clean_environment(
     return {**kept, **extra}
 
 
+def is_of_machine(name: str) -> bool:
+    """Return whether a variable is a well-known one of the machine, CUDA, OpenMP or torch."""
+    return name in _KEPT
+
+
 def visible_gpus(environ: Mapping[str, str], devices: Path = Path("/dev")) -> int:
     """Count the NVIDIA GPUs that a process with this environment would use.
 

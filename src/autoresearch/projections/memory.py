@@ -303,6 +303,9 @@ def fitted(parts: Iterable[_Part], budget: int) -> str:
     return "\n".join(told)
 
 
+STEERING = "what people want of the research now; follow it"
+
+
 def _size(lines: Iterable[str]) -> int:
     return sum(len(line) + 3 for line in lines)
 
@@ -332,6 +335,7 @@ def review(history: History, budget: int) -> str:
         ("directions", [card_line(card, metric) for card in cards if card.dead is None], False),
         ("lessons", [_lesson(*item) for item in lessons(history)], False),
         ("ideas queue, best last", list(_queue(history)), False),
+        (STEERING, [one_line(item.text, 500) for item in history.steered], True),
         ("notes by people", [one_line(note.text, 300) for note in history.notes[-8:]], False),
         ("went back", list(_backtracks(history)), False),
         ("experiments", [_row(item, history) for item in history.decided], False),

@@ -120,7 +120,12 @@ def _what_works(cards: Sequence[Card], history: History) -> str:
 
 
 def _queue(history: History) -> str:
-    lines = []
+    lines = [
+        f"- steering by {one_line(item.author, 40)}"
+        f"{'' if item.until is None else f' up to experiment {item.until - 1}'}: "
+        f"{one_line(item.text, 500)}"
+        for item in history.steered
+    ]
     for rank, idea in enumerate(history.ranked_queue[:QUEUE_SHOWN], start=1):
         known = idea.expected_gain is not None
         gain = f"{better_by(idea.expected_gain, '', 4)} expected" if known else "unknown gain"
