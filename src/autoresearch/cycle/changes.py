@@ -63,7 +63,7 @@ def submit(kit: Kit, made: Change) -> None:
     """Audit a change and commit it, or drop it for what was found."""
     workspace = kit.lab.workspace(current(kit).number)
     applied = _applied(kit, made, kit.files_at_head())
-    findings = kit.plugins.audit_change(made, workspace)
+    findings = kit.plugins.audit_change(made, workspace, kit.history)
     if any(item.blocks for item in findings):
         _refuse(kit, applied, findings)
     else:
@@ -103,7 +103,7 @@ def fix(
     made = _as_change(kit, idea, before, kit.lab.changed_files(workspace))
     if wrong := _problem(kit, made):
         return wrong
-    findings = kit.plugins.audit_change(made, workspace)
+    findings = kit.plugins.audit_change(made, workspace, kit.history)
     if blocking := [item for item in findings if item.blocks]:
         kit.lab.worktree(experiment.number, experiment.commit)
         return f"audit {blocking[0].rule}: {blocking[0].detail}"
