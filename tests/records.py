@@ -30,7 +30,7 @@ def files(place: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     """Yield the files of all records with their paths, from a work tree or the newest commit."""
     if (place / "records").is_dir():
         for path in sorted((place / "records").rglob("*")):
-            if path.is_file():
+            if path.is_file() and not path.is_symlink():
                 yield PurePosixPath(path.relative_to(place).as_posix()), path.read_bytes()
         return
     git = ("git", "-C", str(place))
@@ -39,6 +39,8 @@ def files(place: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     )
     for entry in listed.stdout.decode().split("\0")[:-1]:
         about, _, name = entry.partition("\t")
+        if about.startswith("120000"):
+            continue
         shown = subprocess.run(
             [*git, "cat-file", "blob", about.split()[2]], capture_output=True, check=False
         )

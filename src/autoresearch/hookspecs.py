@@ -178,10 +178,13 @@ def implement_idea(idea: Idea, workspace: Workspace, desk: Desk) -> str | Mappin
 
 
 @hook(check="violations", contract="AuditContract")
-def audit_change(change: Change, workspace: Workspace) -> Sequence[Violation] | None:
+def audit_change(
+    change: Change, workspace: Workspace, history: History
+) -> Sequence[Violation] | None:
     """Find what must not run: scope, size, integrity of the evaluation.
 
-    Called after the change was written into the worktree and before it is committed and run.
+    Called after the change was written into the worktree and before it is committed and run;
+    ``history`` tells what the runs before it measured.
     Collecting; ``None`` or an empty sequence found nothing. A violation with severity
     ``violation`` blocks the run, one with ``warning`` is only recorded.
     """

@@ -12,7 +12,7 @@ import pytest
 from attrs import evolve
 from pyrsistent import pvector
 
-from autoresearch import Experiment, History, Idea, RunOutput, RunStatus
+from autoresearch import Change, Experiment, History, Idea, RunOutput, RunStatus, Workspace
 from autoresearch.config import Config, LimitsConfig
 from autoresearch.golf import reading
 from autoresearch.golf.plugin import Plugin
@@ -256,3 +256,30 @@ def test_nan_loss_stops_the_run() -> None:
     """There is nothing to wait for once the loss is no number."""
     assert plugin().should_stop_run({"train_loss": math.nan}) == "train_loss is nan"
     assert plugin().should_stop_run({"train_loss": 2.0, "step_avg": math.inf}) is None
+
+
+STARTER = (Path(__file__).parents[2] / "train_gpt.py").read_text(encoding="utf-8")
+
+
+def sized(before: str, after: str, measured: int | None) -> list[bool]:
+    """Whether the size of an edit is found too large (True blocks), over a measured baseline."""
+    idea = Idea(direction="d", description="d", hypothesis="h")
+    change = Change(idea=idea, before=before, after=after, pristine=before)
+    known = {} if measured is None else {"artifact_bytes": float(measured)}
+    baseline = Experiment(number=0, idea=idea, metrics=known)
+    place = Workspace(path=Path(), script="train_gpt.py", project=Path())
+    found = plugin().audit_change(change, place, History(experiments=pvector([baseline])))
+    return [item.blocks for item in found if item.rule == "S2"]
+
+
+def test_size_of_an_edit_is_judged_by_what_the_baseline_measured() -> None:
+    """A record packs better than the starter: its own ratio decides, once there is one."""
+    large = STARTER.replace('"MLP_MULT", 2', '"MLP_MULT", 4')
+    larger = STARTER.replace('"MLP_MULT", 2', '"MLP_MULT", 5')
+    assert large != larger != STARTER
+    assert sized(large, large.replace("SEED", "SEED "), None) == []  # as it began
+    assert sized(large, larger, None) == []  # nothing is known of its packing
+    assert sized(large, larger, 12_000_000) == []
+    assert sized(large, larger, 13_600_000) == [False]
+    assert sized(large, larger, 15_900_000) == [True]
+    assert sized(STARTER, large.replace('"NUM_LAYERS", 9', '"NUM_LAYERS", 12'), None) == [True]

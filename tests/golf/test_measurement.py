@@ -13,12 +13,15 @@ from autoresearch.errors import DataError
 from autoresearch.golf.asking import NoAnswerError, reload_score, run_script
 from autoresearch.golf.canary import WholeScore, read_score
 from autoresearch.golf.measurement import (
+    Clocks,
     Files,
     Measured,
     Measurement,
     comparable,
+    compare_baseline,
     compare_clocks,
     compare_run,
+    compare_training,
     differences,
     evaluation_digest,
     join_shards,
@@ -29,7 +32,7 @@ from autoresearch.golf.measurement import (
     write_shard,
 )
 from autoresearch.golf.plausibility import reload
-from autoresearch.golf.plugin import ARTIFACT, score_again
+from autoresearch.golf.plugin import score_again
 from autoresearch.golf.reading.own import OwnResult
 from autoresearch.model import RunOutput, RunStatus
 
@@ -196,6 +199,58 @@ def test_clocks_are_compared_with_the_launcher(honest: OwnResult) -> None:
     assert [v.rule for v in compare_clocks(slow, 1300.0)] == ["D3", "D5"]
 
 
+STARTER = Clocks(seconds=20.0, train=4.0, evaluation=2.0, steps=100)
+
+
+@pytest.mark.parametrize(
+    ("run", "blocks"),
+    [
+        (STARTER, False),
+        (evolve(STARTER, seconds=40.0, train=0.0176, steps=600), True),  # the clock was paused
+        (evolve(STARTER, seconds=40.0, steps=600), True),  # or set back
+        (evolve(STARTER, steps=220), False),  # a network that is twice as fast
+        (evolve(STARTER, steps=400, seconds=24.0), False),  # and needs longer to start
+        (evolve(STARTER, seconds=45.0), False),  # a busy machine
+        (evolve(STARTER, seconds=80.0), True),  # a minute of nobody knows what
+        (evolve(STARTER, train=8.0, steps=190, seconds=80.0), True),
+    ],
+)
+def test_training_off_the_clock_is_found_by_its_effect(run: Clocks, blocks: bool) -> None:
+    """Steps that cost nothing stand in the launcher's clock; a faster network does not."""
+    assert [v.rule for v in compare_training(run, STARTER)] == ["D3"] * blocks
+
+
+SCORED = {"val_tokens": 62_021_632, "val_loss": 2.0727, "val_bpb": 1.22754}
+
+
+@pytest.mark.parametrize(
+    ("bent", "text", "rule"),
+    [
+        ({}, True, None),
+        ({"val_tokens": 62_021_632 - 512}, True, None),  # a tail of another sequence length
+        ({"val_tokens": 62_021_632 - 200_000}, True, "D8"),
+        ({"val_tokens": 40_540_160, "val_loss": 3.171}, False, None),  # another vocabulary
+        ({"val_tokens": 40_540_160}, False, "D9"),
+        ({"val_bpb": 1.13}, True, "D9"),
+        ({"val_tokens": 31_010_816}, True, "D9"),
+    ],
+)
+def test_the_text_of_the_baseline_is_scored_whatever_its_tokens(
+    bent: dict[str, float], text: bool, rule: str | None
+) -> None:
+    """Bytes are conserved; tokens only under one tokenizer, and up to a tail."""
+    found = compare_baseline({**SCORED, **bent}, SCORED, tail=1024, text=text)
+    assert [v.rule for v in found] == ([rule] if rule else [])
+
+
+def test_without_token_counts_the_bytes_of_a_token_are_held() -> None:
+    """A log that states no tokens still says how many bytes one of them has."""
+    told = {"val_loss": 2.0727, "val_bpb": 1.22754}
+    assert compare_baseline(told, told, tail=1024) == ()
+    more = {**told, "val_bpb": 1.15}
+    assert [v.rule for v in compare_baseline(more, told, tail=1024)] == ["D9"]
+
+
 def test_the_artifact_alone_gives_the_score(finished: Finished) -> None:
     """A new process with code and artifact only, and no training data, scores the same."""
     reloaded = reload_score(finished.files, timeout_s=60.0)
@@ -237,7 +292,7 @@ def test_an_artifact_that_gives_no_score_is_a_violation(
     finished: Finished, honest: OwnResult, tmp_path: Path
 ) -> None:
     """What was put in the artifact's place after the run cannot be kept."""
-    (tmp_path / ARTIFACT).write_bytes(b"small")
+    (tmp_path / "weights.zst").write_bytes(b"small")
     env = {"DATA_PATH": str(finished.data_dir), "TOKENIZER_PATH": str(finished.tokenizer)}
     output = RunOutput(
         name="t-0-0",
@@ -249,7 +304,7 @@ def test_an_artifact_that_gives_no_score_is_a_violation(
         script_path=finished.script,
         env=env,
     )
-    found = list(score_again(honest, output))
+    found = list(score_again(evolve(honest, model_bytes=5), output))
     assert [(v.rule, v.blocks) for v in found] == [("D7", True)]
     assert "gives no score" in found[0].detail
 

@@ -136,12 +136,6 @@ def test_a_reloaded_artifact_scores_the_same() -> None:
     assert rules(check.reload(1.2244, None)) == [("D7", "violation")]
 
 
-def test_every_token_of_the_shards_is_scored() -> None:
-    """The count of the headers, not about that many."""
-    assert check.validation_tokens(TOKENS, TOKENS) == ()
-    assert rules(check.validation_tokens(TOKENS - 1024, TOKENS)) == [("D8", "violation")]
-
-
 def test_a_digest_that_differs_or_is_missing_is_found() -> None:
     """Each locked thing is compared, and the finding names it."""
     locked = {"val": "a" * 64, "tokenizer": "b" * 64}

@@ -65,7 +65,7 @@ def submit(kit: Kit, made: Change) -> None:
     number = current(kit).number
     workspace = kit.lab.workspace(number)
     applied = _applied(kit, made, kit.files_at_head(), number)
-    findings = kit.plugins.audit_change(made, workspace)
+    findings = kit.plugins.audit_change(made, workspace, kit.history)
     if any(item.blocks for item in findings):
         _refuse(kit, applied, findings)
     else:
@@ -128,7 +128,7 @@ def fix(
     kit.lab.apply(idea, workspace)
     made = _as_change(kit, idea, before, kit.lab.changed_files(workspace))
     refused = _problem(kit, made)
-    findings = () if refused else kit.plugins.audit_change(made, workspace)
+    findings = () if refused else kit.plugins.audit_change(made, workspace, kit.history)
     refused = refused or next((_why(item) for item in findings if item.blocks), None)
     if refused:
         kit.lab.worktree(experiment.number, experiment.commit)

@@ -233,6 +233,82 @@ def compare_run(measured: Measured, result: OwnResult, *, limit: int = ARTIFACT_
     )
 
 
+def compare_baseline(
+    values: Mapping[str, float], baseline: Mapping[str, float], *, tail: int, text: bool = True
+) -> Findings:
+    """D8 and D9: a run scored the text that the baseline scored, whatever its tokens are.
+
+    Both map names of metrics to numbers. Bytes are compared, not tokens; where neither a log states
+    its tokens, the bytes of one token. ``tail``: as many tokens may be left out at the end, for
+    another sequence length. ``text``: the tokenizer is the same, so that tokens count as well.
+    """
+    mine, theirs = _bytes_scored(values), _bytes_scored(baseline)
+    if mine is None or theirs is None:
+        return ()
+    if abs(mine / theirs - 1) > plausibility.TOLERANCE:
+        return broken("D9", f"the score implies {mine:,.6g} bytes, the baseline's {theirs:,.6g}")
+    missing = baseline.get("val_tokens", 0) - values.get("val_tokens", 0)
+    if text and abs(missing) >= tail:
+        found = f"{values.get('val_tokens', 0):,.0f} validation tokens scored"
+        return broken("D8", f"{found}, the baseline scored {baseline.get('val_tokens', 0):,.0f}")
+    return ()
+
+
+def _bytes_scored(values: Mapping[str, float]) -> float | None:
+    loss, score = values.get("val_loss"), values.get("val_bpb")
+    if not loss or not score:
+        return None
+    return plausibility.implied_bytes(int(values.get("val_tokens", 1)), loss, score)
+
+
+@frozen(kw_only=True)
+class Clocks:
+    """Seconds of one run by two clocks: the launcher's for all of it, and the script's own."""
+
+    seconds: float
+    train: float
+    evaluation: float
+    steps: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, float], seconds: float) -> Clocks | None:
+        """Return the clocks of a run by its metrics; None where they tell no training."""
+        train, steps = values.get("train_time_ms"), values.get("steps")
+        if train is None or not steps:
+            return None
+        evaluation = values.get("eval_time_ms", 0.0)
+        return cls(seconds=seconds, train=train / 1e3, evaluation=evaluation / 1e3, steps=steps)
+
+    @property
+    def untold(self) -> float:
+        """Seconds in neither of the script's clocks: start-up, compiling, packing."""
+        return max(0.0, self.seconds - self.train - self.evaluation)
+
+
+HIDDEN_SHARE = 0.7  # of the time that steps should have taken, found outside of the clock instead
+FASTER = 1.25  # times; below it a speed-up and a slower start-up are told apart by no clock
+NOISE_SECONDS = 30.0  # two starts of one script on a busy machine
+
+
+def compare_training(run: Clocks, baseline: Clocks) -> Findings:
+    """D3 by effect: training that the script's clock left out stands in the launcher's.
+
+    The time for start-up, compiling and packing is what the baseline needed. A run whose steps are
+    suddenly cheap while that time grew by what they should have cost has trained outside of its
+    clock; so has one in which it grew by half of the training time or more.
+    """
+    grown = run.untold - baseline.untold
+    owed = run.steps * baseline.train / baseline.steps
+    saved = owed - run.train
+    said = f"{run.untold:.1f} s are in neither of the script's clocks, {baseline.untold:.1f} before"
+    if owed > FASTER * run.train and saved > 1.0 and grown > HIDDEN_SHARE * saved:
+        steps = f"{run.steps:.0f} steps in {run.train:.3f} s of training would be {owed:.1f} s"
+        return broken("D3", f"{steps} at the baseline's speed, and {said}: trained off the clock")
+    if grown > baseline.untold + max(NOISE_SECONDS, 0.5 * max(run.train, baseline.train)):
+        return broken("D3", f"{said}: too much to be no training")
+    return ()
+
+
 def compare_clocks(result: OwnResult, seconds: float) -> Findings:
     """D3 and D5: the script's clocks against the launcher's ``seconds`` for the whole run."""
     stated = (result.train_time_ms + result.eval_time_ms) / 1000.0

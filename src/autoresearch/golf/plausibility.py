@@ -226,13 +226,6 @@ def reload(val_bpb: float, reloaded: float | None) -> Findings:
     return broken("D7", f"the reloaded artifact scores {reloaded:.6f}, the run said {val_bpb:.6f}")
 
 
-def validation_tokens(scored: int, expected: int) -> Findings:
-    """D8: every token of the validation shards is scored (`expected` comes from their headers)."""
-    if scored == expected:
-        return ()
-    return broken("D8", f"{scored:,} validation tokens scored, expected {expected:,}")
-
-
 def same_digests(reported: Mapping[str, str], expected: Mapping[str, str]) -> Findings:
     """D8: validation shards, tokenizer and code are the ones that the campaign began with."""
     found: Findings = ()

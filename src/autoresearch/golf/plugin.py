@@ -10,15 +10,22 @@ from attrs import asdict, frozen
 
 from autoresearch.config import Config, setting
 from autoresearch.cycle.measurement import LINE
+from autoresearch.durable import digest_files
 from autoresearch.errors import AutoresearchError
 from autoresearch.golf import plausibility
 from autoresearch.golf.audits import audit_change as audit
 from autoresearch.golf.audits import needs_model_tests
+from autoresearch.golf.audits.script import try_parse
+from autoresearch.golf.audits.settings import estimated_payload
 from autoresearch.golf.measurement import (
+    Clocks,
     Files,
+    compare_baseline,
     compare_clocks,
     compare_run,
+    compare_training,
     evaluation_digest,
+    longest_sequence,
     measure_files,
     measurement_of,
 )
@@ -41,7 +48,6 @@ from autoresearch.model import (
 
 DEFAULT_TOKENIZER = "data/tokenizers/fineweb_1024_bpe.model"
 LOSSES = ("train_loss", "val_loss", "val_bpb")
-ARTIFACT = "final_model.int8.ptz"
 
 
 @frozen(kw_only=True)
@@ -67,11 +73,14 @@ class Plugin:
         self._settings = config.settings("golf", Settings)
 
     @hookimpl
-    def audit_change(self, change: Change, workspace: Workspace) -> Sequence[Violation]:
+    def audit_change(
+        self, change: Change, workspace: Workspace, history: History
+    ) -> Sequence[Violation]:
         """Run the static checks S1 to S10; a change of the evaluation faces the canary as well."""
         project = str(workspace.project)
         env = {k: text.replace("{project}", project) for k, text in self._config.env.items()}
-        found = audit(change, allowed=(workspace.script,), env=env, limit=self._limit)
+        ratio = _measured_ratio(history, change.pristine, env)
+        found = audit(change, allowed=(workspace.script,), env=env, limit=self._limit, ratio=ratio)
         if any(item.blocks for item in found) or not needs_model_tests(found):
             return found
         tokenizer = workspace.project / env.get("TOKENIZER_PATH", DEFAULT_TOKENIZER)
@@ -122,16 +131,19 @@ class Plugin:
     ) -> Sequence[Violation] | None:
         """Run the dynamic checks D2 to D9; what would be kept is scored again from its artifact."""
         reading = _read(output, history)
-        if reading is None or reading.result is None:
-            return None if reading is None else reading.violations
-        result = reading.result
-        found = [*reading.violations, *judge_run(result, experiment, output, history)]
-        if self._config.launcher == "local":
-            found += measure(result, output, self._limit)
-            best = history.best_metric
-            improves = best is not None and history.better(result.val_bpb, best)
-            if self._settings.score_again and improves and not any(v.blocks for v in found):
-                found += score_again(result, output)
+        if reading is None:
+            return None
+        values, result = reading.metrics() or {}, reading.result
+        found = [*reading.violations, *judge_run(values, experiment, output, history)]
+        if result is not None:
+            found += judge_result(result, experiment, output)
+        if result is None or self._config.launcher != "local":
+            return tuple(found)
+        found += measure(result, output)
+        best = history.best_metric
+        improves = best is not None and history.better(result.val_bpb, best)
+        if self._settings.score_again and improves and not any(v.blocks for v in found):
+            found += score_again(result, output)
         return tuple(found)
 
     @property
@@ -155,6 +167,14 @@ def score_line(history: History) -> str | None:
     return known.get(LINE) or (MARK if "tokenizer" in known else None)
 
 
+def _measured_ratio(history: History, pristine: str, env: Mapping[str, str]) -> float | None:
+    """Return what the baseline's packed model has for each byte that its shape lets expect."""
+    size = history.baseline.metrics.get("artifact_bytes") if history.baseline else None
+    script = try_parse(pristine)
+    payload = estimated_payload(script, env) if script is not None else None
+    return (size - len(pristine.encode())) / payload if size and payload else None
+
+
 def _model_tests(change: Change, tokenizer: Path) -> Sequence[Violation]:
     """Run the canary; where it cannot run an evaluation change is stopped, a mere doubt is not."""
     typed = change.idea.kind is IdeaKind.EVALUATION
@@ -167,42 +187,62 @@ def _model_tests(change: Change, tokenizer: Path) -> Sequence[Violation]:
 
 
 def judge_run(
-    result: OwnResult, experiment: Experiment, output: RunOutput, history: History
+    values: Mapping[str, float], experiment: Experiment, output: RunOutput, history: History
 ) -> Iterator[Violation]:
-    """Yield what is wrong with a result beside the baseline's, the clocks and the commit."""
-    yield from compare_clocks(result, output.seconds)
+    """Yield what is wrong with the numbers of a run beside the baseline's: its text, its clocks.
+
+    A change of the evaluation may take its own time over another vocabulary, but not other bytes.
+    """
     baseline = history.baseline
-    known = baseline.metrics if baseline and experiment.number else {}
-    if "val_tokens" in known:
-        yield from plausibility.validation_tokens(result.val_tokens, int(known["val_tokens"]))
-    expected = int(known.get("val_bytes", result.val_bytes))
+    if baseline is None or baseline.number == experiment.number or not baseline.metrics:
+        return
+    typed = experiment.idea.kind is IdeaKind.EVALUATION
+    source = output.script_path.read_text("utf-8", "replace") if output.script_path else ""
+    tail = longest_sequence(source, output.env)
+    yield from compare_baseline(values, baseline.metrics, tail=tail, text=not typed)
+    first = next((run for run in baseline.runs if run.metrics and run.seconds), None)
+    before = first and Clocks.of(first.metrics, first.seconds)
+    now = Clocks.of(values, output.seconds)
+    if before and now and not typed:
+        yield from compare_training(now, before)
+
+
+def judge_result(
+    result: OwnResult, experiment: Experiment, output: RunOutput
+) -> Iterator[Violation]:
+    """Yield what is wrong with a result line beside its own numbers and the commit."""
+    yield from compare_clocks(result, output.seconds)
     yield from plausibility.conservation(
-        result.val_tokens, result.val_loss, result.val_bpb, expected
+        result.val_tokens, result.val_loss, result.val_bpb, result.val_bytes
     )
     if experiment.source_digest:
         stated, committed = {"script": result.code_digest}, {"script": experiment.source_digest}
         yield from plausibility.same_digests(stated, committed)
 
 
-def measure(result: OwnResult, output: RunOutput, limit: int) -> Iterator[Violation]:
-    """Yield where the files of a local run are not what its script says; ``limit`` in bytes."""
-    files = _files(output)
+def measure(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
+    """Yield where the files of a local run are not what its script says.
+
+    How large they are together is no violation: the loop discards what is over its limit.
+    """
+    files = _files(output, result)
     if files is None:
-        yield from broken("D6", f"the run left no {ARTIFACT} that could be measured")
+        detail = f"the run left no file of {result.model_bytes:,} bytes that could be measured"
+        yield from broken("D6", detail)
         return
     try:
         measured = measure_files(files, env=output.env)
     except AutoresearchError as error:
         yield from broken("D6", f"the run cannot be measured: {error}")
         return
-    yield from compare_run(measured, result, limit=limit)
+    yield from compare_run(measured, result, limit=measured.artifact_bytes + 1)
 
 
 def score_again(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
     """Yield D7 where the artifact alone does not give the score, in a new process."""
     from autoresearch.golf.asking import NoAnswerError, reload_score
 
-    files = _files(output)
+    files = _files(output, result)
     if files is None:
         return
     try:
@@ -216,9 +256,12 @@ def score_again(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
     yield from plausibility.reload(result.val_bpb, again.val_bpb)
 
 
-def _files(output: RunOutput) -> Files | None:
-    artifact = output.folder / ARTIFACT
+def _files(output: RunOutput, result: OwnResult) -> Files | None:
+    """The files of a run; its artifact has whatever name, and the bytes that the result states."""
     data, tokenizer = output.env.get("DATA_PATH"), output.env.get("TOKENIZER_PATH")
-    if output.script_path is None or not artifact.is_file() or not data or not tokenizer:
+    own = (path for path in sorted(output.folder.iterdir()) if path.is_file())
+    sized = [path for path in own if path.stat().st_size == result.model_bytes]
+    if output.script_path is None or not sized or not data or not tokenizer:
         return None
-    return Files(output.script_path, artifact, Path(data), Path(tokenizer))
+    named = [p for p in sized if digest_files(p) == result.artifact_digest]
+    return Files(output.script_path, (named or sized)[0], Path(data), Path(tokenizer))

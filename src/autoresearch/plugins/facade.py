@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from autoresearch.log import Recorded
     from autoresearch.projections import Projection
 
+_NOTHING = History()  # what is known before anything happened
+
 
 class Plugins(Registry):
     """The active plugins of one campaign, with one typed method for each hook.
@@ -113,9 +115,11 @@ class Plugins(Registry):
         )
         return found
 
-    def audit_change(self, change: Change, workspace: Workspace) -> tuple[Violation, ...]:
+    def audit_change(
+        self, change: Change, workspace: Workspace, history: History = _NOTHING
+    ) -> tuple[Violation, ...]:
         """Return what must not run; an audit that fails counts as a violation."""
-        return self._audit("audit_change", change=change, workspace=workspace)
+        return self._audit("audit_change", change=change, workspace=workspace, history=history)
 
     # --- the run ------------------------------------------------------------------------
 
@@ -151,15 +155,13 @@ class Plugins(Registry):
         return handle
 
     def extract_metrics(
-        self, output: RunOutput, history: History = History()  # noqa: B008 - it is frozen
-    ) -> Mapping[str, float]:  # fmt: skip
+        self, output: RunOutput, history: History = _NOTHING
+    ) -> Mapping[str, float]:
         """Return all metrics of a run, less those for which two plugins give different values."""
         found = self.calls.collect("extract_metrics", output=output, history=history)
         return gathering.merge_metrics(found, self.calls)
 
-    def measure_run(
-        self, output: RunOutput, history: History = History()  # noqa: B008 - it is frozen
-    ) -> Mapping[str, str]:  # fmt: skip
+    def measure_run(self, output: RunOutput, history: History = _NOTHING) -> Mapping[str, str]:
         """Return what a score was measured with, less what two plugins tell differently."""
         found = self.calls.collect("measure_run", output=output, history=history)
         return gathering.merge(found, "measure_run", self.calls)

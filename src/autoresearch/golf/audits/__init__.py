@@ -6,8 +6,8 @@ is not held against the change, so that an accepted script is not stopped by a r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 
 from autoresearch.golf.audits.doubts import audit_doubts
@@ -31,28 +31,31 @@ def audit_source(
     evaluation_change: bool = False,
     env: Mapping[str, str] | None = None,
     limit: int = ARTIFACT_LIMIT,
+    ratio: float | None = None,
 ) -> tuple[Violation, ...]:
     """Audit a script, against ``pristine`` where there is one; findings come in order of line.
 
     ``evaluation_change`` says that the experiment is typed as one, so that a changed measuring
     stick is a warning which asks for the model tests. ``env`` holds the run's overrides of the
-    defaults; ``limit`` is the artifact's, in bytes. A script that does not compile is a finding.
+    defaults; ``limit`` is the artifact's, in bytes, ``ratio`` that of `audit_size`. A script that
+    does not compile is a finding.
     """
     refused = fault(source)
     if refused is not None:  # nothing else can be audited then
         return (finding("S2", refused.line or 1, f"does not compile: {refused.message}"),)
     try:
-        found = _audited(source, pristine, evaluation_change, env or {}, limit)
+        size = partial(audit_size, env=env or {}, limit=limit, ratio=ratio)
+        found = _audited(source, pristine, evaluation_change, size)
     except RecursionError:
         return (finding("S2", 1, "nested too deeply to be audited"),)
     return tuple(sorted(found, key=lambda v: (v.line or 0, v.rule, v.detail)))
 
 
 def _audited(
-    source: str, pristine: str | None, typed: bool, env: Mapping[str, str], limit: int
+    source: str, pristine: str | None, typed: bool, size: Callable[..., Iterator[Violation]]
 ) -> list[Violation]:
     script, before = parse_script(source), _parsed(pristine)
-    found = list(_findings(script, before, typed, env, limit))
+    found = [*size(script, before), *_findings(script, before, typed)]
     if before is None:
         return found
     # Lines may have moved; everything else about a finding is the same before and after.
@@ -65,11 +68,12 @@ def audit_change(
     allowed: Sequence[str],
     env: Mapping[str, str] | None = None,
     limit: int = ARTIFACT_LIMIT,
+    ratio: float | None = None,
 ) -> tuple[Violation, ...]:
     """Audit a change: S1 over its files, the rest over the script after it against before it.
 
     ``allowed`` are the files that an experiment may touch, relative to the repository; ``env`` are
-    the settings that a person gave the whole campaign, which decide about the size.
+    the settings that a person gave the whole campaign, which decide about the size, with ``ratio``.
     """
     scope = tuple(audit_files(tuple(change.files), allowed))
     found = audit_source(
@@ -78,8 +82,10 @@ def audit_change(
         evaluation_change=change.idea.kind is IdeaKind.EVALUATION,
         env={**(env or {}), **change.idea.env},
         limit=limit,
+        ratio=ratio,
     )
-    return scope + found + tuple(audit_environment(change.idea.env))
+    typed = change.idea.kind is IdeaKind.EVALUATION
+    return scope + found + tuple(audit_environment(change.idea.env, typed=typed))
 
 
 def audit_files(files: Sequence[str], allowed: Sequence[str]) -> Iterator[Violation]:
@@ -91,8 +97,11 @@ def audit_files(files: Sequence[str], allowed: Sequence[str]) -> Iterator[Violat
             yield Violation(rule="S1", detail=detail)
 
 
-def audit_environment(env: Mapping[str, str]) -> Iterator[Violation]:
-    """S8 and S7 for overrides: yield those that buy time, spare validation or choose a seed."""
+def audit_environment(env: Mapping[str, str], *, typed: bool = False) -> Iterator[Violation]:
+    """S8 and S7 for overrides: yield those that buy time, spare validation or choose a seed.
+
+    An idea that is ``typed`` as an evaluation change may bring another tokenizer and its data.
+    """
     if not env:
         return
     # What a script with these defaults would be told.
@@ -100,6 +109,10 @@ def audit_environment(env: Mapping[str, str]) -> Iterator[Violation]:
     for violation in audit_settings(parse_script("\n".join(["import os", *reads])), None):
         yield Violation(rule=violation.rule, detail=violation.detail, severity=violation.severity)
     for name in sorted(env.keys() & {"SEED", "DATA_PATH", "TOKENIZER_PATH", "MODEL_TEST"}):
+        if typed and name in ("DATA_PATH", "TOKENIZER_PATH"):
+            detail = f"another {name}: the bytes of its text are held against the baseline's"
+            yield Violation(rule="S5", detail=detail, severity="warning")
+            continue
         rule = "S7" if name == "SEED" else "S8"
         yield Violation(rule=rule, detail=f"an idea sets {name}: it belongs to the runner")
 
@@ -138,10 +151,7 @@ def _inherent(script: Script, typed: bool) -> tuple[Violation, ...]:
     )
 
 
-def _findings(
-    script: Script, before: Script | None, typed: bool, env: Mapping[str, str], limit: int
-) -> Iterator[Violation]:
-    yield from audit_size(script, before, env, limit)
+def _findings(script: Script, before: Script | None, typed: bool) -> Iterator[Violation]:
     yield from audit_imports(script)
     yield from audit_validation(script, typed=typed)
     yield from audit_region(script, before, typed=typed)

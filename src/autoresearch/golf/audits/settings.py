@@ -48,6 +48,7 @@ MAX_SOURCE_BYTES = 1_000_000  # source is counted as it is; a sixteenth of the l
 # Compressed over stored bytes of int8 artifacts: 0.92 after a full run on 8xH100 (15,815,847 of
 # 17,178,912), 0.74 to 0.86 after ten minutes on one GPU. Less training compresses better.
 FULL_RATIO, SHORT_RATIO = 0.92, 0.74
+SURE = 0.03  # relative: how far networks of other shapes are from the measured ratio
 _SHAPE = ("VOCAB_SIZE", "NUM_LAYERS", "MODEL_DIM", "NUM_HEADS", "NUM_KV_HEADS", "MLP_MULT")
 
 
@@ -225,13 +226,19 @@ def _varies(loop: ast.AST, seeds: list[ast.Call]) -> bool:
 
 
 def audit_size(
-    script: Script, pristine: Script | None, env: Mapping[str, str], limit: int
+    script: Script,
+    pristine: Script | None,
+    env: Mapping[str, str],
+    limit: int,
+    ratio: float | None = None,
 ) -> Iterator[Violation]:
     """Yield a source that is too long, or an artifact that is over the limit beyond doubt.
 
     The artifact is estimated only where the shape of the network follows from settings that both
     scripts have and the code that packs and builds it is the pristine one; elsewhere it is unknown
-    before the run, and nothing is said. Between the two ratios it is a warning.
+    before the run, and nothing is said. ``ratio`` is what the packed model of the campaign's first
+    script had for each byte estimated. Before it is known, nothing is said of a script that already
+    began with an estimate over the limit: its packing is another than the starter's.
     """
     size = len(script.source.encode("utf-8", "replace"))
     if size > MAX_SOURCE_BYTES:
@@ -239,7 +246,11 @@ def audit_size(
     payload = estimated_payload(script, env)
     if pristine is None or payload is None or _building(script) != _building(pristine):
         return
-    low, high = (size + round(ratio * payload) for ratio in (SHORT_RATIO, FULL_RATIO))
+    before = estimated_payload(pristine, {}) or 0
+    if payload <= before or (ratio is None and SHORT_RATIO * before > limit - RESERVE):
+        return
+    span = (SHORT_RATIO, FULL_RATIO) if ratio is None else (ratio * (1 - SURE), ratio * (1 + SURE))
+    low, high = (size + round(part * payload) for part in span)
     if high > limit - RESERVE:
         doubtful = low <= limit - RESERVE
         said = f"{low} to {high}" if doubtful else f"at least {low}"
