@@ -12,7 +12,7 @@ import autoresearch
 from autoresearch import Campaign, Idea
 from autoresearch.cli import main
 from autoresearch.errors import WorkspaceError
-from autoresearch.ideas.prompts import review
+from autoresearch.projections.memory import review
 from autoresearch.testing import ScriptedIdeas, set_constant
 
 
@@ -32,10 +32,10 @@ def test_steering_stands_until_it_is_withdrawn(
     assert number == 1
     assert "up to experiment" not in notes(project)
     assert ": leave the width alone\n" in notes(project)
-    assert "leave the width alone" in review(made.history)
+    assert "leave the width alone" in review(made.history, 10_000)
     made.withdraw(number)
     assert "leave the width alone" not in notes(project)
-    assert "leave the width alone" not in review(made.history)
+    assert "leave the width alone" not in review(made.history, 10_000)
     with pytest.raises(WorkspaceError, match="no steering 1 stands"):
         made.withdraw(number)
     with pytest.raises(WorkspaceError, match="is empty"):
