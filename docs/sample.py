@@ -1,12 +1,14 @@
 """A sample campaign, told as events: the questions and pictures of the docs are made from it.
 
-Run ``.venv/bin/python docs/sample.py`` to write docs/sql-questions.md again with today's answers.
+Run ``.venv/bin/python docs/sample.py`` to write docs/sql-questions.md again with today's answers,
+and docs/progress.png.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from ast import literal_eval
 from pathlib import Path
 
 import duckdb
@@ -16,6 +18,7 @@ from autoresearch.cli.output import cell
 from autoresearch.config import MetricConfig
 from autoresearch.model import Decision, Idea, Run, RunStatus
 from autoresearch.projections.tables import people_schema
+from autoresearch.report import draw, figure
 from autoresearch.testing import Story, analysis, experiment
 
 PAGE = Path(__file__).parent / "sql-questions.md"
@@ -108,7 +111,7 @@ def sample() -> Story:
 
 
 def _change(name: str, old: str, new: str) -> ValueChange:
-    return ValueChange(name=name, old=float(old), new=float(new))
+    return ValueChange(name=name, old=literal_eval(old), new=literal_eval(new))
 
 
 def answered(page: str, connection: duckdb.DuckDBPyConnection) -> str:
@@ -129,7 +132,8 @@ def main() -> None:
     """Write the page again."""
     with sample().log.connect() as connection:
         PAGE.write_text(answered(PAGE.read_text(encoding="utf-8"), connection), encoding="utf-8")
-    print(f"wrote {PAGE}")
+        draw(figure(sample().history, connection), PAGE.with_name("progress.png"))
+    print(f"wrote {PAGE} and progress.png")
 
 
 if __name__ == "__main__":
