@@ -236,7 +236,8 @@ def the_night(history: History) -> Iterator[str]:
             f"best: {history.metric} {history.best_metric:.6g} of experiment {best.number} "
             f"({one_line(best.idea.description, 100)}), {gain:+.6g} on the baseline"
         )
-    yield f"noise: {history.noise.source}"
+    noise = history.noise
+    yield f"noise: {noise.sd:.3g} ({noise.source})" if noise.sd else "noise: not known"
     for experiment in sorted(kept[1:], key=lambda item: _gain(history, item), reverse=True)[:3]:
         gain = _gain(history, experiment)
         words = one_line(experiment.idea.description, 100)

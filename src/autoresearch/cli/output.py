@@ -114,7 +114,9 @@ def _print_grid(
     out = console.Console(width=room or 1_000_000, highlight=False)
     if room is None:
         out.width = measure.Measurement.get(out, out.options, grid).maximum
-    out.print(grid)
+    with out.capture() as drawn:
+        out.print(grid)
+    click.echo("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def cell(value: Any) -> str:
