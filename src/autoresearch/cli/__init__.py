@@ -27,7 +27,7 @@ PLUGINS = "From plugins"
 VERBS = {
     "demo": (
         "starting:demo",
-        "Show in ten seconds what a campaign does",
+        "Show in ten seconds what a campaign does, in a folder of its own",
         RUN,
     ),
     "init": ("starting:init", "Check everything and start a campaign, without running it", RUN),
@@ -37,14 +37,35 @@ VERBS = {
         "Say where a campaign stands: alive or not, waiting for what, best, running, spent",
         READ,
     ),
-    "watch": ("watching:watch", "Watch a campaign as it goes, and steer it with keys", READ),
+    "watch": (
+        "watching:watch",
+        "Watch a campaign: head, best, what runs, the queue, decisions, spending, and the "
+        "likely end",
+        READ,
+    ),
     "show": ("showing:show", "Show one EXPERIMENT whole, or list them all", READ),
-    "diff": ("showing:diff", "Show what an EXPERIMENT changed, or how OTHER differs from it", READ),
-    "log": ("showing:log_of", "Print what a run of an EXPERIMENT printed", READ),
-    "checkout": ("showing:checkout", "Write the files of an EXPERIMENT into a new FOLDER", READ),
-    "sql": ("asking:sql", "Ask the history in SQL, in one QUERY or at a prompt", READ),
+    "diff": ("showing:diff", "Show what EXPERIMENT changed, or how OTHER differs from it", READ),
+    "log": (
+        "showing:log_of",
+        "Print what a run of EXPERIMENT printed, the newest run by default",
+        READ,
+    ),
+    "checkout": (
+        "showing:checkout",
+        "Write the files of EXPERIMENT into a new FOLDER, as a clone that stands at its commit",
+        READ,
+    ),
+    "sql": (
+        "asking:sql",
+        "Ask the history of a campaign a QUERY in SQL; without one, at a prompt",
+        READ,
+    ),
     "project": ("reading:project_file", "Print results.tsv, notes.md or a plugin's file", READ),
-    "report": ("reading:report", "Write the campaign as one HTML file to read and print", READ),
+    "report": (
+        "reading:report",
+        "Write the campaign as one HTML file, to read offline or to print",
+        READ,
+    ),
     "plot": ("reading:plot", "Draw every score and the best so far into a PNG file", READ),
     "idea": (
         "people:idea",
@@ -60,11 +81,20 @@ VERBS = {
     ),
     "program": (
         "driving:program",
-        "Print the instructions for an agent that does research here",
+        "Print the instructions for an agent that does research here, made from this campaign",
         TAKE_PART,
     ),
-    "mcp": ("driving:mcp", "Serve the steps as tools to an MCP client", TAKE_PART),
-    "observe": ("driving:observe", "Log an experiment that another loop made", TAKE_PART),
+    "mcp": (
+        "driving:mcp",
+        "Serve the steps as tools, and the memory as resources, to an MCP client on stdin "
+        "and stdout",
+        TAKE_PART,
+    ),
+    "observe": (
+        "driving:observe",
+        "Log an experiment that another loop made: DESCRIPTION, or - for lines of JSON on stdin",
+        TAKE_PART,
+    ),
     "stop": (
         "people:stop",
         "Let the loop end: after the experiment under way, or at once with --now",
@@ -77,22 +107,42 @@ VERBS = {
     ),
     "resume": ("people:resume", "Let a paused or waiting loop go on at once", TAKE_PART),
     "quarantine": ("people:quarantine", "List and judge results too good to believe", TAKE_PART),
-    "accept": ("people:accept", "Keep the result of an EXPERIMENT all the same", TAKE_PART),
-    "overrule": ("people:overrule", "Discard the result of an EXPERIMENT after all", TAKE_PART),
+    "accept": (
+        "people:accept",
+        "Keep the result of EXPERIMENT, which was quarantined or discarded",
+        TAKE_PART,
+    ),
+    "overrule": (
+        "people:overrule",
+        "Discard the result of EXPERIMENT, which was kept or quarantined",
+        TAKE_PART,
+    ),
     "verify": (
         "store:verify",
         "Check the log, and that everything it names is there and is what it was",
         PROVE,
     ),
     "rebuild": ("store:rebuild", "Make the database and every file again from the log", PROVE),
-    "export": ("showing:export", "Write an EXPERIMENT as a record, or all as Parquet", PROVE),
+    "export": (
+        "showing:export",
+        "Write EXPERIMENT into FOLDER as a record of the challenge, or everything as Parquet",
+        PROVE,
+    ),
     "import": (
         "studies:import_history",
-        "Take over histories in FILES that other tools kept, as a campaign",
+        "Take over histories that other tools kept, as a campaign of its own",
         COMPARE,
     ),
-    "replay": ("studies:replay", "Say what another policy would have decided", COMPARE),
-    "simulate": ("studies:simulate", "Compare strategies in worlds whose truth is known", COMPARE),
+    "replay": (
+        "studies:replay",
+        "Say what another policy would have decided: was this loop fooled?",
+        COMPARE,
+    ),
+    "simulate": (
+        "studies:simulate",
+        "Compare strategies in simulated worlds whose truth is known",
+        COMPARE,
+    ),
     "plugins": ("strategies:plugins", "List plugins: built-in, installed, the project's", EXTEND),
     "config": ("strategies:config", "Print every setting and where its value came from", EXTEND),
     "new-plugin": ("strategies:new_plugin", "Write a working plugin NAME with its test", EXTEND),
