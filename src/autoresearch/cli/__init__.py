@@ -72,7 +72,11 @@ VERBS = {
         "Queue what you would try next, list the queue, rank it, drop from it",
         TAKE_PART,
     ),
-    "steer": ("people:steer", "Say where the research should go, in every prompt", TAKE_PART),
+    "steer": (
+        "people:steer",
+        "Say where the research should go: TEXT stands in every prompt and in notes.md",
+        TAKE_PART,
+    ),
     "note": ("people:note", "Write TEXT into notes.md, where every generator reads it", TAKE_PART),
     "step": (
         "driving:step",
@@ -105,7 +109,11 @@ VERBS = {
         "Let the loop wait before its next step; a run under way comes to its end",
         TAKE_PART,
     ),
-    "resume": ("people:resume", "Let a paused or waiting loop go on at once", TAKE_PART),
+    "resume": (
+        "people:resume",
+        "Let a paused or waiting loop go on at once, and have suspended minds asked again",
+        TAKE_PART,
+    ),
     "quarantine": ("people:quarantine", "List and judge results too good to believe", TAKE_PART),
     "accept": (
         "people:accept",
