@@ -64,6 +64,7 @@ class Campaign:
         self.lab: Lab = Lab(
             project=project, tag=tag, script=config.script, editable=config.editable
         )
+        self.unread: str = ""  # why its settings cannot be read: then they are not its own
         self._history: History | None = None
         self.started_with: Plugins | None = None
 

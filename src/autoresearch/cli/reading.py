@@ -22,9 +22,10 @@ from autoresearch.cli.project import (
     with_history,
     with_log,
 )
-from autoresearch.errors import AutoresearchError, WorkspaceError
+from autoresearch.errors import AutoresearchError, ConfigError, WorkspaceError
 from autoresearch.history import History
 from autoresearch.launchers.boundary import boundary_in_force
+from autoresearch.launchers.supervisor import run_around
 from autoresearch.log import FileLog
 from autoresearch.model import Experiment
 from autoresearch.plugins import Plugins
@@ -51,7 +52,8 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
     newest = campaign.history
     loop = _loop(campaign, newest)
     facts = {**_facts(campaign.lab.branch, history), "loop": loop}
-    facts["boundary"] = boundary_in_force(campaign.config)
+    facts["settings"] = campaign.unread or None
+    facts["boundary"] = None if campaign.unread else boundary_in_force(campaign.config)
     facts["hidden"] = _hidden_score(campaign, history)
     if history.position == newest.position:
         # The hash over everything up to here, as verify and the commits have it.
@@ -71,12 +73,7 @@ def _hidden_score(campaign: Campaign, history: History) -> str | None:
     best = history.best
     if best is None or not campaign.config.evaluation.hidden_command:
         return None
-    query = (
-        "SELECT experiment, avg(value) FROM evaluated "
-        "WHERE hidden AND value IS NOT NULL AND campaign = ? GROUP BY experiment"
-    )
-    with campaign.connect() as sql:
-        scores: dict[int, float] = dict(sql.execute(query, [campaign.tag]).fetchall())
+    scores = _hidden_scores(campaign)
     if best.number not in scores:
         return f"experiment {best.number} has no hidden score"
     told = f"{scores[best.number]:.6g}"
@@ -89,6 +86,18 @@ def _hidden_score(campaign: Campaign, history: History) -> str | None:
             )
             break
     return told
+
+
+def _hidden_scores(campaign: Campaign) -> dict[int, float]:
+    """Return the hidden score of each experiment that has one; empty inside a run."""
+    if not campaign.config.evaluation.hidden_command or run_around():
+        return {}
+    query = (
+        "SELECT experiment, avg(value) FROM evaluated "
+        "WHERE hidden AND value IS NOT NULL AND campaign = ? GROUP BY experiment"
+    )
+    with campaign.connect() as sql:
+        return dict(sql.execute(query, [campaign.tag]).fetchall())
 
 
 def _facts(branch: str, history: History) -> dict[str, Any]:
@@ -171,10 +180,13 @@ def show(campaign: Campaign, history: History, experiment: int | None, as_json: 
         has = f"it has 0 to {count - 1}" if count else "run some with autoresearch run"
         raise WorkspaceError(f"{campaign.tag} has no experiment {experiment}; {has}")
     found = history.experiments[experiment]
+    hidden = _hidden_scores(campaign).get(experiment)
     if as_json:
-        print_json(_as_json(found))
-    else:
-        click.echo(_as_text(found))
+        print_json({**_as_json(found), "hidden": hidden})
+        return
+    click.echo(_as_text(found))
+    if hidden is not None:
+        click.echo(f"hidden score {hidden:.6g}, for you alone: no plugin and no mind sees it")
 
 
 def print_experiments(history: History) -> None:
@@ -273,6 +285,8 @@ def project_file(campaign: Campaign, history: History, file_name: str) -> None:
 
     As the log gives it, which is what the file on disk should say.
     """
+    if campaign.unread:
+        raise ConfigError(campaign.unread)
     active = Plugins.load(campaign.config, campaign.project)
     known: tuple[Projection, ...] = (ResultsTsv(), NotesMd(), *active.projections(campaign.config))
     found = {item.file_name: item for item in known}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from autoresearch import events
 from autoresearch.cycle.trouble import Clock, Patience
+from autoresearch.errors import LogError
 from autoresearch.folding import foresee, step
 from autoresearch.history import History
 from autoresearch.log import EventLog, Recorded, Tip, Writer
+from autoresearch.model import Notice
 from autoresearch.plugins import PluginFailure, Plugins
 from autoresearch.protocol import check
 
@@ -45,6 +48,7 @@ class Recorder:
         self.history = history
         self.failed: PluginFailure | None = None
         self.owed: deque[events.Event] = deque()
+        self.patience.note = self._waits
         plugins.on_failure = self.plugin_failed
 
     def record(self, event: events.Event, *, event_id: str | None = None) -> History:
@@ -67,6 +71,15 @@ class Recorder:
         together, ids = [event for event, _ in chosen], [event_id for _, event_id in chosen]
         self.patience.through(lambda: self._writer.append_many(together, event_ids=ids))
         return self.refresh()
+
+    def _waits(self, reason: str) -> None:
+        """Record what the loop waits for, or that it goes on, where the disk takes that."""
+        with suppress(LogError):
+            self._writer.append(events.Paused(reason=reason) if reason else events.Resumed())
+            self.refresh()
+        if reason:
+            campaign = self.history.campaign
+            self._plugins.notify(Notice(kind="needs_human", campaign=campaign, text=reason))
 
     def settle(self) -> None:
         """Record what is owed; each fact is forgotten only when it is in the log."""
