@@ -57,10 +57,10 @@ class Campaign:
     """
 
     def __init__(self, project: Path, tag: str, log: FileLog, config: Config) -> None:
-        self.project = project
-        self.tag = tag
-        self.log = log
-        self.config = config
+        self.project: Path = project
+        self.tag: str = tag
+        self.log: FileLog = log
+        self.config: Config = config
         self.lab: Lab = Lab(
             project=project, tag=tag, script=config.script, editable=config.editable
         )

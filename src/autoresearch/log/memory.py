@@ -108,9 +108,9 @@ class MemoryWriter(Writer):
     """The writer of a stream of a MemoryLog."""
 
     def __init__(self, log: MemoryLog, campaign: str, stream: str, actor: str) -> None:
-        self.campaign = checked_name(campaign, "campaign")
-        self.stream = checked_name(stream, "stream")
-        self.actor = checked_name(actor, "actor")
+        self.campaign: str = checked_name(campaign, "campaign")
+        self.stream: str = checked_name(stream, "stream")
+        self.actor: str = checked_name(actor, "actor")
         self._log: MemoryLog | None = log
         log.take(stream, actor)
 

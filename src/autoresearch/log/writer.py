@@ -40,9 +40,9 @@ class FileWriter(Writer):
     """Appends to the stream's journal of this machine while it holds the stream's lock."""
 
     def __init__(self, ordering: Ordering, campaign: str, stream: str, actor: str) -> None:
-        self.campaign = checked_name(campaign, "campaign")
-        self.stream = checked_name(stream, "stream")
-        self.actor = checked_name(actor, "actor")
+        self.campaign: str = checked_name(campaign, "campaign")
+        self.stream: str = checked_name(stream, "stream")
+        self.actor: str = checked_name(actor, "actor")
         self._ordering = ordering
         self._mutex = threading.Lock()
         self._process = os.getpid()

@@ -40,11 +40,11 @@ class LoopbackOpenAI:
     context manager; ``api_key`` is what it wants to be given.
     """
 
-    api_key = "sk-loopback"
+    api_key: str = "sk-loopback"
 
     def __init__(self, answers: Iterable[Answer], model: str = "loopback") -> None:
-        self.answers = list(answers)
-        self.model = model
+        self.answers: list[Answer] = list(answers)
+        self.model: str = model
         self.requests: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
