@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -336,13 +336,10 @@ class Campaign:
             self.lab.patched(patch, self._files_at_head())
             return patch
         except WorkspaceError:
-            started = self.history.started
-            assert started is not None
-            base = self.lab.files_at(started.base_commit)
-            try:
+            assert self.history.started is not None
+            base = self.lab.files_at(self.history.started.base_commit)
+            with suppress(WorkspaceError):
                 return self.lab.as_patch(base, self.lab.patched(patch, base))
-            except WorkspaceError:
-                pass
             raise
 
     def _files_at_head(self) -> Mapping[str, str]:
