@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 import autoresearch
 from autoresearch import Change, Idea
-from autoresearch.errors import WorkspaceError
+from autoresearch.errors import BlockedError, WorkspaceError
 from autoresearch.evidence import anchors_in
 from autoresearch.git import Git
 from autoresearch.log import SnapshotStore, Tip
@@ -298,3 +299,15 @@ def test_tips_in_commits_of_either_name_are_anchors(tmp_path: Path) -> None:
     found = anchors_in(project)
     assert [(item.position, item.hash[0]) for item in found] == [(4, "1"), (5, "2")]
     assert found[0].where == "the commit of refs/autoresearch/t1/1"
+
+
+def test_a_git_that_was_killed_may_work_later(lab: Lab) -> None:
+    """A git that may not write dies by a signal and says nothing; that is not the idea's fault."""
+    head = git(lab.project, "rev-parse", "HEAD")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(BlockedError, match=r"killed by signal 25|ile too large"):
+            lab.keep(1, head)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    lab.keep(1, head)

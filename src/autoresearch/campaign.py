@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -60,13 +60,14 @@ class Campaign:
     """
 
     def __init__(self, project: Path, tag: str, log: FileLog, config: Config) -> None:
-        self.project = project
-        self.tag = tag
-        self.log = log
-        self.config = config
+        self.project: Path = project
+        self.tag: str = tag
+        self.log: FileLog = log
+        self.config: Config = config
         self.lab: Lab = Lab(
             project=project, tag=tag, script=config.script, editable=config.editable
         )
+        self.unread: str = ""  # why its settings cannot be read: then they are not its own
         self._history: History | None = None
         self.started_with: Plugins | None = None
 
@@ -390,13 +391,10 @@ class Campaign:
             self.lab.patched(patch, self._files_at_head())
             return patch
         except WorkspaceError:
-            started = self.history.started
-            assert started is not None
-            base = self.lab.files_at(started.base_commit)
-            try:
+            assert self.history.started is not None
+            base = self.lab.files_at(self.history.started.base_commit)
+            with suppress(WorkspaceError):
                 return self.lab.as_patch(base, self.lab.patched(patch, base))
-            except WorkspaceError:
-                pass
             raise
 
     def _files_at_head(self) -> Mapping[str, str]:

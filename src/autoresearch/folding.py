@@ -31,6 +31,7 @@ from autoresearch.model import (
 E = TypeVar("E", bound=events.Event)
 M = TypeVar("M", bound=StrEnum)
 V = TypeVar("V", History, Experiment)
+T = TypeVar("T")
 
 
 class Draft:
@@ -164,6 +165,18 @@ def _about(kind: type[E]) -> Callable[[Callable[[Draft, E, str], None]], Step]:
     return register
 
 
+def _same(kind: type[T], event: events.Event, /, **more: Any) -> T:
+    """Return a value with the fields of an event that bear its fields' names, and with ``more``."""
+    shape = (kind, type(event))
+    if (names := _SHARED.get(shape)) is None:
+        own, told = ({item.name for item in fields(each)} for each in shape)  # type: ignore[arg-type]
+        names = _SHARED[shape] = tuple(own & told)
+    return kind(**{**{name: getattr(event, name) for name in names}, **more})
+
+
+_SHARED: dict[tuple[type[Any], type[events.Event]], tuple[str, ...]] = {}
+
+
 def _member(kind: type[M], value: str) -> M | None:
     """Return the member of an enum, None for a value that this release does not know."""
     return next((member for member in kind if member == value), None)
@@ -283,17 +296,11 @@ def _reviewed(draft: Draft, event: events.MemoryReviewed, _: str) -> None:
 @_on(events.IdeaQueued)
 def _queued(draft: Draft, event: events.IdeaQueued, _: str) -> None:
     old = draft.history.queue.get(event.idea)
-    idea = QueuedIdea(
+    idea = _same(
+        QueuedIdea,
+        event,
         id=event.idea,
-        direction=event.direction,
-        description=event.description,
-        hypothesis=event.hypothesis,
-        author=event.author,
-        expected_gain=event.expected_gain,
-        patch=event.patch,
-        env=event.env,
         changes=_changes(event.changes),
-        waits_for=event.waits_for,
         again=bool(event.waits_for) or (old is not None and old.again),
     )
     draft.set(queue=draft.history.queue.set(event.idea, idea))
@@ -304,21 +311,8 @@ def _proposed(draft: Draft, event: events.IdeaProposed, at: str) -> None:
     history = draft.history
     if event.experiment not in (history.next_number, len(history.experiments)):
         return  # numbers have no gaps, and what ran or was decided is not replaced
-    idea = Idea(
-        direction=event.direction,
-        description=event.description,
-        hypothesis=event.hypothesis,
-        author=event.author,
-        evidence=event.evidence,
-        cites=event.cites,
-        risk=event.risk,
-        env=event.env,
-        predicted=event.predicted,
-        expected_gain=event.expected_gain,
-        kind=_member(IdeaKind, event.kind) or IdeaKind.CHANGE,
-        patch=event.patch,
-        changes=_changes(event.changes),
-    )
+    kind = _member(IdeaKind, event.kind) or IdeaKind.CHANGE
+    idea = _same(Idea, event, kind=kind, changes=_changes(event.changes))
     draft.put(
         Experiment(
             number=event.experiment,
@@ -365,15 +359,7 @@ def _dropped(draft: Draft, event: events.IdeaDropped, _: str) -> None:
 
 @_about(events.ReasoningRecorded)
 def _reasoned(draft: Draft, event: events.ReasoningRecorded, _: str) -> None:
-    reasoning = Reasoning(
-        hypothesis=event.hypothesis,
-        evidence=event.evidence,
-        risk=event.risk,
-        cites=event.cites,
-        predicted=event.predicted,
-        read_to=event.read_to,
-    )
-    draft.change(event.experiment, reasoning=reasoning)
+    draft.change(event.experiment, reasoning=_same(Reasoning, event))
 
 
 @_about(events.ChangeApplied)
@@ -406,7 +392,7 @@ def _rejected(draft: Draft, event: events.ChangeRejected, _: str) -> None:
 
 @_about(events.AuditFailed)
 def _failed(draft: Draft, event: events.AuditFailed, _: str) -> None:
-    found = Violation(rule=event.rule, detail=event.detail, line=event.line)
+    found = _same(Violation, event)
     old = draft.history.experiments[event.experiment].violations
     draft.change(event.experiment, violations=(*old, found))
 
@@ -522,14 +508,7 @@ def _fixed(draft: Draft, event: events.FixAttempted, _: str) -> None:
 
 @_about(events.AnalysisRecorded)
 def _analysed(draft: Draft, event: events.AnalysisRecorded, _: str) -> None:
-    analysis = Analysis(
-        result=event.result,
-        versus_expected=event.versus_expected,
-        why=event.why,
-        lesson=event.lesson,
-        author=event.author,
-    )
-    draft.change(event.experiment, analysis=analysis)
+    draft.change(event.experiment, analysis=_same(Analysis, event))
 
 
 @_about(events.Decided)
@@ -537,14 +516,7 @@ def _decided(draft: Draft, event: events.Decided, at: str) -> None:
     verdict = _member(Verdict, event.verdict)
     if verdict is None:
         return
-    decision = Decision(
-        verdict=verdict,
-        reason=event.reason,
-        author=event.author,
-        confidence=event.confidence,
-        delta=event.delta,
-    )
-    draft.change(event.experiment, decision=decision, ended_at=at)
+    draft.change(event.experiment, decision=_same(Decision, event, verdict=verdict), ended_at=at)
     if verdict is Verdict.RERUN:
         draft.open(event.experiment)
         return

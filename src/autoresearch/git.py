@@ -64,7 +64,7 @@ _SEEN |= {"TMPDIR", "TMP", "TEMP"}
 # What git says (in English, by LC_ALL) when a lock or the disk is in its way, not the request.
 _BLOCKED = re.compile(
     r"\.lock': File exists|Another git process|could(n't| not) (lock|write|close|set|create|append)"
-    r"|unable to (write|append|open|create)|failed to write|fsync error"
+    r"|unable to (write|append|open|create)|failed to write|fsync error|died of signal"
     r"|No space left|diskspace|write error|quota exceeded|Read-only file system|Permission denied"
     r"|Input/output error|Too many open files|Cannot allocate memory|Resource temporarily"
 )
@@ -99,8 +99,9 @@ class Git:
             done = self.attempt(*arguments, stdin=stdin)
         if done.returncode == 0:
             return done.stdout.removesuffix("\n")
-        said = (done.stderr or done.stdout).strip() or "no message"
-        error = BlockedError if _BLOCKED.search(said) else WorkspaceError
+        killed = f"killed by signal {-done.returncode}" if done.returncode < 0 else ""
+        said = (done.stderr or done.stdout).strip() or killed or "no message"
+        error = BlockedError if killed or _BLOCKED.search(said) else WorkspaceError
         raise error(
             f"git {arguments[0]} failed in {self.path}: {one_line(said, 600)}; "
             "solve that and try again"

@@ -196,6 +196,17 @@ def write_projections(root: Path, log: FileLog) -> tuple[Path, ...]:
 def open_campaign(project: Path | str = ".", tag: str | None = None) -> Campaign:
     """Open a campaign that exists: the one named, or the one that was active last.
 
+    Raises WorkspaceError when there is none, and ConfigError when its settings cannot be read.
+    """
+    campaign = look_at(project, tag)
+    if campaign.unread:
+        raise ConfigError(campaign.unread)
+    return campaign
+
+
+def look_at(project: Path | str = ".", tag: str | None = None) -> Campaign:
+    """Open a campaign to be read, also one whose settings cannot be: ``unread`` says why.
+
     Raises WorkspaceError when there is none.
     """
     root = top_level(Path(project).resolve())
@@ -209,7 +220,12 @@ def open_campaign(project: Path | str = ".", tag: str | None = None) -> Campaign
         raise WorkspaceError(
             f"there is no campaign {chosen!r}; known: {known}; start one with init"
         )
-    return Campaign(root, chosen, log, _recorded_config(active[chosen]))
+    try:
+        return Campaign(root, chosen, log, _recorded_config(active[chosen]))
+    except ConfigError as error:
+        campaign = Campaign(root, chosen, log, Config(preset="plain"))
+        campaign.unread = str(error)
+        return campaign
 
 
 def connect(

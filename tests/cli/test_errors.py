@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
+import autoresearch
 from autoresearch.errors import LogError
 from autoresearch.testing import git
 from autoresearch.workspace import Lab
@@ -181,3 +183,20 @@ def test_killed_init_is_made_again(say, project: Path) -> None:
     git(project, "commit", "-qam", "go on")
     assert say("init", "--tag", "t1").code == 0
     assert git(project, "rev-parse", "autoresearch/t1") == git(project, "rev-parse", "HEAD")
+
+
+def test_status_without_readable_settings(say, project: Path) -> None:
+    """What another release recorded is shown as far as it goes; only running needs all of it."""
+    assert say("init", "--tag", "t1").code == 0
+    campaign = autoresearch.open_campaign(project)
+    started = campaign.history.started
+    assert started is not None
+    with campaign.log.writer("t1") as writer:
+        writer.append(evolve(started, config={**started.config, "limits": "none"}))
+    said = say("status")
+    assert said.code == 0, said
+    assert "campaign:     t1" in said.out
+    line = next(line for line in said.out.splitlines() if line.startswith("settings:"))
+    assert "limits" in line
+    assert say("show").code == 0
+    check_refused(say("run", "--experiments", "1"), "limits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,21 @@ import pytest
 import autoresearch
 from autoresearch import Campaign, Idea, RunStatus, Verdict, events, hookimpl
 from autoresearch.cli import main
-from autoresearch.errors import WorkspaceError
+from autoresearch.cycle.trouble import Clock
+from autoresearch.errors import BlockedError, WorkspaceError
+from autoresearch.evidence import missing_things
+from autoresearch.launchers.supervisor import RUN_MARKER
 from autoresearch.testing import ScriptedIdeas, make_project, set_constant
 from autoresearch.testing.fixtures import SETTINGS
+
+
+class Time(Clock):
+    """A clock that does not wait."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let what really runs go on."""
+        time.sleep(min(seconds, 0.05))
+
 
 SCRIPT = """import os
 WIDTH = 4
@@ -35,7 +48,7 @@ FILES = {"evaluate.py": EVALUATE, "hidden.py": HIDDEN, "limits.py": "PERFECT = 7
 
 def run(
     tmp_path: Path, *ideas: object, settings: str = COMMAND, top: str = "", script: str = SCRIPT,
-    files: dict[str, str] = FILES, plugins: tuple[object, ...] = (),
+    files: dict[str, str] = FILES, plugins: tuple[object, ...] = (), clock: Time | None = None,
 ) -> Campaign:  # fmt: skip
     """Run the baseline and these ideas."""
     project = make_project(
@@ -43,7 +56,7 @@ def run(
     )
     active = (ScriptedIdeas(list(ideas)), "no:script_ideas", *plugins)  # type: ignore[arg-type]
     made = autoresearch.start(project, tag="t1", plugins=active)
-    made.run(1 + len(ideas), plugins=active, wait=False)
+    made.run(1 + len(ideas), plugins=active, wait=False, clock=clock)
     return made
 
 
@@ -78,13 +91,36 @@ def test_editable_modules_come_from_the_pristine_commit(tmp_path: Path) -> None:
 
 
 def test_a_failed_evaluation_is_not_the_ideas_crash(tmp_path: Path) -> None:
-    """It is told with its last line; only a run that left nothing is the script's own fault."""
+    """It is told with its last line and made again, and nothing else is: the run was good."""
+    count = tmp_path / "count"
+    broken = f"""
+from pathlib import Path
+count = Path({str(count)!r})
+count.write_text(count.read_text() + "x" if count.exists() else "x")
+if len(count.read_text()) < 3:
+    raise ValueError("no tokens")
+"""
+    settings = COMMAND + '[boundary]\nkind = "none"\n'
+    made = run(tmp_path, settings=settings, files={**FILES, "evaluate.py": broken + EVALUATE})
+    only = made.history.experiments[0]
+    assert count.read_text() == "xxx"
+    assert [item.status for item in only.runs] == [RunStatus.COMPLETED]
+    assert made.history.score(only) == pytest.approx(1.09)
+    assert made.log.verify().ok
+    assert not list(missing_things(made.log))
+
+
+def test_an_evaluation_that_always_fails_is_waited_for(tmp_path: Path) -> None:
+    """Told not to wait, the loop ends with the evaluation's last line, and without a verdict."""
     broken = {**FILES, "evaluate.py": "raise ValueError('no tokens')\n"}
-    settings = "infra_retries = 0\n" + COMMAND  # below [limits]
-    made = run(tmp_path, settings=settings, files=broken)
-    run_made = made.history.experiments[0].runs[-1]
-    assert run_made.status is RunStatus.INFRA_FAILED
-    assert "the evaluation failed: exit code 1; ValueError: no tokens" in run_made.detail
+    problem = "the evaluation of t1-0-0 failed: exit code 1; ValueError: no tokens"
+    with pytest.raises(BlockedError, match=problem):
+        run(tmp_path, files=broken, clock=Time())
+    made = autoresearch.open_campaign(tmp_path / "project")
+    assert made.history.experiments[0].verdict is None
+    facts = [record.event for record in made.log.read()]
+    paused = [item.reason for item in facts if isinstance(item, events.Paused)]
+    assert paused == [problem]
 
 
 def test_a_run_that_leaves_nothing_to_evaluate_has_crashed(tmp_path: Path) -> None:
@@ -153,9 +189,15 @@ def test_status_says_when_the_hidden_score_disagrees(
         tmp_path, set_constant("WIDTH", 6), settings=BOTH, files={**FILES, "hidden.py": upside_down}
     )
     monkeypatch.chdir(made.project)
-    monkeypatch.setattr("sys.argv", ["autoresearch", "status"])
-    capsys.readouterr()
-    with contextlib.suppress(SystemExit):
-        main()
-    told = capsys.readouterr().out
-    assert "visible and hidden scores disagree: experiment 0 has 0.91" in told
+
+    def said(*words: str) -> str:
+        monkeypatch.setattr("sys.argv", ["autoresearch", *words])
+        capsys.readouterr()
+        with contextlib.suppress(SystemExit):
+            main()
+        return capsys.readouterr().out
+
+    assert "visible and hidden scores disagree: experiment 0 has 0.91" in said("status")
+    assert "hidden score 0.91, for you alone" in said("show", "0")
+    monkeypatch.setenv(RUN_MARKER, str(tmp_path))
+    assert "hidden score" not in said("show", "0")

@@ -51,12 +51,17 @@ print("score: 1.0")
             ".autoresearch/journal/u1@",
         ),
         (
+            "[f.write_text('x') for f in project.glob('.autoresearch/sources/*')]",
+            "the sources",
+            ".autoresearch/sources/",
+        ),
+        (
             "open(project / '.autoresearch/t1/lab/.git/config', 'a').write('[filter \"x\"]')",
             "the lab",
             ".autoresearch/t1/lab/.git/config",
         ),
     ],
-    ids=["changed", "deleted", "new", "configuration", "ref", "store", "lab"],
+    ids=["changed", "deleted", "new", "configuration", "ref", "store", "sources", "lab"],
 )
 def test_what_a_run_changed_is_recorded(tmp_path: Path, deed: str, what: str, path: str) -> None:
     """Once, with the kind of thing and the files, and with one line for the person."""

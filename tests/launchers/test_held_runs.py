@@ -256,6 +256,12 @@ def test_bubblewrap_that_has_to_be_is_not_left_out(
     with pytest.raises(ConfigError, match=r"boundary.kind is bubblewrap, but bwrap is not inst"):
         held("true")
     assert held("true", kind="auto").status is RunStatus.COMPLETED
+    wanted = Config(preset="plain", boundary=BoundaryConfig(kind="bubblewrap"))
+    said = local.Plugin().check_launcher(wanted, Path())
+    assert said is not None
+    assert [line.partition(";")[0] for line in said] == [
+        "boundary.kind is bubblewrap, but bwrap is not installed"
+    ]
 
 
 def test_bubblewrap_is_tried_before_it_is_used(

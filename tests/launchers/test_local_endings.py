@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError
 from autoresearch.launchers.local import Plugin
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
@@ -211,3 +212,17 @@ def test_other_launchers_requests_are_passed_on(tmp_path: Path) -> None:
     space = Workspace(path=tmp_path, script="train.py", project=tmp_path)
     assert Plugin().launch_run(request, space) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_that_no_program_can_be_given_is_refused(tmp_path: Path) -> None:
+    """It would be tried for ever: nothing about it passes."""
+    script = tmp_path / "train.py"
+    script.touch()
+    for wanted in (
+        Config(preset="plain", command=("{python}", "-c", "x" * (128 << 10))),
+        Config(preset="plain", env={"DATA": "x" * (128 << 10)}),
+    ):
+        said = Plugin().check_launcher(wanted, tmp_path)
+        assert said is not None
+        assert "no program takes over 131071; put it into a file" in said[0]
+    assert not Plugin().check_launcher(Config(preset="plain"), tmp_path)

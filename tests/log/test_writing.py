@@ -70,7 +70,7 @@ def test_nothing_is_written_behind_a_torn_line(store: FileLog, reopen: Open) -> 
     with torn.open("ab") as file:
         file.write(b'{"event":{"actor":"lo')
     with reopen().writer("a") as writer:
-        assert writer.append(note("next")).version == 3  # 2 stands in the torn line
+        assert writer.append(note("next")).version == 2
     assert texts(reopen()) == ["whole", "next"]
     assert len(journals(store)) == 2
     report = reopen().verify()
@@ -145,7 +145,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     done = subprocess.run([sys.executable, "-c", code, str(store.root)], timeout=60)
     assert done.returncode == -9
     with store.writer("a") as writer:
-        assert writer.append(note("next")).version == 3  # 2 stands in the torn line
+        assert writer.append(note("next")).version == 2
     assert texts(store) == ["last words", "next"]
 
 

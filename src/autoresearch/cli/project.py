@@ -83,9 +83,9 @@ def with_campaign(project: Path, tag: str | None) -> Mapping[str, Any]:
 @_handing
 def with_history(project: Path, tag: str | None, at: int | None) -> Mapping[str, Any]:
     """Hand over the ``campaign``, and its ``history`` as of a position."""
-    from autoresearch.opening import open_campaign
+    from autoresearch.opening import look_at
 
-    campaign = open_campaign(project, tag)
+    campaign = look_at(project, tag)
     check_position(campaign.log, at)
     return {"campaign": campaign, "history": campaign.history if at is None else campaign.at(at)}
 

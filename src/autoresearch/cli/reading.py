@@ -16,9 +16,11 @@ from autoresearch.cli.project import (
     with_campaign,
     with_history,
 )
-from autoresearch.errors import WorkspaceError
+from autoresearch.errors import AutoresearchError, ConfigError, WorkspaceError
 from autoresearch.history import History
 from autoresearch.launchers.boundary import boundary_in_force
+from autoresearch.launchers.supervisor import run_around
+from autoresearch.log import FileLog
 from autoresearch.model import Experiment
 from autoresearch.plugins import Plugins
 from autoresearch.projections import Projection
@@ -43,7 +45,8 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
     newest = campaign.history
     loop = loop_of(campaign, newest)
     facts = {**_facts(campaign.lab.branch, history), "loop": loop}
-    facts["boundary"] = boundary_in_force(campaign.config)
+    facts["settings"] = campaign.unread or None
+    facts["boundary"] = None if campaign.unread else boundary_in_force(campaign.config)
     facts["hidden"] = _hidden_score(campaign, history)
     if history.position == newest.position:
         # The hash over everything up to here, as verify and the commits have it.
@@ -62,12 +65,7 @@ def _hidden_score(campaign: Campaign, history: History) -> str | None:
     best = history.best
     if best is None or not campaign.config.evaluation.hidden_command:
         return None
-    query = (
-        "SELECT experiment, avg(value) FROM evaluated "
-        "WHERE hidden AND value IS NOT NULL AND campaign = ? GROUP BY experiment"
-    )
-    with campaign.connect() as sql:
-        scores: dict[int, float] = dict(sql.execute(query, [campaign.tag]).fetchall())
+    scores = hidden_scores(campaign)
     if best.number not in scores:
         return f"experiment {best.number} has no hidden score"
     told = f"{scores[best.number]:.6g}"
@@ -80,6 +78,18 @@ def _hidden_score(campaign: Campaign, history: History) -> str | None:
             )
             break
     return told
+
+
+def hidden_scores(campaign: Campaign) -> dict[int, float]:
+    """Return the hidden score of each experiment that has one; empty inside a run."""
+    if not campaign.config.evaluation.hidden_command or run_around():
+        return {}
+    query = (
+        "SELECT experiment, avg(value) FROM evaluated "
+        "WHERE hidden AND value IS NOT NULL AND campaign = ? GROUP BY experiment"
+    )
+    with campaign.connect() as sql:
+        return dict(sql.execute(query, [campaign.tag]).fetchall())
 
 
 def _facts(branch: str, history: History) -> dict[str, Any]:
@@ -190,6 +200,8 @@ def project_file(campaign: Campaign, history: History, file_name: str) -> None:
 
     As the log gives it, which is what the file on disk should say.
     """
+    if campaign.unread:
+        raise ConfigError(campaign.unread)
     active = Plugins.load(campaign.config, campaign.project)
     known: tuple[Projection, ...] = (ResultsTsv(), NotesMd(), *active.projections(campaign.config))
     found = {item.file_name: item for item in known}

@@ -13,7 +13,7 @@ from autoresearch import events
 from autoresearch.campaign import Campaign
 from autoresearch.cli.output import print_json
 from autoresearch.cli.project import json_option, with_campaign, with_history
-from autoresearch.cli.reading import print_experiments
+from autoresearch.cli.reading import hidden_scores, print_experiments
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.history import History
@@ -69,11 +69,15 @@ def show(
             print_experiments(history)
         return
     found = experiment_of(history, experiment)
+    hidden = hidden_scores(campaign).get(experiment)
     if as_json:
         costs = _costs(campaign, found)
-        print_json({**_as_json(found), "costs": costs, "diff": diff_of(campaign, found)})
-    else:
-        click.echo(block("\n".join(_as_text(campaign, history, found))))
+        told = {"costs": costs, "diff": diff_of(campaign, found), "hidden": hidden}
+        print_json({**_as_json(found), **told})
+        return
+    click.echo(block("\n".join(_as_text(campaign, history, found))))
+    if hidden is not None:
+        click.echo(f"hidden score {hidden:.6g}, for you alone: no plugin and no mind sees it")
 
 
 def _show_talk(campaign: Campaign, history: History, number: int | None, as_json: bool) -> None:

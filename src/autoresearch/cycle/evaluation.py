@@ -12,7 +12,8 @@ from autoresearch import events
 from autoresearch.cycle.kit import Kit, fill
 from autoresearch.cycle.tail import Tail
 from autoresearch.durable import digest_files
-from autoresearch.errors import PluginError
+from autoresearch.errors import BlockedError, PluginError
+from autoresearch.launchers.folder import RunFolder
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.policies.pattern_metrics import numbers_in
 from autoresearch.text import one_line
@@ -25,28 +26,26 @@ def evaluate(
 ) -> tuple[RunOutput, dict[str, float]]:
     """Run the evaluation commands on a completed run; return its output and what they measured.
 
-    A failed evaluation is the machine's, not the idea's, unless the run left nothing to judge.
-    The hidden one is recorded, and returned to no one.
+    The hidden one is recorded, and returned to no one. A run that left nothing to judge crashed;
+    any other failure is not the idea's: it raises BlockedError, and only the evaluation is made
+    again.
     """
     commands = kit.config.evaluation
     if not commands.command or output.status is not RunStatus.COMPLETED:
         return output, {}
-    found = _judge(kit, request, commands.command, hidden=False)
+    detail, numbers = _judge(kit, request, commands.command, hidden=False)
     if commands.hidden_command:
         _judge(kit, request, commands.hidden_command, hidden=True)
-    name = kit.config.metric.name
-    if name in found[1]:
-        return output, {**found[1]}
-    empty = not any(path.is_file() for path in request.folder.rglob("*"))
-    status = RunStatus.CRASHED if empty else RunStatus.INFRA_FAILED
-    why = "the run left nothing to evaluate" if empty else "the evaluation failed"
-    return evolve(output, status=status, detail=f"{why}: {found[0]}"), {}
+    if kit.config.metric.name in numbers:
+        return output, {**numbers}
+    why = f"the run left nothing to evaluate: {detail}"
+    return evolve(output, status=RunStatus.CRASHED, detail=why), {}
 
 
 def _judge(
     kit: Kit, request: RunRequest, command: tuple[str, ...], *, hidden: bool
 ) -> tuple[str, Mapping[str, float]]:
-    """Return how an evaluation ended, in a few words, and the score and size that it printed."""
+    """Record how an evaluation ended; return that in words, and the numbers that it printed."""
     asked = _request(kit, request, command, events.EVALUATIONS[hidden])
     handle = kit.plugins.launch_run(asked, _pristine(kit, asked))
     ended = _wait(kit, asked, handle)
@@ -61,6 +60,9 @@ def _judge(
         last = str(error)
     score = numbers.get(metric.name, math.nan)
     detail = "" if math.isfinite(score) else one_line(f"{ended.detail or 'no score'}; {last}", 400)
+    if detail and not hidden and any(path.is_file() for path in request.folder.rglob("*")):
+        RunFolder.of(asked.folder).remove()  # it is made again under its name
+        raise BlockedError(f"the evaluation of {request.name} failed: {detail}")
     exists = ended.log_path.exists()
     kit.recorder.record(
         events.Evaluated(

@@ -45,6 +45,7 @@ class Kit:
     tick: Tell
     shown: Shown = field(factory=lambda: Shown(), init=False)
     rests: dict[tuple[str, int], float] = field(factory=dict, init=False)
+    _unpublished: list[str] = field(factory=list, init=False)  # why, once until it works again
 
     @property
     def history(self) -> History:
@@ -101,8 +102,14 @@ class Kit:
         """Show the user the tried commits; where that fails, tell it and try at the next step."""
         try:
             self.lab.publish()
+            self._unpublished.clear()
         except WorkspaceError as error:
-            self.tell(f"{one_line(str(error), 500)} (the next step tries to publish again)")
+            self._tell_once(error, "the next step tries to publish again")
+
+    def _tell_once(self, error: WorkspaceError, then: str) -> None:
+        if not self._unpublished:
+            self._unpublished.append(one_line(str(error), 500))
+            self.tell(f"{self._unpublished[0]} ({then})")
 
     def move_branch(self) -> None:
         """Bring the user's branch to head; where that fails, tell it and try at the next step."""
@@ -113,7 +120,7 @@ class Kit:
             try:
                 kept = self.lab.move_branch(self.head_commit(), self.is_tried)
             except WorkspaceError as error:
-                self.tell(f"{one_line(str(error), 500)} (the next step moves the branch)")
+                self._tell_once(error, "the next step moves the branch")
                 return
         if kept:
             self.tell(f"your own commit on {self.lab.branch} is kept as {kept}")

@@ -37,6 +37,8 @@ def look(kit: Kit) -> Marks:
     settings = [repository / "config", repository / "info" / "attributes", repository / "hooks"]
     settings += [home / ".gitconfig", Path(own, "git", "config"), Path(own, "git", "attributes")]
     found |= {("git configuration", str(path)): _mark(path) for path in settings}
+    sources = kit.sources.folder
+    found |= {("the sources", str(sources / name)): _mark(sources / name) for name in kit.sources}
     journals = project / ".autoresearch" / "journal"
     # Loops and people append while a run goes on; no one replaces or shortens a journal.
     return found | {("the store", str(path)): _identity(path) for path in journals.glob("*.jsonl")}
@@ -48,8 +50,8 @@ def record(kit: Kit, request: RunRequest, before: Marks) -> None:
     changed: dict[str, list[str]] = {}
     for what, path in sorted(before.keys() | now.keys()):
         was, is_now = before.get((what, path), ""), now.get((what, path), "")
-        new_journal = what == "the store" and not was
-        if was != is_now and not new_journal and not _grew(what, was, is_now):
+        added = what in ("the store", "the sources") and not was  # people add ideas meanwhile
+        if was != is_now and not added and not _grew(what, was, is_now):
             changed.setdefault(what, []).append(path)
     if planted := kit.lab.take_planted():
         changed["the lab"] = list(planted)

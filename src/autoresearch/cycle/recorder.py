@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from autoresearch import events
 from autoresearch.cycle.trouble import Clock, Patience, pause_seconds
+from autoresearch.errors import LogError
 from autoresearch.folding import foresee, step
 from autoresearch.history import History
 from autoresearch.log import EventLog, Recorded, Tip, Writer
@@ -52,6 +54,7 @@ class Recorder:
         self.failed: PluginFailure | None = None
         self.at: int | None = None
         self.owed: deque[events.Event] = deque()
+        self.patience.note = self._waits
         plugins.on_failure = self.plugin_failed
 
     def record(self, event: events.Event, *, event_id: str | None = None) -> History:
@@ -79,6 +82,15 @@ class Recorder:
     def about(self) -> int | None:
         """The experiment that something happens in, if one is under way."""
         return self.at if self.at in self.history.open_numbers else None
+
+    def _waits(self, reason: str) -> None:
+        """Record what the loop waits for, or that it goes on, where the disk takes that."""
+        with suppress(LogError):
+            self._writer.append(events.Paused(reason=reason) if reason else events.Resumed())
+            self.refresh()
+        if reason:
+            campaign = self.history.campaign
+            self._plugins.notify(Notice(kind="needs_human", campaign=campaign, text=reason))
 
     def settle(self) -> None:
         """Record what is owed; each fact is forgotten only when it is in the log."""

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 FIRST_SECONDS = 1.0
 LONGEST_SECONDS = 300.0
+_NOTED = 2  # tries, about three seconds, until it is noted that the loop waits
 FEW = 6  # tries of a loop that was told not to wait: about a minute
 
 _PASSING = UNWRITABLE | {errno.EIO, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -60,11 +61,13 @@ def pause_seconds(count: int, first: float = FIRST_SECONDS) -> float:
 class Patience:
     """Repeats a step until the trouble has passed; ``endless`` False gives up after a while.
 
-    Steps may be inside each other: only the innermost one that fails is repeated.
+    Steps may be inside each other: only the innermost one that fails is repeated. ``note`` gets
+    what is waited for once it takes some seconds, and an empty text when that has come.
     """
 
     clock: Clock
     tell: Callable[[str], None]
+    note: Callable[[str], None] = lambda _: None
     endless: bool = True
     off: bool = False
     _given_up: BaseException | None = field(default=None, init=False)
@@ -83,9 +86,13 @@ class Patience:
                     raise
                 if tries == 0:
                     self.tell(f"{one_line(str(error), 500)} (waiting, then trying again)")
+                if tries == _NOTED:
+                    self.note(one_line(str(error), 500))
                 self.clock.sleep(pause_seconds(tries))
                 tries += 1
             else:
+                if tries > _NOTED:
+                    self.note("")
                 if tries:
                     self.tell("it works again; going on")
                 return result

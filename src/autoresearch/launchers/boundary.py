@@ -69,6 +69,13 @@ def boundary_in_force(config: Config) -> str:
     return "bubblewrap" if config.boundary.network else "bubblewrap, without network"
 
 
+def unheld(settings: BoundaryConfig) -> tuple[str, ...]:
+    """Say why runs cannot be held, where the settings want them to be in any case."""
+    if settings.kind != "bubblewrap" or not (why := problem()):
+        return ()
+    return (f"boundary.kind is bubblewrap, but {why}; install bubblewrap, or set auto or none",)
+
+
 @frozen(kw_only=True)
 class Boundary:
     """The view of the machine that the runs of one campaign have."""
@@ -82,11 +89,9 @@ class Boundary:
         """Whether runs are held; raises ConfigError where they have to be and cannot."""
         if self.settings.kind == "none":
             return False
-        if (why := problem()) and self.settings.kind == "bubblewrap":
-            raise ConfigError(
-                f"boundary.kind is bubblewrap, but {why}; install bubblewrap, or set auto or none"
-            )
-        return not why
+        for why in unheld(self.settings):
+            raise ConfigError(why)
+        return not problem()
 
     def around(self, workspace: Workspace, folder: Path, environ: Mapping[str, str]) -> list[str]:
         """Return the words that come before a command which writes in its checkout and `folder`.

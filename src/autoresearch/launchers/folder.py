@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,11 @@ class RunFolder:
         """Create both; the environment in the control folder is for no one else to read."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.control.mkdir(mode=0o700, exist_ok=True)
+
+    def remove(self) -> None:
+        """Delete both, so that a run of the name starts anew."""
+        for folder in (self.path, self.control):
+            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def log(self) -> Path:

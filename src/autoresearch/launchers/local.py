@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from autoresearch.config import RUN_FOLDER, BoundaryConfig, Config
 from autoresearch.errors import AutoresearchError
 from autoresearch.hookspecs import hookimpl
-from autoresearch.launchers.boundary import Boundary
+from autoresearch.launchers.boundary import Boundary, unheld
 from autoresearch.launchers.environment import clean_environment, visible_gpus
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
 from autoresearch.launchers.supervisor import RUN_MARKER, hide_memory, kill_marked
@@ -26,6 +26,7 @@ from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Work
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.02
+_LONGEST_WORD = 128 << 10  # bytes of one argument or variable with its end: MAX_ARG_STRLEN
 _OTHER_TMP = ("TMPDIR", "TMP", "TEMP")  # a run that is held has a /tmp of its own
 _OVERDUE_SECONDS = 60.0  # what a supervisor may need to kill a run and write its outcome
 
@@ -145,6 +146,19 @@ def _missing(config: Config, project: Path) -> tuple[str, ...]:
     return (f"the program {word!r} {what}; install it, or set command to one that is there",)
 
 
+def _too_long(config: Config) -> tuple[str, ...]:
+    """Say what no program can be started with, however often it is tried."""
+    commands = (config.command, config.evaluation.command, config.evaluation.hidden_command)
+    words = [word for command in commands for word in command]
+    words += [f"{name}={value}" for name, value in config.env.items()]
+    longest = max(words, key=lambda word: len(word.encode()))
+    if (size := len(longest.encode())) < _LONGEST_WORD:
+        return ()
+    shown = f"{longest[:40]!r}... has {size} bytes"
+    return (f"a word of command or env, {shown}, and no program takes over {_LONGEST_WORD - 1}; "
+            "put it into a file",)  # fmt: skip
+
+
 class Plugin:
     """Answers requests for the launcher ``local``."""
 
@@ -154,8 +168,10 @@ class Plugin:
 
     @hookimpl
     def check_launcher(self, config: Config, project: Path) -> Sequence[str] | None:
-        """Look for the program of the command."""
-        return _missing(config, project) if config.launcher == "local" else None
+        """Look for the program of the command and for its boundary, and measure its words."""
+        if config.launcher != "local":
+            return None
+        return (*_missing(config, project), *_too_long(config), *unheld(config.boundary))
 
     @hookimpl
     def configure(self, config: Config) -> None:

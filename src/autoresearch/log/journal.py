@@ -86,6 +86,21 @@ def seal(
     )  # fmt: skip
 
 
+def seal_all(
+    events: Iterable[Pair], *, version: int, previous_hash: str, **names: str
+) -> tuple[bytes, list[Receipt]]:
+    """Seal events one behind the other; ``version`` is the stream's highest so far."""
+    lines, receipts = [], []
+    for number, (event, event_id) in enumerate(events, version + 1):
+        line, receipt = seal(
+            event, event_id=event_id, version=number, previous_hash=previous_hash, **names
+        )
+        previous_hash = receipt.hash
+        lines.append(line)
+        receipts.append(receipt)
+    return b"".join(lines), receipts
+
+
 Pair = tuple[Event, str | None]  # an event and the id that its caller gave it
 R = TypeVar("R", bound=Receipt)
 

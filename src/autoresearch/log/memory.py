@@ -17,7 +17,7 @@ from autoresearch.log.journal import (
     checked_moment,
     checked_name,
     paired,
-    seal,
+    seal_all,
 )
 from autoresearch.log.protocol import EventLog, Writer
 from autoresearch.log.records import GENESIS, Recorded, Tip, utc_now
@@ -85,19 +85,15 @@ class MemoryLog(EventLog):
         """Put events behind the others, all or none."""
         with self._mutex:
             tip, version = self.tip(), self._versions.get(writer.stream, 0)
-            made: list[Recorded] = []
-            for number, (event, event_id) in enumerate(events, 1):
-                _, receipt = seal(
-                    event,
-                    actor=writer.actor,
-                    at=self.clock() if at is None else checked_moment(at),
-                    campaign=writer.campaign,
-                    event_id=event_id,
-                    stream=writer.stream,
-                    version=version + number,
-                    previous_hash=made[-1].hash if made else tip.hash,
-                )
-                made.append(Recorded(position=tip.position + number, **asdict(receipt)))
+            _, receipts = seal_all(
+                events, version=version, previous_hash=tip.hash,
+                actor=writer.actor, campaign=writer.campaign, stream=writer.stream,
+                at=self.clock() if at is None else checked_moment(at),
+            )  # fmt: skip
+            made = [
+                Recorded(position=number, **asdict(receipt))
+                for number, receipt in enumerate(receipts, tip.position + 1)
+            ]
             self._records += made
             self._by_id.update((record.event_id, record) for record in made)
             self._versions[writer.stream] = version + len(made)
@@ -108,9 +104,9 @@ class MemoryWriter(Writer):
     """The writer of a stream of a MemoryLog."""
 
     def __init__(self, log: MemoryLog, campaign: str, stream: str, actor: str) -> None:
-        self.campaign = checked_name(campaign, "campaign")
-        self.stream = checked_name(stream, "stream")
-        self.actor = checked_name(actor, "actor")
+        self.campaign: str = checked_name(campaign, "campaign")
+        self.stream: str = checked_name(stream, "stream")
+        self.actor: str = checked_name(actor, "actor")
         self._log: MemoryLog | None = log
         log.take(stream, actor)
 

@@ -19,7 +19,7 @@ class SnapshotStore:
 
     def __init__(self, ordering: Ordering) -> None:
         self._ordering = ordering
-        self.folder = ordering.root / "snapshots"
+        self.folder: Path = ordering.root / "snapshots"
 
     def save(self, name: str, tip: Tip, state: bytes) -> None:
         """Keep a state that was computed from all events up to ``tip``, where that is possible."""

@@ -17,7 +17,7 @@ class SourceStore:
     """Texts in the folder ``sources`` of a store; a text never changes and is never removed."""
 
     def __init__(self, root: Path) -> None:
-        self.folder = root / "sources"
+        self.folder: Path = root / "sources"
 
     def put(self, text: str) -> str:
         """Store a text durably and return its digest: 64 hex digits.

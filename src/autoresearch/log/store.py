@@ -41,11 +41,11 @@ class FileLog(EventLog):
     def __init__(
         self, root: Path, schema: Schema | None = None, notify: Callable[[str], None] = to_stderr
     ) -> None:
-        self.root = root
-        self.schema = schema or Schema()
-        self.sources = SourceStore(root)
-        self.ordering = Ordering(root, notify)
-        self.database = Database(self.ordering, self.sources, self.schema)
+        self.root: Path = root
+        self.schema: Schema = schema or Schema()
+        self.sources: SourceStore = SourceStore(root)
+        self.ordering: Ordering = Ordering(root, notify)
+        self.database: Database = Database(self.ordering, self.sources, self.schema)
 
     def writer(self, campaign: str, stream: str | None = None, actor: str = "loop") -> FileWriter:
         """Open the one writer of a stream; see :class:`autoresearch.log.EventLog`."""

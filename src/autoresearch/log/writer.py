@@ -28,7 +28,7 @@ from autoresearch.log.journal import (
     journal_name,
     journal_sizes,
     paired,
-    seal,
+    seal_all,
 )
 from autoresearch.log.order import Order
 from autoresearch.log.placing import Ordering
@@ -40,9 +40,9 @@ class FileWriter(Writer):
     """Appends to the stream's journal of this machine while it holds the stream's lock."""
 
     def __init__(self, ordering: Ordering, campaign: str, stream: str, actor: str) -> None:
-        self.campaign = checked_name(campaign, "campaign")
-        self.stream = checked_name(stream, "stream")
-        self.actor = checked_name(actor, "actor")
+        self.campaign: str = checked_name(campaign, "campaign")
+        self.stream: str = checked_name(stream, "stream")
+        self.actor: str = checked_name(actor, "actor")
         self._ordering = ordering
         self._mutex = threading.Lock()
         self._process = os.getpid()
@@ -94,23 +94,12 @@ class FileWriter(Writer):
             self._move_on()
 
     def _write(self, events: list[Pair], at: str | None) -> list[Receipt]:
-        moment = utc_now() if at is None else checked_moment(at)
-        receipts: list[Receipt] = []
-        lines, end, last_hash = [], self._journal.end, self._journal.last_hash
-        for version, (event, event_id) in enumerate(events, self._version + 1):
-            line, receipt = seal(
-                event,
-                actor=self.actor,
-                at=moment,
-                campaign=self.campaign,
-                event_id=event_id,
-                stream=self.stream,
-                version=version,
-                previous_hash=receipts[-1].hash if receipts else last_hash,
-            )
-            receipts.append(receipt)
-            lines.append(line)
-        data = b"".join(lines)
+        end, last_hash = self._journal.end, self._journal.last_hash
+        data, receipts = seal_all(
+            events, version=self._version, previous_hash=last_hash,
+            actor=self.actor, campaign=self.campaign, stream=self.stream,
+            at=utc_now() if at is None else checked_moment(at),
+        )  # fmt: skip
         try:
             self._journal.append(data, receipts[-1].hash)
             self._version = receipts[-1].version

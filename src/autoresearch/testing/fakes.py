@@ -37,7 +37,7 @@ class ScriptedIdeas:
     """
 
     def __init__(self, ideas: Iterable[Scripted]) -> None:
-        self.ideas = tuple(ideas)
+        self.ideas: tuple[Scripted, ...] = tuple(ideas)
 
     @hookimpl
     def propose_idea(self, history: History, source: str) -> Idea | None:
@@ -96,8 +96,8 @@ class FakeLauncher:
     """
 
     def __init__(self, results: Sequence[float | str | None], metric: str = "score") -> None:
-        self.results = tuple(results)
-        self.metric = metric
+        self.results: tuple[float | str | None, ...] = tuple(results)
+        self.metric: str = metric
         self.started: list[str] = []
 
     @hookimpl
@@ -178,7 +178,7 @@ class FixedMetrics:
     """A metric extractor that gives the same numbers for every completed run."""
 
     def __init__(self, metrics: Mapping[str, float]) -> None:
-        self.metrics = dict(metrics)
+        self.metrics: dict[str, float] = dict(metrics)
 
     @hookimpl
     def extract_metrics(self, output: RunOutput) -> Mapping[str, float] | None:
@@ -190,7 +190,7 @@ class ScriptedSource:
     """An implementer that turns every idea without code into one given source."""
 
     def __init__(self, source: str) -> None:
-        self.source = source
+        self.source: str = source
 
     @hookimpl
     def implement_idea(self) -> str:

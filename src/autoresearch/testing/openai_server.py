@@ -57,14 +57,14 @@ class LoopbackOpenAI:
     status 400.
     """
 
-    api_key = "sk-loopback"
+    api_key: str = "sk-loopback"
 
     def __init__(
         self, answers: Iterable[Answer], model: str = "loopback", refuses: Iterable[str] = ()
     ) -> None:
-        self.answers = list(answers)
-        self.model = model
-        self.refuses = tuple(refuses)
+        self.answers: list[Answer] = list(answers)
+        self.model: str = model
+        self.refuses: tuple[str, ...] = tuple(refuses)
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []

@@ -32,9 +32,9 @@ class Story:
     """
 
     def __init__(self, config: Config | None = None, campaign: str = "test") -> None:
-        self.config = config or Config(preset="plain")
-        self.log = MemoryLog()
-        self.history = empty(campaign)
+        self.config: Config = config or Config(preset="plain")
+        self.log: MemoryLog = MemoryLog()
+        self.history: History = empty(campaign)
         self._writer = self.log.writer(campaign)
         metric = self.config.metric
         self.tell(
