@@ -16,11 +16,10 @@ from autoresearch.cli.project import (
     with_campaign,
     with_history,
 )
-from autoresearch.errors import AutoresearchError, ConfigError, WorkspaceError
+from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.history import History
 from autoresearch.launchers.boundary import boundary_in_force
 from autoresearch.launchers.supervisor import run_around
-from autoresearch.log import FileLog
 from autoresearch.model import Experiment
 from autoresearch.plugins import Plugins
 from autoresearch.projections import Projection
