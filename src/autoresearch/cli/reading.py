@@ -16,6 +16,7 @@ from autoresearch.cli.project import (
     with_campaign,
     with_history,
 )
+from autoresearch.cycle.budget import shown as shown_budgets
 from autoresearch.errors import WorkspaceError
 from autoresearch.history import History
 from autoresearch.launchers.boundary import boundary_in_force
@@ -43,6 +44,7 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
     newest = campaign.history
     loop = loop_of(campaign, newest)
     facts = {**_facts(campaign.lab.branch, history), "loop": loop}
+    facts["budgets"] = shown_budgets(history, campaign.config.limits)
     facts["boundary"] = boundary_in_force(campaign.config)
     facts["hidden"] = _hidden_score(campaign, history)
     if history.position == newest.position:
@@ -53,8 +55,12 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
         return
     failures = ", ".join(f"{name} {count}" for name, count in history.failures.items())
     silent = "; ".join(f"{name} {why}" for name, why in facts["minds"].items())
+    budgets = "; ".join(
+        f"{name} {row['spent']:g} spent, {row['reserved']:g} reserved, {row['left']:g} left"
+        for name, row in facts["budgets"].items()
+    )
     shown = {**facts, "loop": loop_in_words(loop), "failures": failures or None}
-    print_facts({**shown, "minds": silent or None})
+    print_facts({**shown, "minds": silent or None, "budgets": budgets or None})
 
 
 def _hidden_score(campaign: Campaign, history: History) -> str | None:
