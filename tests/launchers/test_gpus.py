@@ -70,6 +70,9 @@ SCRIPT = """
 import os
 import time
 A = 1
+B = 2
+C = 3
+D = 4
 print("score:", 1.0)
 start = time.time()
 time.sleep(0.6)
