@@ -123,6 +123,9 @@ class Campaign:
         generator can have another idea, and waits for everything else. Raises StreamHeldError when
         another process runs this campaign.
         """
+        if parallel is not None and parallel != self.config.runs.parallel:
+            self.config = evolve(self.config, runs=evolve(self.config.runs, parallel=parallel))
+            self.started_with = None  # its launcher shares out the GPUs by the other number
         target = until
         if experiments is not None:
             target = len(self.history.decided) + experiments
@@ -139,7 +142,7 @@ class Campaign:
             resumed = events.CampaignResumed(
                 plugins=dict(kit.plugins.active), accepted_changes=changes
             )
-            parallel = self.config.runs.parallel if parallel is None else parallel
+            parallel = self.config.runs.parallel
             loop = Loop(kit=kit, target=target, wait=wait, parallel=parallel)
             return self._drive(kit, resumed, loop.run)
 

@@ -70,6 +70,8 @@ class Draft:
     def close(self, number: int) -> None:
         """Take an experiment out of those under way, with the run that it may have."""
         rest = tuple(item for item in self.history.open_numbers if item != number)
+        if (opened := self.history.open_runs.get(number)) is not None:
+            self.set(reserved=self.history.reserved.discard(opened.request.run))
         self.set(open_numbers=rest, open_runs=self.history.open_runs.discard(number))
 
     def open(self, number: int) -> None:
@@ -419,8 +421,17 @@ def _requested(draft: Draft, event: events.RunRequested, _: str) -> None:
         return  # a name stands for one run for ever
     run = Run(index=event.index, name=event.run, seed=event.seed, script_digest=event.script_digest)
     draft.change(event.experiment, runs=(*runs, run), env=event.env, analysis=None)
+    if (before := draft.history.open_runs.get(event.experiment)) is not None:
+        draft.set(reserved=draft.history.reserved.discard(before.request.run))
     opened = draft.history.open_runs.set(event.experiment, OpenRun(request=event))
     draft.set(open_runs=opened)
+
+
+@_about(events.BudgetReserved)
+def _reserved(draft: Draft, event: events.BudgetReserved, _: str) -> None:
+    opened = draft.history.open_runs.get(event.experiment)
+    if opened is not None and opened.request.run == event.run:
+        draft.set(reserved=draft.history.reserved.set(event.run, event))
 
 
 @_on(events.RunStarted)
@@ -456,6 +467,7 @@ def _finished(draft: Draft, event: events.RunFinished, _: str) -> None:
     opened, order = draft.history.open_runs.get(event.experiment), draft.history.stop
     if opened is not None and opened.request.run == event.run:
         draft.set(open_runs=draft.history.open_runs.discard(event.experiment))
+        draft.set(reserved=draft.history.reserved.discard(event.run))
     at_once = order is not None and order.now
     _change_run(
         draft,

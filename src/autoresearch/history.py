@@ -121,8 +121,8 @@ class History:
     oldest first, ``open_runs`` the unfinished run of each that has one. ``paused`` (since
     ``paused_at``) and ``stop`` are what the loop obeys now. ``failures`` counts those of each
     plugin; ``suspended`` are the minds that give no answer, ``refusals`` the ideas refused before
-    a run. ``last_step`` and ``last_at`` are the type and time of the newest event that the loop
-    itself recorded.
+    a run. ``reserved`` has the worst case of each run that has not finished. ``last_step`` and
+    ``last_at`` are the type and time of the newest event that the loop itself recorded.
     """
 
     campaign: str = ""
@@ -149,6 +149,7 @@ class History:
     steering: PVector[Steering] = field(factory=pvector)
     rejected: PVector[events.ChangeRejected | events.IdeaDropped] = field(factory=pvector)
     spent: Spent = field(factory=Spent)
+    reserved: PMap[str, events.BudgetReserved] = field(factory=pmap)
     reviewed: events.MemoryReviewed | None = None
     open_runs: PMap[int, OpenRun] = field(factory=pmap)
     stopped: str | None = None

@@ -33,6 +33,7 @@ from autoresearch.model import (
     Idea,
     Notice,
     Objection,
+    Quote,
     RunHandle,
     RunOutput,
     RunRequest,
@@ -200,6 +201,26 @@ def launch_run(request: RunRequest, workspace: Workspace) -> RunHandle | None:
     AUTORESEARCH_RUN; its output goes to the handle's ``log_path``. First result; ``None``
     means that ``request.launcher`` is not this plugin's. A launcher that raises leaves a run that
     is ``infra_failed``, so it raises only while nothing was started.
+    """
+
+
+@hook(first_result=True, check="quote")
+def quote_run(request: RunRequest) -> Quote | None:
+    """Say what a run may take at the most: seconds, GPUs, money.
+
+    Called before an experiment is begun and before each of its runs, where nothing was started yet;
+    of the request the launcher, the command, the environment and the deadline are set. It is held
+    against ``limits`` and reserved. First result; ``None`` means that ``request.launcher`` is not
+    this plugin's; without an answer a run is taken to last to its deadline and to cost nothing.
+    """
+
+
+@hook(check="costs")
+def quote_call() -> Sequence[Cost] | None:
+    """Say what the next idea of this plugin may cost at the most: tokens and money.
+
+    Called before an experiment is begun, where ``limits.usd`` is set. Collecting: the sum has to
+    fit beside the worst case of the run. ``None`` costs nothing.
     """
 
 

@@ -237,6 +237,24 @@ class RunRequest:
 
 
 @frozen(kw_only=True)
+class Quote:
+    """What one run may take at the most: wall-clock ``seconds`` of so many GPUs, and money.
+
+    ``prices`` says where the price is from and of when; ``usd_per_hour`` is that of all its GPUs.
+    """
+
+    seconds: float
+    gpus: int = 0
+    usd_per_hour: float = 0.0
+    prices: str = ""
+
+    @property
+    def usd(self) -> float:
+        """US dollars."""
+        return self.seconds / 3600 * self.usd_per_hour
+
+
+@frozen(kw_only=True)
 class RunOutput:
     """What a finished run left: its status, its whole output in ``log_path``, its folder and price.
 

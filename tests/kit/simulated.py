@@ -64,6 +64,8 @@ class SimulatedRun:
             log_path=self.log_path,
             folder=self.request.folder,
             seconds=self.launcher.seconds(self.request),
+            gpu_seconds=self.launcher.gpus * self.launcher.seconds(self.request),
+            cost_usd=self.launcher.usd_per_hour / 3600 * self.launcher.seconds(self.request),
             detail=self.stopped,
         )
 
@@ -83,6 +85,8 @@ class Simulated:
     flying: set[str] = field(factory=set)
     most: int = 0
     runs: dict[str, SimulatedRun] = field(factory=dict)
+    gpus: int = 0
+    usd_per_hour: float = 0.0
 
     @hookimpl
     def launch_run(self, request: RunRequest, workspace: Workspace) -> SimulatedRun | None:

@@ -74,6 +74,8 @@ CALLS: dict[str, Callable[[Plugins, Path], object]] = {
     "launch_run": lambda plugins, folder: plugins.launch_run(
         run_request(folder, launcher="dry"), workspace(folder)
     ).poll(),
+    "quote_run": lambda plugins, folder: plugins.quote_run(run_request(folder, launcher="dry")),
+    "quote_call": lambda plugins, _: plugins.quote_call(),
     "extract_metrics": lambda plugins, folder: plugins.extract_metrics(run_output(folder)),
     "measure_run": lambda plugins, folder: plugins.measure_run(run_output(folder)),
     "explain_no_score": lambda plugins, folder: plugins.explain_no_score(run_output(folder), PAST),

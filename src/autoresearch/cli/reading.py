@@ -16,6 +16,7 @@ from autoresearch.cli.project import (
     with_campaign,
     with_history,
 )
+from autoresearch.cycle.budget import shown as shown_budgets
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.history import History
 from autoresearch.launchers.boundary import boundary_in_force
@@ -45,7 +46,9 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
     loop = loop_of(campaign, newest)
     facts = {**_facts(campaign.lab.branch, history), "loop": loop}
     facts["settings"] = campaign.unread or None
-    facts["boundary"] = None if campaign.unread else boundary_in_force(campaign.config)
+    known = not campaign.unread
+    facts["budgets"] = shown_budgets(history, campaign.config.limits) if known else {}
+    facts["boundary"] = boundary_in_force(campaign.config) if known else None
     facts["hidden"] = _hidden_score(campaign, history)
     if history.position == newest.position:
         # The hash over everything up to here, as verify and the commits have it.
@@ -55,8 +58,12 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
         return
     failures = ", ".join(f"{name} {count}" for name, count in history.failures.items())
     silent = "; ".join(f"{name} {why}" for name, why in facts["minds"].items())
+    budgets = "; ".join(
+        f"{name} {row['spent']:g} spent, {row['reserved']:g} reserved, {row['left']:g} left"
+        for name, row in facts["budgets"].items()
+    )
     shown = {**facts, "loop": loop_in_words(loop), "failures": failures or None}
-    print_facts({**shown, "minds": silent or None})
+    print_facts({**shown, "minds": silent or None, "budgets": budgets or None})
 
 
 def _hidden_score(campaign: Campaign, history: History) -> str | None:

@@ -8,7 +8,7 @@ from functools import partial
 from attrs import define, field
 
 from autoresearch import events
-from autoresearch.cycle import proposals, runs
+from autoresearch.cycle import budget, proposals, runs
 from autoresearch.cycle.experiment import (
     conclude,
     failed_in_a_row,
@@ -140,6 +140,8 @@ class Loop:
         known = (len(history.timeline), len(history.rejected), history.queue, history.notes)
         if self._flights and known == self._nothing_at:
             return False
+        if not self._affords(new=True):
+            return not self._flights
         if self._begin():
             return True
         self._nothing_at = known
@@ -226,16 +228,15 @@ class Loop:
         through, history = self.kit.recorder.patience.through, self.kit.history
         reason = through(self._obey)[0] or through(self._reason_to_stop)
         under_way = self.kit.history.current
-        if not reason and under_way is not None and needs_a_run(history, under_way):
+        if not reason and under_way is None:
+            through(partial(self._affords, new=True))
+        elif not reason and under_way is not None and needs_a_run(history, under_way):
             through(partial(self._may_run, under_way))
         return reason or self._ending
 
     def _may_run(self, experiment: Experiment) -> bool:
         """Whether another run may start now: not while the machine fails, nor beyond a budget."""
-        if self._must_wait(experiment):
-            return False
-        self._ending = self._ending or self._budget()
-        return self._ending is None
+        return not self._must_wait(experiment) and self._affords(new=False)
 
     def _must_wait(self, experiment: Experiment) -> bool:
         """Wait before another run when the machine failed too often."""
@@ -424,27 +425,22 @@ class Loop:
             return None
         if self.target is not None and len(history.experiments) >= self.target:
             return f"{self.target} experiments are done, as asked"
-        return self._budget()
-
-    def _budget(self) -> str | None:
-        history, limits = self.kit.history, self.kit.config.limits
-        used = {
-            "experiments": (
-                float(len(history.experiments) - len(history.open_numbers)),
-                float(limits.experiments),
-            ),
-            "hours": (history.spent.seconds / 3600, limits.hours),
-            "usd": (history.spent.usd, limits.usd),
-            "gpu_hours": (history.spent.gpu_seconds / 3600, limits.gpu_hours),
-        }
-        for name, (amount, limit) in used.items():
-            if limit > 0 and amount >= limit:
-                self.kit.recorder.record(
-                    events.BudgetExhausted(budget=name, limit=limit, used=amount)
-                )
-                self._notify("budget_gone", f"{name}: {amount:g} of {limit:g} used")
-                return f"the budget of {limit:g} {name} is used up"
         return None
+
+    def _affords(self, *, new: bool) -> bool:
+        """Whether the worst case of one more run fits; where none may release some, it is over."""
+        found = budget.refusal(self.kit, new=new)
+        if found is None:
+            return True
+        line, need = found
+        if not self._flights:
+            self._ending = budget.in_words(line, need)
+            self.kit.recorder.record(
+                events.BudgetExhausted(budget=line.name, limit=line.limit, used=line.spent)
+            )
+            text = f"{line.name}: {line.spent:g} of {line.limit:g} used"
+            self._notify("budget_gone", f"{text}, {line.reserved:g} reserved")
+        return False
 
 
 def facts_of(answer: Backtrack, history: History) -> list[events.Event]:

@@ -14,6 +14,7 @@ from attrs import define, evolve, field
 from autoresearch import events
 from autoresearch.config import RUN_FOLDER
 from autoresearch.cycle import outside
+from autoresearch.cycle.budget import reservation
 from autoresearch.cycle.evaluation import evaluate
 from autoresearch.cycle.kit import Kit, fill, write_text
 from autoresearch.cycle.measurement import LINE
@@ -132,19 +133,19 @@ def request_run(kit: Kit, number: int) -> None:
     experiment = kit.history.experiments[number]
     index = len(experiment.runs)
     done = sum(run.counts for run in experiment.runs)
-    kit.recorder.record(
-        events.RunRequested(
-            experiment=number,
-            run=f"{kit.history.campaign}-{number}-{index}",
-            index=index,
-            seed=kit.config.seed + done,
-            launcher=kit.config.launcher,
-            command=kit.config.command,
-            timeout_seconds=kit.config.limits.timeout_seconds,
-            script_digest=experiment.source_digest,
-            env=kit.env_of(experiment),
-        )
+    asked = events.RunRequested(
+        experiment=number,
+        run=f"{kit.history.campaign}-{number}-{index}",
+        index=index,
+        seed=kit.config.seed + done,
+        launcher=kit.config.launcher,
+        command=kit.config.command,
+        timeout_seconds=kit.config.limits.timeout_seconds,
+        script_digest=experiment.source_digest,
+        env=kit.env_of(experiment),
     )
+    reserved = reservation(kit, asked)
+    kit.recorder.record_many((fact, None) for fact in (asked, *reserved))
 
 
 def launch(kit: Kit, asked: events.RunRequested) -> Flight:

@@ -254,9 +254,21 @@ class CostIncurred(Event):
     usd: float = doc("money", unit="USD", default=0.0)
 
 
+@event("budget_reserved")
+class BudgetReserved(Event):
+    """The worst case of a run was set aside before it started; its ``run_finished`` releases it."""
+
+    run: str = run_name()
+    experiment: int = experiment_number()
+    seconds: float = doc("longest wall clock", unit="s", default=0.0)
+    gpu_seconds: float = doc("most GPU time, all GPUs together", unit="GPU s", default=0.0)
+    usd: float = doc("most money", unit="USD", default=0.0)
+    prices: str = doc("where the price is from, and of when", default="")
+
+
 @event("budget_exhausted")
 class BudgetExhausted(Event):
-    """A limit that a person set was reached."""
+    """A limit that a person set was reached, or leaves too little for the worst case of a run."""
 
     budget: str = doc("which limit: experiments, hours, usd or gpu_hours")
     limit: float = doc("its value")

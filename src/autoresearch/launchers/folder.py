@@ -42,6 +42,8 @@ class Spec:
     script_digest: str = ""
     cwd: str = ""  # empty: the run's folder
     held: bool = False  # the command is bubblewrap's
+    devices: tuple[str, ...] = field(default=(), converter=_strings)  # GPUs to choose from
+    gpus: int = 0  # how many of them it gets, and has to wait for
 
 
 @frozen(kw_only=True)

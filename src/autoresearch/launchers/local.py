@@ -1,28 +1,32 @@
-"""The launcher ``local``: the command runs on this machine, under a supervisor of its own."""
+"""The launchers ``local`` and ``torchrun``: a command on this machine, under its own supervisor."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 from attrs import evolve, frozen
 
-from autoresearch.config import RUN_FOLDER, BoundaryConfig, Config
+from autoresearch.config import RUN_FOLDER, BoundaryConfig, Config, RunsConfig
 from autoresearch.errors import AutoresearchError
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.boundary import Boundary, unheld
 from autoresearch.launchers.environment import clean_environment, visible_gpus
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
+from autoresearch.launchers.gpus import devices, share
 from autoresearch.launchers.supervisor import RUN_MARKER, hide_memory, kill_marked
-from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
+from autoresearch.model import Quote, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
+_LAUNCHERS = ("local", "torchrun")
+_TORCHRUN = "torch.distributed.run"
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.02
@@ -128,7 +132,7 @@ class LocalRun:
         if spec is None or owner is None:
             return 0.0, 0.0
         seconds = min(max(time.time() - owner["created"], 0.0), spec.timeout_seconds)
-        return round(seconds, 3), round(seconds * visible_gpus(spec.env), 3)
+        return round(seconds, 3), round(seconds * (spec.gpus or visible_gpus(spec.env)), 3)
 
 
 def _missing(config: Config, project: Path) -> tuple[str, ...]:
@@ -138,7 +142,7 @@ def _missing(config: Config, project: Path) -> tuple[str, ...]:
     if word in ("{script}", config.script):
         word = str(project / config.script)
     folder = "" if config.cwd == RUN_FOLDER else config.cwd
-    path = _environ_with_this_python_first()["PATH"]
+    path = environ_with_this_python_first()["PATH"]
     place = str(project / folder / word) if "/" in word else word
     if shutil.which(place, path=path) is not None:
         return ()
@@ -160,24 +164,34 @@ def _too_long(config: Config) -> tuple[str, ...]:
 
 
 class Plugin:
-    """Answers requests for the launcher ``local``."""
+    """Answers requests for the launchers ``local`` and ``torchrun``."""
 
     def __init__(self) -> None:
         self._passed: tuple[str, ...] = ()
+        self._runs = RunsConfig()
         self._boundary = Boundary(settings=BoundaryConfig(kind="none"))
 
     @hookimpl
     def check_launcher(self, config: Config, project: Path) -> Sequence[str] | None:
-        """Look for the program of the command and for its boundary, and measure its words."""
-        if config.launcher != "local":
+        """Look for the program of the command, or torch, and the boundary; measure the words."""
+        if config.launcher not in _LAUNCHERS:
             return None
-        return (*_missing(config, project), *_too_long(config), *unheld(config.boundary))
+        found = _no_torchrun(config) if config.launcher == "torchrun" else _missing(config, project)
+        return (*found, *_too_long(config), *unheld(config.boundary))
 
     @hookimpl
     def configure(self, config: Config) -> None:
         """Read which variables a run sees beyond the usual ones, and what else it can reach."""
-        self._passed = config.pass_env
+        self._passed, self._runs = config.pass_env, config.runs
         self._boundary = Boundary(settings=config.boundary, data=config.data, env=config.env)
+
+    @hookimpl
+    def quote_run(self, request: RunRequest) -> Quote | None:
+        """Return the deadline, and the GPUs that a run would get; this machine costs nothing."""
+        if request.launcher not in _LAUNCHERS:
+            return None
+        count = share(self._runs, devices(self._runs, {**os.environ, **request.env}))
+        return Quote(seconds=request.timeout_seconds, gpus=count)
 
     @hookimpl
     def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle | None:
@@ -186,7 +200,7 @@ class Plugin:
         `request.folder` is the working directory, so that what a script writes stays with its run;
         a word of the command that is the script's name therefore means the one in the worktree.
         """
-        if request.launcher != "local":
+        if request.launcher not in _LAUNCHERS:
             return None
         hide_memory()
         folder = RunFolder.of(request.folder)
@@ -200,7 +214,7 @@ class Plugin:
         folder.make()
         known = folder.read_spec()
         if known is None:
-            spec = _spec(request, workspace, folder, self._passed)
+            spec = _spec(request, workspace, folder, self._passed, self._runs)
             folder.write_spec(self._held(spec, workspace, folder, request.reads))
         elif known.name != request.name:
             raise AutoresearchError(
@@ -210,7 +224,7 @@ class Plugin:
         else:
             folder.check_digest(request.name, known.script_digest, request.script_digest)
         if folder.read_outcome() is None and folder.read("supervisor.json") is None:
-            _start_supervisor(folder)
+            start_supervisor(folder)
         return LocalRun(request.name, folder)
 
     def _held(
@@ -221,7 +235,7 @@ class Plugin:
             return spec
         env = {key: value for key, value in spec.env.items() if key not in _OTHER_TMP}
         # As the person has it: what an idea puts into its environment opens no folder.
-        own = clean_environment(_environ_with_this_python_first(), self._boundary.env, self._passed)
+        own = clean_environment(environ_with_this_python_first(), self._boundary.env, self._passed)
         words = self._boundary.around(workspace, folder.path, own)
         for path in map(str, reads):
             words += ["--ro-bind", path, path]
@@ -230,8 +244,9 @@ class Plugin:
 
 
 def _spec(
-    request: RunRequest, workspace: Workspace, folder: RunFolder, passed: tuple[str, ...]
-) -> Spec:
+    request: RunRequest, workspace: Workspace, folder: RunFolder, passed: tuple[str, ...],
+    runs: RunsConfig,
+) -> Spec:  # fmt: skip
     if not request.command:
         raise AutoresearchError("the command is empty; set command to a program and its arguments")
     script = {workspace.script: str(workspace.script_path.absolute())}
@@ -240,10 +255,14 @@ def _spec(
     ceilings = os.pathsep.join([str(folder.path.parent), str(workspace.project.absolute())])
     extra = {"PYTHONUNBUFFERED": "1", "GIT_CEILING_DIRECTORIES": ceilings, **request.env}
     extra |= {"SEED": str(request.seed), "RUN_ID": request.name, RUN_MARKER: str(folder.path)}
+    found = devices(runs, {**os.environ, **request.env})
+    count = share(runs, found)
     return Spec(
         name=request.name,
-        command=tuple(script.get(word, word) for word in request.command),
-        env=clean_environment(_environ_with_this_python_first(), extra, passed),
+        command=tuple(script.get(word, word) for word in command_for(request, count)),
+        devices=found,
+        gpus=count,
+        env=clean_environment(environ_with_this_python_first(), extra, passed),
         timeout_seconds=request.timeout_seconds,
         max_log_bytes=request.max_log_bytes,
         script_digest=request.script_digest,
@@ -251,13 +270,34 @@ def _spec(
     )
 
 
-def _environ_with_this_python_first() -> dict[str, str]:
+def command_for(request: RunRequest, gpus: int) -> Iterator[str]:
+    """Yield the words of the command: torchrun's in front where it is asked for, {gpus} filled."""
+    words, count = request.command, str(max(gpus, 1))
+    if request.launcher == "torchrun":
+        words = words[1:] if words[0] == sys.executable else words
+        yield from (sys.executable, "-m", _TORCHRUN, "--standalone", f"--nproc_per_node={count}")
+    yield from (word.replace("{gpus}", count) for word in words)
+
+
+def _no_torchrun(config: Config) -> tuple[str, ...]:
+    """Say what torchrun would not find, or would start twice."""
+    if "torchrun" in config.command[0]:
+        return (
+            "the command starts torchrun itself, as does the launcher 'torchrun'; "
+            "set command to the script, or launcher to local",
+        )
+    if importlib.util.find_spec("torch") is None:
+        return ("the launcher 'torchrun' needs torch; install it beside autoresearch",)
+    return ()
+
+
+def environ_with_this_python_first() -> dict[str, str]:
     """So that `torchrun` is the one beside the Python that runs the loop, activated or not."""
     here = str(Path(sys.executable).parent)
     return {**os.environ, "PATH": os.pathsep.join([here, os.environ.get("PATH", os.defpath)])}
 
 
-def _start_supervisor(folder: RunFolder) -> None:
+def start_supervisor(folder: RunFolder) -> None:
     """Return once a supervisor is in charge; one that cannot be is found by the next poll."""
     package = str(Path(__file__).parents[2])
     command = [sys.executable, "-m", "autoresearch.launchers.supervisor"]

@@ -28,7 +28,7 @@ from autoresearch.launchers.modal_remote import (
     check_token,
     verdict_in,
 )
-from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
+from autoresearch.model import Quote, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
 _SPARE_SECONDS = 300.0  # for Modal's own limit: start, data and the last commit of the volume
 _LOG_SECONDS = 15.0
@@ -54,6 +54,7 @@ class Settings:
     claims: str = setting("autoresearch-claims", "dictionary of started runs, as in the script")
     gpu: str = setting("H100:8", "GPU type and number", validator=_gpu)
     usd_per_gpu_second: float = setting(0.001097, "price of one GPU, USD a second")
+    prices: str = setting("modal.com/pricing, May 2026", "where that price is from, and of when")
     keep: tuple[str, ...] = setting(
         ("final_model.int8.ptz",), "files of a run to bring here beside its log"
     )
@@ -93,6 +94,19 @@ class Plugin:
         except AutoresearchError as error:
             return (str(error),)
         return ()
+
+    @hookimpl
+    def quote_run(self, request: RunRequest) -> Quote | None:
+        """Return Modal's own limit on the function, at the price of the settings."""
+        if request.launcher != "modal":
+            return None
+        chosen = self._settings
+        return Quote(
+            seconds=request.timeout_seconds + _SPARE_SECONDS,
+            gpus=chosen.gpus,
+            usd_per_hour=3600 * chosen.gpus * chosen.usd_per_gpu_second,
+            prices=chosen.prices,
+        )
 
     @hookimpl
     def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle | None:
@@ -306,7 +320,9 @@ class ModalRun:
             raise RemoteAwayError(str(error)) from error
         with suppress(RemoteError):
             self._fetch("run.log")
-        seconds = self.clock() - order["asked_at"] if call else 0.0
+        # Modal itself ends a call at its limit; what it waited for a machine before is free.
+        limit = order["timeout_seconds"] + _SPARE_SECONDS
+        seconds = min(self.clock() - order["asked_at"], limit) if call else 0.0
         return self._outcome(RunStatus.STOPPED_EARLY, reason, seconds)
 
     def _overdue(self, why: str) -> Outcome | None:

@@ -21,10 +21,11 @@ from types import FrameType
 from typing import IO
 
 import psutil
-from attrs import define
+from attrs import define, evolve
 
 from autoresearch.launchers.environment import visible_gpus
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
+from autoresearch.launchers.gpus import lease
 from autoresearch.model import RunStatus
 
 RUN_MARKER = "AUTORESEARCH_RUN"
@@ -34,6 +35,7 @@ _MODULE = "autoresearch.launchers.supervisor"
 
 _LOCK_SECONDS = 2.0
 _TICK_SECONDS = 0.1
+_LEASE_SECONDS = 0.3
 _CHUNK_BYTES = 1 << 16
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PR_SET_DUMPABLE = 4
@@ -84,14 +86,7 @@ class Watch:
             self.process.stdout.close()
 
     def _check(self) -> None:
-        if self.signals:
-            name = signal.Signals(self.signals[0]).name
-            raise CutShortError(
-                RunStatus.INFRA_FAILED, f"the supervisor of the run was ended by {name}"
-            )
-        reason = self.folder.stop_reason()
-        if reason is not None:
-            raise CutShortError(RunStatus.STOPPED_EARLY, reason)
+        cut_short(self.folder, self.signals)
         self._check_deadline()
 
     def _check_deadline(self) -> None:
@@ -153,12 +148,19 @@ def _own(folder: RunFolder, spec: Spec, started: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, note)
     folder.reserve()
-    me, began = psutil.Process(), time.monotonic()
-    # From now on no one may start it again. The clock is the machine's, the same for every process.
-    folder.write("supervisor.json", {"pid": me.pid, "created": me.create_time(), "began": began})
+    me = psutil.Process()
+    owner = {"pid": me.pid, "created": me.create_time()}
+    folder.write("supervisor.json", owner)  # from now on no one may start it again
     started()
     hide_memory()
     _adopt_orphans()
+    try:
+        spec = _with_gpus(folder, spec, signals)
+    except CutShortError as end:
+        folder.write_outcome(Outcome(status=end.status, detail=str(end)))
+        return
+    began = time.monotonic()  # the machine's clock, the same for every process
+    folder.write("supervisor.json", {**owner, "began": began})
     status, detail, code = _run(folder, spec, signals)
     seconds = time.monotonic() - began
     folder.write_outcome(
@@ -167,9 +169,34 @@ def _own(folder: RunFolder, spec: Spec, started: Callable[[], None]) -> None:
             detail=detail,
             exit_code=code,
             seconds=round(seconds, 3),
-            gpu_seconds=round(seconds * visible_gpus(spec.env), 3),
+            gpu_seconds=round(seconds * (spec.gpus or visible_gpus(spec.env)), 3),
         )
     )
+
+
+def _with_gpus(folder: RunFolder, spec: Spec, signals: list[int]) -> Spec:
+    """Wait until there are GPUs for the run, which this process holds until it ends."""
+    while (taken := lease(spec.devices, spec.gpus)) is None:
+        cut_short(folder, signals)
+        time.sleep(_LEASE_SECONDS)
+    if not spec.gpus:
+        return spec
+    # Numbers are those of the device files; by default CUDA numbers by speed.
+    order = spec.env.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    told = {"CUDA_DEVICE_ORDER": order, "CUDA_VISIBLE_DEVICES": ",".join(taken.names)}
+    return evolve(spec, env={**spec.env, **told})
+
+
+def cut_short(folder: RunFolder, signals: list[int]) -> None:
+    """Raise CutShortError where this process was ended, or the run is to be."""
+    if signals:
+        name = signal.Signals(signals[0]).name
+        raise CutShortError(
+            RunStatus.INFRA_FAILED, f"the supervisor of the run was ended by {name}"
+        )
+    reason = folder.stop_reason()
+    if reason is not None:
+        raise CutShortError(RunStatus.STOPPED_EARLY, reason)
 
 
 def _run(folder: RunFolder, spec: Spec, signals: list[int]) -> tuple[RunStatus, str, int | None]:

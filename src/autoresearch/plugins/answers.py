@@ -24,6 +24,7 @@ from autoresearch.model import (
     Decision,
     Idea,
     Objection,
+    Quote,
     RunHandle,
     Signal,
     ValueChange,
@@ -124,6 +125,15 @@ def handle(answer: object, _plugin: str, _: Given) -> RunHandle:
         _refuse(f"{_shown(answer)} is not a RunHandle; it needs reference, log_path, poll and stop")
     if not isinstance(answer.reference, str) or not isinstance(answer.log_path, Path):
         _refuse("a RunHandle has text as reference and a Path as log_path")
+    return answer
+
+
+def quote(answer: object, _plugin: str, _: Given) -> Quote:
+    """Check a Quote: finite, not negative."""
+    if not isinstance(answer, Quote):
+        _refuse(f"{_shown(answer)} is not of type Quote")
+    if min(map(number, (answer.seconds, answer.gpus, answer.usd_per_hour))) < 0:
+        _refuse(f"{_shown(answer)} is negative; a run takes something or nothing")
     return answer
 
 

@@ -64,6 +64,8 @@ _ALWAYS = (
         name="observed", module="autoresearch.launchers.observed", default=False, launches=True
     ),
     BuiltIn(name="modal", module="autoresearch.launchers.modal", needs="modal"),
+    BuiltIn(name="slurm", module="autoresearch.launchers.slurm", needs="submitit"),
+    BuiltIn(name="ssh", module="autoresearch.launchers.ssh"),
     BuiltIn(name="analysis", module="autoresearch.policies.analysis"),
     BuiltIn(name="pattern_metrics", module="autoresearch.policies.pattern_metrics"),
 )

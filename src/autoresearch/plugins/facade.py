@@ -23,6 +23,7 @@ from autoresearch.model import (
     Idea,
     Notice,
     Objection,
+    Quote,
     RunHandle,
     RunOutput,
     RunRequest,
@@ -153,6 +154,16 @@ class Plugins(Registry):
         if handle is None:
             raise PluginError(self._no_launcher(request.launcher))
         return handle
+
+    def quote_run(self, request: RunRequest) -> Quote | None:
+        """Return what a run may take at the most, None where its launcher does not say."""
+        found: Quote | None = self.calls.first("quote_run", request=request)
+        return found
+
+    def quote_call(self) -> float:
+        """Return what the next idea may cost at the most, in US dollars."""
+        found = self.calls.collect("quote_call")
+        return float(sum(cost.usd for _, many in found for cost in many))
 
     def extract_metrics(
         self, output: RunOutput, history: History = _NOTHING
