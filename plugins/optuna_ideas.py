@@ -46,7 +46,7 @@ class Plugin:
         study.add_trials(list(_trials(history, now, space)))
         for _ in range(20):
             drawn = study.ask(space).params.items()
-            point = {name: type(now[name])(f"{value:.4g}") for name, value in drawn}
+            point = {name: type(now[name])(float(f"{value:.4g}")) for name, value in drawn}
             changed = ar.with_values(source, point)
             idea, digest = _idea(history, now, point, changed), sha256(changed.encode()).hexdigest()
             new = idea.id not in history.tried and digest not in history.tried_sources

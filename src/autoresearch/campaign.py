@@ -35,6 +35,7 @@ from autoresearch.launchers.supervisor import run_around
 from autoresearch.log import FileLog, Holder, Writer
 from autoresearch.model import Idea, Verdict
 from autoresearch.plugins import Plugins, answers
+from autoresearch.plugins.builtins import built_ins
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.remembered import remembered_history
 from autoresearch.projections.results_tsv import ResultsTsv
@@ -202,7 +203,17 @@ class Campaign:
         ready, self.started_with = self.started_with, None
         if ready is not None and ready.is_current(self.project, plugins):
             return ready
-        return Plugins.load(self.config, self.project, plugins)
+        return Plugins.load(self._as_started(), self.project, plugins)
+
+    def _as_started(self) -> Config:
+        """Return the settings without the built-ins that only later releases make active."""
+        recorded = self.history.plugins
+        later = [
+            f"no:{item.name}"
+            for item in built_ins()
+            if recorded and item.name not in recorded and item.starts_active(self.config)
+        ]
+        return evolve(self.config, active=(*later, *self.config.active))
 
     def _drive(self, kit: Kit, resumed: events.CampaignResumed, work: Callable[[], str]) -> str:
         started = kit.history.started

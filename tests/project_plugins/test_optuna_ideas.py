@@ -152,6 +152,17 @@ def test_no_range_is_an_error_that_says_what_to_do(load):
         load({})
 
 
+def test_large_whole_numbers_are_searched(load):
+    """A batch of half a million tokens is a number like any other."""
+    plugins = load({"TOKENS": [100_000, 4_000_000]})
+    ideas = [
+        plugins.propose_idea(story([1.0]).history, "TOKENS = 524288\n", Random(seed))
+        for seed in range(8)
+    ]
+    assert all(isinstance(idea.changes[0].new, int) for idea in ideas)
+    assert max(idea.changes[0].new for idea in ideas) > 1_000_000
+
+
 def test_without_optuna_only_naming_it_fails(tmp_path, monkeypatch):
     """Where optuna is missing, one line says so, and only to those who use the plugin."""
     (tmp_path / "plugins").mkdir()

@@ -21,8 +21,9 @@ from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.history import History
 from autoresearch.launchers.boundary import boundary_in_force
 from autoresearch.launchers.supervisor import run_around
-from autoresearch.model import Experiment
+from autoresearch.model import Experiment, Verdict
 from autoresearch.plugins import Plugins
+from autoresearch.policies.greedy import PROVEN
 from autoresearch.projections import Projection
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
@@ -180,9 +181,19 @@ def _row(history: History, experiment: Experiment) -> tuple[Any, ...]:
         experiment.commit[:7],
         history.score(experiment),
         None if size is None else round(size / 1e6, 3),
-        experiment.verdict.value if experiment.verdict else "running",
+        _shown(experiment),
         experiment.idea.description,
     )
+
+
+def _shown(experiment: Experiment) -> str:
+    """Return the verdict; of a keep whose gain may be luck, that it is unproven."""
+    decision = experiment.decision
+    if decision is None:
+        return "running"
+    sure = 1.0 if decision.confidence is None else decision.confidence
+    doubt = " (unproven)" if decision.verdict is Verdict.KEEP and sure < PROVEN else ""
+    return f"{decision.verdict.value}{doubt}"
 
 
 def print_summary(campaign: Campaign) -> None:

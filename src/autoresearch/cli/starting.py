@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import click
 
 from autoresearch.cli.output import Teller, print_facts, warn
 from autoresearch.cli.project import root_of, with_asked
+from autoresearch.config import Config
 from autoresearch.doctor import TRY_SECONDS, Proposal, examine, try_once
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
@@ -48,6 +49,20 @@ def init(
     click.echo(
         f"campaign {campaign.tag} is ready on branch {campaign.lab.branch}; "
         f"go on with autoresearch run"
+    )
+    if advice := advised(campaign.config, campaign.history.plugins):
+        click.echo(advice)
+
+
+def advised(config: Config, active: Collection[str]) -> str:
+    """Recommend the policy that knows luck, where the noise is known and another one decides."""
+    known = config.metric.sd > 0 or config.noise.runs > 1
+    if not known or "evidence" in active or "no:evidence" in config.active:
+        return ""
+    return (
+        'one run decides here, luck included; active = ["evidence"] repeats what is unclear: in '
+        "simulated campaigns 2.9 % of its keeps were false, and 5.5 to 19 % under greedy "
+        "(docs/strategies.md)"
     )
 
 

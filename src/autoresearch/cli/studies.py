@@ -212,7 +212,7 @@ def _history(
     return made.history, made.config
 
 
-DEFAULT_STRATEGIES = "greedy+random,greedy+script_ideas,evidence+catalogue+script_ideas"
+DEFAULT_STRATEGIES = "greedy+random,greedy+script_ideas,evidence+catalogue+search"
 
 
 @click.command()

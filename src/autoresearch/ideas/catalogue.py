@@ -56,7 +56,7 @@ class Plugin:
         made = [item.idea.changes for item in history.experiments]
         files = {**files, script_of(history): source}
         for direction, change in self._rows:
-            done = any(_is(direction, changes) for changes in made)
+            done = any(is_tried(direction, changes) for changes in made)
             if done or not self._wanted(direction, present, history):
                 continue
             idea = _idea(direction, change, present, files, history)
@@ -93,7 +93,7 @@ def _idea(
     history: History,
 ) -> Idea | None:
     values = {
-        item.name: _value(item.applied(float(present[item.name].value)), present[item.name].value)
+        item.name: value(item.applied(float(present[item.name].value)), present[item.name].value)
         for item in direction.settings
     }
     script = script_of(history)
@@ -121,18 +121,19 @@ def _idea(
     )
 
 
-def _is(direction: Known, changes: Sequence[ValueChange]) -> bool:
+def is_tried(direction: Known, changes: Sequence[ValueChange]) -> bool:
     """Return whether an experiment changed just what a direction changes, in the same way."""
     made = {item.name: item for item in changes if not item.file}
     asked = {item.name: item for item in direction.settings}
     return made.keys() == asked.keys() and all(
         not isinstance(made[name].old, str)
-        and made[name].new == _value(asked[name].applied(float(made[name].old)), made[name].old)
+        and made[name].new == value(asked[name].applied(float(made[name].old)), made[name].old)
         for name in asked
     )
 
 
-def _value(new: float, old: Value) -> Value:
+def value(new: float, old: Value) -> Value:
+    """Return a new value in the type of the old one."""
     if isinstance(old, bool):
         return bool(new)
     return round(new) if isinstance(old, int) else float(f"{new:.6g}")

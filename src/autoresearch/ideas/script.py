@@ -68,7 +68,7 @@ class Plugin:
         """Return the best new edit, None when the files have nothing left to move."""
         script = script_of(history)
         files = {**files, script: source}
-        table = self._table(history, knobs(files, script))
+        table = self.table(history, knobs(files, script))
         named, (share, _) = table.named(), shrinkage(history, "script_ideas")
         seen, dead = frozenset(history.tried) | refused(history), history.dead_families
         for move in self._ranked(table, history, rng):
@@ -92,7 +92,8 @@ class Plugin:
             return f"no movable number in {script}, such as a constant LEARNING_RATE = 0.1"
         return f"every move of the numbers in {script} was tried or is in a dead end"
 
-    def _table(self, history: History, found: tuple[Hyperparameter, ...]) -> Table:
+    def table(self, history: History, found: tuple[Hyperparameter, ...]) -> Table:
+        """Return what may move, what was tried, and the size of a good gain."""
         best = history.best_metric
         scale = max(5 * self._config.metric.sd, 0.003 * abs(best if best is not None else 1.0))
         return Table(

@@ -20,8 +20,7 @@ class BuiltIn:
 
     ``needs`` is a module that it cannot do without, and the extra of this package that brings it;
     ``preset`` makes it active in campaigns that start from that preset; ``measures`` only in those
-    that measure the noise of their metric because none is set; ``launches`` only in those whose
-    launcher it is.
+    whose noise is set, or will be measured; ``launches`` only in those whose launcher it is.
     """
 
     name: str
@@ -34,8 +33,7 @@ class BuiltIn:
 
     def starts_active(self, config: Config) -> bool:
         """Whether it takes part without being named."""
-        set_noise = config.metric.sd > 0 or config.noise.runs < 2
-        if self.measures and set_noise:
+        if self.measures and config.metric.sd == 0 and config.noise.runs < 2:
             return False
         if self.launches:
             return config.launcher == self.name
@@ -44,6 +42,7 @@ class BuiltIn:
 
 _ALWAYS = (
     BuiltIn(name="script_ideas", module="autoresearch.ideas.script"),
+    BuiltIn(name="search", module="autoresearch.ideas.search", default=False),
     BuiltIn(name="catalogue", module="autoresearch.ideas.catalogue", default=False),
     BuiltIn(name="openai", module="autoresearch.ideas.openai_ideas", default=False, needs="openai"),
     BuiltIn(name="queue_ideas", module="autoresearch.ideas.queue"),

@@ -92,10 +92,10 @@ def confidence(
     """
     if sd <= 0:
         return None
-    return _student(gain / spread(sd, new_runs, old_runs), freedom)
+    return student(gain / spread(sd, new_runs, old_runs), freedom)
 
 
-def _student(t: float, freedom: int) -> float:
+def student(t: float, freedom: int) -> float:
     """Return the share of Student's t below ``t``; normal for 0 or many degrees of freedom.
 
     The finite series of Abramowitz and Stegun, 26.7.3 and 26.7.4.
@@ -121,11 +121,11 @@ def threshold(p: float, sd: float, new_runs: int = 1, old_runs: int = 1, freedom
     if not freedom:
         return _STANDARD.inv_cdf(1 - p) * spread(sd, new_runs, old_runs)
     low, high = 0.0, 1.0
-    while _student(high, freedom) < 1 - p:
+    while student(high, freedom) < 1 - p:
         low, high = high, 2 * high
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if _student(middle, freedom) < 1 - p else (low, middle)
+        low, high = (middle, high) if student(middle, freedom) < 1 - p else (low, middle)
     return high * spread(sd, new_runs, old_runs)
 
 

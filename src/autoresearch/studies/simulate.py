@@ -6,6 +6,7 @@ hands are light: commits are digests in memory, a run is a draw from the world, 
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ from autoresearch.workspace import Lab
 SCRIPT = "train.py"
 METRIC = "score"
 SD = 0.00064  # what a campaign is told of the noise: the median of the seeds of public records
-_GENERATORS = ("script_ideas", "catalogue", "openai")
+_GENERATORS = ("script_ideas", "catalogue", "search", "openai")
 
 
 class SimulatedClock(Clock):
@@ -88,11 +89,11 @@ class MemorySources(SourceStore):
 
 @frozen(kw_only=True)
 class LightLab(Lab):
-    """A lab without git: a commit is the digest of its parent and its script."""
+    """A lab without git: a worktree is a folder with the script, a commit a digest in memory."""
 
     base: str
     commits: dict[str, str] = field(factory=dict)  # commit: text of the script
-    trees: dict[Path, tuple[str, str]] = field(factory=dict)  # worktree: before, now
+    stands: dict[Path, str] = field(factory=dict)  # worktree: commit
 
     runs_code = False
 
@@ -101,27 +102,25 @@ class LightLab(Lab):
         return {self.script: self.commits[commit]}
 
     def worktree(self, number: int, commit: str) -> Workspace:
-        """Let a worktree stand at a commit; its folder is never made."""
+        """Let a folder have the script of a commit."""
         made = self.workspace(number)
-        self.trees[made.path] = (self.commits[commit], self.commits[commit])
+        made.path.mkdir(parents=True, exist_ok=True)
+        made.script_path.write_text(self.commits[commit], encoding="utf-8")
+        self.stands[made.path] = commit
         return made
-
-    def apply(self, idea: Idea, workspace: Workspace) -> None:
-        """Take the idea's text over."""
-        before, now = self.trees[workspace.path]
-        self.trees[workspace.path] = (before, idea.texts(self.script).get(self.script, now))
 
     def changed_files(self, workspace: Workspace, since: str = "") -> Mapping[str, str | None]:
         """Return the script if it differs."""
-        before, now = self.trees[workspace.path]
-        before = self.commits[since] if since else before
-        return {self.script: now} if now != before else {}
+        now = workspace.script_path.read_text(encoding="utf-8")
+        before = self.commits[since or self.stands[workspace.path]]
+        return {} if now == before else {self.script: now}
 
     def commit(self, ref: str, workspace: Workspace, change: Change, message: str) -> str:
         """Keep the script under a new commit."""
-        text = self.trees[workspace.path][1]
+        text = workspace.script_path.read_text(encoding="utf-8")
         name = digest(f"{ref}\n{message}\n{text}")[:40]
         self.commits[name] = text
+        self.stands[workspace.path] = name
         return name
 
     def keep(self, number: int, commit: str) -> None:
@@ -135,8 +134,8 @@ class LightLab(Lab):
         return ""
 
     def drop_worktree(self, number: int) -> None:
-        """Forget the worktree of a decided experiment."""
-        self.trees.pop(self.workspace(number).path, None)
+        """Remove the folder of a decided experiment."""
+        shutil.rmtree(self.workspace(number).path, ignore_errors=True)
 
     def lend(self, workspace: Workspace, paths: Sequence[str]) -> None:
         """Do nothing: there is no data."""
@@ -166,8 +165,8 @@ class _Drawn:
 class SimulatedRuns:
     """The launcher and the reader of scores of one world; what it knows of the truth it keeps."""
 
-    def __init__(self, world: World, noise: Noise, lab: LightLab) -> None:
-        self.world, self.noise, self.lab = world, noise, lab
+    def __init__(self, world: World, noise: Noise) -> None:
+        self.world, self.noise = world, noise
         self._drawn: dict[str, tuple[_Drawn, dict[str, float]]] = {}
 
     @hookimpl
@@ -176,7 +175,7 @@ class SimulatedRuns:
         if request.launcher != "simulated":
             return None
         if request.name not in self._drawn:
-            text = self.lab.trees[workspace.path][1]
+            text = workspace.script_path.read_text(encoding="utf-8")
             self._drawn[request.name] = self._draw(request, worlds.values_in(text))
         return self._drawn[request.name][0]
 
@@ -293,7 +292,7 @@ def campaign(
         lab = LightLab(project=root, tag="simulated", script=SCRIPT, base=base)
         lab.commits[base] = world.script
         (lab.folder / "runs").mkdir(parents=True)
-        runs = SimulatedRuns(world, noise, lab)
+        runs = SimulatedRuns(world, noise)
         history = _run(config, lab, runs, strategy, experiments)
         return _outcome(strategy, seed, world, history, lab), history
 
@@ -313,20 +312,29 @@ def _config(
         script=SCRIPT,
         launcher="simulated",
         retention="all",
+        strict=True,
         knowledge=str(worlds.knowledge_of(known(knowledge), root / "knowledge.csv")),
         metric=MetricConfig(name=METRIC, sd=SD if told else 0.0, reader="simulated"),
         limits=LimitsConfig(artifact_bytes=worlds.LIMIT_BYTES, gpu_hours=gpu_hours),
         boundary=BoundaryConfig(kind="none"),
         active=tuple(dict.fromkeys((*names, *blocked))),
-        plugins={Path(file).stem: {"search": _ranges(world)} for file in files if "optuna" in file},
+        plugins={
+            Path(file).stem: {"search": _ranges(world, knowledge)}
+            for file in files
+            if "optuna" in file
+        },
     )
 
 
-def _ranges(world: World) -> dict[str, tuple[float, float]]:
-    numbers = {n: float(p.start) for n, p in world.parts.items() if p.best is not None and p.start}
+def _ranges(world: World, knowledge: str) -> dict[str, tuple[float, float]]:
+    """Return ranges for a sampler: the five numbers of which the most is known to be had."""
+    rows = sorted(known(knowledge), key=lambda row: -abs(row.effect or 0.0))
+    names = list(dict.fromkeys(item.name for row in rows for item in row.settings))
+    starts = {name: float(world.parts[name].start) for name in names if name in world.parts}
+    chosen = [(name, start) for name, start in starts.items() if start > 0][:5]
     return {
-        name: (start / 4, min(start * 4, 0.999) if start < 1 else start * 4)
-        for name, start in numbers.items()
+        name: (start / 4, start * 4 if start >= 1 else min(start * 4, 0.999))
+        for name, start in chosen
     }
 
 
