@@ -87,7 +87,7 @@ def audit_settings(script: Script, pristine: Script | None) -> Iterator[Violatio
     now, then = settings.get("SEED"), before.get("SEED")
     if now and then and now.value != then.value:
         detail = f"the default seed went from {then.value} to {now.value}: the runner sets SEED"
-        yield finding("S7", now.line, detail)
+        yield finding("S7", now.line, detail, warn=True)
     yield from _seed_search(script)
 
 
@@ -239,6 +239,9 @@ def audit_size(
     payload = estimated_payload(script, env)
     if pristine is None or payload is None or _building(script) != _building(pristine):
         return
+    measured = estimated_payload(pristine, env)
+    if measured is None or round(SHORT_RATIO * measured) > limit - RESERVE:
+        return  # its artifacts are smaller than the starter's of that shape
     low, high = (size + round(ratio * payload) for ratio in (SHORT_RATIO, FULL_RATIO))
     if high > limit - RESERVE:
         doubtful = low <= limit - RESERVE
