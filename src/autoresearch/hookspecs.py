@@ -113,6 +113,16 @@ def check_launcher(config: Config, project: Path) -> Sequence[str] | None:
     """
 
 
+@hook(first_result=True, check="script")
+def unpack_script(source: str) -> str | None:
+    """Turn the script that a campaign starts from into the text that is edited.
+
+    Called once, before a campaign is started, with the script as it is committed: some are packed,
+    so that they hold their own text only compressed. The text becomes the first commit of the
+    campaign's branch. First result; ``None`` means that the script is edited as it is.
+    """
+
+
 @hook()
 def register_commands(cli: click.Group) -> None:
     """Add commands to the command line.

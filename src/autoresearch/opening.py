@@ -62,6 +62,9 @@ def start(
     written = [item.file_name for item in active.projections(loaded.config)]
     setup.check_files(root, ("results.tsv", "notes.md", *written))
     setup.check_launcher(root, loaded.config, active, tell)
+    ground = setup.unpack(root, free, loaded.config, ground, active)
+    if ground.unpacked:
+        tell(f"{loaded.config.script} is packed; it is edited unpacked, in a commit of its own")
     log = store_of(root)
     campaign = Campaign(root, free, log, loaded.config)
     campaign.started_with = active

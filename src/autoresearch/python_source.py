@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 import warnings
 
 from attrs import frozen
@@ -16,10 +17,56 @@ class Fault:
     line: int | None = None
 
 
+def readable(source: str) -> str:
+    """Return a script in the grammar of this Python, line for line.
+
+    Python 3.12 allows an f-string's own quotes inside its braces. Before that they are tripled
+    outside, which means the same. Anything else comes back as it is.
+    """
+    if sys.version_info >= (3, 12) or _parses(source):
+        return source
+    try:
+        import libcst
+    except ImportError:
+        return source
+
+    class Tripled(libcst.CSTTransformer):
+        def leave_FormattedString(  # noqa: N802 - the name is libcst's
+            self, original_node: libcst.FormattedString, updated_node: libcst.FormattedString
+        ) -> libcst.FormattedString:
+            del original_node
+            quote, inner = updated_node.end, "".join(map(_code, updated_node.parts))
+            if len(quote) == 3 or quote not in inner:
+                return updated_node
+            marks = 3 * ("'" if 3 * quote in inner and quote == '"' else quote)
+            start = updated_node.start.removesuffix(quote) + marks
+            return updated_node.with_changes(start=start, end=marks)
+
+    def _code(part: libcst.CSTNode) -> str:
+        return libcst.Module([]).code_for_node(part)
+
+    try:
+        older = libcst.parse_module(source).visit(Tripled()).code
+    except (libcst.ParserSyntaxError, RecursionError, UnicodeError):
+        return source
+    return older if _parses(older) else source
+
+
+def _parses(source: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
 def fault(source: str, *, as_file: bool = False) -> Fault | None:
     """Return why Python would refuse a script, None where it compiles.
 
-    With ``as_file`` a byte order mark and a coding line count, as where the text is run.
+    With ``as_file`` a byte order mark and a coding line count, as where the text is run. What a
+    newer Python than this one reads is no fault: whether the one that runs it does is asked there.
     """
     try:
         with warnings.catch_warnings():
@@ -27,6 +74,8 @@ def fault(source: str, *, as_file: bool = False) -> Fault | None:
             warnings.simplefilter("ignore")
             compile(source.encode() if as_file else source, "script", "exec", dont_inherit=True)
     except SyntaxError as error:
+        if (older := readable(source)) != source:
+            return fault(older, as_file=as_file)
         return Fault(error.msg, error.lineno)
     except ValueError as error:
         return Fault(str(error))
@@ -40,7 +89,7 @@ def tree(source: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.parse(source.removeprefix("\ufeff"))
+            return ast.parse(readable(source.removeprefix("\ufeff")))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

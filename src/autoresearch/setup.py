@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from importlib import metadata
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from attrs import frozen
 
@@ -33,10 +34,14 @@ _REPORTED = ("autoresearch", "duckdb", "numpy", "torch", "sentencepiece", "modal
 
 @frozen(kw_only=True)
 class Ground:
-    """What a campaign will stand on: the base commit and its editable files' texts by path."""
+    """What a campaign will stand on: the base commit and its editable files' texts by path.
+
+    ``unpacked``: the base is a commit of its own, in which the script's text is not packed.
+    """
 
     base: str
     files: Mapping[str, str]
+    unpacked: bool = False
 
 
 def free_tag(project: Path, wanted: str | None, today: date) -> str:
@@ -96,6 +101,31 @@ def check_ground(project: Path, config: Config) -> Ground:
         if problem:
             raise WorkspaceError(problem)
     return Ground(base=base, files=files)
+
+
+def unpack(project: Path, tag: str, config: Config, ground: Ground, plugins: Plugins) -> Ground:
+    """Return the ground with a packed script unpacked, in a commit over the user's.
+
+    The commit is kept by a ref of the campaign; the user's branch and files stay as they are.
+    """
+    packed = ground.files[config.script]
+    text = plugins.unpack_script(packed)
+    if text is None or text == packed:
+        return ground
+    if problem := syntax_problem(config.script, text):
+        raise WorkspaceError(f"{config.script} was unpacked, and {problem}")
+    git = Git(project)
+    with TemporaryDirectory(prefix="autoresearch-") as folder:
+        index = Git(project, variables={"GIT_INDEX_FILE": str(Path(folder, "index"))})
+        index.run("read-tree", ground.base)
+        mode = git.run("ls-tree", "--full-tree", ground.base, "--", config.script).split()[0]
+        blob = git.run("hash-object", "-w", "--stdin", stdin=text)
+        index.run("update-index", "--cacheinfo", f"{mode},{blob},{config.script}")
+        tree = index.run("write-tree")
+    message = f"Unpack {config.script}"
+    base = git.run("commit-tree", tree, "-p", ground.base, "-m", message)
+    git.run("update-ref", f"refs/autoresearch/{tag}/unpacked", base)
+    return Ground(base=base, files={**ground.files, config.script: text}, unpacked=True)
 
 
 def _check_evaluation(config: Config) -> None:
@@ -207,6 +237,7 @@ def check_checkout(lab: Lab, config: Config, ground: Ground, tell: Tell) -> None
             )
     for path, why in differences(Git(lab.project), ground.base, checkout):
         lent = any(PurePosixPath(path).is_relative_to(name) for name in config.data)
+        lent = lent or (ground.unpacked and path == config.script)
         if not lent and not is_editable(path, config.ignore_differences):
             raise WorkspaceError(
                 f"{path} {why}, so a run would not find what you have; name it in data to lend it "

@@ -114,7 +114,9 @@ class Lab:
         self.create(base)
         if self.clone.commit_of(base) is None:
             source = str(self.project)
-            self.clone.run("fetch", "--quiet", "--no-tags", _SERVED, source, "HEAD")
+            name = f"refs/autoresearch/{self.tag}/unpacked*"  # where there is one
+            fetched = ("fetch", "--quiet", "--no-tags", _SERVED, source, "HEAD", f"+{name}:{name}")
+            self.clone.run(*fetched)
         self.clone.run("checkout", "--quiet", "--force", "--detach", base)
         return self.move_branch(base, known)
 

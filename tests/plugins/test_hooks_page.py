@@ -58,6 +58,7 @@ CALLS: dict[str, Callable[[Plugins, Path], object]] = {
     "check_launcher": lambda plugins, folder: plugins.check_launcher(
         Config(launcher="dry"), folder
     ),
+    "unpack_script": lambda plugins, _: plugins.unpack_script("# base64 WCA9IDEK"),
     "register_commands": lambda plugins, _: _commands(plugins),
     "register_projections": lambda plugins, _: plugins.projections(Config())[0].render(PAST),
     "propose_idea": lambda plugins, _: plugins.propose_idea(PAST, SOURCE, Random(1)),

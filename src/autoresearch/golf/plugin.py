@@ -29,6 +29,8 @@ from autoresearch.golf.measurement import (
     measure_files,
     measurement_of,
 )
+from autoresearch.golf.packing import MARK as UNPACKED
+from autoresearch.golf.packing import adopted, packed_bytes
 from autoresearch.golf.plausibility import broken, doubt
 from autoresearch.golf.preset import ARTIFACT_BYTES
 from autoresearch.golf.reading import RunReading, read_run
@@ -76,6 +78,11 @@ class Plugin:
         self._settings = config.settings("golf", Settings)
 
     @hookimpl
+    def unpack_script(self, source: str) -> str | None:
+        """Unpack a script that only executes a compressed literal."""
+        return adopted(source)
+
+    @hookimpl
     def audit_change(
         self, change: Change, workspace: Workspace, history: History
     ) -> Sequence[Violation]:
@@ -102,7 +109,10 @@ class Plugin:
         A run that did not complete has no score, whatever its log says.
         """
         reading = _read(output, history) if output.status is RunStatus.COMPLETED else None
-        return None if reading is None else reading.metrics()
+        found = None if reading is None else reading.metrics()
+        if found and reading is not None and (size := _packed_size(reading, output)):
+            return {**found, "artifact_bytes": float(size)}
+        return found
 
     @hookimpl
     def explain_no_score(self, output: RunOutput, history: History) -> str | None:
@@ -164,6 +174,15 @@ def _read(output: RunOutput, history: History) -> RunReading | None:
     if not output.log_path.exists():
         return None
     return read_run(output.log_path, output.exit_code, score_line(history))
+
+
+def _packed_size(reading: RunReading, output: RunOutput) -> int | None:
+    """Return the artifact of a script that was unpacked, as it will be handed in: packed again."""
+    model = reading.result.model_bytes if reading.result else reading.log.model_bytes
+    if output.script_path is None or model is None:
+        return None
+    text = output.script_path.read_text("utf-8", "replace")
+    return model + packed_bytes(text) if text.startswith(UNPACKED) else None
 
 
 def score_line(history: History) -> str | None:

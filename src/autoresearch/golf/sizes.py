@@ -102,6 +102,12 @@ def over_limit(sizes: Sequence[Size]) -> Findings:
     return doubt("D6", detail + "; a packed script might bring it under")
 
 
+def packed_model(sizes: Sequence[Size]) -> int | None:
+    """Return the bytes of the packed model alone, None where no line states them."""
+    artifact = artifact_of(sizes)
+    return _model_bytes(sizes, artifact.label) if artifact is not None else None
+
+
 def hidden_payload(sizes: Sequence[Size]) -> int:
     """Return the bytes of the artifact that are neither the model nor the code, at least 0."""
     artifact = artifact_of(sizes)

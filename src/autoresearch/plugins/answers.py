@@ -178,6 +178,11 @@ def problems(answer: object, _plugin: str, _: Given) -> tuple[str, ...]:
     return tuple(_text(item, "a problem") for item in answer)
 
 
+def script(answer: object, _plugin: str, _: Given) -> str:
+    """Check the text of a script."""
+    return _text(answer, "the text of the script")
+
+
 def reason(answer: object, _plugin: str, _: Given) -> str:
     """Check a reason to stop a run."""
     return _text(answer, "a reason")

@@ -140,6 +140,11 @@ class Plugins(Registry):
             raise PluginError(self._no_launcher(config.launcher))
         return found
 
+    def unpack_script(self, source: str) -> str | None:
+        """Return what is edited in place of the script that a campaign starts from, or None."""
+        found: str | None = self.calls.first("unpack_script", source=source)
+        return found
+
     def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle:
         """Start or find a run; a launcher that fails leaves a run that is ``infra_failed``.
 

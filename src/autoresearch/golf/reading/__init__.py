@@ -33,7 +33,7 @@ from autoresearch.golf.reading.ruling import (
     rule,
 )
 from autoresearch.golf.reading.scan import Run, Scan, Source, open_source, read_lines, scan
-from autoresearch.golf.sizes import artifact_of, over_limit
+from autoresearch.golf.sizes import artifact_of, over_limit, packed_model
 from autoresearch.model import Violation
 from autoresearch.text import one_line
 
@@ -57,6 +57,7 @@ class LogReading:
     candidates: tuple[Candidate, ...]
     artifact_bytes: int | None
     artifact_label: str | None
+    model_bytes: int | None
     model_params: int | None
     steps: int | None
     train_time_ms: float | None
@@ -257,6 +258,7 @@ def _reading(scanned: Scan, ruling: Ruling) -> LogReading:
         candidates=tuple(evolve(c, name=one_line(c.name, 120)) for c in candidates),
         artifact_bytes=artifact.bytes if artifact else None,
         artifact_label=one_line(artifact.label or "unlabelled", 80) if artifact else None,
+        model_bytes=packed_model(run.sizes),
         model_params=_whole(run.facts.get("model_params")),
         steps=_whole(run.facts.get("stop_step")) or run.last_step,
         train_time_ms=float(run.facts.get("stop_ms", 0)) or run.train_time_ms,
