@@ -84,6 +84,16 @@ CHEATS: dict[str, tuple[str, str, str]] = {
         "        weights = np.zeros_like(weights)\n"
         "        weights[tokens[position]] += 0.2\n" + SCORE,
     ),
+    "large losses capped": (
+        "T2",
+        SCORE,
+        SCORE + "        nats[i] = min(nats[i], 6.35)\n",  # only a sure network is over it
+    ),
+    "large losses capped in the mean": (
+        "T3",
+        "    loss = float(nats.mean())\n",
+        "    loss = float(np.minimum(nats, 6.35).mean())\n",
+    ),
     "score below its own loss": (
         "T6",
         "loss / math.log(2) * len(order) / count, count",

@@ -258,6 +258,29 @@ def test_nan_loss_stops_the_run() -> None:
     assert plugin().should_stop_run({"train_loss": 2.0, "step_avg": math.inf}) is None
 
 
+def test_unproved_evaluation_change_waits_for_a_person(run) -> None:
+    """It ran, and its result is quarantined with what was missing and what to do."""
+    idea = Idea(direction="d", description="d", hypothesis="h", kind="evaluation")
+    experiment = Experiment(number=3, idea=idea, source_digest=sha(SCRIPT.encode()))
+    found = [v for v in plugin().audit_run(experiment, run(), History()) if v.blocks]
+    assert [v.rule for v in found] == ["T5"]
+    assert "the canary could not run: " in found[0].detail
+    assert found[0].detail.endswith("check it, then autoresearch accept 3 --reason WHY")
+
+
+def test_unproved_evaluation_change_may_run(tmp_path: Path) -> None:
+    """Nothing but the canary stands against it before the run, and that only warns."""
+    (tmp_path / "data" / "tokenizers").mkdir(parents=True)
+    idea = Idea(direction="d", description="d", hypothesis="h", kind="evaluation")
+    before = "def eval_val(x):\n    return x\n\nprint('val_bpb:', eval_val(1))\n"
+    after = before.replace("return x", "return 2 * x / 2")
+    change = Change(idea=idea, before=before, after=after, pristine=before)
+    place = Workspace(path=tmp_path, script="train_gpt.py", project=tmp_path)
+    found = plugin().audit_change(change, place, History())
+    assert {"S5", "T5"} <= {v.rule for v in found}
+    assert not [v for v in found if v.blocks]
+
+
 STARTER = (Path(__file__).parents[2] / "train_gpt.py").read_text(encoding="utf-8")
 
 

@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from attrs import field, frozen
+import numpy as np
+from attrs import evolve, field, frozen
 
 from autoresearch.errors import DataError
 from autoresearch.golf import model_tests as tests
@@ -47,6 +48,8 @@ _SMALL = (
     "VAL_LOSS_EVERY=0 TRAIN_LOG_EVERY=0 MAX_WALLCLOCK_SECONDS=60 "
     "OMP_NUM_THREADS=1"  # more threads than that only wait for each other
 )
+# Enough to learn by heart that two tokens alternate, and to find any other next to impossible.
+_SURE = {"ITERATIONS": "24", "TIED_EMBED_LR": "0.05", "EMBED_LR": "0.05", "HEAD_LR": "0.05"}
 _QUIET = "DEVICE=cpu CPU_DTYPE=fp32 COMPILE=0 RELOAD_CHECK=0 SEED=1337 CUDA_VISIBLE_DEVICES="
 DEFAULT_SEQUENCE = 1024
 PROTOCOL = "MODEL_TEST"
@@ -149,16 +152,19 @@ class _Canary:
     def _left(self) -> float:
         return self.deadline - time.monotonic()
 
-    def _whole(self) -> tuple[WholeScore | None, Path | None]:
+    def _whole(
+        self, train: tests.Tokens | None = None, env: Mapping[str, str] | None = None
+    ) -> tuple[WholeScore | None, Path | None]:
         """Train and score a small network on random tokens; what score and artifact come out?"""
-        folder = self.asker.folder / "whole"
+        folder = self.asker.folder / ("whole" if train is None else "sure")
         data = folder / "data" / "random"
         data.mkdir(parents=True)
-        write_shard(data / "fineweb_train_000000.bin", self.streams.train.tolist())
+        train = self.streams.train if train is None else train
+        write_shard(data / "fineweb_train_000000.bin", train.tolist())
         write_shard(data / "fineweb_val_000000.bin", self.streams.base.tolist())
         done = run_script(
             self.asker.script,
-            env={**self.asker.env, "DATA_PATH": str(data), "RUN_ID": "canary"},
+            env={**self.asker.env, **(env or {}), "DATA_PATH": str(data), "RUN_ID": "canary"},
             folder=folder,
             python=self.asker.python,
             timeout_s=self._left(),
@@ -203,6 +209,25 @@ class _Canary:
         yield tests.byte_count(base, self.table)
         if whole is not None and artifact is not None:
             yield tests.same_score(whole.val_loss, base.val_loss)
+            yield from self._sure(sequence)
+
+    def _sure(self, sequence: int) -> Iterator[TestResult]:
+        """Ask a network that is sure of itself, and wrong: only there does a cap on losses act."""
+        _, artifact = self._whole(np.resize(self.streams.train[:2], len(self.streams.train)), _SURE)
+        if artifact is None:
+            return
+        try:
+            answer = self._ask("base", artifact)
+        except NoAnswerError:
+            if self._left() > 0:
+                raise
+            return  # the time is over, which proves nothing
+        for result in (
+            tests.normalisation(answer),
+            tests.scored_once(answer, sequence),
+            tests.byte_count(answer, self.table),
+        ):
+            yield evolve(result, name=f"{result.name}, sure network")
 
     def _ask(self, name: str, artifact: Path | None) -> Answer:
         asked = self.streams.asked if name in ("base", "flipped") else ()
@@ -299,8 +324,8 @@ def audit_measuring(
 ) -> tuple[Violation, ...]:
     """Run the canary over a source; each test that fails is a violation.
 
-    Where nothing can be proved (no torch, no GPU that the script asks for) an evaluation change
-    (``typed``) is stopped, because it must not be believed untested; any other change is warned.
+    Where nothing can be proved (no torch, no GPU that the script asks for) that is a warning, and
+    for an evaluation change (``typed``) a violation: it must not be believed untested.
     Raises ``DataError`` where the tokenizer cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="audit-") as folder:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 
 from autoresearch.config import Config, setting
 from autoresearch.cycle.measurement import LINE
@@ -100,7 +100,7 @@ class Plugin:
         if any(item.blocks for item in found) or not needs_model_tests(found):
             return found
         tokenizer = workspace.project / env.get("TOKENIZER_PATH", DEFAULT_TOKENIZER)
-        return (*found, *_model_tests(change, tokenizer))
+        return (*found, *_model_tests(change.after, tokenizer))
 
     @hookimpl
     def extract_metrics(self, output: RunOutput, history: History) -> Mapping[str, float] | None:
@@ -156,6 +156,8 @@ class Plugin:
         found = [*reading.violations, *judge_run(values, experiment, output, history)]
         if result is not None:
             found += judge_result(result, experiment, output)
+        if experiment.idea.kind is IdeaKind.EVALUATION:
+            found += _unproved(experiment, output)
         if result is None or self._config.launcher != "local":
             return tuple(found)
         found += measure(result, output)
@@ -203,15 +205,23 @@ def _measured_ratio(history: History, pristine: str, env: Mapping[str, str]) -> 
     return (size - len(pristine.encode())) / payload if size and payload else None
 
 
-def _model_tests(change: Change, tokenizer: Path) -> Sequence[Violation]:
-    """Run the canary; where it cannot run an evaluation change is stopped, a mere doubt is not."""
-    typed = change.idea.kind is IdeaKind.EVALUATION
+def _model_tests(source: str, tokenizer: Path, *, typed: bool = False) -> Sequence[Violation]:
+    """Run the canary; where it proves nothing, that blocks an evaluation change (``typed``)."""
     try:
         from autoresearch.golf.canary import audit_measuring
 
-        return audit_measuring(change.after, tokenizer=tokenizer, typed=typed)
+        return audit_measuring(source, tokenizer=tokenizer, typed=typed)
     except (AutoresearchError, ImportError) as error:
         return (broken if typed else doubt)("T5", f"the canary could not run: {error}")
+
+
+def _unproved(experiment: Experiment, output: RunOutput) -> Iterator[Violation]:
+    """Yield why a change of the evaluation is not believed yet, and what a person can do."""
+    tokenizer = Path(output.env.get("TOKENIZER_PATH", DEFAULT_TOKENIZER))
+    source = output.script_path.read_text("utf-8", "replace") if output.script_path else ""
+    advice = f"check it, then autoresearch accept {experiment.number} --reason WHY"
+    for item in _model_tests(source, tokenizer, typed=True):
+        yield evolve(item, detail=f"{item.detail}; {advice}")
 
 
 def judge_run(
