@@ -83,16 +83,6 @@ def test_the_lowest_stage_is_the_one_to_beat() -> None:
     assert "training" in found.detail
 
 
-@pytest.mark.parametrize(("incumbent", "final", "flagged"), [
-    (1.2244, 1.2045, False), (1.2244, 1.2043, True), (1.2, 1.3, False), (1.1, 1.0, True),
-])  # fmt: skip
-def test_one_change_does_not_win_more_than_two_hundredths(
-    incumbent: float, final: float, flagged: bool
-) -> None:
-    """A gain over the limit is looked at before it is believed."""
-    assert bool(check.gain(incumbent, final)) == flagged
-
-
 def test_what_no_audit_ever_confirmed_is_flagged() -> None:
     """A score far under the audited leader needs a person."""
     assert check.beyond_audited(1.0565) == ()

@@ -15,9 +15,8 @@ from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from attrs import asdict, frozen
+from attrs import frozen
 
-from autoresearch import durable
 from autoresearch.durable import digest_files
 from autoresearch.errors import DataError
 from autoresearch.golf import plausibility
@@ -36,26 +35,6 @@ UNTIMED_SECONDS = 600.0
 LONGEST_SEQUENCE = 65_536  # tokens; where a script does not say how long its sequences are
 
 
-@frozen(kw_only=True)
-class Measurement:
-    """Digests of evaluation code, tokenizer and validation data, and the name of the hardware.
-
-    Only scores of one measurement are compared. ``evaluation`` is empty for a script in which no
-    evaluation code was found.
-    """
-
-    evaluation: str
-    tokenizer: str
-    validation: str
-    hardware: str
-
-    @property
-    def digest(self) -> str:
-        """One sha256 over all four, in a fixed order."""
-        text = "\0".join(f"{name}={value}" for name, value in sorted(asdict(self).items()))
-        return durable.digest(text)
-
-
 def evaluation_digest(source: str) -> str:
     """Digest of the evaluation code of a script, the same however it is laid out or commented.
 
@@ -65,25 +44,17 @@ def evaluation_digest(source: str) -> str:
     return "" if script is None else evaluation_region(script).digest
 
 
-def measurement_of(source: str, result: OwnResult) -> Measurement:
-    """What a finished run was measured with: the script that ran, and what its result names."""
-    return Measurement(
-        evaluation=evaluation_digest(source),
-        tokenizer=result.tokenizer_digest,
-        validation=result.val_digest,
-        hardware=result.hardware,
-    )
+def measurement_of(source: str, result: OwnResult) -> dict[str, str]:
+    """What a finished run was measured with, by name: only scores of one measurement are compared.
 
-
-def comparable(one: Measurement, other: Measurement) -> bool:
-    """Whether two scores may be compared without saying more."""
-    return one == other
-
-
-def differences(one: Measurement, other: Measurement) -> tuple[str, ...]:
-    """What two measurements do not share, in words for a person: ``evaluation``, ``hardware``..."""
-    mine, theirs = asdict(one), asdict(other)
-    return tuple(name for name in mine if mine[name] != theirs[name])
+    Digests of evaluation code, tokenizer and validation data, and the name of the hardware.
+    """
+    return {
+        "evaluation": evaluation_digest(source),
+        "tokenizer": result.tokenizer_digest,
+        "validation": result.val_digest,
+        "hardware": result.hardware,
+    }
 
 
 def shard_tokens(path: Path) -> int:

@@ -173,14 +173,6 @@ def stage_gaps(
     return found
 
 
-def gain(incumbent: float, final: float, limit: float = GAIN_LIMIT) -> Findings:
-    """D11: one change that wins more than `limit` bpb is looked at before it is believed."""
-    if incumbent - final <= limit:
-        return ()
-    won = incumbent - final
-    return broken("D11", f"{final:.4f} is {won:.4f} better than {incumbent:.4f} (limit {limit})")
-
-
 def beyond_audited(final: float) -> Findings:
     """D11 against the best audited public score, for a log that has no incumbent."""
     if AUDITED_BEST - final <= GAIN_LIMIT:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from attrs import asdict, evolve, frozen
+from attrs import evolve, frozen
 
 from autoresearch.config import Config, setting
 from autoresearch.cycle.measurement import LINE
@@ -134,7 +134,7 @@ class Plugin:
             return None
         source = output.script_path.read_text(encoding="utf-8", errors="replace")
         if reading.result is not None:
-            return asdict(measurement_of(source, reading.result))
+            return measurement_of(source, reading.result)
         line = base_name(reading.log.score_name or "")
         return {"evaluation": evaluation_digest(source), LINE: line}
 
