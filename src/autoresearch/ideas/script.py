@@ -108,7 +108,8 @@ class Plugin:
         self, history: History, found: tuple[Hyperparameter, ...]
     ) -> Iterator[Hyperparameter]:
         overridden = set(self._config.env).union(*(item.idea.env for item in history.kept))
-        idle = families.idle(found)
+        overridden |= {word.lstrip("-").replace("-", "_") for word in self._config.command[1:]}
+        idle = families.idle(found) | moves.without_effect(moves.trials(history))
         in_environment = any(item.form == "environment" for item in found)
         for item in found:
             set_outside = item.name in overridden and item.form != "setting"
