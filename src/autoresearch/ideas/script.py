@@ -31,7 +31,7 @@ PROTECTED = (
     *("*WALLCLOCK*", "*SECONDS*", "*TIMEOUT*", "*BUDGET*", "ITERATIONS", "*_ITERATIONS"),
     *("MAX_ITERS", "MAX_STEPS", "NUM_STEPS", "TRAIN_STEPS", "TOTAL_STEPS", "STEPS", "*EPOCHS"),
     *("WARMUP_STEPS", "*BATCH_TOKENS", "*SEQ_LEN*", "*ACCUM*", "*LOG_*", "*PRINT*", "*_EVERY"),
-    *("COMPILE*", "CPU_*", "*DTYPE*", "*PRECISION*", "*DEVICE*", "*RANK", "WORLD_SIZE"),
+    *("COMPILE*", "CPU_*", "*DTYPE*", "*PRECISION*", "*DEVICE*", "*RANK", "*WORLD_SIZE*"),
     *("RELOAD*", "*_CHECK", "*TEST*", "*TOLERANCE*", "*DEBUG*", "*VERSION*", "*MAGIC*", "*SHARD*"),
     *("*HEADER*", "*BYTES*", "*LIMIT*", "*PERCENTILE*", "*QUANTILE*", "*ZLIB*", "*LEVEL*"),
     *("*THREADS*", "*WORKERS*", "*INT8*"),
