@@ -15,7 +15,7 @@ from autoresearch.errors import AutoresearchError
 from autoresearch.ideas import families, script
 from autoresearch.ideas.hyperparameters import describe, differences, digest_of, knobs, with_changes
 from autoresearch.model import Value, ValueChange
-from autoresearch.testing import experiment, story
+from autoresearch.testing import experiment, idea, story
 
 yaml = pytest.importorskip("yaml")
 
@@ -273,3 +273,69 @@ def test_what_was_learned_in_a_file_counts_there() -> None:
     for seed in range(5):
         (moved,) = propose(told.history, FILES, seed).changes
         assert (moved.new > 0.04) != (first.changes[0].new > 0.04)
+
+
+PEOPLE = """\
+import argparse, click, torch
+from dataclasses import dataclass
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--learning-rate", type=float, default=3e-4)
+parser.add_argument("-b", "--batch", dest="bs", default=32)
+args = parser.parse_args()
+
+@click.command()
+@click.option("--dropout", default=0.1)
+def main(dropout): ...
+
+@dataclass
+class Model:
+    depth: int = 4
+    width: int = 128
+
+DEPTH = 8
+model = Model(depth=DEPTH)
+CONFIG = {"lr": 0.1, "model": {"dim": 64, "act": "relu"}, "betas": (0.9, 0.95)}
+OTHER = dict(wd=0.01)
+table = (1, 2, 3, 4, 5)
+made = torch.optim.AdamW([], lr=CONFIG["lr"], betas=(0.8, 0.99), eps=1e-8)
+print(CONFIG, OTHER, model.width, args.bs, table, sorted([2, 1], key=abs, reverse=True))
+"""
+
+
+def test_knobs_are_found_where_people_keep_them() -> None:
+    """Options, dictionaries, keyword arguments and short tuples count."""
+    found = {item.name: item.value for item in knobs({"t.py": PEOPLE}, "t.py")}
+    assert found == {
+        "learning_rate": 3e-4,
+        "bs": 32,
+        "dropout": 0.1,
+        "width": 128,
+        "DEPTH": 8,
+        "CONFIG.lr": 0.1,
+        "CONFIG.model.dim": 64,
+        "CONFIG.betas.0": 0.9,
+        "CONFIG.betas.1": 0.95,
+        "OTHER.wd": 0.01,
+        "AdamW.betas.0": 0.8,
+        "AdamW.betas.1": 0.99,
+        "AdamW.eps": 1e-8,
+    }
+    for name, value in found.items():
+        new: Value = value + 1 if isinstance(value, int) else value * 2
+        change = ValueChange(name=name, old=value, new=new)
+        after = with_changes({"t.py": PEOPLE}, [change], "t.py")["t.py"]
+        assert differences({"t.py": PEOPLE}, {"t.py": after}, "t.py") == (change,)
+
+
+def test_a_knob_without_effect_is_moved_once() -> None:
+    """A move alone that leaves the score exactly as it was says that nothing reads the value."""
+    source = "LR = 0.1\nWIDTH = 64\nprint(LR, WIDTH)\n"
+    moved = ValueChange(name="WIDTH", old=64, new=72)
+    told = story([1.0]).add(1.0, idea=idea(direction="width", changes=(moved,)))
+    plugin = script.Plugin()
+    plugin.configure(Config(preset="plain", metric=MetricConfig(sd=0.01)))
+    for seed in range(20):
+        found = plugin.propose_idea(told.history, source, Random(seed), {})
+        assert found is not None
+        assert {change.name for change in found.changes} == {"LR"}

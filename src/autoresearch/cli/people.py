@@ -186,7 +186,10 @@ def pause(campaign: Campaign, why: str) -> None:
 @click.command()
 @with_campaign
 def resume(campaign: Campaign) -> None:
-    """Let a paused or waiting loop go on at once, and have suspended minds asked again."""
+    """Let a paused or waiting loop go on at once.
+
+    Minds that are suspended are asked again.
+    """
     campaign.resume()
     click.echo(f"campaign {campaign.tag} goes on")
 

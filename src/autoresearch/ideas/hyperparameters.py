@@ -1,9 +1,10 @@
 """Finds the hyperparameters of a script and of other files, and changes literals and nothing else.
 
-In Python three forms are understood: helpers such as ``env_int("NAME", 3)``; environment look-ups
-such as ``int(os.environ.get("NAME", 3))``, also with the default as text; and plain constants, at
-the top of the module or in the body of a class. In TOML and YAML it is numbers and flags, under
-their dotted names.
+In Python these forms are understood: helpers such as ``env_int("NAME", 3)``; environment look-ups
+such as ``int(os.environ.get("NAME", 3))``, also with the default as text; defaults of argparse and
+click options; plain constants at the top of the module or of a class, dictionaries and short tuples
+among them; and what a class is made with. In TOML and YAML it is numbers and flags. What lies
+within something has a dotted name.
 """
 
 from __future__ import annotations

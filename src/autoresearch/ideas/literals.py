@@ -12,7 +12,7 @@ import operator
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -72,15 +72,74 @@ def in_python(source: str) -> Iterator[Literal]:
 def _named(module: ast.Module) -> Iterator[tuple[str, ast.expr, str | None, str]]:
     """Yield name, literal, the type that the script converts it to, and form."""
     inside: set[ast.expr] = set()
-    for node in ast.walk(module):
-        if isinstance(node, ast.Call) and node not in inside:
-            found = _call(node)
-            if found is not None:
-                inside.update(item for item in ast.walk(node) if isinstance(item, ast.expr))
-                yield *found, "environment"
-    for name, value in _constants(module):
-        if value not in inside:
-            yield name, value, None, "constant"
+    calls = [node for node in ast.walk(module) if isinstance(node, ast.Call)]
+    for node in calls:
+        found = None if node in inside else _call(node)
+        if found is not None:
+            inside.update(item for item in ast.walk(node) if isinstance(item, ast.expr))
+            yield *found, "environment"
+    dead = _overridden(module, calls)
+    for place in (_constants(module), *map(_options, calls), *map(_keywords, calls)):
+        for name, value in place:
+            if value not in inside and name not in dead:
+                yield from ((*leaf, None, "constant") for leaf in _leaves(name, value))
+
+
+_MOST_ITEMS = 4  # of a tuple that is a setting, such as two betas, and not a table
+
+
+def _leaves(name: str, value: ast.expr) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the values of a dictionary, a ``dict(...)`` and a short tuple under dotted names."""
+    if isinstance(value, ast.Dict):
+        for key, item in zip(value.keys, value.values, strict=True):
+            if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                yield from _leaves(f"{name}.{key.value}", item)
+    elif isinstance(value, ast.Call) and _dotted(value.func) == "dict":
+        for keyword in value.keywords:
+            if keyword.arg is not None:
+                yield from _leaves(f"{name}.{keyword.arg}", keyword.value)
+    elif isinstance(value, ast.Tuple) and len(value.elts) <= _MOST_ITEMS:
+        for index, item in enumerate(value.elts):
+            yield f"{name}.{index}", item
+    else:
+        yield name, value
+
+
+def _options(node: ast.Call) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the default of an option of argparse or click under the name that the script reads."""
+    if not isinstance(node.func, ast.Attribute) or node.func.attr not in ("add_argument", "option"):
+        return
+    words = [w.value for w in node.args if isinstance(w, ast.Constant) and isinstance(w.value, str)]
+    given = {keyword.arg: keyword.value for keyword in node.keywords}
+    long = next((word for word in words if word.startswith("--")), None)
+    if long is not None and "default" in given:
+        dest = given.get("dest")
+        told = dest.value if isinstance(dest, ast.Constant) else long
+        yield str(told).lstrip("-").replace("-", "_"), given["default"]
+
+
+def _keywords(node: ast.Call) -> Iterator[tuple[str, ast.expr]]:
+    """Yield what a class is made with, such as ``Adam(..., lr=0.1)``, as ``Adam.lr``."""
+    name = _dotted(node.func).rpartition(".")[2]
+    if name[:1].isupper():
+        yield from ((f"{name}.{item.arg}", item.value) for item in node.keywords if item.arg)
+
+
+def _overridden(module: ast.Module, calls: Sequence[ast.Call]) -> frozenset[str]:
+    """Return the defaults of classes for which every call of the class gives another value.
+
+    What is read and still changes nothing is learned from the one run that moves it.
+    """
+    dead: set[str] = set()
+    for node in module.body:
+        made = [
+            {keyword.arg for keyword in call.keywords}
+            for call in calls
+            if isinstance(node, ast.ClassDef) and _dotted(call.func) == node.name
+        ]
+        always = set.intersection(*made) if made else set()
+        dead |= {name for name in always if name is not None}
+    return frozenset(dead)
 
 
 def _call(node: ast.Call) -> tuple[str, ast.expr, str | None] | None:

@@ -80,6 +80,11 @@ def by_key(known: Sequence[Trial]) -> Mapping[str, list[Trial]]:
     return found
 
 
+def without_effect(known: Iterable[Trial]) -> frozenset[str]:
+    """Return the keys whose move alone left the score exactly as it was: nothing reads them."""
+    return frozenset(item.single for item in known if item.single is not None and item.gain == 0.0)
+
+
 def near_misses(known: Iterable[Trial], near: float) -> tuple[Trial, ...]:
     """Return the single-change discards that lost at most ``near``, the least loss first."""
     missed = [

@@ -31,7 +31,7 @@ PROTECTED = (
     *("*WALLCLOCK*", "*SECONDS*", "*TIMEOUT*", "*BUDGET*", "ITERATIONS", "*_ITERATIONS"),
     *("MAX_ITERS", "MAX_STEPS", "NUM_STEPS", "TRAIN_STEPS", "TOTAL_STEPS", "STEPS", "*EPOCHS"),
     *("WARMUP_STEPS", "*BATCH_TOKENS", "*SEQ_LEN*", "*ACCUM*", "*LOG_*", "*PRINT*", "*_EVERY"),
-    *("COMPILE*", "CPU_*", "*DTYPE*", "*PRECISION*", "*DEVICE*", "*RANK", "WORLD_SIZE"),
+    *("COMPILE*", "CPU_*", "*DTYPE*", "*PRECISION*", "*DEVICE*", "*RANK", "*WORLD_SIZE*"),
     *("RELOAD*", "*_CHECK", "*TEST*", "*TOLERANCE*", "*DEBUG*", "*VERSION*", "*MAGIC*", "*SHARD*"),
     *("*HEADER*", "*BYTES*", "*LIMIT*", "*PERCENTILE*", "*QUANTILE*", "*ZLIB*", "*LEVEL*"),
     *("*THREADS*", "*WORKERS*", "*INT8*"),
@@ -109,7 +109,8 @@ class Plugin:
         self, history: History, found: tuple[Hyperparameter, ...]
     ) -> Iterator[Hyperparameter]:
         overridden = set(self._config.env).union(*(item.idea.env for item in history.kept))
-        idle = families.idle(found)
+        overridden |= {word.lstrip("-").replace("-", "_") for word in self._config.command[1:]}
+        idle = families.idle(found) | moves.without_effect(moves.trials(history))
         in_environment = any(item.form == "environment" for item in found)
         for item in found:
             set_outside = item.name in overridden and item.form != "setting"
