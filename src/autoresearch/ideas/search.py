@@ -209,7 +209,7 @@ class Plugin:
 def _apart(best: Sequence[tuple[float, Experiment]], count: int) -> list[tuple[float, Experiment]]:
     """Return the first so many that change different things."""
     taken: set[str] = set()
-    chosen = []
+    chosen: list[tuple[float, Experiment]] = []
     for mean, item in best:
         names = {change.name for change in item.idea.changes}
         if len(chosen) < count and not names & taken:
