@@ -87,7 +87,7 @@ def test_queued_idea_that_empties_a_variable_is_tried(say) -> None:
     """An empty value is a value."""
     assert say("idea", "add", "x", "--env", "A=").code == 1, "there is no campaign yet"
     say("init", "--tag", "t1")
-    assert say("idea", "add", "no A", "--env", "A=").code == 0
+    assert say("idea", "add", "no A", "--env", "A=", "--anyway").code == 0
     say("run", "--experiments", "2", "--plugin", "no:script_ideas", "--accept-plugin-changes")
     assert "no A" in say("show", "1").out
 

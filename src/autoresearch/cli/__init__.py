@@ -111,7 +111,7 @@ VERBS = {
     ),
     "resume": (
         "people:resume",
-        "Let a paused or waiting loop go on at once, and have suspended minds asked again",
+        "Let a paused or waiting loop go on at once",
         TAKE_PART,
     ),
     "quarantine": ("people:quarantine", "List and judge results too good to believe", TAKE_PART),
