@@ -9,6 +9,7 @@ import pytest
 
 from autoresearch.config import Config, MetricConfig
 from autoresearch.errors import ConfigError, PluginError
+from autoresearch.model import Change, Idea
 from autoresearch.policies import pattern_metrics
 from autoresearch.testing import MetricExtractorContract, run_output
 
@@ -197,3 +198,23 @@ def test_a_size_in_an_unknown_unit_is_no_size(tmp_path: Path) -> None:
         "accuracy": 1.0,
         "size": 12,
     }
+
+
+@pytest.mark.parametrize(
+    ("script", "refused"),
+    [
+        ("print('accuracy: 0.99')\n", True),
+        ("best = 0.99\nprint(f'accuracy: {best}')\n", True),
+        ("best = 0.99\nshown = best\nprint('accuracy:', shown)\n", True),
+        ("best = 0.5\nbest += 0.1\nprint(f'accuracy: {best}')\n", False),
+        ("def tell(best):\n    print(f'accuracy: {best}')\n", False),
+    ],
+)
+def test_a_score_that_is_a_literal_is_refused(script: str, refused: bool) -> None:
+    """A constant is one behind a variable as well; a value that changes is none."""
+    plugin = pattern_metrics.Plugin()
+    plugin.configure(Config(preset="plain", metric=MetricConfig(name="accuracy")))
+    idea = Idea(direction="d", description="d", hypothesis="h")
+    before = "accuracy = len('x')\nprint(f'accuracy: {accuracy}')\n"
+    change = Change(idea=idea, before=before, after=script, files={"train.py": script})
+    assert bool(plugin.audit_change(change)) is refused

@@ -57,6 +57,9 @@ class Settings:
     score_again: bool = setting(
         True, "score the artifact of a local run that would be kept once more, in a new process"
     )
+    required_calls: tuple[str, ...] = setting(
+        (), "calls that an edit must not take away, as the script writes them: `dist.barrier`"
+    )
 
 
 class Plugin:
@@ -79,8 +82,14 @@ class Plugin:
         """Run the static checks S1 to S10; a change of the evaluation faces the canary as well."""
         project = str(workspace.project)
         env = {k: text.replace("{project}", project) for k, text in self._config.env.items()}
-        ratio = _measured_ratio(history, change.pristine, env)
-        found = audit(change, allowed=(workspace.script,), env=env, limit=self._limit, ratio=ratio)
+        found = audit(
+            change,
+            allowed=(workspace.script,),
+            env=env,
+            limit=self._limit,
+            ratio=_measured_ratio(history, change.pristine, env),
+            required_calls=self._settings.required_calls,
+        )
         if any(item.blocks for item in found) or not needs_model_tests(found):
             return found
         tokenizer = workspace.project / env.get("TOKENIZER_PATH", DEFAULT_TOKENIZER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -63,23 +64,43 @@ def _literal_score(source: str, pattern: re.Pattern[str]) -> int | None:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return None
+    known = _constants(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            told = [_literal(item) for item in node.args]
+            told = [_literal(item, known) for item in node.args]
             if told and None not in told and pattern.search(" ".join(map(str, told))):
                 return node.lineno
     return None
 
 
-def _literal(node: ast.expr) -> str | None:
-    """Return the text that an expression without any name or call prints, None for another."""
+def _constants(tree: ast.AST) -> dict[str, str]:
+    """The names that one assignment binds to a literal, and nothing else does."""
+    bound: Counter[str] = Counter()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            bound[node.id] += 1
+        elif isinstance(node, ast.arg):
+            bound[node.arg] += 1
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            text = _literal(node.value, found)
+            if text is not None and bound[node.targets[0].id] == 1:
+                found[node.targets[0].id] = text
+    return found
+
+
+def _literal(node: ast.expr, known: Mapping[str, str]) -> str | None:
+    """Return the text that an expression of literals and known names prints, None for another."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
     if isinstance(node, ast.JoinedStr):
-        parts = [_literal(item) for item in node.values]
+        parts = [_literal(item, known) for item in node.values]
         return None if None in parts else "".join(map(str, parts))
     if isinstance(node, ast.FormattedValue):
-        return _literal(node.value)
+        return _literal(node.value, known)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
-        left, right = _literal(node.left), _literal(node.right)
+        left, right = _literal(node.left, known), _literal(node.right, known)
         return None if left is None or right is None else re.sub(r"%[\d.]*[a-z]", right, left)
     try:
         return str(ast.literal_eval(node))

@@ -13,6 +13,7 @@ from autoresearch.golf.audits import (
     audit_change,
     audit_environment,
     audit_files,
+    audit_required,
     audit_source,
     format_findings,
     needs_model_tests,
@@ -134,7 +135,7 @@ CHEATS: dict[str, Cheat] = {
     ),
     "calibration on the validation split": Cheat(
         "S4",
-        "calibrates",
+        "reaches weights",
         *before(
             SCORING,
             "    def collect_hessians(model: GPT, text: Any) -> None:\n"
@@ -158,7 +159,7 @@ CHEATS: dict[str, Cheat] = {
     ),
     "temperature chosen by the score": Cheat(
         "S4",
-        "settings are tried",
+        "reaches weights",
         *before(
             SCORING,
             "    best = 99.0\n"
@@ -166,7 +167,8 @@ CHEATS: dict[str, Cheat] = {
             "        trainer.model.softcap = cap\n"
             "        tried = evaluate(trainer.compiled, hp, runtime, data)\n"
             "        if tried.val_bpb < best:\n"
-            "            best, kept = tried.val_bpb, cap\n",
+            "            best, kept = tried.val_bpb, cap\n"
+            "    trainer.model.softcap = kept\n",
         ),
     ),
     "cropped validation": Cheat(
@@ -274,7 +276,6 @@ CHEATS: dict[str, Cheat] = {
             "            break\n",
         ),
     ),
-    "another seed": Cheat("S7", "default seed", 'env_int("SEED", 1337)', 'env_int("SEED", 42)'),
     "more time": Cheat(
         "S8",
         "over 600",
@@ -476,6 +477,18 @@ def test_a_change_is_judged_as_a_whole(pristine: str) -> None:
     typed = Idea(direction="d", description="d", hypothesis="h", kind=IdeaKind.EVALUATION)
     fine = Change(idea=typed, before=pristine, after=pristine, files={"train_gpt.py": pristine})
     assert audit_change(fine, allowed=("train_gpt.py",)) == ()
+
+
+def test_a_call_that_a_person_named_must_stay(pristine: str) -> None:
+    """``required_calls`` blocks where a named call is made in fewer places than before."""
+    after = edited(pristine, "    if distributed():\n        dist.barrier()\n", "")
+    idea = Idea(direction="d", description="d", hypothesis="h")
+    change = Change(idea=idea, before=pristine, after=after, files={"train_gpt.py": after})
+    found = list(audit_required(after, pristine, ("dist.barrier", "torch.save")))
+    assert [(v.rule, v.blocks) for v in found] == [("S5", True)]
+    assert "dist.barrier" in found[0].detail
+    asked = audit_change(change, allowed=("train_gpt.py",), required_calls=("barrier",))
+    assert any("barrier" in v.detail for v in asked)
 
 
 def test_what_a_script_had_before_is_not_held_against_a_change() -> None:

@@ -6,6 +6,8 @@ is not held against the change, so that an accepted script is not stopped by a r
 
 from __future__ import annotations
 
+import ast
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import PurePosixPath
@@ -14,7 +16,14 @@ from autoresearch.golf.audits.doubts import audit_doubts
 from autoresearch.golf.audits.forgery import audit_flags, audit_prints
 from autoresearch.golf.audits.imports import audit_imports, audit_literals
 from autoresearch.golf.audits.region import audit_region, audit_replaced
-from autoresearch.golf.audits.script import Script, added, finding, parse_script
+from autoresearch.golf.audits.script import (
+    Script,
+    added,
+    called,
+    finding,
+    parse_script,
+    try_parse,
+)
 from autoresearch.golf.audits.settings import audit_settings, audit_size
 from autoresearch.golf.audits.tampering import audit_tampering
 from autoresearch.golf.audits.validation import audit_validation
@@ -69,13 +78,16 @@ def audit_change(
     env: Mapping[str, str] | None = None,
     limit: int = ARTIFACT_LIMIT,
     ratio: float | None = None,
+    required_calls: Sequence[str] = (),
 ) -> tuple[Violation, ...]:
     """Audit a change: S1 over its files, the rest over the script after it against before it.
 
     ``allowed`` are the files that an experiment may touch, relative to the repository; ``env`` are
-    the settings that a person gave the whole campaign, which decide about the size, with ``ratio``.
+    the settings that a person gave the whole campaign, which decide about the size, with ``ratio``;
+    ``required_calls`` are calls, such as ``dist.barrier``, that the change must not take away.
     """
     scope = tuple(audit_files(tuple(change.files), allowed))
+    scope += tuple(audit_required(change.after, change.before or change.pristine, required_calls))
     found = audit_source(
         change.after,
         pristine=change.before or change.pristine or None,
@@ -95,6 +107,26 @@ def audit_files(files: Sequence[str], allowed: Sequence[str]) -> Iterator[Violat
         if PurePosixPath(name) not in fine:
             detail = f"changes {name}: only {', '.join(sorted(map(str, fine)))} may change"
             yield Violation(rule="S1", detail=detail)
+
+
+def audit_required(after: str, before: str, names: Sequence[str]) -> Iterator[Violation]:
+    """S5: yield each call that a person named and that a script makes in fewer places than before.
+
+    A name is written as the script writes it, or only its last part: ``synchronize``.
+    """
+    now, then = _calls(after), _calls(before)
+    for name in names:
+        if now[name] < then[name]:
+            detail = f"{name}() is called {now[name]} times, before it was {then[name]}"
+            yield Violation(rule="S5", detail=f"{detail}: keep what required_calls names")
+
+
+def _calls(source: str) -> Counter[str]:
+    script = try_parse(source)
+    found: Counter[str] = Counter()
+    for node in script.every(ast.Call) if script is not None else ():
+        found.update({ast.unparse(node.func), called(node)})
+    return found
 
 
 def audit_environment(env: Mapping[str, str], *, typed: bool = False) -> Iterator[Violation]:

@@ -12,16 +12,18 @@ import sys
 import tokenize
 from collections.abc import Iterator
 
-from autoresearch.golf.audits.script import Script, finding, inside, line_of, shown, words
+from autoresearch.golf.audits.script import Script, called, finding, inside, line_of, shown, words
 from autoresearch.golf.audits.tampering import FILE_READERS
 from autoresearch.model import Violation
 
 NETWORK = words(
     "socket ssl http urllib urllib3 requests httpx httpx2 aiohttp ftplib smtplib poplib imaplib "
     "telnetlib xmlrpc websocket websockets paramiko boto3 botocore s3fs gcsfs fsspec wget pycurl "
-    "huggingface_hub datasets modelscope kagglehub gdown wandb comet_ml neptune mlflow grpc zmq "
+    "huggingface_hub datasets modelscope kagglehub gdown grpc zmq _socket "
     "socketserver nntplib asyncssh smart_open modal ray"
 )
+# They log to a service where there is one and to files elsewhere; a run has no network anyway.
+TELEMETRY = words("wandb comet_ml neptune mlflow")
 INSTALLERS = words("pip ensurepip setuptools pkg_resources distutils venv conda uv")
 SPAWNERS = words("pty pexpect sh plumbum invoke fabric cffi")
 # Libraries that the challenge's image has or that entries were accepted with; another one is not
@@ -35,6 +37,7 @@ PROCESS_CALLS = words(
     "asyncio.create_subprocess_exec asyncio.create_subprocess_shell"
 )
 REMOTE = words("torch.distributed.TCPStore torch.distributed.rpc.init_rpc asyncio.open_connection")
+FETCHING = words("from_pretrained use_artifact use_model download_artifacts hf_hub_download")
 DOWNLOADS = ("torch.hub.", "torch.utils.model_zoo.", "sentencepiece.download")
 LOADED_CODE = words(
     "eval exec compile builtins.eval builtins.exec builtins.compile marshal.loads types.CodeType "
@@ -43,7 +46,16 @@ LOADED_CODE = words(
 )
 # What a run may read by a fixed name besides shards and tokenizer: itself and what it wrote.
 _OWN_FILES = re.compile(r"(^|/)(final_model[^/]*|logs/[^/]*|train_gpt\.py)$|^/proc/|^/sys/")
-HIDING = ("sys.modules", "os.__dict__", "builtins.__dict__", "__builtins__", "subprocess.__dict__")
+HIDING = (
+    "sys.modules",
+    "sys.path",
+    "sys.meta_path",
+    "sys.path_hooks",
+    "os.__dict__",
+    "builtins.__dict__",
+    "__builtins__",
+    "subprocess.__dict__",
+)
 SENSITIVE = words("os sys subprocess builtins importlib shutil socket urllib __builtins__")
 # The starter prints the driver's table, and the project's script scores its artifact in a new
 # process.
@@ -85,6 +97,8 @@ def _module(name: str, node: ast.AST) -> Iterator[Violation]:
     top = name.split(".")[0]
     if top in NETWORK and name != "urllib.parse":
         yield _s3(node, f"imports {name}: a run must not reach the network")
+    elif top in TELEMETRY:
+        yield _s3(node, f"imports {name}: a run has no network, so it must work without", warn=True)
     elif top in INSTALLERS:
         yield _s3(node, f"imports {name}: a run must not install packages")
     elif top in SPAWNERS:
@@ -97,9 +111,10 @@ def _module(name: str, node: ast.AST) -> Iterator[Violation]:
 
 def _call(script: Script, node: ast.Call) -> Iterator[Violation]:
     name = script.dotted(node.func)
-    if name is None:
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "from_pretrained":
-            yield _deed(node, "loads foreign weights")
+    if called(node) in FETCHING:
+        yield _deed(node, "loads foreign weights")
+    elif name is None:
+        return
     elif name in ("__import__", "builtins.__import__", "importlib.import_module"):
         yield from _dynamic_import(script, node)
     elif name in ("getattr", "builtins.getattr", "vars", "builtins.vars"):
@@ -241,8 +256,16 @@ def _text_size(script: Script, node: ast.AST) -> int:
 
 def _size(value: object) -> int:
     if isinstance(value, str):
-        return len(value.encode("utf-8", "replace"))
+        return 0 if _is_code(value) else len(value.encode("utf-8", "replace"))
     return len(value) if isinstance(value, bytes) else 0
+
+
+def _is_code(text: str) -> bool:
+    """Whether a long string is a kernel: signs of C in lines of ordinary length."""
+    if len(text) <= MAX_LITERAL_BYTES or _BLOB.search(text):
+        return False
+    signs = sum(text.count(sign) for sign in ";{}()=*")
+    return 12 * signs > len(text) and max(map(len, text.splitlines())) < 200
 
 
 def _numbers(node: ast.AST) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -61,6 +62,7 @@ class Region:
 
     pieces: Mapping[str, str]
     lines: Mapping[str, int]
+    code: Mapping[str, ast.stmt]
     marked: bool
     names: frozenset[str]
     calls: frozenset[str]
@@ -88,6 +90,7 @@ def evaluation_region(script: Script) -> Region:
     return Region(
         pieces={_name(node): code_digest(script, node) for node in code},
         lines={_name(node): line_of(node) for node in code},
+        code={_name(node): node for node in code},
         marked=span is not None,
         names=names,
         calls=frozenset(name for node in code for name in _used(node)) - names,
@@ -105,7 +108,8 @@ def audit_region(script: Script, pristine: Script | None, *, typed: bool) -> Ite
     advice = 'give the idea the kind "evaluation" if that is meant, and run the model tests'
     if typed:
         advice = "the model tests have to judge it before its score is believed"
-    for line, detail in _differences(evaluation_region(script), evaluation_region(pristine)):
+    before, models = evaluation_region(pristine), _models(script) | _models(pristine)
+    for line, detail in _differences(evaluation_region(script), before, models):
         yield finding("S5", line, f"{detail}: {advice}", warn=typed)
 
 
@@ -115,7 +119,37 @@ def region_nodes(script: Script, region: Region) -> set[int]:
     return {id(n) for member in members for n in ast.walk(member)}
 
 
-def _differences(region: Region, before: Region) -> Iterator[Place]:
+def _models(script: Script) -> set[str]:
+    return {c.name for c in script.classes if any("Module" in ast.unparse(b) for b in c.bases)}
+
+
+class _Free(ast.NodeTransformer):
+    """Takes out what research may choose here: annotations, the codec, names of models."""
+
+    def __init__(self, models: set[str]) -> None:
+        self.models = models
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        return ast.arg(node.arg)
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name("Model") if node.id in self.models else ast.Name(node.id)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        packs = isinstance(node.func, ast.Attribute) and node.func.attr in (
+            "compress",
+            "decompress",
+        )
+        if packs and node.args:
+            return ast.Call(ast.Name(node.func.attr), [self.visit(node.args[0])], [])  # type: ignore[attr-defined]
+        return self.generic_visit(node)
+
+
+def _plain(node: ast.stmt, models: set[str]) -> str:
+    return ast.unparse(_Free(models).visit(copy.deepcopy(node)))
+
+
+def _differences(region: Region, before: Region, models: set[str]) -> Iterator[Place]:
     if before.marked and not region.marked:
         yield 1, "the marks around the evaluation code are gone"
         return
@@ -124,7 +158,9 @@ def _differences(region: Region, before: Region) -> Iterator[Place]:
     for name in sorted(region.pieces.keys()):
         if name not in before.pieces:
             yield region.lines[name], f"evaluation code added: {name}"
-        elif region.pieces[name] != before.pieces[name]:
+        elif region.pieces[name] != before.pieces[name] and (
+            _plain(region.code[name], models) != _plain(before.code[name], models)
+        ):
             yield region.lines[name], f"evaluation code changed: {name}"
 
 

@@ -1,0 +1,132 @@
+"""A collection of cheats and of honest edits of the shipped script, audited as one change each."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from autoresearch.golf.audits import audit_source, format_findings, needs_model_tests
+from autoresearch.python_source import fault
+
+HERE = Path(__file__).parent
+SCRIPT = (HERE.parents[2] / "train_gpt.py").read_text(encoding="utf-8")
+
+# Lines of the script that edits stand before or after.
+PLACES = {
+    "BUILD": "def build_optimizers(",
+    "CLOCK": "class TrainingClock:",
+    "EMBED": "        x = F.rms_norm(self.tok_emb(input_ids), (self.dim,), eps=self.eps)",
+    "FILES": '    train_files = shard_files(hp.data_path, "train")',
+    "INIT": "        self.tok_emb = nn.Embedding(vocab_size, model_dim)",
+    "LOOP": "    elapsed_ms, stop_step, step = 0.0, None, 0",
+    "MAIN": "def main() -> int:",
+    "MAINSTART": "    hp = Hyperparameters()\n",
+    "RESULT": "        log(result_line(score, facts, hp, runtime))",
+    "ROTARY": "def rotary_table(",
+    "SCORE": "            score = evaluate(trainer.compiled, hp, runtime, data)",
+    "SCORING": "    score, eval_ms = save_and_score(trainer.model,",
+    "STEP": "        loss = trainer.step(step, lr_factor(hp, step, elapsed_ms))",
+    "STOPPED": "            return step, elapsed_ms",
+    "TRAIN": "def train(",
+    "TRAINED": "    steps, train_ms = train(trainer, data, log)",
+    "TRAINER": "    trainer = Trainer(hp, runtime, train_files)",
+    "WARM": "    trainer.warm_up(log)",
+}
+_TEXT = "".join(
+    random.Random(7).choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJ0123456789+/", k=5000)
+)
+FILLED = {
+    "PIECES": "\n".join(f'    "{_TEXT[i : i + 400]}",' for i in range(0, 4800, 400)),
+    "KERNELS": "\n".join(
+        f"__device__ float poly{i}(float x, float y) {{ return x * {i}.5f + y * x; }}  // term {i}"
+        for i in range(80)
+    ),
+}
+
+
+@frozen
+class Edit:
+    """One edit: its title, what judges it besides the audit, and the script with it."""
+
+    title: str
+    judge: str
+    after: str
+
+
+def edits(name: str) -> dict[str, Edit]:
+    """The edits of a table by their titles."""
+    found = {}
+    for block in (HERE / name).read_text(encoding="utf-8").split("\n=== ")[1:]:
+        head, _, body = block.partition("\n")
+        title, judge = re.fullmatch(r"(.*?)(?: \((.*)\))?", head).groups()  # type: ignore[union-attr]
+        after, body = SCRIPT, body + "\n"
+        for step in re.split(r"^@", body, flags=re.MULTILINE)[1:]:
+            after = applied(after, step)
+        assert fault(after) is None, f"{title}: {fault(after)}"
+        found[title] = Edit(title, judge or "", after)
+    return found
+
+
+def applied(source: str, step: str) -> str:
+    """The script after one step of an edit, whose place it must have."""
+    head, _, code = step.partition("\n")
+    kind, _, rest = head.partition(" ")
+    for name, text in FILLED.items():
+        code = code.replace(f"{name}\n", f"{text}\n")
+    if kind in ("swap", "every"):
+        old, new = (side.replace("\\n", "\n") for side in rest.split(" => "))
+        assert old in source, f"the script no longer contains {old!r}: mend this edit"
+        return (
+            re.sub(rf"\b{old}\b", new, source) if kind == "every" else source.replace(old, new, 1)
+        )
+    place = next(line for line in lines(source) if line.startswith(PLACES[rest].rstrip("\n")))
+    return source.replace(place, code + place if kind == "before" else place + code, 1)
+
+
+def lines(source: str) -> Iterator[str]:
+    """The lines of a script with their ends."""
+    return iter(source.splitlines(keepends=True))
+
+
+@cache
+def table(name: str) -> dict[str, Edit]:
+    """A table, read once."""
+    return edits(name)
+
+
+CHEATS, HONEST = table("cheats.txt"), table("honest.txt")
+
+
+@pytest.mark.parametrize("title", CHEATS)
+def test_a_cheat_is_caught(title: str) -> None:
+    """The audit blocks it, or asks for the model tests where only those can tell."""
+    edit = CHEATS[title]
+    findings = audit_source(edit.after, pristine=SCRIPT)
+    blocked = any(v.blocks for v in findings)
+    if edit.judge == "canary":
+        assert needs_model_tests(findings), format_findings(findings)
+    elif edit.judge == "after the run":
+        assert findings or not blocked
+    else:
+        assert blocked, format_findings(findings)
+
+
+@pytest.mark.parametrize("title", HONEST)
+def test_an_honest_edit_may_run(title: str) -> None:
+    """Nothing blocks it, typed as an evaluation change where it is one."""
+    edit = HONEST[title]
+    typed = edit.judge == "evaluation"
+    findings = audit_source(edit.after, pristine=SCRIPT, evaluation_change=typed)
+    assert not [v for v in findings if v.blocks], format_findings(findings)
+
+
+def test_there_are_at_least_sixty_of_each() -> None:
+    """The tables may only grow."""
+    assert len(CHEATS) >= 60
+    assert len(HONEST) >= 60
