@@ -128,6 +128,7 @@ class Flow:
         self.totals: set[str] = set()  # names and fields that hold what a clock said
         self.truncated = False
         self.folded: dict[ast.AST, bool] = {}
+        self.written: dict[ast.AST, str] = {}
         self._index()
 
     def run(self) -> list[Event]:
@@ -292,7 +293,7 @@ class Flow:
             self._happens("start", self._place(target), target)
         elif isinstance(value, ast.Constant) and self._place(target) in self.totals:
             self._happens("back", "", target)
-        adds = ast.unparse(target) in ast.unparse(value)
+        adds = self._code(target) in self._code(value)
         shrinks = isinstance(value, ast.BinOp) and isinstance(value.op, ast.Sub | ast.Mult)
         if adds and shrinks and self._place(target) in self.totals:
             self._happens("back", "", target)
@@ -391,9 +392,14 @@ class Flow:
             return ticks
         return CLEAN
 
+    def _code(self, node: ast.AST) -> str:
+        if node not in self.written:
+            self.written[node] = ast.unparse(node)
+        return self.written[node]
+
     def _place(self, node: ast.expr) -> str:
         """One name for a variable of this function, or for a field of any object."""
-        text = ast.unparse(node)
+        text = self._code(node)
         here = self.active[-1].name if self.active else ""
         return text.rsplit(".", 1)[-1] if isinstance(node, ast.Attribute) else f"{here}:{text}"
 
@@ -510,7 +516,8 @@ class Flow:
             if keyword.arg and not self.inside:
                 self.watcher.told(node, f"{keyword.arg}:", keyword.value, named[keyword.arg])
         arguments = CLEAN.union(*values, *named.values())
-        self.watcher.call(node, receiver, arguments | self.control & JUDGED, self.inside)
+        known = self.inside or (not method and MODEL in receiver and self._in_model())
+        self.watcher.call(node, receiver, arguments | self.control & JUDGED, known)
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         self._mutates(node, name, receiver, values, arguments, env)
         self._trains(node, name, receiver, arguments)
@@ -563,7 +570,7 @@ class Flow:
             self.hooks.append((node.args[-1], env))
         elif name == "remove" and not node.args:
             self.hooks.clear()
-        asked = name or ast.unparse(node.func)
+        asked = name or self._code(node.func)
         if asked in ("Thread", "submit", "start_new_thread", "Timer"):
             targets = [*(k.value for k in node.keywords if k.arg == "target"), *node.args[:2]]
             first = len(self.events)
@@ -654,6 +661,11 @@ class Flow:
                 me = self._instance(owner)
                 labels |= self.follow(forward, [me, *values], self.module, named)
         return labels - _aliases(labels)
+
+    def _in_model(self) -> bool:
+        """Whether a part of the model calls another: what called the whole was told of."""
+        owner = self.owners.get(id(self.active[-1])) if self.active else None
+        return owner is not None and self.kinds[owner] == MODEL
 
     def _hear(self, labels: Labels) -> None:
         hooks, self.hooks = self.hooks, []
