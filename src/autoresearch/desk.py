@@ -249,6 +249,10 @@ class Desk:
 
     # --- what works outside ---------------------------------------------------------------------
 
+    def holds(self, folder: Path, boundary: BoundaryConfig) -> bool:
+        """Return whether a command that runs in a folder would be held by this boundary."""
+        return bool(self._hands.around(folder, boundary))
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """Lend a copy of the files at head to write in; there is no repository around it."""

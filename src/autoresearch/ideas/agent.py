@@ -24,12 +24,13 @@ from autoresearch.model import Cost, Idea, Workspace
 from autoresearch.text import block, one_line
 
 _NAME = "agent"
+_SANDBOXES = {False: "workspace-write", True: "danger-full-access"}  # codex's own words
 # The words of each known agent, and the places of its own login, which it may use in a boundary.
 PRESETS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "codex": (
         (
             *("codex", "exec", "--json", "--skip-git-repo-check"),
-            *("--sandbox", "workspace-write", "-"),
+            *("--sandbox", "{sandbox}", "-"),
         ),
         ("~/.codex",),
     ),
@@ -70,7 +71,9 @@ class Settings:
 
     preset: str = setting("codex", "codex, claude or aider; where no command is set")
     command: tuple[str, ...] = setting(
-        (), "program and arguments; the task is on standard input, {script} is the script's path"
+        (),
+        "program and arguments; the task is on standard input, {script} is the script's path, "
+        "{sandbox} codex's word for what it may do, which is more where bubblewrap holds it",
     )
     timeout_seconds: float = setting(1_800.0, "it is ended with all its children after this")
     review_tokens: int = setting(12_000, "of the memory that it is shown")
@@ -160,7 +163,6 @@ class Plugin:
         """Let the agent work in a copy, and return the texts that it changed and what it said."""
         settings, preset = self._settings, PRESETS.get(self._settings.preset, ((), ()))
         script = self._config.script
-        command = [word.replace("{script}", script) for word in settings.command or preset[0]]
         login = () if settings.command else preset[1]
         boundary = evolve(
             self._config.boundary,
@@ -171,6 +173,10 @@ class Plugin:
             for path, text in files.items():
                 (copy / path).parent.mkdir(parents=True, exist_ok=True)
                 (copy / path).write_bytes(text.encode("utf-8"))
+            # One sandbox cannot be set up inside another.
+            held = desk.holds(copy, boundary)
+            names = {"{script}": script, "{sandbox}": _SANDBOXES[held]}
+            command = [names.get(word, word) for word in settings.command or preset[0]]
             before = _marks(copy)
             desk.asked(command[0], task)
             ended = self._run(desk, command, copy, task, boundary)
