@@ -20,6 +20,7 @@ import psutil
 from attrs import evolve, field, frozen
 
 from autoresearch import events
+from autoresearch.config import BoundaryConfig
 from autoresearch.durable import digest
 from autoresearch.errors import PluginError
 from autoresearch.history import History
@@ -85,6 +86,11 @@ class Hands:
         """Return what a command may see of the environment: the machine, and names to pass."""
         names = {"PATH", "HOME", "LANG", "TMPDIR", *passed}
         return {name: value for name, value in os.environ.items() if name in names}
+
+    def around(self, folder: Path, settings: BoundaryConfig) -> Sequence[str]:
+        """Return the words before a command that hold it to a folder, where that can be done."""
+        del folder, settings
+        return ()
 
     def beat(self) -> str:
         """Called a few times a second while a command runs; a reason ends it."""
@@ -243,6 +249,10 @@ class Desk:
 
     # --- what works outside ---------------------------------------------------------------------
 
+    def holds(self, folder: Path, boundary: BoundaryConfig) -> bool:
+        """Return whether a command that runs in a folder would be held by this boundary."""
+        return bool(self._hands.around(folder, boundary))
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """Lend a copy of the files at head to write in; there is no repository around it."""
@@ -261,21 +271,24 @@ class Desk:
         seconds: float = 900.0,
         passed: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        boundary: BoundaryConfig | None = None,
     ) -> Ended:
         """Run a command to its end with ``text`` on its standard input; no shell reads it.
 
         After ``seconds`` of wall clock, or when the loop is to stop, it is ended with all its
-        children. It sees the machine's environment, the names in ``passed``, and ``env``. Raises
+        children. It sees the machine's environment, the names in ``passed``, and ``env``; with a
+        ``boundary`` it is held as a run is, to this folder. Raises
         OSError when it cannot be started.
         """
         given = {**self._hands.environment(passed), **(env or {})}
+        held = self._hands.around(folder, boundary) if boundary else ()
         file = tempfile.TemporaryFile
         with file() as told, file() as output, file() as errors:
             told.write(text.encode("utf-8", "replace"))
             told.seek(0)
             start = time.monotonic()
             process = psutil.Popen(
-                list(command),
+                [*held, *command],
                 cwd=folder,
                 env=given,
                 stdin=told,

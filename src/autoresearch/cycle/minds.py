@@ -9,10 +9,13 @@ from pathlib import Path
 from attrs import frozen
 
 from autoresearch import events
+from autoresearch.config import BoundaryConfig
 from autoresearch.cycle.kit import Kit
 from autoresearch.desk import Desk, Hands
+from autoresearch.launchers.boundary import Boundary
 from autoresearch.launchers.environment import clean_environment
 from autoresearch.launchers.folder import log_in
+from autoresearch.model import Workspace
 
 
 @frozen
@@ -50,6 +53,17 @@ class LoopHands(Hands):
     def environment(self, passed: Sequence[str]) -> Mapping[str, str]:
         """Return what a run would see, and the names to pass."""
         return clean_environment(os.environ, {}, passed)
+
+    def around(self, folder: Path, settings: BoundaryConfig) -> Sequence[str]:
+        """Return bubblewrap's words, where it works: the folder to write in, the store hidden."""
+        boundary = Boundary(settings=settings)
+        if not boundary.on:
+            return ()
+        beside = folder.with_name("beside")
+        beside.mkdir(exist_ok=True)
+        lab = self.kit.lab
+        place = Workspace(path=folder, script=lab.script, project=lab.project)
+        return boundary.around(place, beside, os.environ)
 
     def beat(self) -> str:
         """Take in what people said meanwhile; an order to stop at once ends the command."""

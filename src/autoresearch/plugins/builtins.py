@@ -45,6 +45,7 @@ _ALWAYS = (
     BuiltIn(name="search", module="autoresearch.ideas.search", default=False),
     BuiltIn(name="catalogue", module="autoresearch.ideas.catalogue", default=False),
     BuiltIn(name="openai", module="autoresearch.ideas.openai_ideas", default=False, needs="openai"),
+    BuiltIn(name="agent", module="autoresearch.ideas.agent", default=False),
     BuiltIn(name="queue_ideas", module="autoresearch.ideas.queue"),
     BuiltIn(name="crash_fixes", module="autoresearch.ideas.fixes"),
     BuiltIn(name="greedy", module="autoresearch.policies.greedy"),
