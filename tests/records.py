@@ -114,7 +114,7 @@ def main(place: Path) -> int:
     scripts = [
         (p, text.decode("utf-8", "replace"))
         for p, text in everything
-        if p.name.startswith("train") and p.suffix == ".py"
+        if p.name.startswith("train") and p.suffix == ".py" and text.strip()
     ]
     blocked = 0
     for path, source in scripts:
