@@ -20,11 +20,13 @@ import autoresearch
 import autoresearch.testing
 from autoresearch.cli import cli
 from autoresearch.config import Config
+from autoresearch.inbox import Inbox
 from autoresearch.presets import presets
 from autoresearch.projections.sql_page import sql_page
 from autoresearch.settings import flat
 
 HERE = Path(__file__).parent
+PARTS = (Inbox,)  # of classes that a page names: what they have is the class's own
 
 
 def cli_page() -> str:
@@ -129,7 +131,8 @@ def _other(value: object) -> Iterator[str]:
 
 
 def _class(shape: type[Any]) -> Iterator[str]:
-    bases = [base.__name__ for base in shape.__bases__ if base not in (object, Protocol)]
+    plain = (object, Protocol, *PARTS)
+    bases = [base.__name__ for base in shape.__bases__ if base not in plain]
     if bases:
         yield from (f"Extends `{'`, `'.join(bases)}`.", "")
     doc = inspect.cleandoc(shape.__doc__ or "")
@@ -164,7 +167,9 @@ def _fields(shape: type[Any], doc: str) -> Iterator[str]:
 
 def _members(shape: type[Any]) -> Iterator[str]:
     """Public methods and properties of the class itself, and the checks of a contract."""
-    own = {name: value for name, value in vars(shape).items() if not name.startswith("_")}
+    bases = [base for base in shape.__mro__ if base in (shape, *PARTS)]
+    had = [item for base in bases for item in vars(base).items()]
+    own = {name: value for name, value in had if not name.startswith("_")}
     checks = [name for name in own if name.startswith("test_")]
     found = []
     for name, value in own.items():

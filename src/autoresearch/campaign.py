@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from attrs import asdict, evolve
+from attrs import evolve
 
 from autoresearch import events
 from autoresearch.config import Config
@@ -21,55 +18,36 @@ from autoresearch.cycle.kit import Kit, Tell
 from autoresearch.cycle.loop import Loop
 from autoresearch.cycle.recorder import Recorder
 from autoresearch.cycle.trouble import Clock, Patience
-from autoresearch.errors import (
-    ConfigError,
-    LogError,
-    PluginError,
-    StreamHeldError,
-    WorkspaceError,
-)
+from autoresearch.errors import ConfigError, LogError, PluginError, WorkspaceError
 from autoresearch.folding import empty, fold
-from autoresearch.history import History, QueuedIdea, is_open
-from autoresearch.launchers.environment import is_of_machine
-from autoresearch.launchers.supervisor import run_around
+from autoresearch.history import History
+from autoresearch.inbox import Inbox, person
 from autoresearch.log import FileLog, Holder, Writer
-from autoresearch.model import Idea, Verdict
-from autoresearch.plugins import Plugins, answers
+from autoresearch.plugins import Plugins
 from autoresearch.plugins.builtins import built_ins
 from autoresearch.projections.notes_md import NotesMd
-from autoresearch.projections.remembered import remembered_history
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.setup import check_files
-from autoresearch.text import one_line, without_users
-from autoresearch.workspace import Lab
+from autoresearch.text import without_users
 
 if TYPE_CHECKING:
     import duckdb
     from matplotlib.figure import Figure
-
-IMPORTED = "imported"  # in the recorded environment of a campaign that was taken over: its files
 
 
 def silent(_: str) -> None:
     """Tell no one."""
 
 
-class Campaign:
+class Campaign(Inbox):
     """One campaign; made by :func:`autoresearch.start` or :func:`autoresearch.open_campaign`.
 
     ``tell`` gets a line for everything worth reading, ``tick`` one that the next may replace.
     """
 
     def __init__(self, project: Path, tag: str, log: FileLog, config: Config) -> None:
-        self.project: Path = project
-        self.tag: str = tag
-        self.log: FileLog = log
-        self.config: Config = config
-        self.lab: Lab = Lab(
-            project=project, tag=tag, script=config.script, editable=config.editable
-        )
+        super().__init__(project, tag, log, config)
         self.unread: str = ""  # why its settings cannot be read: then they are not its own
-        self._history: History | None = None
         self.started_with: Plugins | None = None
 
     def __repr__(self) -> str:
@@ -87,14 +65,6 @@ class Campaign:
 
         with self.connect() as connection:
             return figure(self.history, connection, against)
-
-    @property
-    def history(self) -> History:
-        """Everything known now, folded from the log; cheap to ask again."""
-        if self._history is None:
-            self._history = remembered_history(self.log, self.tag)
-        self._history = fold(self._history, self.log.read(after=self._history.position))
-        return self._history
 
     def at(self, position: int) -> History:
         """Return the History as it was when the log stood at ``position``."""
@@ -174,15 +144,6 @@ class Campaign:
                 yield self._kit(writer, active, clock or Clock(), tell, tick)
             finally:
                 active.close()
-
-    def check_own(self) -> None:
-        """Refuse what needs the scripts of a history that was taken over from another tool."""
-        started = self.history.started
-        if started is not None and (source := started.environment.get(IMPORTED)):
-            raise WorkspaceError(
-                f"campaign {self.tag} was imported from {source} and its scripts are not here; "
-                "it can be read and replayed, and autoresearch init starts one that can run"
-            )
 
     def _kit(self, writer: Writer, active: Plugins, clock: Clock, tell: Tell, tick: Tell) -> Kit:
         return Kit(
@@ -277,29 +238,6 @@ class Campaign:
             finally:
                 active.close()
 
-    def pause(self, reason: str = "") -> None:
-        """Let the loop wait, from its next step on, until :meth:`resume`."""
-        self._append(events.Paused(reason=reason or "asked for", by=person()))
-
-    def release(self) -> str:
-        """End the lease of whoever drives by hand and return their name; WorkspaceError without."""
-        lease = self.history.lease
-        if lease is None:
-            raise WorkspaceError(f"nobody drives campaign {self.tag}; autoresearch run may act")
-        self._append(events.LeaseEnded(by=person()))
-        return lease.by
-
-    def resume(self) -> None:
-        """Let the loop go on after a pause, a person's or its own, and ask suspended minds again.
-
-        Raises WorkspaceError when neither is there.
-        """
-        if self.history.paused is None and not self.history.suspended:
-            raise WorkspaceError(
-                f"campaign {self.tag} is not paused; autoresearch status says more"
-            )
-        self._append(events.Resumed(by=person()))
-
     @property
     def holder(self) -> Holder | None:
         """The process that runs the loop, or that died without letting go; None when it ended."""
@@ -320,194 +258,10 @@ class Campaign:
         """
         return self.log.connect(at=at, external=external)
 
-    def add_idea(self, idea: Idea, *, anyway: bool = False) -> str:
-        """Put an idea into the queue, also while the loop runs; return its id.
-
-        Raises WorkspaceError for an idea that would be refused from a plugin as well, for a patch
-        that does not apply, and, unless ``anyway``, for a variable that nothing here reads.
-        """
-        self.check_own()
-        try:
-            answers.idea(idea, "")
-        except answers.InvalidAnswerError as error:
-            raise WorkspaceError(f"this idea cannot be tried: {error}") from None
-        unread = [name for name in idea.env if not anyway and not self._is_read(name)]
-        if unread:
-            raise WorkspaceError(
-                f"no file of the repository mentions {unread[0]}, so it would change nothing; "
-                "correct the name, or say --anyway"
-            )
-        texts = idea.texts(self.config.script)
-        if texts:  # as a patch it still fits when head has moved on elsewhere
-            patch = self.lab.as_patch(self._files_at_head(), texts)
-            idea = evolve(idea, source=None, files={}, patch=patch)
-        elif idea.patch is not None:
-            idea = evolve(idea, patch=self._fitting(idea.patch))
-        event = events.IdeaQueued(
-            idea=idea.id,
-            direction=idea.direction,
-            description=idea.description,
-            hypothesis=idea.hypothesis,
-            author=idea.author or person(),
-            expected_gain=idea.expected_gain,
-            patch=idea.patch,
-            env=dict(idea.env),
-            changes=tuple(asdict(item) for item in idea.changes),
-        )
-        self._append(event)
-        return idea.id
-
-    def doubts(self, idea: Idea) -> list[str]:
-        """Say in a line each why an idea will probably have to wait."""
-        found = []
-        if not (idea.has_code or idea.env):
-            active = Plugins.load(self.config, self.project)
-            if not any(
-                "implement_idea" in plugin.hooks
-                for plugin in active.infos()
-                if plugin.active and plugin.name != "crash_fixes"  # which needs a crash
-            ):
-                found.append("no active plugin turns words into code; queue the idea with --patch")
-        return found
-
-    def _is_read(self, name: str) -> bool:
-        """Return whether a variable is the machine's, or a file of head mentions it."""
-        asked = ("grep", "-q", "-w", "-F", "-e", name, self._head_commit())
-        return is_of_machine(name) or self.lab.clone.attempt(*asked).returncode == 0
-
-    def rank_idea(self, idea: str, expected_gain: float) -> None:
-        """Give a queued idea another expected gain, in metric units; the best is tried first."""
-        queued = self._queued(idea)
-        again = events.IdeaQueued(
-            idea=idea,
-            direction=queued.direction,
-            description=queued.description,
-            hypothesis=queued.hypothesis,
-            author=queued.author,
-            expected_gain=expected_gain,
-            patch=queued.patch,
-            env=queued.env,
-            changes=tuple(asdict(item) for item in queued.changes),
-            waits_for=queued.waits_for,
-        )
-        self._append(again)
-
-    def _queued(self, idea: str) -> QueuedIdea:
-        if idea not in self.history.queue:
-            raise WorkspaceError(
-                f"idea {idea} is not queued; autoresearch idea list shows the queue"
-            )
-        return self.history.queue[idea]
-
-    def _fitting(self, patch: str) -> str:
-        """Return a patch of head, or one of the base that can be merged into head."""
-        try:
-            self.lab.patched(patch, self._files_at_head())
-            return patch
-        except WorkspaceError:
-            assert self.history.started is not None
-            base = self.lab.files_at(self.history.started.base_commit)
-            with suppress(WorkspaceError):
-                return self.lab.as_patch(base, self.lab.patched(patch, base))
-            raise
-
-    def _files_at_head(self) -> Mapping[str, str]:
-        return self.lab.files_at(self._head_commit())
-
-    def _head_commit(self) -> str:
-        history = self.history
-        assert history.started is not None
-        head = None if history.head is None else history.experiments[history.head]
-        return head.commit if head else history.started.base_commit
-
-    def drop_idea(self, idea: str, reason: str) -> None:
-        """Take an idea out of the queue; raises WorkspaceError when it is not in it."""
-        self._queued(idea)
-        self._append(events.IdeaDropped(idea=idea, reason=reason))
-
-    def steer(self, text: str, experiments: int = 0) -> int:
-        """Say where the research should go, until withdrawn or for so many experiments.
-
-        Returns the number under which it can be withdrawn.
-        """
-        if not one_line(text):
-            raise WorkspaceError(f"the steering {text!r} is empty; write what you want")
-        said = events.SteeringGiven(
-            text=without_users(text), author=person(), experiments=experiments
-        )
-        self._append(said)
-        return len(self.history.steering)
-
-    def withdraw(self, number: int) -> None:
-        """Take back what was said under a number; WorkspaceError where nothing stands there."""
-        if number not in {item.number for item in self.history.steered}:
-            raise WorkspaceError(f"no steering {number} stands; autoresearch steer lists them")
-        self._append(events.SteeringWithdrawn(number=number, author=person()))
-
-    def add_note(self, text: str, author: str | None = None) -> None:
-        """Write a note into the memory, also while the loop runs."""
-        if not one_line(text):
-            raise WorkspaceError(f"the note {text!r} is empty; write what to remember")
-        text = without_users(text)
-        self._append(events.NoteAdded(text=text, author=author or person()))
-
-    def resolve_quarantine(self, experiment: int, *, release: bool, reason: str) -> None:
-        """Say whether a quarantined result is believed; the reason is recorded with your name.
-
-        Raises WorkspaceError when the experiment is not quarantined.
-        """
-        history = self.history
-        known = 0 <= experiment < len(history.experiments)
-        if not known or history.experiments[experiment].verdict is not Verdict.QUARANTINE:
-            raise WorkspaceError(
-                f"experiment {experiment} of {self.tag} is not quarantined; "
-                "autoresearch quarantine lists those that are"
-            )
-        self.overrule(experiment, Verdict.KEEP if release else Verdict.DISCARD, reason)
-
-    def overrule(self, experiment: int, verdict: Verdict, reason: str) -> None:
-        """Put ``keep`` or ``discard`` in the place of a verdict; recorded with your name.
-
-        A result that is no longer kept is not best, nor head: the loop builds on the kept one
-        below it. Raises WorkspaceError where there is no such verdict to give.
-        """
-        if why := self._cannot_overrule(experiment, verdict, reason):
-            raise WorkspaceError(f"experiment {experiment} of {self.tag} {why}")
-        who: Any = {"experiment": experiment, "reason": without_users(reason), "author": person()}
-        if self.history.experiments[experiment].verdict is Verdict.QUARANTINE:
-            released = verdict is Verdict.KEEP
-            self._append(events.QuarantineResolved(released=released, **who))
-        else:
-            self._append(events.Overruled(verdict=verdict.value, **who))
-
-    def _cannot_overrule(self, experiment: int, verdict: Verdict, reason: str) -> str | None:
-        history = self.history
-        if not 0 <= experiment < len(history.experiments):
-            return f"does not exist; it has {len(history.experiments)}, counted from 0"
-        found = history.experiments[experiment]
-        if is_open(found):
-            return "has no verdict yet; wait for it, or autoresearch stop"
-        if found.verdict is verdict:
-            return f"has the verdict {verdict.value} already; autoresearch show {experiment}"
-        if experiment == history.baseline_number and found.verdict is Verdict.KEEP:
-            return "is the baseline, with which all else is compared; start another campaign"
-        if verdict is Verdict.KEEP and history.score(found) is None:
-            return f"gave no {history.metric}; only a result that has a score can be kept"
-        return None if one_line(reason) else "needs a reason that says something; give --reason"
-
-    def _append(self, event: events.Event) -> None:
-        with _inbox(self.log, self.tag) as writer:
-            writer.append(event)
-
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.log.sync()
 
 
@@ -518,34 +272,6 @@ def _end_run(kit: Kit, order: events.StopRequested) -> str:
         assert output is not None
         conclude(kit, number, output)
     return f"stopped by {order.by}"
-
-
-def _inbox(log: FileLog, tag: str, patience: float = 10.0) -> Writer:
-    """Open the stream of what people add; wait a little while another process is adding.
-
-    Raises WorkspaceError inside a run: generated code does not take part as the person.
-    """
-    if run := run_around():
-        raise WorkspaceError(
-            f"this is inside the run {run}, and a run does not take part in a campaign; "
-            "print what you found, the loop reads it"
-        )
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            return log.writer(tag, stream=f"{tag}.inbox", actor=person())
-        except StreamHeldError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
-def person() -> str:
-    """Return the name of the user whose process this is."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def _check_plugins(history: History, active: Plugins, accepted: bool) -> None:

@@ -27,6 +27,34 @@ from autoresearch.workspace import Lab
 Tell = Callable[[str], None]
 
 
+def head_commit(history: History) -> str:
+    """Return the kept commit that the next idea builds on."""
+    if history.head is not None:
+        return history.experiments[history.head].commit
+    assert history.started is not None
+    return history.started.base_commit
+
+
+def pristine(history: History, lab: Lab) -> Mapping[str, str]:
+    """Return the texts of the editable files that the campaign started from, by path."""
+    assert history.started is not None
+    return lab.files_at(history.started.base_commit)
+
+
+def files_at_head(history: History, lab: Lab, sources: SourceStore) -> Mapping[str, str]:
+    """Return the texts of the editable files that the next idea builds on, by path."""
+    if history.head is None:
+        return pristine(history, lab)
+    return files_of(history.experiments[history.head], lab, sources)
+
+
+def files_of(experiment: Experiment, lab: Lab, sources: SourceStore) -> Mapping[str, str]:
+    """Return the texts of the editable files that an experiment tried, by path."""
+    if experiment.sources:
+        return {path: sources.get(name) for path, name in experiment.sources.items()}
+    return lab.files_at(experiment.commit)  # recorded before there were several files
+
+
 @frozen(kw_only=True)
 class Kit:
     """The parts that the steps of a campaign share; ``tell`` says in one line what is going on.
@@ -54,11 +82,7 @@ class Kit:
 
     def head_commit(self) -> str:
         """Return the kept commit that the next idea builds on."""
-        history = self.history
-        if history.head is not None:
-            return history.experiments[history.head].commit
-        assert history.started is not None
-        return history.started.base_commit
+        return head_commit(self.history)
 
     def env_of(self, experiment: Experiment) -> dict[str, str]:
         """Return the overrides that an experiment runs with: those it builds on, and its own."""
@@ -68,19 +92,15 @@ class Kit:
 
     def pristine(self) -> Mapping[str, str]:
         """Return the texts of the editable files that the campaign started from, by path."""
-        assert self.history.started is not None
-        return self.lab.files_at(self.history.started.base_commit)
+        return pristine(self.history, self.lab)
 
     def files_at_head(self) -> Mapping[str, str]:
         """Return the texts of the editable files that the next idea builds on, by path."""
-        head = self.history.head
-        return self.pristine() if head is None else self.files_of(self.history.experiments[head])
+        return files_at_head(self.history, self.lab, self.sources)
 
     def files_of(self, experiment: Experiment) -> Mapping[str, str]:
         """Return the texts of the editable files that an experiment tried, by path."""
-        if experiment.sources:
-            return {path: self.sources.get(name) for path, name in experiment.sources.items()}
-        return self.lab.files_at(experiment.commit)  # recorded before there were several files
+        return files_of(experiment, self.lab, self.sources)
 
     def store(self, texts: Mapping[str, str]) -> dict[str, str]:
         """Keep texts in the store, and the list of them where they are several; return digests."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import reduce
 from random import Random
+from typing import Any
 
 from attrs import asdict
 
@@ -12,7 +13,7 @@ from autoresearch import events
 from autoresearch.cycle import minds
 from autoresearch.cycle.kit import Kit
 from autoresearch.folding import foresee
-from autoresearch.history import History
+from autoresearch.history import History, QueuedIdea
 from autoresearch.model import Experiment, Idea
 from autoresearch.projections.blocks import reasoning_block
 from autoresearch.text import one_line
@@ -144,6 +145,16 @@ def refusal(experiment: Experiment, stage: str, reason: str) -> events.ProposalR
     )
 
 
+def queued(idea: Idea | QueuedIdea, name: str, **other: Any) -> events.IdeaQueued:
+    """Return the event that an idea waits in the queue, with ``other`` fields than its own."""
+    own = ("direction", "description", "hypothesis", "author", "expected_gain", "patch")
+    same = {field: getattr(idea, field) for field in own}
+    changes = tuple(asdict(item) for item in idea.changes)
+    return events.IdeaQueued(
+        **{"idea": name, **same, "env": dict(idea.env), "changes": changes, **other}
+    )
+
+
 def put_back(kit: Kit, why: str, waits_for: str) -> None:
     """Give up the idea under way for now: it waits in the queue for who can write its code."""
     experiment = current(kit)
@@ -152,17 +163,8 @@ def put_back(kit: Kit, why: str, waits_for: str) -> None:
     dropped = events.IdeaDropped(
         idea=experiment.idea_id, reason=one_line(why, 1_000), experiment=number
     )
-    queued = events.IdeaQueued(
-        idea=experiment.idea_id,
-        direction=idea.direction,
-        description=idea.description,
-        hypothesis=idea.hypothesis,
-        author=idea.author,
-        expected_gain=idea.expected_gain,
-        changes=tuple(asdict(item) for item in idea.changes),
-        waits_for=waits_for,
-    )
-    kit.recorder.record_many([(dropped, None), (queued, None)])
+    waiting = queued(idea, experiment.idea_id, patch=None, env={}, waits_for=waits_for)
+    kit.recorder.record_many([(dropped, None), (waiting, None)])
 
 
 def reason(kit: Kit) -> None:

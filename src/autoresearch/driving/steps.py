@@ -16,7 +16,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from autoresearch import events
-from autoresearch.campaign import Campaign, person, silent
+from autoresearch.campaign import Campaign, silent
 from autoresearch.cycle import changes, proposals, runs
 from autoresearch.cycle.experiment import (
     analyse,
@@ -34,6 +34,7 @@ from autoresearch.cycle.trouble import Clock
 from autoresearch.errors import ProtocolError, StreamHeldError, WorkspaceError
 from autoresearch.history import History
 from autoresearch.ideas.queue import as_idea
+from autoresearch.inbox import person
 from autoresearch.launchers.supervisor import run_around
 from autoresearch.model import Decision, Experiment, Idea, RunStatus
 from autoresearch.plugins import answers

@@ -11,16 +11,8 @@ import ast
 import re
 from collections.abc import Iterator
 
-from autoresearch.golf.audits.flow import (
-    DATA,
-    JUDGED,
-    METRIC,
-    MODEL,
-    PATH,
-    Event,
-    Flow,
-    Labels,
-)
+from autoresearch.golf.audits.flow import Flow
+from autoresearch.golf.audits.labels import DATA, JUDGED, METRIC, MODEL, PATH, Event, Labels
 from autoresearch.golf.audits.region import evaluation_region
 from autoresearch.golf.audits.script import Script, finding, inside, line_of, shown, words
 from autoresearch.model import Violation

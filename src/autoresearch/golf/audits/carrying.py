@@ -1,0 +1,349 @@
+"""Statements and expressions: how labels pass through them, by name, field and branch."""
+
+from __future__ import annotations
+
+import ast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from autoresearch.golf.audits.labels import (
+    CLEAN,
+    JUDGED,
+    LEARNER,
+    METRIC,
+    PATH,
+    RETURN,
+    Env,
+    Ground,
+    Labels,
+    aliases,
+    grow,
+    learner,
+)
+from autoresearch.golf.audits.script import words
+
+# Attributes that tell of data only how much there is, or of a file only where it lies.
+COUNTS = words("shape dtype device ndim nbytes itemsize size scored name stem parent training")
+CLOCKS = words(
+    "time.perf_counter time.time time.monotonic time.process_time time.perf_counter_ns "
+    "time.time_ns time.monotonic_ns"
+)
+_UNITS = (1000, 1_000_000, 1_000_000_000, 0.001, 0.000001, 1e-9, 100, 60)
+
+
+class Carrier(Ground, ABC):
+    """Runs the statements of a script in order; calls are followed by who extends it."""
+
+    @abstractmethod
+    def follow(
+        self, function: ast.FunctionDef, values: list[Labels], env: Env,
+        named: dict[str | None, Labels] | None = None,
+    ) -> Labels:  # fmt: skip
+        """Run one of the script's own functions with labelled arguments; what does it return?"""
+
+    def block(self, statements: Iterable[ast.stmt], env: Env) -> None:
+        """Run statements in order."""
+        for statement in statements:
+            handler = getattr(self, "_do_" + type(statement).__name__, None)
+            if handler is not None:
+                handler(statement, env)
+            elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+                for child in ast.iter_child_nodes(statement):
+                    if isinstance(child, ast.expr):
+                        self.value(child, env)
+
+    def _do_Assign(self, node: ast.Assign, env: Env) -> None:  # noqa: N802
+        for target in node.targets:
+            self._bind_value(target, node.value, env)
+
+    def _do_AnnAssign(self, node: ast.AnnAssign, env: Env) -> None:  # noqa: N802
+        if node.value is not None:
+            self._bind_value(node.target, node.value, env)
+
+    def _do_AugAssign(self, node: ast.AugAssign, env: Env) -> None:  # noqa: N802
+        before = self.value(node.target, env)
+        if isinstance(node.op, ast.Sub | ast.Mult) and self._place(node.target) in self.totals:
+            self._happens("back", "", node)
+        self.bind(node.target, before | self.value(node.value, env), env, adds=True)
+
+    def _do_Return(self, node: ast.Return, env: Env) -> None:  # noqa: N802
+        if node.value is not None:
+            grow(env, RETURN, self.value(node.value, env) | self.control)
+        self._leaves(node)
+
+    def _leaves(self, node: ast.stmt, _: Env | None = None) -> None:
+        if self.control & JUDGED and not self.inside and self.loops:
+            self.loops[-1].append(node)
+
+    _do_Break = _do_Continue = _leaves  # noqa: N815
+
+    def _do_If(self, node: ast.If, env: Env) -> None:  # noqa: N802
+        with self._decided(self.value(node.test, env) & JUDGED):
+            self._branches(env, node.body, node.orelse)
+
+    @contextmanager
+    def _decided(self, labels: Labels) -> Iterator[None]:
+        outside, self.control = self.control, self.control | labels
+        yield
+        self.control = outside
+
+    def _do_For(self, node: ast.For, env: Env) -> None:  # noqa: N802
+        with self._looping():
+            for _ in range(2):
+                labels = self.value(node.iter, env)
+                self.bind(node.target, labels, env)
+                with self._decided(labels & {METRIC}):
+                    self._branches(env, node.body, [])
+        self.block(node.orelse, env)
+
+    def _do_While(self, node: ast.While, env: Env) -> None:  # noqa: N802
+        with self._looping():
+            for _ in range(2):
+                with self._decided(self.value(node.test, env) & JUDGED):
+                    self._branches(env, node.body, [])
+        self.block(node.orelse, env)
+
+    @contextmanager
+    def _looping(self) -> Iterator[None]:
+        """A loop that trains must not end, nor pass over a step, because of a score."""
+        first = len(self.events)
+        self.loops.append([])
+        yield
+        leaving = self.loops.pop()
+        if any(event.kind == "train" for event in self.events[first:]):
+            for node in leaving:
+                self.watcher.learns(node, "the schedule", self.inside)
+        elif self.loops:
+            self.loops[-1] += [n for n in leaving if isinstance(n, ast.Return)]
+
+    def _do_With(self, node: ast.With, env: Env) -> None:  # noqa: N802
+        for item in node.items:
+            labels = self.value(item.context_expr, env)
+            if item.optional_vars is not None:
+                self.bind(item.optional_vars, labels, env)
+        self.block(node.body, env)
+
+    def _do_Try(self, node: ast.Try, env: Env) -> None:  # noqa: N802
+        self._branches(env, node.body, *[handler.body for handler in node.handlers])
+        self.block([*node.orelse, *node.finalbody], env)
+
+    def _do_ClassDef(self, node: ast.ClassDef, env: Env) -> None:  # noqa: N802
+        inner = dict(env)
+        self.block(node.body, inner)
+        for name in inner.keys() - env.keys():  # settings live in class attributes
+            grow(self.fields, (node.name, name), inner[name])
+
+    def _branches(self, env: Env, *bodies: Iterable[ast.stmt]) -> None:
+        ends = []
+        for body in bodies:
+            ends.append(dict(env))
+            self.block(body, ends[-1])
+        for end in ends:
+            for name, labels in end.items():
+                grow(env, name, labels)
+
+    def _bind_value(self, target: ast.expr, value: ast.expr, env: Env) -> None:
+        pairs = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+        if pairs and len(target.elts) == len(value.elts):  # type: ignore[attr-defined]
+            labels = [self.value(part, env) for part in value.elts]  # type: ignore[attr-defined]
+            for part, label in zip(target.elts, labels, strict=True):  # type: ignore[attr-defined]
+                self.bind(part, label, env)
+            return
+        labels_ = self.value(value, env)
+        if isinstance(value, ast.Call) and self.script.dotted(value.func) in CLOCKS:
+            self._happens("start", self._place(target), target)
+        elif isinstance(value, ast.Constant) and self._place(target) in self.totals:
+            self._happens("back", "", target)
+        adds = self._code(target) in self._code(value)
+        shrinks = isinstance(value, ast.BinOp) and isinstance(value.op, ast.Sub | ast.Mult)
+        if adds and shrinks and self._place(target) in self.totals:
+            self._happens("back", "", target)
+        self.bind(target, labels_, env, adds=adds)
+
+    def bind(self, target: ast.expr, labels: Labels, env: Env, *, adds: bool = False) -> None:
+        """Store labels into a target; ``adds`` says that what was there counts on."""
+        labels |= self.control
+        if any(name.startswith("clock:") for name in labels):
+            self.totals.add(self._place(target))
+        if isinstance(target, ast.Tuple | ast.List):
+            for part in target.elts:
+                self.bind(part, labels, env)
+        elif isinstance(target, ast.Name):
+            env[target.id] = labels
+            if target.id in self.shared:
+                grow(self.module, target.id, labels)
+        elif isinstance(target, ast.Starred):
+            self.bind(target.value, labels, env)
+        elif isinstance(target, ast.Attribute | ast.Subscript):
+            held = self.value(target.value, env)
+            if isinstance(target, ast.Subscript):
+                labels |= self.value(target.slice, env) & JUDGED
+            self._stored(target, held, labels, env, adds)
+
+    def _stored(
+        self, target: ast.Attribute | ast.Subscript, held: Labels, labels: Labels, env: Env,
+        adds: bool,
+    ) -> None:  # fmt: skip
+        # While it is scored a model may remember its last activations: the next ones replace them.
+        passing = self.inside and isinstance(target, ast.Attribute) and not adds
+        if labels & JUDGED and held & LEARNER and not passing:
+            self.watcher.learns(target, learner(held), self.inside)
+        if isinstance(target, ast.Subscript):
+            self._put(target.value, labels, env)
+        elif not (passing and labels & JUDGED):
+            self._put(target, labels, env)
+
+    def _put(self, target: ast.expr, labels: Labels, env: Env) -> None:
+        """Something is added to what a name or a field holds."""
+        while isinstance(target, ast.Subscript | ast.Starred):
+            target = target.value
+        if isinstance(target, ast.Name):
+            where = env if target.id in env or target.id not in self.module else self.module
+            grow(where, target.id, labels)
+        elif isinstance(target, ast.Attribute):
+            for name in self.value(target.value, env):
+                if name.startswith("obj:"):
+                    grow(self.fields, (name[4:], target.attr), labels)
+
+    def value(self, node: ast.expr, env: Env) -> Labels:
+        """The labels of an expression's value."""
+        self.budget -= 1
+        if self.budget < 0:
+            self.truncated = True
+            return CLEAN
+        handler: Callable[[ast.expr, Env], Labels] | None
+        handler = getattr(self, "_of_" + type(node).__name__, None)
+        return handler(node, env) if handler else self._children(node, env)
+
+    def _children(self, node: ast.AST, env: Env) -> Labels:
+        parts = (c for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr))
+        return CLEAN.union(*(self.value(part, env) for part in parts))
+
+    def _of_Constant(self, node: ast.expr, env: Env) -> Labels:  # noqa: N802
+        return self._folded(node) | self._children(node, env)
+
+    def _of_BinOp(self, node: ast.BinOp, env: Env) -> Labels:  # noqa: N802
+        left, right = self.value(node.left, env), self.value(node.right, env)
+        labels = left | right
+        if isinstance(node.op, ast.Sub):  # what was begun is read
+            for side in (node.left, node.right):
+                if isinstance(side, ast.Name | ast.Attribute):
+                    self._happens("stop", self._place(side), side)
+                    if self._is_clock(node):
+                        return frozenset({f"clock:{self._place(side)}"})
+        ticks = frozenset(name for name in labels if name.startswith("clock:"))
+        if ticks:
+            labels -= ticks - self._ticking(node, left & ticks, ticks)
+        return self._folded(node) | (labels - aliases(labels))
+
+    def _ticking(self, node: ast.BinOp, left: Labels, ticks: Labels) -> Labels:
+        """What is still a clock's time: a sum, or the same in another unit, and nothing else."""
+        factors = [s.value for s in (node.left, node.right) if isinstance(s, ast.Constant)]
+        if isinstance(node.op, ast.Add):
+            return ticks
+        if isinstance(node.op, ast.Sub):  # what is left of the cap
+            self.capped |= {name[6:] for name in ticks - left}
+            return left
+        if isinstance(node.op, ast.Mult | ast.Div) and factors and factors[0] in _UNITS:
+            return ticks
+        if isinstance(node.op, ast.Mult) and factors:
+            self._happens("scaled", min(ticks)[6:], node)
+            return ticks
+        return CLEAN
+
+    def _is_clock(self, node: ast.BinOp) -> bool:
+        sides = (node.left, node.right)
+        return any(isinstance(s, ast.Call) and self.script.dotted(s.func) in CLOCKS for s in sides)
+
+    def _of_JoinedStr(self, node: ast.JoinedStr, env: Env) -> Labels:  # noqa: N802
+        text, labels = "", CLEAN
+        for part in node.values:
+            found = self.value(part, env)
+            labels |= found
+            if isinstance(part, ast.FormattedValue):
+                if not self.inside:
+                    self.watcher.told(node, text, part.value, found | self.control)
+            elif isinstance(part, ast.Constant):
+                text = str(part.value)
+        return self._folded(node) | (labels - aliases(labels))
+
+    def _of_Dict(self, node: ast.Dict, env: Env) -> Labels:  # noqa: N802
+        labels = CLEAN
+        for key, value in zip(node.keys, node.values, strict=True):
+            found = self.value(value, env)
+            labels |= found | (self.value(key, env) if key is not None else CLEAN)
+            if isinstance(key, ast.Constant) and isinstance(key.value, str) and not self.inside:
+                self.watcher.told(node, f"{key.value}:", value, found)
+        return labels
+
+    def _of_Compare(self, node: ast.Compare, env: Env) -> Labels:  # noqa: N802
+        labels = self._children(node, env)
+        self.capped |= {name[6:] for name in labels if name.startswith("clock:")}
+        there = all(isinstance(op, ast.Is | ast.IsNot) for op in node.ops)
+        return CLEAN if there else labels & JUDGED
+
+    def _of_IfExp(self, node: ast.IfExp, env: Env) -> Labels:  # noqa: N802
+        chosen = self.value(node.test, env) & JUDGED
+        return chosen | self.value(node.body, env) | self.value(node.orelse, env)
+
+    def _of_Name(self, node: ast.Name, env: Env) -> Labels:  # noqa: N802
+        shared = self.module.get(node.id, CLEAN) if node.id in self.shared else CLEAN
+        if node.id in self.classes and node.id not in env:
+            return self._instance(node.id)
+        if node.id in self.functions and node.id not in env:
+            self.closures[node.id] = env
+            return frozenset({f"def:{node.id}"})
+        return shared | env.get(node.id, self.module.get(node.id, CLEAN))
+
+    def _of_Attribute(self, node: ast.Attribute, env: Env) -> Labels:  # noqa: N802
+        held = self.value(node.value, env)
+        owners = [name[4:] for name in held if name.startswith("obj:")]
+        found = [self.fields[o, node.attr] for o in owners if (o, node.attr) in self.fields]
+        known = {(o, node.attr) for o in owners} & self.methods.keys()
+        if found:
+            return CLEAN.union(*found)
+        if known:  # a property, or a method that is passed on
+            first = self.methods[min(known)]
+            asked = any("property" in ast.unparse(d) for d in first.decorator_list)
+            return self.follow(first, [held], self.module) if asked else held
+        if node.attr in COUNTS:
+            return CLEAN
+        unknown = held - JUDGED if owners else held
+        return frozenset(name for name in unknown if not name.startswith("obj:"))
+
+    def _of_Subscript(self, node: ast.Subscript, env: Env) -> Labels:  # noqa: N802
+        labels = self.value(node.value, env) | self._folded(node)
+        chosen = self.value(node.slice, env) & JUDGED
+        if isinstance(node.slice, ast.Slice) and isinstance(node.ctx, ast.Load):
+            self.watcher.cut(node, labels, self.inside)
+        return labels | chosen
+
+    def _of_Yield(self, node: ast.Yield | ast.YieldFrom, env: Env) -> Labels:  # noqa: N802
+        if node.value is not None:
+            grow(env, RETURN, self.value(node.value, env))
+        return CLEAN
+
+    _of_YieldFrom = _of_Yield  # noqa: N815
+
+    def _of_Lambda(self, node: ast.Lambda, env: Env) -> Labels:  # noqa: N802
+        return self.value(node.body, dict(env))
+
+    def _of_NamedExpr(self, node: ast.NamedExpr, env: Env) -> Labels:  # noqa: N802
+        labels = self.value(node.value, env)
+        self.bind(node.target, labels, env)
+        return labels
+
+    def _comprehension(self, node: ast.expr, env: Env) -> Labels:
+        inner, trained, chosen = dict(env), False, CLEAN
+        for generator in node.generators:  # type: ignore[attr-defined]
+            labels = self.value(generator.iter, inner)
+            self.bind(generator.target, labels, inner)
+            # A listing of the folder that keeps only names with "train" in them is clean.
+            trained |= any("train" in ast.unparse(test) for test in generator.ifs)
+            chosen |= CLEAN.union(*(self.value(test, inner) for test in generator.ifs)) & JUDGED
+        parts = [getattr(node, name, None) for name in ("elt", "key", "value")]
+        labels = chosen.union(*(self.value(part, inner) for part in parts if part is not None))
+        return labels - {PATH} if trained else labels
+
+    _of_ListComp = _of_SetComp = _of_GeneratorExp = _of_DictComp = _comprehension  # noqa: N815
