@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sized
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -44,6 +45,10 @@ def _not_negative(_: object, attribute: Attribute[Any], value: float) -> None:
         raise ConfigError(f"{attribute.name} is {value}, but must be 0 or more; set such a number")
 
 
+_from_zero = partial(setting, validator=_not_negative)
+_over_zero = partial(setting, validator=_positive)
+
+
 def _given(_: object, attribute: Attribute[Any], value: Sized) -> None:
     if not value or value == ("",):
         raise ConfigError(f"{attribute.name} is empty; write what it is")
@@ -80,15 +85,11 @@ class MetricConfig:
     pattern: str = setting(
         "", "regular expression with one group that reads the metric; the last match counts"
     )
-    sd: float = setting(
-        0.0,
-        "seed-to-seed standard deviation, in units of the metric; 0: unknown",
-        validator=_not_negative,
+    sd: float = _from_zero(
+        0.0, "seed-to-seed standard deviation, in units of the metric; 0: unknown"
     )
-    implausible_gain: float = setting(
-        0.0,
-        "a gain in one step over this is quarantined, in units of the metric; 0: never",
-        validator=_not_negative,
+    implausible_gain: float = _from_zero(
+        0.0, "a gain in one step over this is quarantined, in units of the metric; 0: never"
     )
     reader: str = setting(
         "", "plugin that alone reads the metric; empty: the pattern, or name=value in the output"
@@ -100,52 +101,28 @@ class MetricConfig:
 class LimitsConfig:
     """What a run or a campaign may use."""
 
-    timeout_seconds: float = setting(
-        900.0, "a run is killed after this, seconds", validator=_positive
-    )
-    artifact_bytes: int = setting(
-        0, "an artifact must be smaller than this, bytes; 0: no limit", validator=_not_negative
-    )
-    max_log_bytes: int = setting(
-        64_000_000, "a run that prints more is killed, bytes", validator=_positive
-    )
-    crash_fixes: int = setting(
-        2, "attempts to fix a trivial crash of one experiment", validator=_not_negative
-    )
-    infra_retries: int = setting(
-        2, "times a run is launched again when the machine failed", validator=_not_negative
-    )
-    reruns: int = setting(
-        3, "further runs of one experiment that a policy may ask for", validator=_not_negative
-    )
-    experiments: int = setting(
-        0, "stop after this many experiments; 0: never", validator=_not_negative
-    )
-    hours: float = setting(
-        0.0, "stop after this many hours of runs; 0: never", validator=_not_negative
-    )
-    usd: float = setting(
-        0.0,
-        "stop after this much money, runs and tokens together; 0: never",
-        validator=_not_negative,
-    )
-    gpu_hours: float = setting(
-        0.0, "stop after this many GPU hours; 0: never", validator=_not_negative
-    )
+    timeout_seconds: float = _over_zero(900.0, "a run is killed after this, seconds")
+    artifact_bytes: int = _from_zero(0, "an artifact must be smaller than this, bytes; 0: no limit")
+    max_log_bytes: int = _over_zero(64_000_000, "a run that prints more is killed, bytes")
+    crash_fixes: int = _from_zero(2, "attempts to fix a trivial crash of one experiment")
+    infra_retries: int = _from_zero(2, "times a run is launched again when the machine failed")
+    reruns: int = _from_zero(3, "further runs of one experiment that a policy may ask for")
+    experiments: int = _from_zero(0, "stop after this many experiments; 0: never")
+    hours: float = _from_zero(0.0, "stop after this many hours of runs; 0: never")
+    usd: float = _from_zero(0.0, "stop after this much money, runs and tokens together; 0: never")
+    gpu_hours: float = _from_zero(0.0, "stop after this many GPU hours; 0: never")
 
 
 @frozen(kw_only=True)
 class RunsConfig:
     """How many runs go on at once, and which GPUs each of them has."""
 
-    parallel: int = setting(1, "experiments under way at once", validator=_positive)
+    parallel: int = _over_zero(1, "experiments under way at once")
     devices: tuple[str, ...] = setting(
         (), "GPUs of this machine that runs may have, as in CUDA_VISIBLE_DEVICES; empty: all seen"
     )
-    gpus: int = setting(
-        0,
-        "GPUs of one run on this machine; 0: the devices are shared out evenly",
-        validator=_not_negative,
+    gpus: int = _from_zero(
+        0, "GPUs of one run on this machine; 0: the devices are shared out evenly"
     )
 
 
@@ -161,24 +138,18 @@ class EvaluationConfig:
     hidden_command: tuple[str, ...] = setting(
         (), "a second one, whose score people see and no plugin and no mind"
     )
-    timeout_seconds: float = setting(
-        900.0, "an evaluation is killed after this, seconds", validator=_positive
-    )
+    timeout_seconds: float = _over_zero(900.0, "an evaluation is killed after this, seconds")
 
 
 @frozen(kw_only=True)
 class NoiseConfig:
     """How the noise is measured where ``metric.sd`` is not set."""
 
-    runs: int = setting(
-        3,
-        "runs of the baseline, each with another seed; 1: the noise stays unknown",
-        validator=_positive,
+    runs: int = _over_zero(
+        3, "runs of the baseline, each with another seed; 1: the noise stays unknown"
     )
-    budget_seconds: float = setting(
-        60.0,
-        "only a baseline is repeated whose runs take no longer than this, seconds in all",
-        validator=_not_negative,
+    budget_seconds: float = _from_zero(
+        60.0, "only a baseline is repeated whose runs take no longer than this, seconds in all"
     )
 
 
@@ -186,15 +157,9 @@ class NoiseConfig:
 class RulesConfig:
     """The numbers of the three backtracking signals."""
 
-    dead_end_discards: int = setting(
-        3, "consecutive discards that make a direction a dead end", validator=_positive
-    )
-    plateau_experiments: int = setting(
-        5, "experiments without progress that make a plateau", validator=_positive
-    )
-    plateau_gain: float = setting(
-        0.001, "less than this in all is no progress, metric units", validator=_not_negative
-    )
+    dead_end_discards: int = _over_zero(3, "consecutive discards that make a direction a dead end")
+    plateau_experiments: int = _over_zero(5, "experiments without progress that make a plateau")
+    plateau_gain: float = _from_zero(0.001, "less than this in all is no progress, metric units")
 
 
 @frozen(kw_only=True)

@@ -23,6 +23,7 @@ from autoresearch import events
 from autoresearch.config import BoundaryConfig
 from autoresearch.durable import digest
 from autoresearch.errors import PluginError
+from autoresearch.frozen import alike
 from autoresearch.history import History
 from autoresearch.model import Cost, Experiment, Run
 from autoresearch.projections.memory import review
@@ -237,15 +238,9 @@ class Desk:
         if not (cost.tokens_in or cost.tokens_out or cost.usd):
             return ()
         current = self.history.current
-        spent = events.CostIncurred(
-            kind="tokens",
-            source=cost.source or self.author,
-            experiment=current.number if current else None,
-            tokens_in=cost.tokens_in,
-            tokens_out=cost.tokens_out,
-            usd=cost.usd,
-        )
-        return (spent,)
+        about = current.number if current else None
+        known = {"kind": "tokens", "source": cost.source or self.author, "seconds": 0.0}
+        return (alike(events.CostIncurred, cost, experiment=about, **known),)
 
     # --- what works outside ---------------------------------------------------------------------
 

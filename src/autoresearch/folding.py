@@ -10,7 +10,7 @@ from attrs import evolve, fields
 from pyrsistent import pmap
 
 from autoresearch import events
-from autoresearch.frozen import FrozenDict
+from autoresearch.frozen import FrozenDict, alike
 from autoresearch.history import History, Lease, OpenRun, QueuedIdea, Spent, Steering
 from autoresearch.log import Recorded
 from autoresearch.model import (
@@ -167,21 +167,55 @@ def _about(kind: type[E]) -> Callable[[Callable[[Draft, E, str], None]], Step]:
     return register
 
 
-def _same(kind: type[T], event: events.Event, /, **more: Any) -> T:
-    """Return a value with the fields of an event that bear its fields' names, and with ``more``."""
-    shape = (kind, type(event))
-    if (names := _SHARED.get(shape)) is None:
-        own, told = ({item.name for item in fields(each)} for each in shape)  # type: ignore[arg-type]
-        names = _SHARED[shape] = tuple(own & told)
-    return kind(**{**{name: getattr(event, name) for name in names}, **more})
-
-
-_SHARED: dict[tuple[type[Any], type[events.Event]], tuple[str, ...]] = {}
-
-
 def _member(kind: type[M], value: str) -> M | None:
     """Return the member of an enum, None for a value that this release does not know."""
     return next((member for member in kind if member == value), None)
+
+
+# Facts that change nothing but these fields of the History.
+_TOLD: dict[type[events.Event], Callable[[History, Any], dict[str, Any]]] = {
+    events.CampaignStopped: lambda _, event: {"stopped": event.reason, "stop": None},
+    events.LeaseEnded: lambda _, __: {"lease": None},
+    events.StopRequested: lambda _, event: {"stop": event},
+    events.MemoryReviewed: lambda _, event: {"reviewed": event},
+    events.PluginFailed: lambda history, event: {
+        "failures": history.failures.set(event.plugin, history.failures.get(event.plugin, 0) + 1)
+    },
+    events.MindSuspended: lambda history, event: {
+        "suspended": history.suspended.set(event.author, event)
+    },
+    events.DirectionDeclaredDead: lambda history, event: {
+        "dead_ends": history.dead_ends.set(event.direction, event)
+    },
+    events.LessonLearned: lambda history, event: {
+        "lessons": history.lessons.append(alike(Lesson, event, text=event.lesson))
+    },
+    events.ProposalRefused: lambda history, event: {"refusals": history.refusals.append(event)},
+    events.ChangeRejected: lambda history, event: {"rejected": history.rejected.append(event)},
+    events.PlateauDeclared: lambda history, event: {"plateaus": history.plateaus.append(event)},
+    events.NoteAdded: lambda history, event: {"notes": history.notes.append(event)},
+}
+
+# Facts that change nothing but these fields of their experiment.
+_TOLD_OF_ONE: dict[type[events.Event], Callable[[Any], dict[str, Any]]] = {
+    events.ReasoningRecorded: lambda event: {"reasoning": alike(Reasoning, event)},
+    events.RunLocked: lambda event: {"measurement": event.measurement},
+    events.FixAttempted: lambda event: {"fixes": event.attempt},
+    events.AnalysisRecorded: lambda event: {"analysis": alike(Analysis, event)},
+    events.PredictionScored: lambda event: {"prediction": event.outcome},
+}
+
+
+def _register_tables() -> None:
+    for kind, told in _TOLD.items():
+        _on(kind)(lambda draft, event, _, told=told: draft.set(**told(draft.history, event)))
+    for kind, changed in _TOLD_OF_ONE.items():
+        _about(kind)(
+            lambda draft, event, _, told=changed: draft.change(event.experiment, **told(event))
+        )
+
+
+_register_tables()
 
 
 @_on(events.CampaignStarted)
@@ -218,26 +252,11 @@ def _all_asked_again(draft: Draft) -> None:
     draft.set(suspended=pmap())
 
 
-@_on(events.CampaignStopped)
-def _stopped(draft: Draft, event: events.CampaignStopped, _: str) -> None:
-    draft.set(stopped=event.reason, stop=None)
-
-
 @_on(events.LeaseTaken)
 def _leased(draft: Draft, event: events.LeaseTaken, at: str) -> None:
     draft.set(lease=Lease(by=event.by, since=at))
     if draft.history.current is None:
         draft.set(reviewed=None)  # whoever drives reads for themselves
-
-
-@_on(events.LeaseEnded)
-def _lease_ended(draft: Draft, _: events.LeaseEnded, __: str) -> None:
-    draft.set(lease=None)
-
-
-@_on(events.StopRequested)
-def _stop(draft: Draft, event: events.StopRequested, _: str) -> None:
-    draft.set(stop=event)
 
 
 @_on(events.Paused)
@@ -268,37 +287,16 @@ def _let_go(draft: Draft, *causes: str) -> None:
             draft.set(queue=draft.history.queue.set(name, evolve(idea, waits_for="")))
 
 
-@_on(events.PluginFailed)
-def _plugin_failed(draft: Draft, event: events.PluginFailed, _: str) -> None:
-    failures = draft.history.failures
-    draft.set(failures=failures.set(event.plugin, failures.get(event.plugin, 0) + 1))
-
-
-@_on(events.MindSuspended)
-def _mind_suspended(draft: Draft, event: events.MindSuspended, _: str) -> None:
-    draft.set(suspended=draft.history.suspended.set(event.author, event))
-
-
 @_on(events.MindResumed)
 def _mind_resumed(draft: Draft, event: events.MindResumed, _: str) -> None:
     draft.set(suspended=draft.history.suspended.discard(event.author))
     _let_go(draft, "outage")
 
 
-@_on(events.ProposalRefused)
-def _proposal_refused(draft: Draft, event: events.ProposalRefused, _: str) -> None:
-    draft.set(refusals=draft.history.refusals.append(event))
-
-
-@_on(events.MemoryReviewed)
-def _reviewed(draft: Draft, event: events.MemoryReviewed, _: str) -> None:
-    draft.set(reviewed=event)
-
-
 @_on(events.IdeaQueued)
 def _queued(draft: Draft, event: events.IdeaQueued, _: str) -> None:
     old = draft.history.queue.get(event.idea)
-    idea = _same(
+    idea = alike(
         QueuedIdea,
         event,
         id=event.idea,
@@ -314,7 +312,7 @@ def _proposed(draft: Draft, event: events.IdeaProposed, at: str) -> None:
     if event.experiment not in (history.next_number, len(history.experiments)):
         return  # numbers have no gaps, and what ran or was decided is not replaced
     kind = _member(IdeaKind, event.kind) or IdeaKind.CHANGE
-    idea = _same(Idea, event, kind=kind, changes=_changes(event.changes))
+    idea = alike(Idea, event, kind=kind, changes=_changes(event.changes))
     draft.put(
         Experiment(
             number=event.experiment,
@@ -359,11 +357,6 @@ def _dropped(draft: Draft, event: events.IdeaDropped, _: str) -> None:
         draft.set(reviewed=None)
 
 
-@_about(events.ReasoningRecorded)
-def _reasoned(draft: Draft, event: events.ReasoningRecorded, _: str) -> None:
-    draft.change(event.experiment, reasoning=_same(Reasoning, event))
-
-
 @_about(events.ChangeApplied)
 def _applied(draft: Draft, event: events.ChangeApplied, _: str) -> None:
     history = draft.history
@@ -387,14 +380,9 @@ def _lines(old: Experiment, event: events.ChangeApplied) -> tuple[int, int]:
     return old.added_lines + event.added_lines, old.removed_lines + event.removed_lines
 
 
-@_on(events.ChangeRejected)
-def _rejected(draft: Draft, event: events.ChangeRejected, _: str) -> None:
-    draft.set(rejected=draft.history.rejected.append(event))
-
-
 @_about(events.AuditFailed)
 def _failed(draft: Draft, event: events.AuditFailed, _: str) -> None:
-    found = _same(Violation, event)
+    found = alike(Violation, event)
     old = draft.history.experiments[event.experiment].violations
     draft.change(event.experiment, violations=(*old, found))
 
@@ -508,27 +496,12 @@ def merged(runs: tuple[Run, ...], metric: str, size: str) -> Mapping[str, float]
     return FrozenDict(merged)
 
 
-@_about(events.RunLocked)
-def _measured(draft: Draft, event: events.RunLocked, _: str) -> None:
-    draft.change(event.experiment, measurement=event.measurement)
-
-
-@_about(events.FixAttempted)
-def _fixed(draft: Draft, event: events.FixAttempted, _: str) -> None:
-    draft.change(event.experiment, fixes=event.attempt)
-
-
-@_about(events.AnalysisRecorded)
-def _analysed(draft: Draft, event: events.AnalysisRecorded, _: str) -> None:
-    draft.change(event.experiment, analysis=_same(Analysis, event))
-
-
 @_about(events.Decided)
 def _decided(draft: Draft, event: events.Decided, at: str) -> None:
     verdict = _member(Verdict, event.verdict)
     if verdict is None:
         return
-    draft.change(event.experiment, decision=_same(Decision, event, verdict=verdict), ended_at=at)
+    draft.change(event.experiment, decision=alike(Decision, event, verdict=verdict), ended_at=at)
     if verdict is Verdict.RERUN:
         draft.open(event.experiment)
         return
@@ -596,37 +569,11 @@ def _step_down(draft: Draft, number: int) -> None:
         draft.set(head=heads[-1] if heads else None)
 
 
-@_about(events.PredictionScored)
-def _predicted(draft: Draft, event: events.PredictionScored, _: str) -> None:
-    draft.change(event.experiment, prediction=event.outcome)
-
-
-@_on(events.LessonLearned)
-def _learned(draft: Draft, event: events.LessonLearned, _: str) -> None:
-    lesson = Lesson(text=event.lesson, experiment=event.experiment, direction=event.direction)
-    draft.set(lessons=draft.history.lessons.append(lesson))
-
-
-@_on(events.DirectionDeclaredDead)
-def _dead(draft: Draft, event: events.DirectionDeclaredDead, _: str) -> None:
-    draft.set(dead_ends=draft.history.dead_ends.set(event.direction, event))
-
-
-@_on(events.PlateauDeclared)
-def _plateau(draft: Draft, event: events.PlateauDeclared, _: str) -> None:
-    draft.set(plateaus=draft.history.plateaus.append(event))
-
-
 @_on(events.Backtracked)
 def _backtracked(draft: Draft, event: events.Backtracked, _: str) -> None:
     history = draft.history
     if 0 <= event.to_experiment < len(history.experiments):
         draft.set(head=event.to_experiment, timeline=history.timeline.append(event))
-
-
-@_on(events.NoteAdded)
-def _noted(draft: Draft, event: events.NoteAdded, _: str) -> None:
-    draft.set(notes=draft.history.notes.append(event))
 
 
 @_on(events.SteeringGiven)

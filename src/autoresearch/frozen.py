@@ -1,9 +1,14 @@
-"""Tables that nobody can change: what facts and settings hold, and plugins are given to read."""
+"""Values that nobody can change: what facts and settings hold, and plugins are given to read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from functools import cache
+from typing import Any, NoReturn, TypeVar
+
+from attrs import fields
+
+T = TypeVar("T")
 
 
 class FrozenDict(dict[str, Any]):
@@ -31,3 +36,15 @@ def freeze(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(freeze(item) for item in value)
     return value
+
+
+def alike(kind: type[T], value: object, /, **more: Any) -> T:
+    """Return a value with the fields of another that bear its fields' names, and with ``more``."""
+    given = {name: getattr(value, name) for name in _shared(kind, type(value)) if name not in more}
+    return kind(**given, **more)
+
+
+@cache
+def _shared(kind: type[Any], other: type[Any]) -> tuple[str, ...]:
+    own, told = ({item.name for item in fields(each)} for each in (kind, other))
+    return tuple(own & told)

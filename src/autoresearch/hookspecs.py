@@ -347,3 +347,15 @@ def notify(notice: Notice) -> None:
 
     Called when it happens. Collecting and isolated as ``event_recorded``. Returns nothing.
     """
+
+
+class Configured:
+    """A built-in plugin that needs nothing of the configuration but to have it."""
+
+    def __init__(self) -> None:
+        self._config = Config()
+
+    @hookimpl
+    def configure(self, config: Config) -> None:
+        """Remember the settings of the campaign."""
+        self._config = config

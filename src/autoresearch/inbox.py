@@ -107,7 +107,7 @@ class Inbox:
     def rank_idea(self, idea: str, expected_gain: float) -> None:
         """Give a queued idea another expected gain, in metric units; the best is tried first."""
         waiting = self._queued(idea)
-        again = queued(waiting, idea, expected_gain=expected_gain, waits_for=waiting.waits_for)
+        again = queued(waiting, idea, expected_gain=expected_gain)
         self._append(again)
 
     def _queued(self, idea: str) -> QueuedIdea:

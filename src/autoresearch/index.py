@@ -14,6 +14,7 @@ from attrs import asdict, evolve, frozen
 
 from autoresearch.codec import canonical, decode
 from autoresearch.events import CampaignResumed, CampaignStarted
+from autoresearch.frozen import alike
 from autoresearch.log import FileLog, Recorded, SnapshotStore
 
 WORTH = 200  # events behind the index from which on it is written again
@@ -56,14 +57,7 @@ def campaigns(log: FileLog) -> tuple[Entry, ...]:
 def _with(known: Mapping[str, Entry], record: Recorded) -> Mapping[str, Entry]:
     before = known.get(record.campaign)
     if record.type == CampaignStarted.type_name:
-        entry = Entry(
-            tag=record.campaign,
-            position=record.position,
-            schema_version=record.schema_version,
-            payload=record.payload,
-            active=record.position,
-            at=record.at,
-        )
+        entry = alike(Entry, record, tag=record.campaign, active=record.position)
     elif record.type == CampaignResumed.type_name and before is not None:
         entry = evolve(before, active=record.position, at=record.at)
     else:

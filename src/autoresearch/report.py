@@ -43,6 +43,20 @@ AXES = {
 }
 
 
+def empty_figure() -> tuple[Figure, Axes]:
+    """Return a figure and its axes; AutoresearchError without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise AutoresearchError(
+            "drawing needs matplotlib; install it with pip install 'autoresearch[report]'"
+        ) from None
+    made = Figure(figsize=(9, 5), layout="constrained")
+    FigureCanvasAgg(made)
+    return made, made.add_subplot()
+
+
 def figure(
     history: History, connection: duckdb.DuckDBPyConnection, against: str = "experiments"
 ) -> Figure:
@@ -51,22 +65,13 @@ def figure(
     Crashes stand as crosses at the lower edge; a score far off the others is a triangle at the
     edge it lies behind. Raises AutoresearchError for an unknown axis and without matplotlib.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise AutoresearchError(
-            "drawing needs matplotlib; install it with pip install 'autoresearch[report]'"
-        ) from None
+    made, axes = empty_figure()
     if against not in AXES:
         raise AutoresearchError(f"there is no axis {against!r}; use one of {', '.join(AXES)}")
     name, query = AXES[against]
     places: dict[int, float] = dict(
         connection.execute(f"{query} WHERE campaign = ?", [history.campaign]).fetchall()
     )
-    made = Figure(figsize=(9, 5), layout="constrained")
-    FigureCanvasAgg(made)
-    axes = made.add_subplot()
     _points(history, axes, places)
     best = [(places.get(number, number), value) for number, value in best_so_far(history)]
     if best:

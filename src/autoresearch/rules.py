@@ -10,7 +10,7 @@ from attrs import frozen
 from autoresearch.config import Config, setting
 from autoresearch.events import Backtracked
 from autoresearch.history import History
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import Configured, hookimpl
 from autoresearch.model import Backtrack, Experiment, Signal, Verdict
 
 # --- signal 1: several failures in a row in one direction make it a dead end -----------------
@@ -18,20 +18,12 @@ from autoresearch.model import Backtrack, Experiment, Signal, Verdict
 _FAILURES = {Verdict.DISCARD, Verdict.CRASH}
 
 
-class DeadEnd:
+class DeadEnd(Configured):
     """Counts within a direction: other experiments in between do not interrupt the series.
 
     A crash counts as a failed attempt, because the protocol answers it with a discard; a
     quarantined experiment neither counts nor ends the series, because no one knows yet.
     """
-
-    def __init__(self) -> None:
-        self._config = Config()
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Take ``rules.dead_end_discards``."""
-        self._config = config
 
     @hookimpl
     def backtrack(self, history: History) -> Backtrack | None:
@@ -167,16 +159,8 @@ def _ancestors(history: History, number: int) -> Iterator[Experiment]:
 # --- signal 3: the last experiments brought next to nothing, so something radical is due ------
 
 
-class Plateau:
+class Plateau(Configured):
     """Looks at the newest window of experiments; a window is judged once."""
-
-    def __init__(self) -> None:
-        self._config = Config()
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Take ``rules.plateau_experiments`` and ``rules.plateau_gain``."""
-        self._config = config
 
     @hookimpl
     def backtrack(self, history: History) -> Backtrack | None:

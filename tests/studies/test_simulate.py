@@ -66,8 +66,6 @@ def test_truth_and_waste_are_counted() -> None:
     assert outcome.false_keeps == 0
     assert outcome.best_shown == pytest.approx(outcome.truths[-1])
     assert outcome.at(math.inf) == pytest.approx(outcome.truths[0] - outcome.truths[-1])
-    assert outcome.hours_to(0.0) == outcome.hours[0]
-    assert outcome.hours_to(10.0) is None
     crashed = Counter(item.verdict for item in history.decided)[Verdict.CRASH]
     assert outcome.wasted == crashed
 

@@ -16,6 +16,7 @@ from autoresearch.cycle.trouble import Clock
 from autoresearch.durable import digest, replace_file
 from autoresearch.editable import listing
 from autoresearch.errors import WorkspaceError
+from autoresearch.frozen import alike
 from autoresearch.history import History
 from autoresearch.log import SourceStore
 from autoresearch.model import Experiment
@@ -147,17 +148,9 @@ class Kit:
 
     def record_costs(self) -> None:
         """Record what plugins spent on language models since the last time."""
+        known = {"kind": "tokens", "experiment": self.recorder.about, "seconds": 0.0}
         self.recorder.owed.extend(
-            events.CostIncurred(
-                kind="tokens",
-                source=cost.source,
-                experiment=self.recorder.about,
-                seconds=0.0,
-                tokens_in=cost.tokens_in,
-                tokens_out=cost.tokens_out,
-                usd=cost.usd,
-            )
-            for cost in self.plugins.report_costs()
+            alike(events.CostIncurred, cost, **known) for cost in self.plugins.report_costs()
         )
         self.recorder.settle()
 

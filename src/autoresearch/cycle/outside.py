@@ -7,7 +7,7 @@ user's git configuration is started: git is asked for names only, never to look 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from autoresearch import events
@@ -41,7 +41,8 @@ def look(kit: Kit) -> Marks:
     found |= {("the sources", str(sources / name)): _mark(sources / name) for name in kit.sources}
     journals = project / ".autoresearch" / "journal"
     # Loops and people append while a run goes on; no one replaces or shortens a journal.
-    return found | {("the store", str(path)): _identity(path) for path in journals.glob("*.jsonl")}
+    held = {("the store", str(path)): _mark(path, _PLACE) for path in journals.glob("*.jsonl")}
+    return found | held
 
 
 def record(kit: Kit, request: RunRequest, before: Marks) -> None:
@@ -92,20 +93,15 @@ def _refs(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in names)
 
 
-def _mark(path: Path) -> str:
+_PLACE = ("st_ino", "st_size")
+
+
+def _mark(path: Path, names: Iterable[str] = ("st_mtime_ns", "st_size", "st_mode")) -> str:
     try:
         found = path.lstat()
     except OSError:
         return "absent"
-    return f"{found.st_mtime_ns} {found.st_size} {found.st_mode}"
-
-
-def _identity(path: Path) -> str:
-    try:
-        found = path.lstat()
-    except OSError:
-        return "absent"
-    return f"{found.st_ino} {found.st_size}"
+    return " ".join(str(getattr(found, name)) for name in names)
 
 
 def _grew(what: str, was: str, is_now: str) -> bool:

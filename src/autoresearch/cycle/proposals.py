@@ -13,6 +13,7 @@ from autoresearch import events
 from autoresearch.cycle import minds
 from autoresearch.cycle.kit import Kit
 from autoresearch.folding import foresee
+from autoresearch.frozen import alike
 from autoresearch.history import History, QueuedIdea
 from autoresearch.model import Experiment, Idea
 from autoresearch.projections.blocks import reasoning_block
@@ -79,35 +80,25 @@ def put_forward(kit: Kit, idea: Idea) -> None:
     history = kit.history
     number = history.next_number
     sources = kit.store(idea.texts(kit.lab.script))
-    proposed = events.IdeaProposed(
+    proposed = alike(
+        events.IdeaProposed,
+        idea,
         experiment=number,
         idea=idea.id,
         direction=one_line(idea.direction, 80),
         description=one_line(idea.description, 300),
         hypothesis=one_line(idea.hypothesis, 2_000),
-        author=idea.author,
         evidence=tuple(one_line(text, 500) for text in idea.evidence),
-        cites=idea.cites,
         risk=one_line(idea.risk, 1_000),
         kind=idea.kind.value,
         env=dict(idea.env),
-        predicted=idea.predicted,
-        expected_gain=idea.expected_gain,
         source_digest=sources.get(kit.lab.script),
-        patch=idea.patch,
         sources=sources,
         changes=tuple(asdict(item) for item in idea.changes),
     )
     objections = kit.plugins.review_idea(idea, foresee(history, proposed))
     objected = [
-        events.IdeaObjected(
-            experiment=number,
-            idea=idea.id,
-            author=item.author,
-            reason=item.reason,
-            fatal=item.fatal,
-        )
-        for item in objections
+        alike(events.IdeaObjected, item, experiment=number, idea=idea.id) for item in objections
     ]
     fatal = [f"{item.author} objected: {item.reason}" for item in objections if item.fatal]
     # Together: a kill between them would let an idea run that somebody objected to.
@@ -147,12 +138,9 @@ def refusal(experiment: Experiment, stage: str, reason: str) -> events.ProposalR
 
 def queued(idea: Idea | QueuedIdea, name: str, **other: Any) -> events.IdeaQueued:
     """Return the event that an idea waits in the queue, with ``other`` fields than its own."""
-    own = ("direction", "description", "hypothesis", "author", "expected_gain", "patch")
-    same = {field: getattr(idea, field) for field in own}
     changes = tuple(asdict(item) for item in idea.changes)
-    return events.IdeaQueued(
-        **{"idea": name, **same, "env": dict(idea.env), "changes": changes, **other}
-    )
+    own = {"env": dict(idea.env), "changes": changes, **other}
+    return alike(events.IdeaQueued, idea, idea=name, **own)
 
 
 def put_back(kit: Kit, why: str, waits_for: str) -> None:

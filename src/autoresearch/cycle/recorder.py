@@ -10,6 +10,7 @@ from autoresearch import events
 from autoresearch.cycle.trouble import Clock, Patience, pause_seconds
 from autoresearch.errors import LogError
 from autoresearch.folding import foresee, step
+from autoresearch.frozen import alike
 from autoresearch.history import History
 from autoresearch.log import EventLog, Recorded, Tip, Writer
 from autoresearch.model import Notice
@@ -150,13 +151,7 @@ class Recorder:
     def _record_failures(self) -> None:
         while self._failures:
             failure = self._failures.popleft()
-            failed = events.PluginFailed(
-                plugin=failure.plugin,
-                hook=failure.hook,
-                error=failure.error,
-                traceback=failure.traceback,
-                experiment=self.about,
-            )
+            failed = alike(events.PluginFailed, failure, experiment=self.about)
             more = self._of_mind(failure)
             self.record_many([(event, None) for event in (failed, *more)])
             if more and failure.kind == "suspended":

@@ -21,6 +21,7 @@ from autoresearch.cycle.measurement import LINE
 from autoresearch.cycle.retention import collect
 from autoresearch.cycle.tail import Tail
 from autoresearch.durable import digest, digest_files
+from autoresearch.frozen import alike
 from autoresearch.git import Git
 from autoresearch.launchers.folder import log_in
 from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
@@ -217,18 +218,14 @@ def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspac
         "run": str(kit.lab.folder / "runs" / asked.run),
     }
     env = {key: fill(text, names) for key, text in {**kit.config.env, **asked.env}.items()}
-    request = RunRequest(
+    request = alike(
+        RunRequest,
+        asked,
         name=asked.run,
         campaign=kit.history.campaign,
-        experiment=asked.experiment,
-        index=asked.index,
         command=tuple(fill(word, names) for word in asked.command),
         env=env,
-        seed=asked.seed,
-        launcher=asked.launcher,
-        timeout_seconds=asked.timeout_seconds,
         max_log_bytes=kit.config.limits.max_log_bytes,
-        script_digest=asked.script_digest,
         folder=kit.lab.folder / "runs" / asked.run,
         campaign_id=kit.history.started.base_commit if kit.history.started else "",
         cwd=None if kit.config.cwd == RUN_FOLDER else workspace.path / kit.config.cwd,
@@ -272,13 +269,8 @@ def _record_observed(kit: Kit, request: RunRequest, tail: Tail) -> None:
     facts: dict[str, events.Event] = {}  # by id: a step that is told twice counts once
     for point in tail.take():
         name = "" if point.name == mine else f"{point.name}/"
-        fact = events.MetricObserved(
-            run=request.name,
-            experiment=request.experiment,
-            name=point.name,
-            value=point.value,
-            step=point.step,
-        )
+        own = {"run": request.name, "experiment": request.experiment}
+        fact = alike(events.MetricObserved, point, **own)
         facts.setdefault(f"{request.name}/observed/{name}{point.step}", fact)
     if facts:
         kit.recorder.record_many((fact, name) for name, fact in facts.items())

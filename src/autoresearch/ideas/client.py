@@ -265,8 +265,7 @@ class Client:
         from openai import APIStatusError, OpenAIError
 
         responses = self._settings.interface == "responses"
-        make = _responses if responses else _chat
-        request = make(model, messages, schema, dialect, self._settings)
+        request = _request(model, messages, schema, dialect, self._settings)
         request["extra_body"] = dict(self._settings.body)
         place = client.responses if responses else client.chat.completions
         try:
@@ -323,44 +322,26 @@ class Client:
 # --- requests -------------------------------------------------------------------------------------
 
 
-def _chat(
+def _request(
     model: str,
     messages: Sequence[Message],
     schema: Mapping[str, Any],
     dialect: _Dialect,
     settings: Settings,
 ) -> dict[str, Any]:
-    request: dict[str, Any] = {"model": model, "messages": list(messages)}
-    request |= _length(dialect, settings)
-    if settings.reasoning_effort and dialect.effort:
-        request["reasoning_effort"] = settings.reasoning_effort
+    effort = settings.reasoning_effort if dialect.effort else ""
     kind = _SHAPES[dialect.shape]
-    if kind == "json_schema":
-        shape = {"name": "experiment", "schema": schema, "strict": True}
-        request["response_format"] = {"type": kind, "json_schema": shape}
-    elif kind == "json_object":
-        request["response_format"] = {"type": kind}
-    return request
-
-
-def _responses(
-    model: str,
-    messages: Sequence[Message],
-    schema: Mapping[str, Any],
-    dialect: _Dialect,
-    settings: Settings,
-) -> dict[str, Any]:
-    request: dict[str, Any] = {"model": model, "input": list(messages), "store": False}
-    request |= _length(dialect, settings)
-    if settings.reasoning_effort and dialect.effort:
-        request["reasoning"] = {"effort": settings.reasoning_effort}
-    kind = _SHAPES[dialect.shape]
-    if kind == "json_schema":
-        shape = {"type": kind, "name": "experiment", "schema": schema, "strict": True}
-        request["text"] = {"format": shape}
-    elif kind == "json_object":
-        request["text"] = {"format": {"type": kind}}
-    return request
+    wanted: dict[str, Any] = {"type": kind}
+    shape = {"name": "experiment", "schema": schema, "strict": True} if kind == _SHAPES[0] else {}
+    request: dict[str, Any] = {"model": model}
+    if settings.interface == "responses":
+        request |= {"input": list(messages), "store": False, **_length(dialect, settings)}
+        request |= {"reasoning": {"effort": effort}} if effort else {}
+        return request if kind == "prompt" else request | {"text": {"format": wanted | shape}}
+    request |= {"messages": list(messages), **_length(dialect, settings)}
+    request |= {"reasoning_effort": effort} if effort else {}
+    wanted |= {"json_schema": shape} if shape else {}
+    return request if kind == "prompt" else request | {"response_format": wanted}
 
 
 def _length(dialect: _Dialect, settings: Settings) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from attrs import evolve, field, frozen
 from autoresearch.durable import digest
 from autoresearch.editable import tree_digest
 from autoresearch.errors import AutoresearchError
+from autoresearch.frozen import alike
 from autoresearch.ideas import literals
 from autoresearch.ideas.literals import Literal
 from autoresearch.model import Value, ValueChange
@@ -93,12 +94,10 @@ def _read(text: str, suffix: str, file: str) -> tuple[Hyperparameter, ...]:
     reader = _READERS.get(suffix.lower())
     for item in reader(text) if reader else ():
         grouped[item.name].append(
-            Hyperparameter(
-                name=item.name,
-                value=item.value,
+            alike(
+                Hyperparameter,
+                item,
                 type=type(item.value).__name__,
-                line=item.line,
-                form=item.form,
                 spans=((item.start, item.end),),
                 file=file,
             )

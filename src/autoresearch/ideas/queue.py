@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autoresearch import events
+from autoresearch.frozen import alike
 from autoresearch.history import History, QueuedIdea
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Idea
@@ -47,19 +48,9 @@ def as_idea(queued: QueuedIdea, history: History) -> Idea:
     evidence: tuple[str, ...] = ()
     if best is not None and score is not None:
         evidence = (f"experiment {best.number} is the best so far: {history.metric} {score:.4f}",)
-    return Idea(
-        direction=queued.direction,
-        description=queued.description,
-        hypothesis=queued.hypothesis,
-        author=queued.author,
-        evidence=evidence,
-        cites=(best.number if best is not None else 0,),
-        patch=queued.patch,
-        env=queued.env,
-        changes=queued.changes,
-        predicted=_predicted(queued, history),
-        expected_gain=queued.expected_gain,
-    )
+    cites = (best.number if best is not None else 0,)
+    predicted = _predicted(queued, history)
+    return alike(Idea, queued, evidence=evidence, cites=cites, predicted=predicted)
 
 
 def _predicted(queued: QueuedIdea, history: History) -> float | None:

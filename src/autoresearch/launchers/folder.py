@@ -188,3 +188,14 @@ def log_in(path: Path) -> Path:
     """Return where the output of the run that worked in `path` is, whichever launcher ran it."""
     log = RunFolder.of(path).log
     return log if log.exists() else path / "run.log"
+
+
+class InFolder:
+    """What the handles have in common of runs that keep all they know in a control folder."""
+
+    folder: RunFolder
+
+    @property
+    def log_path(self) -> Path:
+        """Where the output goes while the run goes on; that of another machine arrives late."""
+        return self.folder.log

@@ -17,10 +17,11 @@ from attrs import evolve, frozen
 
 from autoresearch.config import RUN_FOLDER, BoundaryConfig, Config, RunsConfig
 from autoresearch.errors import AutoresearchError
+from autoresearch.frozen import alike
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.boundary import Boundary, unheld
 from autoresearch.launchers.environment import clean_environment, visible_gpus
-from autoresearch.launchers.folder import Outcome, RunFolder, Spec
+from autoresearch.launchers.folder import InFolder, Outcome, RunFolder, Spec
 from autoresearch.launchers.gpus import devices, share
 from autoresearch.launchers.supervisor import RUN_MARKER, hide_memory, kill_marked
 from autoresearch.model import Quote, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
@@ -36,7 +37,7 @@ _OVERDUE_SECONDS = 60.0  # what a supervisor may need to kill a run and write it
 
 
 @frozen
-class LocalRun:
+class LocalRun(InFolder):
     """A run on this machine; everything it knows stands in the run's control folder.
 
     `problem` is why the run could not even be handed to a supervisor; it is empty otherwise.
@@ -51,11 +52,6 @@ class LocalRun:
         """The process id of the supervisor."""
         found = self.folder.read("supervisor.json")
         return f"pid {found['pid']}" if found else ""
-
-    @property
-    def log_path(self) -> Path:
-        """Where the run's output goes while it goes on."""
-        return self.folder.log
 
     def poll(self) -> RunOutput | None:
         """Return the output once the run is over, else None.
@@ -257,15 +253,13 @@ def _spec(
     extra |= {"SEED": str(request.seed), "RUN_ID": request.name, RUN_MARKER: str(folder.path)}
     found = devices(runs, {**os.environ, **request.env})
     count = share(runs, found)
-    return Spec(
-        name=request.name,
+    return alike(
+        Spec,
+        request,
         command=tuple(script.get(word, word) for word in command_for(request, count)),
         devices=found,
         gpus=count,
         env=clean_environment(environ_with_this_python_first(), extra, passed),
-        timeout_seconds=request.timeout_seconds,
-        max_log_bytes=request.max_log_bytes,
-        script_digest=request.script_digest,
         cwd=str(request.cwd.absolute()) if request.cwd else "",
     )
 

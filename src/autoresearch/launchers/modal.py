@@ -18,7 +18,7 @@ from autoresearch.config import Config, setting
 from autoresearch.durable import replace_file
 from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.hookspecs import hookimpl
-from autoresearch.launchers.folder import Outcome, RunFolder
+from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
 from autoresearch.launchers.modal_remote import (
     ModalRemote,
     Remote,
@@ -185,7 +185,7 @@ def _check_processes(command: tuple[str, ...], settings: Settings) -> None:
 
 
 @define
-class ModalRun:
+class ModalRun(InFolder):
     """A run on Modal; what is known of it stands in its control folder, the rest is asked for.
 
     Once the id of its call is known, only that call's definite end, or a cancelling that Modal
@@ -209,11 +209,6 @@ class ModalRun:
     def usd_per_hour(self) -> float:
         """The price of its GPUs, US dollars an hour."""
         return 3600 * self.settings.gpus * self.settings.usd_per_gpu_second
-
-    @property
-    def log_path(self) -> Path:
-        """Where the run's output arrives, a quarter of a minute late."""
-        return self.folder.log
 
     def poll(self) -> RunOutput | None:
         """Return the output once the run is over, else None; asks Modal every few seconds."""

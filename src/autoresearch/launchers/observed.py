@@ -15,7 +15,7 @@ from attrs import frozen
 from autoresearch.durable import replace_file
 from autoresearch.errors import PluginError
 from autoresearch.hookspecs import hookimpl
-from autoresearch.launchers.folder import Outcome, RunFolder
+from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
 from autoresearch.model import RunOutput, RunRequest, RunStatus
 
 LAUNCHER = "observed"
@@ -29,17 +29,12 @@ def tell(campaign_folder: Path, experiment: int, told: Mapping[str, Any]) -> Non
 
 
 @frozen
-class ObservedRun:
+class ObservedRun(InFolder):
     """A run that was over before it was recorded."""
 
     name: str
     folder: RunFolder
     reference: str = LAUNCHER
-
-    @property
-    def log_path(self) -> Path:
-        """The output that was told, or the numbers alone."""
-        return self.folder.log
 
     def poll(self) -> RunOutput | None:
         """Return how it ended."""

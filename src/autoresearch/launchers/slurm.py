@@ -16,7 +16,7 @@ from autoresearch.config import Config, RunsConfig, setting
 from autoresearch.errors import AutoresearchError
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.far import order_for, spec_here
-from autoresearch.launchers.folder import Outcome, RunFolder
+from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
 from autoresearch.launchers.supervisor import supervise
 from autoresearch.model import Quote, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
@@ -111,7 +111,7 @@ def work(path: str, control: str) -> None:
 
 
 @define
-class SlurmRun:
+class SlurmRun(InFolder):
     """A job; what is known of it stands in the run's control folder, which the nodes see."""
 
     name: str
@@ -125,11 +125,6 @@ class SlurmRun:
         """The job's id; a second job that was submitted for the name only ends."""
         found = self.folder.read("slurm_job.json")
         return f"job {found['job']}" if found else ""
-
-    @property
-    def log_path(self) -> Path:
-        """Where the output goes while it goes on."""
-        return self.folder.log
 
     def submit(self) -> None:
         """Hand the job in, unless that was done."""

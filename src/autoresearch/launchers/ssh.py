@@ -20,7 +20,7 @@ from autoresearch.config import Config, RunsConfig, setting
 from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.far import order_for
-from autoresearch.launchers.folder import Outcome, RunFolder
+from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
 from autoresearch.model import Quote, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.text import one_line
 
@@ -140,7 +140,7 @@ def _place(request: RunRequest) -> str:
 
 
 @define
-class SshRun:
+class SshRun(InFolder):
     """A run on a host; what is known of it stands in its control folder, the rest is asked for."""
 
     name: str
@@ -161,11 +161,6 @@ class SshRun:
         """The host and the process there; empty before it was started."""
         found = self.folder.read("ssh_started.json")
         return f"{self.host} {found['reference']}" if found else ""
-
-    @property
-    def log_path(self) -> Path:
-        """Where its output arrives, a few seconds late."""
-        return self.folder.log
 
     def poll(self) -> RunOutput | None:
         """Return the output once the run is over and its files are here, else None."""

@@ -75,13 +75,7 @@ _ALWAYS = (
 def built_ins() -> tuple[BuiltIn, ...]:
     """Return the plugins of this package, those of its presets last."""
     of_presets = (
-        BuiltIn(
-            name=item.name,
-            module=item.module,
-            default=False,
-            preset=preset.name,
-            needs=item.needs,
-        )
+        BuiltIn(**item._asdict(), default=False, preset=preset.name)
         for preset in presets().values()
         for item in preset.plugins
     )

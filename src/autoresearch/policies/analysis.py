@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from autoresearch.config import Config
 from autoresearch.history import History
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import Configured, hookimpl
 from autoresearch.model import Analysis, Experiment, RunStatus, Verdict
 from autoresearch.policies.greedy import confidence, ending, likelihood, noise_of, spread
 from autoresearch.projections.memory import better_by
@@ -18,16 +17,8 @@ _CLOCK = re.compile(r"second|wallclock|per_s(ec)?(_|$)|(^|_)(ms|secs?|time)(_|$)
 _NOTABLE = 0.02
 
 
-class Plugin:
+class Plugin(Configured):
     """Always answers, so that no experiment is decided without an analysis."""
-
-    def __init__(self) -> None:
-        self._config = Config()
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Take the metric's noise, which tells a miss from luck."""
-        self._config = config
 
     @hookimpl
     def analyze_run(self, experiment: Experiment, history: History) -> Analysis:

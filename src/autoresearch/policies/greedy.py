@@ -9,7 +9,7 @@ from attrs import frozen
 
 from autoresearch.config import Config
 from autoresearch.history import History, Noise
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import Configured, hookimpl
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
 
 _STANDARD = NormalDist()
@@ -116,19 +116,6 @@ def spread(sd: float, new_runs: int = 1, old_runs: int = 1) -> float:
     return float(sd * (1 / max(new_runs, 1) + 1 / max(old_runs, 1)) ** 0.5)
 
 
-def threshold(p: float, sd: float, new_runs: int = 1, old_runs: int = 1, freedom: int = 0) -> float:
-    """Return the gain that luck alone reaches with probability ``p`` (one-sided)."""
-    if not freedom:
-        return _STANDARD.inv_cdf(1 - p) * spread(sd, new_runs, old_runs)
-    low, high = 0.0, 1.0
-    while student(high, freedom) < 1 - p:
-        low, high = high, 2 * high
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student(middle, freedom) < 1 - p else (low, middle)
-    return high * spread(sd, new_runs, old_runs)
-
-
 def scored(experiment: Experiment, metric: str) -> int:
     """Return how many completed runs of an experiment have a score; at least 1."""
     return max(1, sum(run.counts and metric in run.metrics for run in experiment.runs))
@@ -233,16 +220,8 @@ def _derived_limit(found: Comparison, noise: Noise, history: History) -> float:
     return max(found.best / 2, _FAR_SDS * noise.sd)
 
 
-class Plugin:
+class Plugin(Configured):
     """Keeps every improvement, however small; says which of them are not proven."""
-
-    def __init__(self) -> None:
-        self._config = Config()
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Remember the limits and the noise of the campaign."""
-        self._config = config
 
     @hookimpl
     def decide(self, candidate: Candidate, history: History) -> Decision:

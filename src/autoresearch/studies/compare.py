@@ -14,6 +14,7 @@ from statistics import mean
 from attrs import field, frozen
 
 from autoresearch.errors import AutoresearchError
+from autoresearch.report import empty_figure
 from autoresearch.studies.simulate import Outcome, campaign
 from autoresearch.studies.worlds import Assumptions, Noise
 
@@ -167,16 +168,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 def draw(made: Comparison, path: Path) -> None:
     """Write a PNG of the true gain over the GPU hours; needs the extra ``report``."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise AutoresearchError(
-            "drawing needs matplotlib; install it with pip install 'autoresearch[report]'"
-        ) from None
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = empty_figure()
     for name, many in made.outcomes.items():
         curve = made.curve(many)
         hours = [spent for spent, _ in curve]

@@ -259,13 +259,6 @@ class Outcome:
         before = [t for h, t in zip(self.hours, self.truths, strict=True) if h <= hours]
         return self.truths[0] - (before[-1] if before else self.truths[0])
 
-    def hours_to(self, gain: float) -> float | None:
-        """Return the GPU hours after which head truly was this much better; None: never."""
-        for spent, truth in zip(self.hours, self.truths, strict=True):
-            if self.truths[0] - truth >= gain:
-                return spent
-        return None
-
 
 def campaign(
     strategy: str,
