@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from autoresearch.cycle import runs
 from autoresearch.cycle.experiment import conclude
 from autoresearch.cycle.kit import Kit, Tell
 from autoresearch.cycle.loop import Loop
+from autoresearch.cycle.proposals import as_queued
 from autoresearch.cycle.recorder import Recorder
 from autoresearch.cycle.trouble import Clock, Patience
 from autoresearch.errors import (
@@ -30,7 +31,6 @@ from autoresearch.errors import (
 )
 from autoresearch.folding import empty, fold
 from autoresearch.history import History, QueuedIdea, is_open
-from autoresearch.launchers.environment import is_of_machine
 from autoresearch.launchers.supervisor import run_around
 from autoresearch.log import FileLog, Holder, Writer
 from autoresearch.model import Idea, Verdict
@@ -331,31 +331,16 @@ class Campaign:
             answers.idea(idea, "")
         except answers.InvalidAnswerError as error:
             raise WorkspaceError(f"this idea cannot be tried: {error}") from None
-        unread = [name for name in idea.env if not anyway and not self._is_read(name)]
-        if unread:
-            raise WorkspaceError(
-                f"no file of the repository mentions {unread[0]}, so it would change nothing; "
-                "correct the name, or say --anyway"
-            )
-        texts = idea.texts(self.config.script)
-        if texts:  # as a patch it still fits when head has moved on elsewhere
-            patch = self.lab.as_patch(self._files_at_head(), texts)
-            idea = evolve(idea, source=None, files={}, patch=patch)
-        elif idea.patch is not None:
-            idea = evolve(idea, patch=self._fitting(idea.patch))
-        event = events.IdeaQueued(
-            idea=idea.id,
-            direction=idea.direction,
-            description=idea.description,
-            hypothesis=idea.hypothesis,
-            author=idea.author or person(),
-            expected_gain=idea.expected_gain,
-            patch=idea.patch,
-            env=dict(idea.env),
-            changes=tuple(asdict(item) for item in idea.changes),
+        assert self.history.started is not None
+        event = as_queued(
+            self.lab,
+            evolve(idea, author=idea.author or person()),
+            self._head_commit(),
+            self.history.started.base_commit,
+            anyway=anyway,
         )
         self._append(event)
-        return idea.id
+        return event.idea
 
     def doubts(self, idea: Idea) -> list[str]:
         """Say in a line each why an idea will probably have to wait."""
@@ -369,11 +354,6 @@ class Campaign:
             ):
                 found.append("no active plugin turns words into code; queue the idea with --patch")
         return found
-
-    def _is_read(self, name: str) -> bool:
-        """Return whether a variable is the machine's, or a file of head mentions it."""
-        asked = ("grep", "-q", "-w", "-F", "-e", name, self._head_commit())
-        return is_of_machine(name) or self.lab.clone.attempt(*asked).returncode == 0
 
     def rank_idea(self, idea: str, expected_gain: float) -> None:
         """Give a queued idea another expected gain, in metric units; the best is tried first."""
@@ -398,21 +378,6 @@ class Campaign:
                 f"idea {idea} is not queued; autoresearch idea list shows the queue"
             )
         return self.history.queue[idea]
-
-    def _fitting(self, patch: str) -> str:
-        """Return a patch of head, or one of the base that can be merged into head."""
-        try:
-            self.lab.patched(patch, self._files_at_head())
-            return patch
-        except WorkspaceError:
-            assert self.history.started is not None
-            base = self.lab.files_at(self.history.started.base_commit)
-            with suppress(WorkspaceError):
-                return self.lab.as_patch(base, self.lab.patched(patch, base))
-            raise
-
-    def _files_at_head(self) -> Mapping[str, str]:
-        return self.lab.files_at(self._head_commit())
 
     def _head_commit(self) -> str:
         history = self.history
