@@ -129,10 +129,11 @@ class Desk:
 
     @property
     def usd_left(self) -> float | None:
-        """Money that is left of ``limits.usd``; None where there is no limit."""
+        """Money that ``limits.usd`` leaves beside what runs reserved; None without a limit."""
         limits = self.history.started.config.get("limits") if self.history.started else None
         limit = limits.get("usd", 0.0) if isinstance(limits, Mapping) else 0.0
-        return max(0.0, limit - self.history.spent.usd) if limit > 0 else None
+        taken = self.history.spent.usd + sum(item.usd for item in self.history.reserved.values())
+        return max(0.0, limit - taken) if limit > 0 else None
 
     def document(self, path: str) -> str:
         """Return the text of a tracked file at head, empty where there is none."""

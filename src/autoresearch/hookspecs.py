@@ -141,16 +141,18 @@ def register_projections(config: Config) -> Sequence[Projection] | None:
     """
 
 
-@hook(first_result=True, check="idea", contract="IdeaGeneratorContract")
+@hook(first_result=True, check="ideas", contract="IdeaGeneratorContract")
 def propose_idea(
     history: History, source: str, rng: Random, files: Mapping[str, str], desk: Desk
-) -> Idea | None:
-    """Propose the next experiment.
+) -> Idea | Sequence[Idea] | None:
+    """Propose the next experiment, or several of which the first is the next.
 
     Called after the memory was reviewed, once for every experiment but the baseline. ``source`` is
     the script at head; ``rng`` is seeded from the campaign and the experiment's number; ``files``
     holds the text of every editable file at head by path, the script among them; the ``desk`` has
-    what an author may ask for while it thinks, and what of its ideas was refused. First result;
+    what an author may ask for while it thinks, and what of its ideas was refused. Of several ideas
+    (at most 100) the first is tried, and the others wait in the queue under their author's name,
+    each held to what a person's queued idea is held to. First result;
     ``None`` (or an exception) passes on to the next generator, so that the loop never stops for a
     generator that is down. One that raises ``OutageError`` rests a while, longer each time; one
     that raises ``SuspendedError`` is not asked again until a person acts.
@@ -226,11 +228,13 @@ def quote_run(request: RunRequest) -> Quote | None:
 
 
 @hook(check="costs")
-def quote_call() -> Sequence[Cost] | None:
-    """Say what the next idea of this plugin may cost at the most: tokens and money.
+def quote_call(history: History, files: Mapping[str, str], desk: Desk) -> Sequence[Cost] | None:
+    """Say what this plugin's next question to a mind may cost at the most: tokens and money.
 
-    Called before an experiment is begun, where ``limits.usd`` is set. Collecting: the sum has to
-    fit beside the worst case of the run. ``None`` costs nothing.
+    Called before an experiment is begun, where ``limits.usd`` is set; the arguments are those of
+    ``propose_idea``. Collecting: the sum has to fit beside the worst case of the run, or nobody is
+    asked. ``None`` costs nothing. Before any further question the plugin looks at
+    ``desk.usd_left`` itself.
     """
 
 

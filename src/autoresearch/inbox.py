@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,11 @@ from attrs import evolve
 
 from autoresearch import events
 from autoresearch.config import Config
-from autoresearch.cycle.kit import files_at_head, head_commit, pristine
-from autoresearch.cycle.proposals import queued
+from autoresearch.cycle.kit import head_commit
+from autoresearch.cycle.proposals import as_queued, queued
 from autoresearch.errors import StreamHeldError, WorkspaceError
 from autoresearch.folding import fold
 from autoresearch.history import History, QueuedIdea, is_open
-from autoresearch.launchers.environment import is_of_machine
 from autoresearch.launchers.supervisor import run_around
 from autoresearch.log import FileLog, Writer
 from autoresearch.model import Idea, Verdict
@@ -71,20 +68,13 @@ class Inbox:
             answers.idea(idea, "")
         except answers.InvalidAnswerError as error:
             raise WorkspaceError(f"this idea cannot be tried: {error}") from None
-        unread = [name for name in idea.env if not anyway and not self._is_read(name)]
-        if unread:
-            raise WorkspaceError(
-                f"no file of the repository mentions {unread[0]}, so it would change nothing; "
-                "correct the name, or say --anyway"
-            )
-        texts = idea.texts(self.config.script)
-        if texts:  # as a patch it still fits when head has moved on elsewhere
-            patch = self.lab.as_patch(self._files_at_head(), texts)
-            idea = evolve(idea, source=None, files={}, patch=patch)
-        elif idea.patch is not None:
-            idea = evolve(idea, patch=self._fitting(idea.patch))
-        self._append(queued(idea, idea.id, author=idea.author or person()))
-        return idea.id
+        started = self.history.started
+        assert started is not None
+        idea = evolve(idea, author=idea.author or person())
+        head = head_commit(self.history)
+        event = as_queued(self.lab, idea, head, started.base_commit, anyway=anyway)
+        self._append(event)
+        return event.idea
 
     def doubts(self, idea: Idea) -> list[str]:
         """Say in a line each why an idea will probably have to wait."""
@@ -99,11 +89,6 @@ class Inbox:
                 found.append("no active plugin turns words into code; queue the idea with --patch")
         return found
 
-    def _is_read(self, name: str) -> bool:
-        """Return whether a variable is the machine's, or a file of head mentions it."""
-        asked = ("grep", "-q", "-w", "-F", "-e", name, head_commit(self.history))
-        return is_of_machine(name) or self.lab.clone.attempt(*asked).returncode == 0
-
     def rank_idea(self, idea: str, expected_gain: float) -> None:
         """Give a queued idea another expected gain, in metric units; the best is tried first."""
         waiting = self._queued(idea)
@@ -116,20 +101,6 @@ class Inbox:
                 f"idea {idea} is not queued; autoresearch idea list shows the queue"
             )
         return self.history.queue[idea]
-
-    def _fitting(self, patch: str) -> str:
-        """Return a patch of head, or one of the base that can be merged into head."""
-        try:
-            self.lab.patched(patch, self._files_at_head())
-            return patch
-        except WorkspaceError:
-            base = pristine(self.history, self.lab)
-            with suppress(WorkspaceError):
-                return self.lab.as_patch(base, self.lab.patched(patch, base))
-            raise
-
-    def _files_at_head(self) -> Mapping[str, str]:
-        return files_at_head(self.history, self.lab, self.log.sources)
 
     def drop_idea(self, idea: str, reason: str) -> None:
         """Take an idea out of the queue; raises WorkspaceError when it is not in it."""

@@ -121,4 +121,6 @@ def test_worst_case_of_a_call_has_to_fit_too(go: Go) -> None:
 
     _, launcher, reason = go("usd = 16.0", Mind())
     assert launcher.started == ["t1-0-0"]
-    assert reason.startswith("the budget of 16 usd has 8 left, and the next run may take 9; ")
+    assert reason.startswith(
+        "the budget of 16 usd has 8 left, and the next run with its idea (1) may take 9; "
+    )

@@ -49,6 +49,27 @@ class Lines:
         return None
 
 
+@define
+class Lists(Lines):
+    """Gives all its ideas in one answer, the same list each time that it is asked."""
+
+    asked: int = 0
+
+    @hookimpl
+    def propose_idea(self, history: History, source: str, rng: Random) -> list[Idea]:
+        self.asked += 1
+        return [
+            Idea(
+                direction=name.lower(),
+                description=f"{name} to {value}",
+                hypothesis="better",
+                expected_gain=0.1,
+                source=SCRIPT.replace(f"{name} = 5", f"{name} = {value}"),
+            )
+            for name, value in self.wanted
+        ]
+
+
 def scores(texts: Mapping[str, float]) -> Callable[[RunRequest, str], float]:
     """Return a score: 10 less what each line of the script is worth."""
     return lambda request, source: (
@@ -169,3 +190,31 @@ def test_stop_lets_every_run_come_to_its_verdict_and_now_stops_them_all(project:
     assert all(item.runs[-1].interrupted for item in made.history.in_flight)
     made.run(until=7, plugins=plugins, clock=clock, parallel=3)
     assert len(made.history.decided) == 7
+
+
+def test_one_answer_of_several_ideas_fills_every_place(project: Path) -> None:
+    """The first is tried, the others wait in the queue under their author; none runs twice."""
+    ideas = Lists([("RATE", 1), ("WIDTH", 1), ("DEPTH", 1)])
+    made, launcher = go(project, ideas, scores({}), [10.0, 300.0, 200.0, 100.0])
+    assert launcher.most == 3
+    assert sorted(launcher.started) == ["t1-0-0", "t1-1-0", "t1-2-0", "t1-3-0"]
+    tried = made.history.experiments[1:]
+    assert {item.idea.description for item in tried} == {"RATE to 1", "WIDTH to 1", "DEPTH to 1"}
+    assert {item.idea.author for item in tried} == {"lists"}
+    assert tried[0].idea.description == "RATE to 1"
+    queued = [item.event for item in made.log.read() if item.type == "idea_queued"]
+    assert [event.author for event in queued] == ["lists", "lists"]
+    assert {event.idea for event in queued} == {item.idea_id for item in tried[1:]}
+    assert made.history.queue == {}
+    assert ideas.asked > 1
+    assert made.log.verify().ok
+
+
+def test_a_further_idea_that_cannot_be_tried_is_not_queued(project: Path) -> None:
+    """It changes nothing, so it is refused once, however often it is offered."""
+    ideas = Lists([("RATE", 1), ("WIDTH", 5), ("DEPTH", 1)])
+    made, launcher = go(project, ideas, scores({}), [10.0, 30.0, 20.0], parallel=1)
+    assert launcher.started == ["t1-0-0", "t1-1-0", "t1-2-0", "t1-3-0"][:3]
+    (refused,) = made.history.refusals
+    assert (refused.author, refused.stage) == ("lists", "queue")
+    assert refused.reason == "the idea changes nothing; propose a change of the script"

@@ -12,10 +12,17 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+import autoresearch
 from autoresearch.config import Config, LimitsConfig, MetricConfig
 from autoresearch.desk import Desk, Hands
-from autoresearch.errors import AutoresearchError, ConfigError, OutageError, SuspendedError
-from autoresearch.events import MindAnswered, ProposalRefused
+from autoresearch.errors import (
+    AutoresearchError,
+    ConfigError,
+    OutageError,
+    PluginError,
+    SuspendedError,
+)
+from autoresearch.events import BudgetReserved, MindAnswered, ProposalRefused
 from autoresearch.history import History
 from autoresearch.ideas import openai_ideas, prompts
 from autoresearch.ideas.client import Reply, Settings, price
@@ -30,6 +37,7 @@ from autoresearch.testing import (
     Raw,
     experiment,
     idea,
+    make_project,
     story,
     workspace,
 )
@@ -370,3 +378,63 @@ def test_it_can_be_imported_without_the_packages(tmp_path: Path) -> None:
     assert done.stdout == (
         "SuspendedError the package jinja2 is not installed; install autoresearch[openai]\n"
     )
+
+
+def test_the_quote_is_the_worst_case_of_the_next_answer() -> None:
+    """The whole question and the longest answer by the dearest model; what is paid is less."""
+    names = ("gpt-5-nano", "gpt-5-mini")
+    hands = Hands()
+    desk = Desk(history=PAST, author="openai", hands=hands)
+    with LoopbackOpenAI([GOOD]) as server:
+        made = plugin(server.base_url, usd=5.0, models=names, max_tokens=1000)
+        (cost,) = made.quote_call(PAST, {"train.py": SOURCE}, desk)
+        assert server.requests == []
+        propose(made, hands=hands)
+    assert cost.tokens_out == 1000
+    assert cost.usd == pytest.approx((cost.tokens_in * 0.25 + 1000 * 2.0) / 1e6)
+    (answered,) = [fact for fact in hands.facts if isinstance(fact, MindAnswered)]
+    assert 100 < answered.tokens_in <= cost.tokens_in
+    assert answered.usd is not None
+    assert answered.usd < cost.usd
+
+
+@pytest.mark.parametrize(("left", "asked"), [(0.0039, 0), (0.0061, 1)])
+def test_every_answer_has_to_fit_into_what_is_left(left: float, asked: int) -> None:
+    """Beside what was spent and what runs have reserved; the line says both figures."""
+    told = story([1.1], config=config("http://127.0.0.1:1/v1", usd=1.0)).history
+    held = BudgetReserved(run="r", experiment=1, seconds=1.0, gpu_seconds=1.0, usd=0.5)
+    past = evolve(
+        told, spent=evolve(told.spent, usd=0.5 - left), reserved=told.reserved.set("r", held)
+    )
+    with LoopbackOpenAI([GOOD]) as server:
+        made = plugin(server.base_url, usd=1.0, model="gpt-5-mini", max_tokens=2000)
+        if asked:
+            propose(made, past)
+        else:
+            with pytest.raises(PluginError, match=r"an answer of gpt-5-mini may take 0\.00[45]"):
+                propose(made, past)
+        assert len(server.requests) == asked
+
+
+def test_budget_too_small_for_the_next_answer_asks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The baseline runs; the first idea would cost more than is left, and the loop says so."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    settings = (
+        'preset = "plain"\nactive = ["openai"]\n[metric]\nname = "score"\nsd = 0.001\n'
+        '[limits]\nusd = 0.01\n[plugins.openai]\napi_key_env = "TEST_KEY"\nbase_url = "{url}"\n'
+    )
+    with LoopbackOpenAI([GOOD]) as server:
+        project = make_project(
+            tmp_path / "project", script=SOURCE, settings=settings.replace("{url}", server.base_url)
+        )
+        plugins = ("no:script_ideas",)
+        made = autoresearch.start(project, tag="t1", plugins=plugins)
+        reason = made.run(3, plugins=plugins, wait=False)
+        assert server.requests == []
+    assert len(made.history.decided) == 1
+    assert reason.startswith(
+        "the budget of 0.01 usd has 0.01 left, and the next run with its idea (0.01"
+    )
+    assert reason.endswith("or have shorter answers of a cheaper model")

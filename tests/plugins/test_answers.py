@@ -25,6 +25,7 @@ from autoresearch.testing import (
     idea,
     run_output,
     run_request,
+    story,
     workspace,
 )
 
@@ -63,6 +64,34 @@ def test_ideas(only, answer, error):
     """An idea says in words what and why, brings one kind of code, and finite numbers."""
     plugins, failures = only(answering("propose_idea", answer))
     assert plugins.propose_idea(History(), "", Random(1)) is None
+    assert [failure.error for failure in failures] == [f"answer refused: {error}"]
+
+
+def test_several_ideas(only):
+    """Each is checked and gets its author; what was tried is left out, and nothing is no answer."""
+    wide, deep = idea("wide", author=""), idea("deep", author="")
+    plugins, failures = only(answering("propose_idea", [wide, deep]))
+    found = plugins.propose_ideas(History(), "", Random(1))
+    assert [(item.id, item.author) for item in found] == [(wide.id, "odd"), (deep.id, "odd")]
+    assert plugins.propose_idea(History(), "", Random(1)).id == wide.id
+    tried = story([1.1, experiment(1.2, verdict="discard", idea=wide)]).history
+    assert [item.id for item in plugins.propose_ideas(tried, "", Random(1))] == [deep.id]
+    assert failures == []
+    assert only(answering("propose_idea", []))[0].propose_ideas(History(), "", Random(1)) == ()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ([idea(), "wider"], "'wider' is not of type Idea"),
+        ([idea(f"idea {n}") for n in range(101)],
+         "101 ideas in one answer, more than 100; give the best first"),
+    ],
+)  # fmt: skip
+def test_several_ideas_of_which_one_is_wrong(only, answer, error):
+    """An answer is taken as a whole or not at all."""
+    plugins, failures = only(answering("propose_idea", answer))
+    assert plugins.propose_ideas(History(), "", Random(1)) == ()
     assert [failure.error for failure in failures] == [f"answer refused: {error}"]
 
 

@@ -11,6 +11,7 @@ from attrs import frozen
 
 from autoresearch import events
 from autoresearch.config import LimitsConfig
+from autoresearch.cycle import minds
 from autoresearch.cycle.kit import Kit
 from autoresearch.history import History
 from autoresearch.model import Quote, RunRequest
@@ -60,31 +61,52 @@ def ledger(history: History, limits: LimitsConfig) -> tuple[Line, ...]:
     )
 
 
-def refusal(kit: Kit, *, new: bool) -> tuple[Line, float] | None:
-    """Return the budget that the next run does not fit into, and what it may take of it.
+@frozen
+class Refusal:
+    """A budget that the next run does not fit into: what is needed of it, ``idea`` of that for the
+    run's idea."""
+
+    line: Line
+    need: float
+    idea: float = 0.0
+
+    def __str__(self) -> str:
+        """Say in a line why nothing starts, and what would help."""
+        line = self.line
+        if line.spent >= line.limit:
+            return f"the budget of {line.limit:g} {line.name} is used up"
+        what, more = "run", ""
+        if self.idea:
+            what = f"run with its idea ({self.idea:.4g})"
+            more = ", or have shorter answers of a cheaper model"
+        return (
+            f"the budget of {line.limit:g} {line.name} has {line.left:.4g} left, and the next "
+            f"{what} may take {self.need:.4g}; raise limits.{line.name} or lower "
+            f"limits.timeout_seconds{more}"
+        )
+
+
+def refusal(kit: Kit, *, new: bool) -> Refusal | None:
+    """Return the budget that the next run does not fit into, None where it fits.
 
     ``new``: the run is that of one more experiment, whose idea may cost something too.
     """
-    quote = _quote(kit)
+    quote, idea = _quote(kit), 0.0
+    baseline = kit.history.baseline is None  # which is nobody's idea
+    if new and not baseline and kit.config.limits.usd > 0:
+        idea = kit.plugins.quote_call(kit.history, kit.files_at_head(), minds.desk(kit))
     need = {
         "experiments": float(new),
         "hours": quote.seconds / 3600,
-        "usd": quote.usd + (kit.plugins.quote_call() if new else 0.0),
+        "usd": quote.usd + idea,
         "gpu_hours": quote.gpus * quote.seconds / 3600,
     }
     lines = ledger(kit.history, kit.config.limits)
     lines = lines if new else lines[1:]  # the experiment itself is under way already
-    return next(((item, need[item.name]) for item in lines if item.refuses(need[item.name])), None)
-
-
-def in_words(line: Line, need: float) -> str:
-    """Say in a line why nothing starts, and what would help."""
-    if line.spent >= line.limit:
-        return f"the budget of {line.limit:g} {line.name} is used up"
-    return (
-        f"the budget of {line.limit:g} {line.name} has {line.left:.4g} left, and the next run may "
-        f"take {need:.4g}; raise limits.{line.name} or lower limits.timeout_seconds"
-    )
+    found = next((item for item in lines if item.refuses(need[item.name])), None)
+    if found is None:
+        return None
+    return Refusal(found, need[found.name], idea if found.name == "usd" else 0.0)
 
 
 def reservation(kit: Kit, asked: events.RunRequested) -> list[events.Event]:

@@ -432,9 +432,9 @@ class Loop:
         found = budget.refusal(self.kit, new=new)
         if found is None:
             return True
-        line, need = found
+        line = found.line
         if not self._flights:
-            self._ending = budget.in_words(line, need)
+            self._ending = str(found)
             self.kit.recorder.record(
                 events.BudgetExhausted(budget=line.name, limit=line.limit, used=line.spent)
             )

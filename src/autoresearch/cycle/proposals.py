@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from functools import reduce
 from random import Random
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 
 from autoresearch import events
 from autoresearch.cycle import minds
 from autoresearch.cycle.kit import Kit
+from autoresearch.cycle.trouble import passes
+from autoresearch.errors import WorkspaceError
 from autoresearch.folding import foresee
 from autoresearch.frozen import alike
 from autoresearch.history import History, QueuedIdea
+from autoresearch.launchers.environment import is_of_machine
 from autoresearch.model import Experiment, Idea
 from autoresearch.projections.blocks import reasoning_block
 from autoresearch.text import one_line
+from autoresearch.workspace import Lab
 
 
 def propose_baseline(kit: Kit) -> None:
@@ -60,7 +65,7 @@ def propose(kit: Kit, skip: Collection[str] = ()) -> bool:
     history = kit.history
     files = kit.files_at_head()
     seed = f"{history.campaign}/{history.next_number}/{len(history.rejected)}"
-    idea = kit.plugins.propose_idea(
+    ideas = kit.plugins.propose_ideas(
         history,
         files[kit.lab.script],
         Random(seed),
@@ -70,21 +75,90 @@ def propose(kit: Kit, skip: Collection[str] = ()) -> bool:
     )
     minds.answered(kit)
     kit.record_costs()
-    if idea is not None:
-        put_forward(kit, idea)
-    return idea is not None
+    if ideas:
+        first, *further = ideas
+        if further:
+            queue(kit, first, further)
+        put_forward(kit, first)
+    return bool(ideas)
+
+
+def queue(kit: Kit, first: Idea, further: Sequence[Idea]) -> None:
+    """Let the ideas that came with ``first`` wait for their turn; tell why one of them cannot."""
+    history, started = kit.history, kit.history.started
+    assert started is not None
+    known, facts = {first.id, *history.tried, *history.queue}, list[events.Event]()
+    for idea in further:
+        if idea.id in known:
+            continue
+        known.add(idea.id)
+        try:
+            found = as_queued(kit.lab, idea, kit.head_commit(), started.base_commit)
+            if found.idea != idea.id and found.idea in known:  # a person's patch, for instance
+                continue
+            # Under the id that its generator knows, which looks for it among what was tried.
+            facts.append(evolve(found, idea=idea.id))
+        except (WorkspaceError, UnicodeError) as error:
+            if passes(error):
+                raise  # the disk or git is to blame, and the idea is not
+            why = one_line(str(error), 1_000)
+            kit.tell(f"an idea by {idea.author} is not queued: {why}")
+            facts.append(
+                events.ProposalRefused(author=idea.author, stage="queue", reason=why, idea=idea.id)
+            )
+    kit.recorder.record_many([(fact, None) for fact in facts])
+
+
+def as_queued(
+    lab: Lab, idea: Idea, head: str, base: str, *, anyway: bool = False
+) -> events.IdeaQueued:
+    """Return the fact that an idea waits in the queue, with its code as a patch of ``head``.
+
+    Raises WorkspaceError for code that does not fit ``head``, nor as a change of ``base``, and,
+    unless ``anyway``, for a variable that nothing at ``head`` mentions.
+    """
+    unread = [name for name in idea.env if not anyway and not _is_read(lab, name, head)]
+    if unread:
+        raise WorkspaceError(
+            f"no file of the repository mentions {unread[0]}, so it would change nothing; "
+            "correct the name, or say --anyway"
+        )
+    if texts := idea.texts(lab.script):  # as a patch it still fits when head has moved on elsewhere
+        patch = lab.as_patch(lab.files_at(head), texts)
+        idea = evolve(idea, source=None, files={}, patch=patch)
+    elif idea.patch is not None:
+        idea = evolve(idea, patch=_fitting(lab, idea.patch, head, base))
+    return queued(idea, idea.id)
+
+
+def _is_read(lab: Lab, name: str, head: str) -> bool:
+    """Return whether a variable is the machine's, or a file of head mentions it."""
+    asked = ("grep", "-q", "-w", "-F", "-e", name, head)
+    return is_of_machine(name) or lab.clone.attempt(*asked).returncode == 0
+
+
+def _fitting(lab: Lab, patch: str, head: str, base: str) -> str:
+    """Return a patch of head, or one of the base that can be merged into head."""
+    try:
+        lab.patched(patch, lab.files_at(head))
+        return patch
+    except WorkspaceError:
+        first = lab.files_at(base)
+        with suppress(WorkspaceError):
+            return lab.as_patch(first, lab.patched(patch, first))
+        raise
 
 
 def put_forward(kit: Kit, idea: Idea) -> None:
     """Make an idea the next experiment, or drop it when somebody objects fatally."""
     history = kit.history
-    number = history.next_number
+    number, name = history.next_number, _name(idea, history)
     sources = kit.store(idea.texts(kit.lab.script))
     proposed = alike(
         events.IdeaProposed,
         idea,
         experiment=number,
-        idea=idea.id,
+        idea=name,
         direction=one_line(idea.direction, 80),
         description=one_line(idea.description, 300),
         hypothesis=one_line(idea.hypothesis, 2_000),
@@ -98,7 +172,7 @@ def put_forward(kit: Kit, idea: Idea) -> None:
     )
     objections = kit.plugins.review_idea(idea, foresee(history, proposed))
     objected = [
-        alike(events.IdeaObjected, item, experiment=number, idea=idea.id) for item in objections
+        alike(events.IdeaObjected, item, experiment=number, idea=name) for item in objections
     ]
     fatal = [f"{item.author} objected: {item.reason}" for item in objections if item.fatal]
     # Together: a kill between them would let an idea run that somebody objected to.
@@ -107,6 +181,16 @@ def put_forward(kit: Kit, idea: Idea) -> None:
     else:
         kit.recorder.record_many([(event, None) for event in (proposed, *objected)])
     kit.record_costs()
+
+
+def _name(idea: Idea, history: History) -> str:
+    """Return the id of an idea; that of a queued one is the one under which it was queued."""
+    told = (idea.direction, idea.description, idea.patch, idea.source, dict(idea.files))
+    for item in history.queue.values():
+        queued = (item.direction, item.description, item.patch, None, {})
+        if queued == told and dict(item.env) == dict(idea.env):
+            return item.id
+    return idea.id
 
 
 def drop(kit: Kit, reason: str, stage: str, *before: events.Event) -> None:

@@ -13,7 +13,9 @@ class ProposalRefused(Event):
     """An idea was refused before it was run; its author is told why."""
 
     author: str = doc("whose idea it was")
-    stage: str = doc("what refused it: answer, edit, duplicate, objection, patch, audit or fix")
+    stage: str = doc(
+        "what refused it: answer, edit, duplicate, objection, queue, patch, audit or fix"
+    )
     reason: str = doc("why, fit to be sent back to the author")
     idea: str = doc("id of the idea, where it had one already", default="")
     experiment: int | None = doc("experiment number it would have had", default=None)

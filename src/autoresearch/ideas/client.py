@@ -19,6 +19,7 @@ from attrs import define, frozen
 
 from autoresearch.config import setting
 from autoresearch.errors import ConfigError, OutageError, SuspendedError
+from autoresearch.model import Cost
 from autoresearch.text import one_line
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _PRICES: Mapping[str, tuple[float, float, float]] = {
 _OWN_HOSTS = ("api.openai.com", "eu.api.openai.com", "us.api.openai.com")
 _LARGEST_BODY = 4_000_000  # characters
 _DEGRADATIONS = 5
+_BYTES = 3  # to a token at the least: tokenizers of these models take 3 to 5 of prose and code
 _SHAPES = ("json_schema", "json_object", "prompt")
 # What the longest answer is called: OpenAI's own newer models refuse the name that others know.
 _LIMITS = {
@@ -152,6 +154,19 @@ def price(model: str, settings: Settings) -> tuple[float, float, float] | None:
         return (read, cached if cached >= 0 else read, written)
     name = model.rpartition("/")[2]
     return _PRICES.get(name) or _PRICES.get(name.partition("-20")[0])
+
+
+def worst_case(
+    model: str, messages: Sequence[Message], schema: Mapping[str, Any] | None, settings: Settings
+) -> Cost:
+    """Return what one answer may cost at the most: the question is read as tokens of 3 bytes, and
+    ``max_tokens`` are written. A price that is not known counts as 0; see `check`.
+    """
+    asked = [item["content"] for item in messages] + [json.dumps(schema or {})]
+    tokens = sum(len(text.encode("utf-8", "replace")) for text in asked) // _BYTES + 1
+    rates = price(model, settings) or (0.0, 0.0, 0.0)
+    usd = (tokens * max(rates[:2]) + settings.max_tokens * rates[2]) / 1e6
+    return Cost(tokens_in=tokens, tokens_out=settings.max_tokens, usd=usd)
 
 
 @frozen(kw_only=True)

@@ -21,7 +21,7 @@ from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import answers, prompts
 from autoresearch.ideas.answers import AnswerError, Ground
-from autoresearch.ideas.client import Client, Message, Settings, check
+from autoresearch.ideas.client import Client, Message, Settings, check, worst_case
 from autoresearch.ideas.hyperparameters import hyperparameters
 from autoresearch.ideas.known import known
 from autoresearch.ideas.script import script_of
@@ -93,6 +93,35 @@ class Plugin:
         talk.idea = idea.id
         return idea
 
+    @hookimpl
+    def quote_call(self, history: History, files: Mapping[str, str], desk: Desk) -> list[Cost]:
+        """Return the worst case of the next question: its answer by the dearest of the models."""
+        if _NAME in history.suspended:
+            return []
+        script = script_of(history)
+        schema = self._schema(files, script, history)
+        messages = self._question(history, files, desk, schema)
+        quoted = (
+            worst_case(name, messages, schema, self._settings) for name in self._settings.names
+        )
+        return [max(quoted, key=lambda cost: cost.usd)]
+
+    def _question(
+        self,
+        history: History,
+        files: Mapping[str, str],
+        desk: Desk,
+        schema: Mapping[str, Any],
+    ) -> list[Message]:
+        return prompts.question(
+            desk,
+            self._settings,
+            self._ordered(files, script_of(history)),
+            sorted(self._config.env),
+            self._facts(history.metric),
+            self._written_out(schema),
+        )
+
     def _conversation(
         self,
         history: History,
@@ -110,14 +139,7 @@ class Plugin:
                 talk.messages.append(self._correction(talk, new[-1].stage, new[-1].reason))
             if new or time.monotonic() - talk.since < REST_SECONDS:
                 return talk
-        messages = prompts.question(
-            desk,
-            self._settings,
-            self._ordered(files, script_of(history)),
-            sorted(self._config.env),
-            self._facts(history.metric),
-            self._written_out(schema),
-        )
+        messages = self._question(history, files, desk, schema)
         self._talk = _Talk(history.next_number, self._choose(history, rng), messages)
         return self._talk
 
@@ -208,8 +230,15 @@ class Plugin:
     def _answer(self, talk: _Talk, schema: Mapping[str, Any], desk: Desk) -> tuple[str, str]:
         """Return one answer, paid for and recorded, and why it is none; another model if one is
         gone for good."""
-        if desk.usd_left == 0:
+        left = desk.usd_left
+        if left == 0:
             raise PluginError("limits.usd is used up; no model is asked")
+        worst = worst_case(talk.model, talk.messages, schema, self._settings).usd
+        if left is not None and left < worst:
+            raise PluginError(
+                f"limits.usd has {left:.4g} left, and an answer of {talk.model} may take "
+                f"{worst:.4g}; no model is asked"
+            )
         desk.asked(talk.model, *(item["content"] for item in talk.messages))
         try:
             reply = self._client.ask(talk.model, talk.messages, schema)

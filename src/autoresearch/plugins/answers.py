@@ -60,6 +60,9 @@ _NUMBERS: Mapping[type[Any], tuple[str, ...]] = {
 }
 
 
+_IDEAS = 100  # of one answer; each is checked with git before the first of them runs
+
+
 class InvalidAnswerError(Exception):
     """An answer that its hook does not allow; the plugin is passed over."""
 
@@ -89,6 +92,18 @@ def idea(answer: object, plugin: str, _: Given | None = None) -> Idea:
     _strings("Idea.evidence", given.evidence)
     _integers("Idea.cites", given.cites)
     return given
+
+
+def ideas(answer: object, plugin: str, given: Given) -> Idea | tuple[Idea, ...] | None:
+    """Check one Idea or several; of several those that were tried or refused are left out."""
+    if not isinstance(answer, Sequence) or isinstance(answer, str):
+        return idea(answer, plugin)
+    if len(answer) > _IDEAS:
+        _refuse(f"{len(answer)} ideas in one answer, more than {_IDEAS}; give the best first")
+    many, past = [idea(item, plugin) for item in answer], given["history"]
+    refused = {getattr(item, "idea", "") for item in (*past.rejected, *past.refusals)}
+    fresh = tuple(item for item in many if item.id not in refused and item.id not in past.tried)
+    return fresh if len(fresh) > 1 else next(iter(fresh), None)
 
 
 def objections(answer: object, plugin: str, _: Given) -> tuple[Objection, ...]:

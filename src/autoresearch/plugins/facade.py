@@ -71,11 +71,23 @@ class Plugins(Registry):
         skip: Mapping[str, str] | None = None,
         desk: Desk | None = None,
     ) -> Idea | None:
-        """Return the first idea, or None when no generator has one.
+        """Return the first of the ideas, or None when no generator has one."""
+        return next(iter(self.propose_ideas(history, source, rng, files, skip, desk)), None)
+
+    def propose_ideas(
+        self,
+        history: History,
+        source: str,
+        rng: Random,
+        files: Mapping[str, str] | None = None,
+        skip: Mapping[str, str] | None = None,
+        desk: Desk | None = None,
+    ) -> tuple[Idea, ...]:
+        """Return the ideas of the first generator that has any, the one to try now first.
 
         Those to ``skip`` are not asked; the reason of one that has any counts as its failure.
         """
-        found: Idea | None = self.calls.first(
+        found: Idea | tuple[Idea, ...] | None = self.calls.first(
             "propose_idea",
             skip=skip,
             history=history,
@@ -84,7 +96,7 @@ class Plugins(Registry):
             files=freeze(files or {}),
             desk=desk or Desk(history=history),
         )
-        return found
+        return (found,) if isinstance(found, Idea) else found or ()
 
     def explain_no_idea(
         self, history: History, source: str, files: Mapping[str, str]
@@ -165,9 +177,19 @@ class Plugins(Registry):
         found: Quote | None = self.calls.first("quote_run", request=request)
         return found
 
-    def quote_call(self) -> float:
+    def quote_call(
+        self,
+        history: History = _NOTHING,
+        files: Mapping[str, str] | None = None,
+        desk: Desk | None = None,
+    ) -> float:
         """Return what the next idea may cost at the most, in US dollars."""
-        found = self.calls.collect("quote_call")
+        found = self.calls.collect(
+            "quote_call",
+            history=history,
+            files=freeze(files or {}),
+            desk=desk or Desk(history=history),
+        )
         return float(sum(cost.usd for _, many in found for cost in many))
 
     def extract_metrics(

@@ -114,7 +114,8 @@ def snapshot(folder: Path) -> dict[str, str]:
 class IdeaGeneratorContract(PluginContract):
     """Conformance of ``propose_idea``; give ``plugin``, and ``source`` when it needs a certain one.
 
-    A generator may have no idea in any of the situations, but what it proposes must be sound.
+    A generator may have no idea in any of the situations, but what it proposes must be sound: each
+    idea of an answer that has several.
     """
 
     @pytest.fixture
@@ -162,61 +163,74 @@ class IdeaGeneratorContract(PluginContract):
     def test_cites_what_exists(self, plugins: Plugins, source: str) -> None:
         """It refers only to experiments that were made."""
         for name, past in situations():
-            idea = _ask(plugins, past, source)
-            unknown = [n for n in idea.cites if not 0 <= n < past.next_number] if idea else []
+            ideas = _ask(plugins, past, source)
+            unknown = [n for idea in ideas for n in idea.cites if not 0 <= n < past.next_number]
             assert not unknown, f"{name}: it cites experiments {unknown}, which do not exist"
 
     def test_changes_something(self, plugins: Plugins, source: str) -> None:
         """New source differs from the script at head."""
         for name, past in situations():
-            idea = _ask(plugins, past, source)
-            unchanged = idea and idea.source == source and not idea.env and not idea.files
+            unchanged = [
+                idea
+                for idea in _ask(plugins, past, source)
+                if idea.source == source and not idea.env and not idea.files
+            ]
             assert not unchanged, f"{name}: it proposed the script as it is"
 
     def test_new_source_compiles(self, plugins: Plugins, source: str) -> None:
         """New source is Python that compiles, so that no run is spent on a slip."""
         for name, past in situations():
-            idea = _ask(plugins, past, source)
-            texts = {"script.py": idea.source or "", **idea.files} if idea else {}
-            for path in (path for path in texts if path.endswith(".py")):
-                error = _compile_error(texts[path])
+            texts = [
+                (path, text)
+                for idea in _ask(plugins, past, source)
+                for path, text in {"script.py": idea.source or "", **idea.files}.items()
+            ]
+            for path, text in texts:
+                error = _compile_error(text) if path.endswith(".py") else None
                 assert error is None, f"{name}: the new {path} does not compile: {error}"
+
+    def test_gives_each_idea_once(self, plugins: Plugins, source: str) -> None:
+        """Of several ideas in one answer no two are the same."""
+        for name, past in situations():
+            ids = [idea.id for idea in _ask(plugins, past, source)]
+            assert len(ids) == len(set(ids)), f"{name}: one of its {len(ids)} ideas is there twice"
 
     def test_does_not_repeat_itself(self, plugins: Plugins, source: str) -> None:
         """An idea that was tried is not proposed again."""
-        told, idea = _first_idea(plugins, source)
-        told.add(experiment(1.2, verdict="discard", idea=idea))
-        again = _ask(plugins, told.history, source)
-        assert again is None or again.id != idea.id, f"it proposed {idea.description!r} again"
+        told, ideas = _first_ideas(plugins, source)
+        for idea in ideas:
+            told.add(experiment(1.2, verdict="discard", idea=idea))
+        again = {idea.id for idea in _ask(plugins, told.history, source)}
+        repeated = [idea.description for idea in ideas if idea.id in again]
+        assert not repeated, f"it proposed {repeated[0]!r} again"
 
     def test_leaves_dropped_ideas(self, plugins: Plugins, source: str) -> None:
         """An idea that was dropped before it ran is not proposed again."""
-        told, idea = _first_idea(plugins, source)
+        told, (idea, *_) = _first_ideas(plugins, source)
         again = _ask(plugins, told.drop(idea).history, source)
-        assert again is None or again.id != idea.id, (
+        assert idea.id not in {item.id for item in again}, (
             f"{idea.description!r} was dropped, and it proposed it again; see history.tried"
         )
 
     def test_leaves_dead_ends(self, plugins: Plugins, source: str) -> None:
         """It does not propose anything in a direction that was declared dead."""
-        told, idea = _first_idea(plugins, source)
+        told, (idea, *_) = _first_ideas(plugins, source)
         told.declare_dead(idea.direction)
         again = _ask(plugins, told.history, source)
-        assert again is None or again.direction != idea.direction, (
-            f"it proposed {again.description!r} in the dead direction {idea.direction!r}"
-        )
+        dead = [item.description for item in again if item.direction == idea.direction]
+        assert not dead, f"it proposed {dead[0]!r} in the dead direction {idea.direction!r}"
 
 
-def _ask(plugins: Plugins, past: History, source: str) -> Idea | None:
-    return plugins.propose_idea(past, source, Random(7))
+def _ask(plugins: Plugins, past: History, source: str) -> tuple[Idea, ...]:
+    return plugins.propose_ideas(past, source, Random(7))
 
 
-def _first_idea(plugins: Plugins, source: str) -> tuple[Story, Idea]:
+def _first_ideas(plugins: Plugins, source: str) -> tuple[Story, tuple[Idea, ...]]:
     told = story([1.1, 1.05])
-    idea = _ask(plugins, told.history, source)
-    if idea is None:
+    ideas = _ask(plugins, told.history, source)
+    if not ideas:
         pytest.skip("it has no idea after a baseline and one success")
-    return told, idea
+    return told, ideas
 
 
 def _compile_error(source: str) -> str | None:

@@ -50,6 +50,7 @@ WRONG: tuple[Wrong, ...] = (
         cites_what_exists=strategies.CitesNothingReal,
         changes_something=strategies.ChangesNothing,
         new_source_compiles=strategies.WritesNoPython,
+        gives_each_idea_once=strategies.Stutters,
         does_not_repeat_itself=strategies.Forgets,
         leaves_dropped_ideas=strategies.InsistsOnDropped,
         leaves_dead_ends=strategies.InsistsOnDeadEnds,

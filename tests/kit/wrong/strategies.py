@@ -129,6 +129,16 @@ class WritesNoPython(Ideas):
         return super().propose(history, f"{source}print(\n", rng)
 
 
+class Stutters(Ideas):
+    """Gives several ideas, of which two are one."""
+
+    @hookimpl
+    def propose_idea(self, history: History, source: str, rng: Random) -> list[Idea]:
+        """Propose the same twice."""
+        idea = self.propose(history, source, rng)
+        return [idea, idea] if idea else []
+
+
 class InsistsOnDropped(Ideas):
     """Looks only at what ran: an idea that was dropped is in no experiment."""
 
