@@ -81,7 +81,7 @@ def test_the_desk_has_what_a_researcher_would_look_up(campaign: Begin) -> None:
         return rate(source, round(0.4 - 0.01 * history.next_number, 3))
 
     campaign(3, plugins=(Mind(think),))
-    assert "## Best Known Config" in seen["review"]
+    assert "best: experiment 1 with 1.18" in seen["review"]
     assert "RATE = 0.39" in seen["source"]
     assert "-RATE = 0.5" in seen["diff"]
     assert "+RATE = 0.39" in seen["diff"]
