@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from autoresearch import Verdict, events
 from autoresearch.errors import ProtocolError
 from autoresearch.folding import empty, fold, step
-from autoresearch.testing import MemoryLog, Story, experiment, history, idea
+from autoresearch.testing import MemoryLog, Story, experiment, history, idea, refold, story
 
 
 def test_best_and_head_are_the_kept_ones() -> None:
@@ -33,6 +33,17 @@ def test_quarantined_result_is_neither_best_nor_head_until_a_person_releases_it(
     confirmed = _resolve(log, past, released=False)
     assert confirmed.best_number == 0
     assert confirmed.experiments[1].verdict is Verdict.DISCARD
+
+
+def test_overruled_and_accepted_again_is_kept() -> None:
+    """The last word counts, although what is kept was asked between the two."""
+    log = story([1.10, 1.08, 1.09]).log
+    with log.writer("test", stream="test.inbox.me") as writer:
+        for verdict in ("discard", "keep"):
+            writer.append(events.Overruled(experiment=1, verdict=verdict, reason="r", author="me"))
+    past = refold(log)
+    assert past.best_number == 1
+    assert [item.number for item in past.kept] == [0, 1]
 
 
 def _resolve(log: MemoryLog, past, *, released: bool):

@@ -49,3 +49,8 @@ class BlockedError(WorkspaceError):
 
 class DataError(AutoresearchError):
     """A data file is missing, or is not what its header says."""
+
+
+def why(error: Exception) -> str:
+    """Return what went wrong with a file, without the number and the path that the system adds."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -557,7 +557,8 @@ def _judged_by_a_person(
 
 def _step_down(draft: Draft, number: int) -> None:
     """Find another best and another head where an experiment that was kept is no longer."""
-    kept = draft.history.kept
+    # Asked of the draft itself: `History.kept` remembers by identity, and a draft changes in place.
+    kept = [item for item in draft.history.experiments if item.verdict is Verdict.KEEP]
     if draft.history.best_number == number:
         draft.set(best_number=None)
         for item in kept:

@@ -165,7 +165,7 @@ class Inbox:
     def _cannot_overrule(self, experiment: int, verdict: Verdict, reason: str) -> str | None:
         history = self.history
         if not 0 <= experiment < len(history.experiments):
-            return f"does not exist; it has {len(history.experiments)}, counted from 0"
+            return f"does not exist; {history.campaign} has 0 to {len(history.experiments) - 1}"
         found = history.experiments[experiment]
         if is_open(found):
             return "has no verdict yet; wait for it, or autoresearch stop"

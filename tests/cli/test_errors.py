@@ -111,19 +111,24 @@ def test_unknown_campaign_and_experiment(say) -> None:
     say("run", "--tag", "t1", "--experiments", "1", "--no-wait")
     check_refused(say("status", "--tag", "other"), "known: t1")
     check_refused(say("show", "7"), "no experiment 7")
+    check_refused(say("accept", "7", "--reason", "x"), "t1 has 0 to 0")
+    check_refused(say("log", "0", "--run", "9"), "has no run 9; it has runs 0 to")
+    check_refused(say("sql", "--tag", "other", "select 1"), "use one of t1")
 
 
 def test_query_that_fails(say) -> None:
     """DuckDB's complaint is one line; writing through sql is not possible."""
     say("init", "--tag", "t1")
-    check_refused(say("sql", "select nothing from nowhere"), "the query failed")
+    check_refused(say("sql", "select nothing from nowhere"), '"show tables" lists the tables')
+    check_refused(say("sql", "select nothing from gain"), '"describe TABLE" lists the columns')
     check_refused(say("sql", "delete from events"), "the query failed")
 
 
 def test_unknown_setting_and_plugin(say, project: Path) -> None:
     """Misspelt names come with a suggestion."""
     check_refused(say("config", "--set", "limits.hour=1"), "did you mean 'hours'")
-    check_refused(say("plugins", "--plugin", "gredy"), "gredy")
+    check_refused(say("plugins", "--plugin", "gredy"), "did you mean 'greedy'")
+    check_refused(say("plugins", "--plugin", "nope"), "there is no plugin 'nope'; plugins are")
 
 
 def test_baseline_without_a_score_ends_with_code_1(say, project: Path) -> None:
@@ -135,10 +140,42 @@ def test_baseline_without_a_score_ends_with_code_1(say, project: Path) -> None:
     assert "run again: the campaign starts again under its tag" in said.err
 
 
-def test_usage_errors_exit_with_2(say) -> None:
-    """A wrong option is usage, not a failure."""
-    assert say("run", "--nonsense").code == 2
-    assert say("nonsense").code == 2
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("runn",), "no such command 'runn'; did you mean 'run'? see autoresearch --help"),
+        (("run", "--nonsense"), "no such option '--nonsense'; see autoresearch run --help"),
+        (("step", "nonsense"), "no such command 'nonsense'; see autoresearch step --help"),
+        (("replay",), "missing option '--policy'; see autoresearch replay --help"),
+    ],
+)
+def test_usage_errors_are_a_line_and_exit_with_2(say, words, line: str) -> None:
+    """A wrong option is usage, not a failure; the line says where the right ones stand."""
+    said = say(*words)
+    assert (said.code, said.err) == (2, f"autoresearch: {line}\n")
+
+
+def test_number_that_is_none_is_told_in_plain_words(say) -> None:
+    """The types of the parser are not words of ours."""
+    said = say("show", "abc")
+    assert said.code == 2
+    assert "'abc' is not a valid whole number" in said.err
+
+
+def test_verb_that_needs_another_word_shows_its_help(say) -> None:
+    """A group alone is a question, and its help is the answer."""
+    said = say("step")
+    assert said.code == 2
+    assert "review" in said.err + said.out
+
+
+def test_file_that_is_not_there_is_named_once(say, project: Path) -> None:
+    """Without the number of the system's error and without the path a second time."""
+    say("init", "--tag", "t1")
+    check_refused(
+        say("idea", "add", "x", "--patch", "no.patch"),
+        "cannot read no.patch: No such file or directory; name a unified diff",
+    )
 
 
 def test_failed_init_leaves_nothing(say, project: Path) -> None:

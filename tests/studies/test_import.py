@@ -231,6 +231,22 @@ def test_what_is_no_history_is_refused(read, text: str, said: str) -> None:
         read(text)
 
 
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"\x7fELF\x02\x01\x01\x00" + bytes(64), "is not a text file"),
+        (b"a,b\n\x93\x8f\x00\rx,", "is not a text file"),
+        (b"commit,val_bpb\nabc,1.2\rdef,1.1\n", "is not valid CSV"),
+    ],
+)
+def test_file_that_is_no_table_is_refused(tmp_path: Path, raw: bytes, said: str) -> None:
+    """A binary file, or one that the reader of CSV gives up on, is one line too."""
+    path = tmp_path / "results.csv"
+    path.write_bytes(raw)
+    with pytest.raises(WorkspaceError, match=said):
+        ledgers.read(str(path), tmp_path)
+
+
 def test_wrong_mapping_is_refused(read) -> None:
     """An unknown field or column is named with those that exist."""
     text = SIX + "aaaaaaa\t1.2\t15.1\tkeep\tx\ty\n"

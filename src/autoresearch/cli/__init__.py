@@ -225,9 +225,11 @@ def main() -> None:
             raise
         click.echo("interrupted; autoresearch run goes on from here", err=True)
         sys.exit(130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _fail(_usage(error), error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -239,9 +241,18 @@ def main() -> None:
         _fail(str(error))
 
 
-def _fail(problem: str) -> None:
+def _fail(problem: str, code: int = 1) -> None:
     click.echo(f"autoresearch: {one_line(problem, 2_000)}", err=True)
-    sys.exit(1)
+    sys.exit(code)
+
+
+def _usage(error: click.ClickException) -> str:
+    """Return a complaint of click's in the words and the form of every other error here."""
+    said = error.format_message().rstrip(".").replace(". Did you mean", "; did you mean")
+    said = said.replace("integer range", "whole number").replace("float range", "number")
+    context = getattr(error, "ctx", None)
+    verb = context.command_path if context else "autoresearch"
+    return f"{said[:1].lower()}{said[1:]}{' ' if said.endswith('?') else '; '}see {verb} --help"
 
 
 def _print_anywhere() -> None:

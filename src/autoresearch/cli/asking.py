@@ -103,7 +103,7 @@ def _chosen(log: FileLog, tag: str | None) -> str | None:
     """Return the campaign to ask; None where there is one alone or none at all."""
     known = tags(log)
     if tag is not None and tag not in known:
-        raise WorkspaceError(f"there is no campaign {tag!r}; known: {', '.join(sorted(known))}")
+        raise WorkspaceError(f"there is no campaign {tag!r}; use one of {', '.join(sorted(known))}")
     return (tag or known[-1]) if len(known) > 1 else None
 
 
@@ -134,7 +134,18 @@ def _answer(
             raise AutoresearchError(f"the query {query.strip()!r} asks nothing; write a select")
         return [item[0] for item in cursor.description], cursor.fetchall()
     except duckdb.Error as error:
-        raise AutoresearchError(f"the query failed: {one_line(str(error), 500)}") from None
+        raise _failed(error) from None
+
+
+def _failed(error: duckdb.Error) -> AutoresearchError:
+    """Return DuckDB's complaint, and for a wrong name how to see the right ones."""
+    advice: str | None = {
+        duckdb.BinderException: 'autoresearch sql "describe TABLE" lists the columns',
+        duckdb.CatalogException: 'autoresearch sql "show tables" lists the tables',
+    }.get(type(error))  # type: ignore[call-overload]
+    # Below its complaint DuckDB draws the query with an arrow, which needs lines of their own.
+    said = one_line(str(error).partition("\n\nLINE ")[0], 500)
+    return AutoresearchError("; ".join(filter(None, (f"the query failed: {said}", advice))))
 
 
 def _write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
@@ -143,7 +154,7 @@ def _write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: Path
     try:
         connection.sql(query).write_parquet(str(path))
     except duckdb.Error as error:
-        raise AutoresearchError(f"the query failed: {one_line(str(error), 500)}") from None
+        raise _failed(error) from None
     click.echo(f"wrote {path}")
 
 

@@ -12,7 +12,7 @@ from autoresearch.campaign import Campaign
 from autoresearch.cli import Verbs
 from autoresearch.cli.output import Teller, print_json, print_rows, print_table, warn
 from autoresearch.cli.project import json_option, project_option, tag_option, with_campaign
-from autoresearch.errors import WorkspaceError
+from autoresearch.errors import WorkspaceError, why
 from autoresearch.model import Idea, Verdict
 from autoresearch.opening import open_campaign
 
@@ -70,7 +70,7 @@ def _read(patch: Path | None) -> str | None:
     try:
         return patch.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise WorkspaceError(f"cannot read {patch}: {error}; name a unified diff") from None
+        raise WorkspaceError(f"cannot read {patch}: {why(error)}; name a unified diff") from None
 
 
 def pair(word: str) -> tuple[str, str]:

@@ -159,7 +159,9 @@ def loop_in_words(loop: Mapping[str, Any]) -> str:
     elif loop["driven_by"]:
         said = f"driven by {loop['driven_by']} since {loop['driven_since']}, not by the loop"
     elif not loop["alive"]:
-        return "not running"
+        since = f"paused by {loop['paused_by']} since {loop['waiting_since']}"
+        what = f", {since}: {loop['waiting_for']}; go on with autoresearch resume"
+        return f"not running{what if loop['paused_by'] else ''}"
     elif loop["waiting_for"]:
         by = f"paused by {loop['paused_by']}" if loop["paused_by"] else "waiting"
         said = f"{by} since {loop['waiting_since']}: {loop['waiting_for']} ({process})"

@@ -210,7 +210,8 @@ def log_of(
     """Print what a run of EXPERIMENT printed, the newest run by default."""
     runs = experiment_of(history, experiment).runs
     if not runs or (run is not None and run >= len(runs)):
-        raise WorkspaceError(f"experiment {experiment} has {len(runs)} runs, counted from 0")
+        known = f"runs 0 to {len(runs) - 1}" if runs else "none"
+        raise WorkspaceError(f"experiment {experiment} has no run {run or 0}; it has {known}")
     path = log_in(campaign.lab.folder / "runs" / runs[-1 if run is None else run].name)
     if not path.is_file():
         raise WorkspaceError(f"{path} is not there; autoresearch verify says what else is missing")

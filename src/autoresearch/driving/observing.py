@@ -15,7 +15,7 @@ from attrs import frozen
 
 from autoresearch.campaign import Campaign
 from autoresearch.config import setting
-from autoresearch.driving.steps import Driver, due
+from autoresearch.driving.steps import Driver, due, number_due
 from autoresearch.errors import WorkspaceError
 from autoresearch.history import History
 from autoresearch.launchers.observed import LAUNCHER, tell
@@ -95,7 +95,7 @@ def observe(
         if due(campaign.history) == "review":
             driver.review()
         history = campaign.history
-        number = history.next_number
+        number = number_due(history)
         _check_current(history, told)
         tell(campaign.lab.folder, number, _run(campaign, told))
         while (step := due(campaign.history)) != "review" and _under_way(campaign, number):
@@ -106,7 +106,7 @@ def observe(
 
 
 def _under_way(campaign: Campaign, number: int) -> bool:
-    return campaign.history.next_number == number
+    return number_due(campaign.history) == number
 
 
 def _take(driver: Driver, step: str, told: Observation, history: History) -> None:

@@ -84,7 +84,8 @@ def due(history: History) -> str:
     return "analyze" if experiment.analysis is None else "decide"
 
 
-def _number(history: History) -> int:
+def number_due(history: History) -> int:
+    """Return the number of the experiment whose step is next."""
     return history.current.number if history.current else history.next_number
 
 
@@ -269,7 +270,7 @@ class Driver:
         try:
             with self._open() as kit:
                 kit.recorder.patience.endless = False
-                kit.recorder.at = _number(kit.history)
+                kit.recorder.at = number_due(kit.history)
                 self._check_turn(kit, step, or_fix)
                 loop = Loop(kit=kit, wait=False)
                 if reason := loop.reason_to_wait():
@@ -314,7 +315,7 @@ class Driver:
         fixable = or_fix and now == "analyze" and may_be_fixed(kit, proposals.current(kit))
         crashed = fixable and proposals.current(kit).runs[-1].status is RunStatus.CRASHED
         if step != now and not crashed:
-            what = f"experiment {_number(history)} of {history.campaign}"
+            what = f"experiment {number_due(history)} of {history.campaign}"
             raise ProtocolError(
                 f"{step} is not the next step of {what}: {now} is; take it with {HOW[now]}"
             )
@@ -395,11 +396,11 @@ class Driver:
         now = due(history)
         how = HOW[now]
         if now == "edit":
-            folder = self.campaign.lab.workspace(_number(history)).path
+            folder = self.campaign.lab.workspace(number_due(history)).path
             how = f"change the files in {folder}, then {how}"
         told = tuple(self._told) if step else ()
         return Stand(
-            step=step, experiment=_number(history), told=told, next=now, how=how, facts=facts
+            step=step, experiment=number_due(history), told=told, next=now, how=how, facts=facts
         )
 
 

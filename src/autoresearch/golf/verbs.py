@@ -12,7 +12,7 @@ from autoresearch.cli.output import print_json
 from autoresearch.cli.people import pair
 from autoresearch.cli.project import json_option, project_option, root_of, settings_at
 from autoresearch.config import Config
-from autoresearch.errors import WorkspaceError
+from autoresearch.errors import WorkspaceError, why
 from autoresearch.git import Git
 
 
@@ -129,4 +129,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise WorkspaceError(f"cannot read {path}: {error}; name a Python script") from None
+        raise WorkspaceError(f"cannot read {path}: {why(error)}; name a Python script") from None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from autoresearch.errors import ConfigError
+from autoresearch.errors import ConfigError, why
 
 _CHANGE = re.compile(r"^(?P<name>[A-Z][A-Z0-9_]*)(?P<how>[*=])(?P<number>[-+.0-9e]+)$")
 _COLUMNS = (
@@ -87,7 +87,9 @@ def known(knowledge: str) -> tuple[Known, ...]:
     try:
         text = _file(knowledge).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError, ImportError) as error:
-        raise ConfigError(f"cannot read the knowledge {knowledge}: {error}; name a file") from None
+        raise ConfigError(
+            f"cannot read the knowledge {knowledge}: {why(error)}; name a file"
+        ) from None
     reader = csv.DictReader(text.splitlines())
     missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
     if missing:

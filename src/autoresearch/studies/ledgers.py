@@ -74,7 +74,8 @@ def status_of(text: str) -> str:
 def read(source: str, project: Path) -> Table:
     """Read a file, or a branch of experiments of the repository ``project``.
 
-    Raises WorkspaceError for what is neither, and for a file without a single row.
+    Raises WorkspaceError for what is neither, for a file that is not text, and for one without a
+    single row.
     """
     path = Path(source)
     if path.is_file():
@@ -82,7 +83,7 @@ def read(source: str, project: Path) -> Table:
     elif not path.exists() and _is_branch(project, source):
         table = _of_branch(project, source)
     else:
-        raise WorkspaceError(f"{source} is no file and no branch; name a history to import")
+        raise WorkspaceError(f"{source} is neither a file nor a branch; name a history to import")
     if not table.lines:
         raise WorkspaceError(f"{source} has no row that can be read; name a table of experiments")
     return table
@@ -91,6 +92,8 @@ def read(source: str, project: Path) -> Table:
 def _of_text(path: Path, name: str) -> Table:
     raw = path.read_bytes()
     text = raw.decode(encoding_of(raw[:4096]), "replace").removeprefix("\ufeff")
+    if "\0" in text:
+        raise WorkspaceError(f"{path} is not a text file; name a table of experiments")
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return Table(source=name, kind="empty file", columns=(), lines=())
@@ -106,7 +109,10 @@ def _of_text(path: Path, name: str) -> Table:
         return _grid(name, "TSV", [_cells(line) for line in lines], problems)
     counts = Counter(sign for sign in head if sign in ",;|")
     sign = counts.most_common(1)[0][0] if counts else ","
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=sign) if any(row)]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=sign) if any(row)]
+    except csv.Error as error:
+        raise WorkspaceError(f"{path} is not valid CSV: {error}; correct the file") from None
     return _grid(name, "CSV", [(row, ()) for row in rows], problems)
 
 

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 from attrs import define, field
 
-from autoresearch.errors import AutoresearchError
+from autoresearch.errors import AutoresearchError, why
 from autoresearch.golf.reading.failures import FailureReader
 from autoresearch.golf.reading.grammar import (
     Candidate,
@@ -83,8 +83,7 @@ def open_source(source: Source) -> BinaryIO:
         return Path(source).open("rb")
     except (OSError, ValueError) as error:
         raise AutoresearchError(
-            f"cannot read the log {str(source)[:200]!r}: {type(error).__name__}; give the path of "
-            "a log file"
+            f"cannot read the log {str(source)[:200]!r}: {why(error)}; give the path of a log file"
         ) from error
 
 
