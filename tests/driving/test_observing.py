@@ -15,6 +15,7 @@ import autoresearch
 from autoresearch import Campaign, Observation, Verdict, observe
 from autoresearch.cli import main
 from autoresearch.errors import AutoresearchError, ConfigError, WorkspaceError
+from autoresearch.testing import git
 
 from .conftest import SCRIPT
 
@@ -27,6 +28,22 @@ def campaign(project: Path) -> Campaign:
     made = autoresearch.start(project, tag="t1", overrides={"launcher": "observed"})
     assert observe(made, Observation(description="baseline", metric=1.29), "ann").verdict == "keep"
     return made
+
+
+def test_crash_among_the_runs_of_the_baseline_ends(project: Path) -> None:
+    """Nobody launches the run that is lacking, so the answer asks for it once."""
+    (project / "autoresearch.toml").write_text(
+        'preset = "plain"\nscript = "train.py"\nlauncher = "observed"\n'
+        '[metric]\nname = "score"\nbetter = "lower"\n'
+    )
+    git(project, "commit", "-qam", "leave the noise unknown")
+    made = autoresearch.start(project, tag="t1")
+    told = Observation(description="baseline", metric=1.29)
+    assert observe(made, told, "ann").verdict == "rerun"
+    crash = Observation(description="baseline", status="crash", detail="out of memory")
+    observe(made, crash, "ann")
+    runs = made.history.experiments[0].runs
+    assert [item.status for item in runs] == ["completed", "crashed"]
 
 
 def test_a_whole_campaign_of_anothers_experiments(campaign: Campaign, project: Path) -> None:

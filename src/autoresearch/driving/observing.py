@@ -98,10 +98,12 @@ def observe(
         number = number_due(history)
         _check_current(history, told)
         tell(campaign.lab.folder, number, _run(campaign, told))
-        while (step := due(campaign.history)) != "review" and _under_way(campaign, number):
-            _take(driver, step, told, campaign.history)
-            if step == "decide":
+        taken: set[str] = set()  # each once: what needs another run waits for the next observation
+        while (step := due(campaign.history)) not in {"review", *taken}:
+            if not _under_way(campaign, number) or "decide" in taken:
                 break
+            _take(driver, step, told, campaign.history)
+            taken.add(step)
     return _became(campaign.history, number)
 
 
@@ -192,7 +194,9 @@ def _run(campaign: Campaign, told: Observation) -> dict[str, Any]:
 def _became(history: History, number: int) -> Observed:
     if number < len(history.experiments):
         decision = history.experiments[number].decision
-        assert decision is not None
+        if decision is None:
+            again = "it has no score yet; log another run of it"
+            return Observed(experiment=number, verdict=Verdict.RERUN, reason=again)
         return Observed(experiment=number, verdict=decision.verdict, reason=decision.reason)
     reason = history.rejected[-1].reason if history.rejected else ""
     return Observed(experiment=number, verdict="dropped", reason=reason)
