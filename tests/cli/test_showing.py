@@ -78,7 +78,7 @@ def test_diff_and_log(run: Run, ran: Path) -> None:
     assert run("diff", "0").output == "no difference in any file\n"
     assert run("log", "1", "--tail", "1").output.startswith("score: ")
     assert len(run("log", "1", "--run", "0").output.splitlines()) == 31
-    assert "has 1 runs" in str(run("log", "1", "--run", "7", code=1).exception)
+    assert "has runs 0 to 0" in str(run("log", "1", "--run", "7", code=1).exception)
 
 
 def test_checkout_is_a_clone_at_the_commit(run: Run, ran: Path, tmp_path: Path) -> None:
