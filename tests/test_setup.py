@@ -74,7 +74,7 @@ def no_campaign(project: Path) -> bool:
         ('command = ["no-such-program"]', "'no-such-program' is not installed"),
         ('command = ["./train.sh"]', "'./train.sh' cannot be executed"),
         ('launcher = "modal"', "finds no .*modal_train.py"),
-        ('launcher = "slurm"', "no launcher answers to 'slurm'"),
+        ('launcher = "moon"', "no launcher answers to 'moon'"),
         ('data = ["corpus"]', "corpus does not exist"),
         ('data = ["~/corpus"]', "~/corpus does not exist"),
     ],

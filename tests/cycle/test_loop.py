@@ -463,7 +463,8 @@ def test_loop_without_ideas_waits_and_goes_on_when_one_comes(project: Path) -> N
     made = autoresearch.start(project, tag="t1", plugins=("no:script_ideas",))
 
     def queue_one() -> None:
-        made.add_idea(Idea(direction="w", description="w7", hypothesis="h", env={"ANY": "1"}))
+        idea = Idea(direction="w", description="w7", hypothesis="h", env={"ANY": "1"})
+        made.add_idea(idea, anyway=True)
 
     clock = _Patience(queue_one, after=3_000.0)
     made.run(2, plugins=("no:script_ideas",), wait=True, clock=clock)

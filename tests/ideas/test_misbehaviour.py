@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 from click.testing import CliRunner
+from thinned import thinned
 
 import autoresearch
 from autoresearch import Campaign, Change, Violation, events, hookimpl
@@ -196,7 +197,7 @@ def everything(campaign: Campaign) -> str:
     return "".join(path.read_text(errors="replace") for path in (*texts, *stored))
 
 
-@pytest.mark.parametrize("name", SILENT)
+@pytest.mark.parametrize("name", thinned(SILENT, 3))
 def test_a_server_that_gives_no_answer(name: str, run: Run, project: Path) -> None:
     """The mind rests or is suspended, which is told, and the next author does the research."""
     case = SILENT[name]
@@ -213,7 +214,7 @@ def test_a_server_that_gives_no_answer(name: str, run: Run, project: Path) -> No
     assert KEY not in everything(made) + "".join(lines) + shown
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", thinned(REFUSED, 3))
 def test_an_answer_that_cannot_be_used(name: str, run: Run, project: Path) -> None:
     """It goes back with the reason, costs three answers at the most, and starves nobody."""
     case = REFUSED[name]

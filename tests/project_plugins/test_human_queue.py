@@ -167,7 +167,8 @@ def test_a_campaign_obeys_the_veto_and_shows_the_queue(campaign):
     wanted = {"hypothesis": "less is better", "expected_gain": 0.5}
     for rate in ("0.5", "0.4"):
         running.add_idea(
-            Idea(direction="rate", description=f"RATE {rate}", env={"RATE": rate}, **wanted)
+            Idea(direction="rate", description=f"RATE {rate}", env={"RATE": rate}, **wanted),
+            anyway=True,
         )
     running.run(experiments=2, wait=False)
     tried = [item.idea.direction for item in running.history.experiments]
