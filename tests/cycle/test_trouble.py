@@ -382,7 +382,7 @@ class Mind:
         self.asked += 1
         if not self.up:
             raise ConnectionError("503")
-        return 'WIDTH = 9\nprint(f"score: {WIDTH}")\n'
+        return 'WIDTH = 9\nprint(f"score: {sum(range(WIDTH))}")\n'
 
 
 def queue_words(made: Campaign) -> None:

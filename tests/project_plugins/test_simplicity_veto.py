@@ -121,7 +121,8 @@ def test_lines_are_those_of_the_change_and_its_fixes():
 
 def test_a_campaign_prefers_the_shorter_of_two_changes(campaign):
     """In a campaign the longer script is discarded, and a change of one number is kept."""
-    running = campaign("simplicity_veto", "A = 1\n", "[metric]\nsd = 0.001\n", SCORES, ideas=LONGER)
+    settings = 'active = ["no:evidence"]\n\n[metric]\nsd = 0.001\n'
+    running = campaign("simplicity_veto", "A = 1\n", settings, SCORES, ideas=LONGER)
     running.run(experiments=3, wait=False)
     first, second = running.history.experiments[1:]
     assert (first.added_lines, first.removed_lines, first.verdict) == (1, 0, Verdict.DISCARD)
