@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from attrs import frozen
@@ -87,8 +88,12 @@ class Plugin:
         token = os.environ.get("MLFLOW_TRACKING_TOKEN", "")
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
         request = Request(address, json.dumps(body).encode(), headers)
-        with urlopen(request, timeout=max(0.1, self._deadline - time.monotonic())) as answer:
-            return json.load(answer)
+        try:
+            with urlopen(request, timeout=max(0.1, self._deadline - time.monotonic())) as answer:
+                return json.load(answer)
+        except HTTPError as error:
+            error.close()  # it holds the connection
+            raise
 
 
 def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:

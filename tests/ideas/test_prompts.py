@@ -110,6 +110,7 @@ def test_golden_prompt_of_a_new_campaign(histories: dict[int, History]) -> None:
         "lessons:\n"
         "- width matters (0)\n"
         "ideas queue, best last: none\n"
+        "what people want of the research now; follow it: none\n"
         "notes by people: none\n"
         "went back: none\n"
         "experiments:\n"
