@@ -236,7 +236,7 @@ class Doubts:
 
     @hookimpl
     def implement_idea(self, idea: Idea) -> str | None:
-        return "WIDTH = 5\nprint('score:', WIDTH)\n" if idea.kind == "fix" else None
+        return "WIDTH = 5\nprint('score:', sum(range(WIDTH)))\n" if idea.kind == "fix" else None
 
 
 def doubting() -> tuple[object, ...]:
