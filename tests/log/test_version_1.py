@@ -21,6 +21,18 @@ LATER = {
     "log_v1_plain": ("evaluated", "retention_applied"),
     "log_boundary": ("checkout_changed",),
     "log_overruled": ("overruled",),
+    "log_minds": (
+        "budget_reserved",
+        "lease_ended",
+        "lease_taken",
+        "mind_answered",
+        "mind_asked",
+        "mind_resumed",
+        "mind_suspended",
+        "proposal_refused",
+        "steering_given",
+        "steering_withdrawn",
+    ),
 }
 FIRST = sorted(set(EVENT_TYPES) - {name for names in LATER.values() for name in names})
 
