@@ -10,6 +10,7 @@ BROKEN = {
     "a word too many": ("x = 1\nx x\n", "invalid syntax", 2),
     "a null byte": ("x = 1\0", "null", None),
     "an endless expression": ("(" * 5000 + ")" * 5000, "", None),
+    "endless signs": ("x = " + "-" * 50_000 + "1\nx x\n", "", None),
 }
 
 

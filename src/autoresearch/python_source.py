@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import warnings
 
@@ -23,7 +24,7 @@ def readable(source: str) -> str:
     Python 3.12 allows an f-string's own quotes inside its braces. Before that they are tripled
     outside, which means the same. Anything else comes back as it is.
     """
-    if sys.version_info >= (3, 12) or _parses(source):
+    if sys.version_info >= (3, 12) or _parses(source) or _is_deep(source):
         return source
     try:
         import libcst
@@ -50,6 +51,15 @@ def readable(source: str) -> str:
     except (libcst.ParserSyntaxError, RecursionError, UnicodeError):
         return source
     return older if _parses(older) else source
+
+
+def _is_deep(source: str) -> bool:
+    """Whether brackets or signs nest deeper than Python's own 200, which would end libcst."""
+    depth = most = 0
+    for char in source:
+        depth = max(0, depth + (char in "([{") - (char in ")]}"))
+        most = max(most, depth)
+    return most > 200 or re.search(r"(?:(?:[+~-]|not|lambda:)\s*){200}", source) is not None
 
 
 def _parses(source: str) -> bool:
