@@ -206,16 +206,22 @@ _TOLD_OF_ONE: dict[type[events.Event], Callable[[Any], dict[str, Any]]] = {
 }
 
 
-def _register_tables() -> None:
-    for kind, told in _TOLD.items():
-        _on(kind)(lambda draft, event, _, told=told: draft.set(**told(draft.history, event)))
-    for kind, changed in _TOLD_OF_ONE.items():
-        _about(kind)(
-            lambda draft, event, _, told=changed: draft.change(event.experiment, **told(event))
-        )
+def _register(kind: type[events.Event], told: Callable[[Any, Any], dict[str, Any]]) -> None:
+    @_on(kind)
+    def set_fields(draft: Draft, event: Any, _: str) -> None:
+        draft.set(**told(draft.history, event))
 
 
-_register_tables()
+def _register_of_one(kind: type[events.Event], told: Callable[[Any], dict[str, Any]]) -> None:
+    @_about(kind)
+    def change_one(draft: Draft, event: Any, _: str) -> None:
+        draft.change(event.experiment, **told(event))
+
+
+for _kind, _set in _TOLD.items():
+    _register(_kind, _set)
+for _kind, _changed in _TOLD_OF_ONE.items():
+    _register_of_one(_kind, _changed)
 
 
 @_on(events.CampaignStarted)

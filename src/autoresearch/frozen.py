@@ -40,7 +40,8 @@ def freeze(value: Any) -> Any:
 
 def alike(kind: type[T], value: object, /, **more: Any) -> T:
     """Return a value with the fields of another that bear its fields' names, and with ``more``."""
-    given = {name: getattr(value, name) for name in _shared(kind, type(value)) if name not in more}
+    kinds: tuple[Any, Any] = (kind, type(value))
+    given = {name: getattr(value, name) for name in _shared(*kinds) if name not in more}
     return kind(**given, **more)
 
 

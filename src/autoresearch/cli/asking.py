@@ -139,13 +139,14 @@ def _answer(
 
 def _failed(error: duckdb.Error) -> AutoresearchError:
     """Return DuckDB's complaint, and for a wrong name how to see the right ones."""
-    advice: str | None = {
+    advice: dict[type[duckdb.Error], str] = {
         duckdb.BinderException: 'autoresearch sql "describe TABLE" lists the columns',
         duckdb.CatalogException: 'autoresearch sql "show tables" lists the tables',
-    }.get(type(error))  # type: ignore[call-overload]
+    }
     # Below its complaint DuckDB draws the query with an arrow, which needs lines of their own.
     said = one_line(str(error).partition("\n\nLINE ")[0], 500)
-    return AutoresearchError("; ".join(filter(None, (f"the query failed: {said}", advice))))
+    parts = (f"the query failed: {said}", advice.get(type(error)))
+    return AutoresearchError("; ".join(filter(None, parts)))
 
 
 def _write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:

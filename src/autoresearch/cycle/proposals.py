@@ -97,7 +97,7 @@ def queue(kit: Kit, first: Idea, further: Sequence[Idea]) -> None:
             if found.idea != idea.id and found.idea in known:  # a person's patch, for instance
                 continue
             # Under the id that its generator knows, which looks for it among what was tried.
-            facts.append(evolve(found, idea=idea.id))
+            facts.append(alike(events.IdeaQueued, found, idea=idea.id))
         except (WorkspaceError, UnicodeError) as error:
             if passes(error):
                 raise  # the disk or git is to blame, and the idea is not
@@ -187,8 +187,8 @@ def _name(idea: Idea, history: History) -> str:
     """Return the id of an idea; that of a queued one is the one under which it was queued."""
     told = (idea.direction, idea.description, idea.patch, idea.source, dict(idea.files))
     for item in history.queue.values():
-        queued = (item.direction, item.description, item.patch, None, {})
-        if queued == told and dict(item.env) == dict(idea.env):
+        waiting = (item.direction, item.description, item.patch, None, dict[str, str]())
+        if waiting == told and dict(item.env) == dict(idea.env):
             return item.id
     return idea.id
 
