@@ -68,18 +68,26 @@ def is_of_machine(name: str) -> bool:
     return name in _KEPT
 
 
-def visible_gpus(environ: Mapping[str, str], devices: Path = Path("/dev")) -> int:
-    """Count the NVIDIA GPUs that a process with this environment would use.
+def named_gpus(environ: Mapping[str, str], devices: Path = Path("/dev")) -> tuple[str, ...]:
+    """Return the NVIDIA GPUs that a process with this environment is told to use, by name.
 
     `CUDA_VISIBLE_DEVICES` decides where it is set; otherwise the device files do, which asks no
     driver and cannot hang.
     """
-    present = len([file for file in devices.glob("nvidia*") if file.name[6:].isdigit()])
-    chosen = environ.get("CUDA_VISIBLE_DEVICES")
+    present, chosen = _device_files(devices), environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None or not present:
-        return present
-    named = [part.strip() for part in chosen.split(",")]
-    return min(present, len([part for part in named if part and part != "-1"]))
+        return tuple(map(str, present))
+    named = (part.strip() for part in chosen.split(","))
+    return tuple(part for part in named if part and part != "-1")
+
+
+def visible_gpus(environ: Mapping[str, str], devices: Path = Path("/dev")) -> int:
+    """Count the NVIDIA GPUs that a process with this environment would use: no more than exist."""
+    return min(len(_device_files(devices)), len(named_gpus(environ, devices)))
+
+
+def _device_files(devices: Path) -> list[int]:
+    return sorted(int(f.name[6:]) for f in devices.glob("nvidia*") if f.name[6:].isdigit())
 
 
 def _listed(name: str, patterns: Iterable[str]) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from attrs import define
 
 from autoresearch.config import RunsConfig
+from autoresearch.launchers.environment import named_gpus
 
 FOLDER = Path("/tmp/autoresearch-gpus")
 
@@ -24,14 +25,7 @@ def devices(
     settings: RunsConfig, environ: Mapping[str, str], folder: Path = Path("/dev")
 ) -> tuple[str, ...]:
     """Return the GPUs that runs may have: as set, as the environment says, or all there are."""
-    if settings.devices:
-        return settings.devices
-    present = sorted(int(f.name[6:]) for f in folder.glob("nvidia*") if f.name[6:].isdigit())
-    chosen = environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None or not present:
-        return tuple(map(str, present))
-    named = (part.strip() for part in chosen.split(","))
-    return tuple(part for part in named if part and part != "-1")
+    return settings.devices or named_gpus(environ, folder)
 
 
 def share(settings: RunsConfig, found: Sequence[str]) -> int:
