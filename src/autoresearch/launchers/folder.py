@@ -119,6 +119,10 @@ class RunFolder:
         found = self.read("request.json")
         return Spec(**found) if found else None
 
+    def ask_to_stop(self, reason: str) -> None:
+        """Say that the run is to stop; who owns it reads that as :meth:`stop_reason`."""
+        self.write("stop.json", {"reason": reason})
+
     def stop_reason(self) -> str | None:
         """Return why the run is to stop, or None."""
         found = self.read("stop.json")

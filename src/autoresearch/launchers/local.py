@@ -67,7 +67,7 @@ class LocalRun(InFolder):
         """End the run with all its children and wait until they are gone; no harm done twice."""
         if self.poll() is not None:
             return
-        self.folder.write("stop.json", {"reason": reason})
+        self.folder.ask_to_stop(reason)
         end = time.monotonic() + _STOP_SECONDS
         while self.poll() is None:
             if time.monotonic() >= end:

@@ -221,7 +221,7 @@ class ModalRun(InFolder):
     def stop(self, reason: str) -> None:
         """Cancel the call and its machine; where Modal cannot be asked now, each poll tries."""
         if self.poll() is None:
-            self.folder.write("stop.json", {"reason": reason})
+            self.folder.ask_to_stop(reason)
             self._next_look = 0.0
             self.poll()
 

@@ -159,7 +159,7 @@ class SlurmRun(InFolder):
         """End the run with all its children; one that did not begin leaves the queue."""
         if self.poll() is not None:
             return
-        self.folder.write("stop.json", {"reason": reason})
+        self.folder.ask_to_stop(reason)
         end = time.monotonic() + _STOP_SECONDS
         while self.folder.read("supervisor.json") is not None and time.monotonic() < end:
             if self._kept() is not None:

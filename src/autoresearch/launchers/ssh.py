@@ -176,7 +176,7 @@ class SshRun(InFolder):
     def stop(self, reason: str) -> None:
         """End the run with all its children; while the host is away, each poll tries again."""
         if self.poll() is None:
-            self.folder.write("stop.json", {"reason": reason})
+            self.folder.ask_to_stop(reason)
             if self._asking is not None:
                 self._asking.join()
             if self.folder.read_outcome() is None:
