@@ -21,7 +21,13 @@ from autoresearch.errors import AutoresearchError
 from autoresearch.launchers.environment import clean_environment
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
 from autoresearch.launchers.gpus import devices, share
-from autoresearch.launchers.local import LocalRun, environ_with_this_python_first, start_supervisor
+from autoresearch.launchers.local import (
+    LocalRun,
+    command_of,
+    environ_with_this_python_first,
+    start_supervisor,
+)
+from autoresearch.launchers.supervisor import RUN_MARKER
 from autoresearch.model import RunRequest, Workspace
 
 MARK = "HERE"
@@ -33,29 +39,20 @@ def order_for(
     places: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what the far end is told; ``places`` are folders of this machine, as over there."""
-    if not request.command:
-        raise AutoresearchError("the command is empty; set command to a program and its arguments")
-    moved = {
-        str(workspace.path.absolute()): f"{MARK}/work",
-        str(request.folder.absolute()): f"{MARK}/run",
-        sys.executable: "{python}",
-    }
-    moved = moved if places is None else dict(places)
-
-    def there(text: str) -> str:
-        for place, name in moved.items():
-            text = text.replace(place, name)
-        return text
-
-    script = {workspace.script: there(str(workspace.script_path.absolute()))}
-    env = {name: there(text) for name, text in request.env.items()}
+    if places is None:
+        places = {
+            str(workspace.path.absolute()): f"{MARK}/work",
+            str(request.folder.absolute()): f"{MARK}/run",
+            sys.executable: "{python}",
+        }
+    env = {name: _filled(text, places) for name, text in request.env.items()}
     return {
         "name": request.name,
         "script_digest": request.script_digest,
-        "command": [there(script.get(word, word)) for word in request.command],
+        "command": [_filled(word, places) for word in command_of(request, workspace)],
         "env": {"PYTHONUNBUFFERED": "1", **env, "SEED": str(request.seed), "RUN_ID": request.name},
         "pass_env": list(passed),
-        "cwd": there(str(request.cwd.absolute())) if request.cwd else "",
+        "cwd": _filled(str(request.cwd.absolute()), places) if request.cwd else "",
         "timeout_seconds": request.timeout_seconds,
         "max_log_bytes": request.max_log_bytes,
         "runs": asdict(runs),
@@ -67,7 +64,7 @@ def spec_here(order: Mapping[str, Any], folder: RunFolder) -> Spec:
     here = str(folder.path.parent)
     runs = RunsConfig(**order["runs"])
     extra = {name: text.replace(MARK, here) for name, text in order["env"].items()}
-    extra["AUTORESEARCH_RUN"] = str(folder.path)
+    extra[RUN_MARKER] = str(folder.path)
     env = clean_environment(environ_with_this_python_first(), extra, order["pass_env"])
     found = devices(runs, env)
     count = share(runs, found)
@@ -86,6 +83,7 @@ def spec_here(order: Mapping[str, Any], folder: RunFolder) -> Spec:
 
 
 def _filled(word: str, names: Mapping[str, str]) -> str:
+    """Return a word with each of the names replaced by what it stands for."""
     for name, text in names.items():
         word = word.replace(name, text)
     return word
@@ -108,8 +106,7 @@ def start(folder: RunFolder) -> dict[str, Any]:
                 archive.extract(member, place, filter="data")
     if known is None:
         folder.write_spec(spec_here(order, folder))
-    if folder.read_outcome() is None and folder.read("supervisor.json") is None:
-        start_supervisor(folder)
+    start_supervisor(folder)
     return {"reference": LocalRun(order["name"], folder).reference}
 
 

@@ -219,8 +219,7 @@ class Plugin:
             )
         else:
             folder.check_digest(request.name, known.script_digest, request.script_digest)
-        if folder.read_outcome() is None and folder.read("supervisor.json") is None:
-            start_supervisor(folder)
+        start_supervisor(folder)
         return LocalRun(request.name, folder)
 
     def _held(
@@ -243,9 +242,7 @@ def _spec(
     request: RunRequest, workspace: Workspace, folder: RunFolder, passed: tuple[str, ...],
     runs: RunsConfig,
 ) -> Spec:  # fmt: skip
-    if not request.command:
-        raise AutoresearchError("the command is empty; set command to a program and its arguments")
-    script = {workspace.script: str(workspace.script_path.absolute())}
+    words = command_of(request, workspace)
     # Git looks for a repository upwards from where it is, but not into these folders: the user's
     # repository, around the run's folder, is out of sight for `git push`.
     ceilings = os.pathsep.join([str(folder.path.parent), str(workspace.project.absolute())])
@@ -256,7 +253,7 @@ def _spec(
     return alike(
         Spec,
         request,
-        command=tuple(script.get(word, word) for word in command_for(request, count)),
+        command=tuple(_started(words, request.launcher, count)),
         devices=found,
         gpus=count,
         env=clean_environment(environ_with_this_python_first(), extra, passed),
@@ -264,10 +261,21 @@ def _spec(
     )
 
 
-def command_for(request: RunRequest, gpus: int) -> Iterator[str]:
+def command_of(request: RunRequest, workspace: Workspace) -> tuple[str, ...]:
+    """Return the words of the command, with the path of the script in the place of its name.
+
+    Raises AutoresearchError where there are none.
+    """
+    if not request.command:
+        raise AutoresearchError("the command is empty; set command to a program and its arguments")
+    script = {workspace.script: str(workspace.script_path.absolute())}
+    return tuple(script.get(word, word) for word in request.command)
+
+
+def _started(words: Sequence[str], launcher: str, gpus: int) -> Iterator[str]:
     """Yield the words of the command: torchrun's in front where it is asked for, {gpus} filled."""
-    words, count = request.command, str(max(gpus, 1))
-    if request.launcher == "torchrun":
+    count = str(max(gpus, 1))
+    if launcher == "torchrun":
         words = words[1:] if words[0] == sys.executable else words
         yield from (sys.executable, "-m", _TORCHRUN, "--standalone", f"--nproc_per_node={count}")
     yield from (word.replace("{gpus}", count) for word in words)
@@ -292,7 +300,12 @@ def environ_with_this_python_first() -> dict[str, str]:
 
 
 def start_supervisor(folder: RunFolder) -> None:
-    """Return once a supervisor is in charge; one that cannot be is found by the next poll."""
+    """Return once a supervisor is in charge, unless there was one already.
+
+    One that cannot be is found by the next poll.
+    """
+    if folder.read_outcome() is not None or folder.read("supervisor.json") is not None:
+        return
     package = str(Path(__file__).parents[2])
     command = [sys.executable, "-m", "autoresearch.launchers.supervisor"]
     with folder.supervisor_log.open("ab") as log:
