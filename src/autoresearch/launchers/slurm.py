@@ -101,13 +101,12 @@ def work(path: str, control: str) -> None:
     folder = RunFolder(Path(path), Path(control))
     order = folder.read("slurm_order.json")
     assert order is not None
-    if folder.read_spec() is None:
+    spec = folder.read_spec()
+    if spec is None:
         # The cluster has given this job its GPUs: none is to be waited for.
-        spec = spec_here(order, folder)
-        folder.write_spec(evolve(spec, devices=(), gpus=0))
-    spec_found = folder.read_spec()
-    assert spec_found is not None
-    supervise(folder, spec_found, started=lambda: None)
+        spec = evolve(spec_here(order, folder), devices=(), gpus=0)
+        folder.write_spec(spec)
+    supervise(folder, spec, started=lambda: None)
 
 
 @define
