@@ -109,6 +109,7 @@ class Plugin:
         """Keep the order and send it to the host with the fewest runs; or find it there."""
         if request.launcher != "ssh":
             return None
+        self._started = [item for item in self._started if item.poll() is None]
         folder = RunFolder.of(request.folder)
         folder.make()
         order = folder.read("ssh_order.json")
@@ -124,12 +125,12 @@ class Plugin:
         else:
             folder.check_digest(request.name, order["script_digest"], request.script_digest)
         run = SshRun(request.name, folder, order, self._settings)
-        self._started = [*(item for item in self._started if item.poll() is None), run]
+        self._started.append(run)
         run.start()
         return run
 
     def _free_host(self) -> str:
-        busy = [item.host for item in self._started if item.poll() is None]
+        busy = [item.host for item in self._started]
         return min(self._settings.hosts, key=busy.count)
 
 
@@ -187,21 +188,22 @@ class SshRun(InFolder):
         if self.folder.read_outcome() is None:
             self._look()
 
-    def _look(self) -> Outcome | None:
+    def _look(self) -> None:
         try:
             if self.folder.read("ssh_started.json") is None:
                 if (reason := self.folder.stop_reason()) is not None:
-                    return self._seal(Outcome(status=RunStatus.STOPPED_EARLY, detail=reason))
+                    self._seal(RunStatus.STOPPED_EARLY, reason)
+                    return
                 self._start()
             if (reason := self.folder.stop_reason()) is not None:
                 self._ask("stop", one_line(reason, 300))
-            return self._ended()
+            self._bring()
         except HostAwayError as error:
-            return self._overdue(str(error))
+            self._overdue(str(error))
         except AutoresearchError as error:
-            return self._seal(Outcome(status=RunStatus.INFRA_FAILED, detail=str(error)))
+            self._seal(RunStatus.INFRA_FAILED, str(error))
         except OSError:
-            return None  # on a full disk here everything stays over there, and is asked for again
+            return  # on a full disk here everything stays over there, and is asked for again
 
     def _start(self) -> None:
         data = io.BytesIO()
@@ -216,7 +218,7 @@ class SshRun(InFolder):
         found, _ = self._ask("start", data=data.getvalue())
         self.folder.write("ssh_started.json", found)
 
-    def _ended(self) -> Outcome | None:
+    def _bring(self) -> None:
         """Fetch new output; once the run is over its files too, and only then its outcome."""
         while True:
             have = self.folder.log.stat().st_size if self.folder.log.exists() else 0
@@ -229,25 +231,22 @@ class SshRun(InFolder):
             if not data or have + len(data) >= found["log_bytes"]:
                 break
         if found["outcome"] is None:
-            return None
+            return
         _, data = self._ask("fetch")
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             archive.extractall(self.folder.path, filter="data")
         self.folder.log.touch()
         outcome = Outcome(**found["outcome"])
         price = outcome.seconds / 3600 * self.settings.usd_per_hour
-        return self._seal(evolve(outcome, cost_usd=round(price, 6)))
+        self.folder.write_outcome(evolve(outcome, cost_usd=round(price, 6)))
 
-    def _overdue(self, why: str) -> Outcome | None:
+    def _overdue(self, why: str) -> None:
         limit = self.order["timeout_seconds"] + self.settings.patience_seconds
-        if self.clock() < self.order["asked_at"] + limit:
-            return None
-        detail = f"gave up after {limit:g} seconds: {why}"
-        return self._seal(Outcome(status=RunStatus.INFRA_FAILED, detail=detail))
+        if self.clock() >= self.order["asked_at"] + limit:
+            self._seal(RunStatus.INFRA_FAILED, f"gave up after {limit:g} seconds: {why}")
 
-    def _seal(self, outcome: Outcome) -> Outcome:
-        self.folder.write_outcome(outcome)
-        return outcome
+    def _seal(self, status: RunStatus, detail: str) -> None:
+        self.folder.write_outcome(Outcome(status=status, detail=detail))
 
     def _ask(self, verb: str, *rest: str, data: bytes = b"") -> tuple[dict[str, Any], bytes]:
         place = f"{self.settings.folder}/{self.order['place']}"
