@@ -165,7 +165,7 @@ class Inbox:
     def _cannot_overrule(self, experiment: int, verdict: Verdict, reason: str) -> str | None:
         history = self.history
         if not 0 <= experiment < len(history.experiments):
-            return f"does not exist; {history.campaign} has 0 to {len(history.experiments) - 1}"
+            return f"does not exist; {which_there_are(history, history.campaign)}"
         found = history.experiments[experiment]
         if is_open(found):
             return "has no verdict yet; wait for it, or autoresearch stop"
@@ -223,6 +223,12 @@ def _inbox(log: FileLog, tag: str, patience: float = 10.0) -> Writer:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+
+
+def which_there_are(history: History, who: str) -> str:
+    """Say which experiments ``who`` has, or how to have some."""
+    count = len(history.experiments)
+    return f"{who} has 0 to {count - 1}" if count else "run some with autoresearch run"
 
 
 def person() -> str:

@@ -70,6 +70,7 @@ def test_position_that_the_log_has_not_reached(say) -> None:
     for verb in (("status",), ("show",), ("project", "notes.md"), ("sql", "select 1")):
         check_refused(say(*verb, "--at", "999"), "no position 999 yet; give --at 0 to 1")
     check_refused(say("show", "0"), "has no experiment 0; run some")
+    check_refused(say("accept", "0", "--reason", "x"), "0 of t1 does not exist; run some")
     assert json.loads(say("status", "--at", "1", "--json").out)["tip"].startswith("1:")
 
 

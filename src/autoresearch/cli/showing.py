@@ -17,6 +17,7 @@ from autoresearch.cli.reading import hidden_scores, print_experiments
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.history import History
+from autoresearch.inbox import which_there_are
 from autoresearch.launchers.folder import log_in
 from autoresearch.log import export_parquet
 from autoresearch.model import Experiment, Run
@@ -31,10 +32,9 @@ _folder = click.argument("folder", type=click.Path(path_type=Path))
 
 def experiment_of(history: History, number: int) -> Experiment:
     """Return an experiment; WorkspaceError says which there are."""
-    count = len(history.experiments)
-    if number < count:
+    if number < len(history.experiments):
         return history.experiments[number]
-    has = f"it has 0 to {count - 1}" if count else "run some with autoresearch run"
+    has = which_there_are(history, "it")
     raise WorkspaceError(f"{history.campaign} has no experiment {number}; {has}")
 
 
