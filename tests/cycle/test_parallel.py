@@ -70,6 +70,17 @@ class Lists(Lines):
         ]
 
 
+@define
+class Audits(Lines):
+    """Audits too; remembers how many experiments the history had each time."""
+
+    known: list[int] = field(factory=list)
+
+    @hookimpl
+    def audit_change(self, history: History) -> None:
+        self.known.append(len(history.experiments))
+
+
 def scores(texts: Mapping[str, float]) -> Callable[[RunRequest, str], float]:
     """Return a score: 10 less what each line of the script is worth."""
     return lambda request, source: (
@@ -116,9 +127,10 @@ def test_runs_go_side_by_side_and_are_judged_as_they_end(project: Path) -> None:
 
 def test_keep_under_a_moved_head_is_made_again_there_and_confirmed(project: Path) -> None:
     """The later of two gains runs again on the earlier one, under a commit of its own."""
-    ideas = Lines([("RATE", 1), ("DEPTH", 1)])
+    ideas = Audits([("RATE", 1), ("DEPTH", 1)])
     worth = {"RATE = 1": 1.0, "DEPTH = 1": 2.0}
     made, launcher = go(project, ideas, scores(worth), [10.0, 100.0, 200.0])
+    assert ideas.known == [2, 3, 3]  # the third time for the change that was made again
     first, second = made.history.experiments[1:]
     assert [first.verdict, second.verdict] == [Verdict.KEEP, Verdict.KEEP]
     assert [run.superseded for run in second.runs] == [True, False]

@@ -86,11 +86,9 @@ def reapply(kit: Kit, number: int) -> list[events.Event]:
     if differing:
         kit.lab.apply(evolve(idea, patch=kit.lab.as_patch(below, differing)), workspace)
     made = _as_change(kit, idea, before, kit.lab.changed_files(workspace))
-    problem = _problem(kit, made)
-    findings = () if problem else kit.plugins.audit_change(made, workspace)
-    problem = problem or next((f"audit {i.rule}: {i.detail}" for i in findings if i.blocks), None)
-    if problem:
-        raise WorkspaceError(problem)
+    refused, findings = _checked(kit, made, workspace)
+    if refused:
+        raise WorkspaceError(refused)
     applied = _applied(kit, made, before, number)
     committed = _committed(kit, made, workspace, head, applied)
     return [applied, _passed(number, findings), committed]
@@ -127,9 +125,7 @@ def fix(
     idea = evolve(idea, files=texts)
     kit.lab.apply(idea, workspace)
     made = _as_change(kit, idea, before, kit.lab.changed_files(workspace))
-    refused = _problem(kit, made)
-    findings = () if refused else kit.plugins.audit_change(made, workspace, kit.history)
-    refused = refused or next((_why(item) for item in findings if item.blocks), None)
+    refused, findings = _checked(kit, made, workspace)
     if refused:
         kit.lab.worktree(experiment.number, experiment.commit)
         kit.recorder.record(refusal(experiment, "fix", refused))
@@ -202,6 +198,16 @@ def _problem(kit: Kit, made: Change) -> str | None:
         return f"the idea changes nothing; propose a change of {kit.lab.script}"
     problems = (syntax_problem(path, text) for path, text in made.files.items())
     return next((problem for problem in problems if problem), None)
+
+
+def _checked(
+    kit: Kit, made: Change, workspace: Workspace
+) -> tuple[str | None, Sequence[Violation]]:
+    """Return why a change cannot be tried or must not run, None where it may, and the findings."""
+    if problem := _problem(kit, made):
+        return problem, ()
+    findings = kit.plugins.audit_change(made, workspace, kit.history)
+    return next((_why(item) for item in findings if item.blocks), None), findings
 
 
 def _reject(kit: Kit, reason: str) -> None:
