@@ -278,7 +278,7 @@ def _commit(
     Until then the experiment stands at its earlier commit, where a resumed loop starts again.
     """
     committed = _committed(kit, made, workspace, parent, applied)
-    kit.recorder.record_many([(event, None) for event in (applied, *before, committed)])
+    kit.recorder.record_together(applied, *before, committed)
 
 
 def _committed(

@@ -392,8 +392,7 @@ class Loop:
         return not newest or newest[-1] != history.last_decided
 
     def _follow(self, answer: Backtrack) -> None:
-        facts = facts_of(answer, self.kit.history)
-        self.kit.recorder.record_many([(fact, None) for fact in facts])
+        self.kit.recorder.record_together(*facts_of(answer, self.kit.history))
         if answer.signal is Signal.PLATEAU:
             self._notify("stuck", f"plateau: {answer.reason}")
 

@@ -34,7 +34,7 @@ class LoopHands(Hands):
 
     def record(self, *facts: events.Event) -> None:
         """Append facts to the campaign's log."""
-        self.kit.recorder.record_many([(fact, None) for fact in facts])
+        self.kit.recorder.record_together(*facts)
 
     def output(self, run: str) -> Path | None:
         """Return the file with a run's output."""

@@ -106,7 +106,7 @@ def queue(kit: Kit, first: Idea, further: Sequence[Idea]) -> None:
             facts.append(
                 events.ProposalRefused(author=idea.author, stage="queue", reason=why, idea=idea.id)
             )
-    kit.recorder.record_many([(fact, None) for fact in facts])
+    kit.recorder.record_together(*facts)
 
 
 def as_queued(
@@ -179,7 +179,7 @@ def put_forward(kit: Kit, idea: Idea) -> None:
     if fatal:
         drop(kit, fatal[0], "objection", proposed, *objected)
     else:
-        kit.recorder.record_many([(event, None) for event in (proposed, *objected)])
+        kit.recorder.record_together(proposed, *objected)
     kit.record_costs()
 
 
@@ -206,7 +206,7 @@ def drop(kit: Kit, reason: str, stage: str, *before: events.Event) -> None:
     dropped = events.IdeaDropped(
         idea=experiment.idea_id, reason=reason, experiment=experiment.number
     )
-    kit.recorder.record_many([(event, None) for event in (*before, refused, dropped)])
+    kit.recorder.record_together(*before, refused, dropped)
 
 
 def refusal(experiment: Experiment, stage: str, reason: str) -> events.ProposalRefused:
@@ -236,7 +236,7 @@ def put_back(kit: Kit, why: str, waits_for: str) -> None:
         idea=experiment.idea_id, reason=one_line(why, 1_000), experiment=number
     )
     waiting = queued(idea, experiment.idea_id, patch=None, env={}, waits_for=waits_for)
-    kit.recorder.record_many([(dropped, None), (waiting, None)])
+    kit.recorder.record_together(dropped, waiting)
 
 
 def reason(kit: Kit) -> None:

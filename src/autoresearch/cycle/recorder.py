@@ -79,6 +79,10 @@ class Recorder:
         self.patience.through(lambda: self._writer.append_many(together, event_ids=ids))
         return self.refresh()
 
+    def record_together(self, *facts: events.Event) -> History:
+        """Append events that belong together and have no ids; see :meth:`record_many`."""
+        return self.record_many((fact, None) for fact in facts)
+
     @property
     def about(self) -> int | None:
         """The experiment that something happens in, if one is under way."""
@@ -153,7 +157,7 @@ class Recorder:
             failure = self._failures.popleft()
             failed = alike(events.PluginFailed, failure, experiment=self.about)
             more = self._of_mind(failure)
-            self.record_many([(event, None) for event in (failed, *more)])
+            self.record_together(failed, *more)
             if more and failure.kind == "suspended":
                 self._needs_human(failure)
 

@@ -145,8 +145,7 @@ def request_run(kit: Kit, number: int) -> None:
         script_digest=experiment.source_digest,
         env=kit.env_of(experiment),
     )
-    reserved = reservation(kit, asked)
-    kit.recorder.record_many((fact, None) for fact in (asked, *reserved))
+    kit.recorder.record_together(asked, *reservation(kit, asked))
 
 
 def launch(kit: Kit, asked: events.RunRequested) -> Flight:

@@ -325,7 +325,7 @@ class Driver:
         assert started is not None
         resumed = events.CampaignResumed(plugins=dict(kit.plugins.active))
         taken = events.LeaseTaken(by=self.by)
-        kit.recorder.record_many([(resumed, None), (taken, None)])
+        kit.recorder.record_together(resumed, taken)
         kit.recorder.patience.through(lambda: kit.lab.create(started.base_commit))
 
     def _idea(self, history: History, given: dict[str, Any], queued: str) -> Idea:
