@@ -130,9 +130,11 @@ class Loop:
         history, count = self.kit.history, len(self.kit.history.open_numbers)
         baseline = history.baseline
         first = baseline is None or baseline.number in history.open_numbers  # all rest on its score
-        decided = len(history.experiments) - count
-        enough = self.target is not None and decided + count >= self.target
-        return not enough and count < (1 if first else self.parallel)
+        return not self._has_enough() and count < (1 if first else self.parallel)
+
+    def _has_enough(self) -> bool:
+        """Whether as many experiments as were asked for are decided or under way."""
+        return self.target is not None and len(self.kit.history.experiments) >= self.target
 
     def _next(self) -> bool:
         """Begin another experiment, or wait for an idea; False while runs may lead to one."""
@@ -422,7 +424,7 @@ class Loop:
             return f"the baseline gave no score to build on: {said}"
         if history.open_numbers:
             return None
-        if self.target is not None and len(history.experiments) >= self.target:
+        if self._has_enough():
             return f"{self.target} experiments are done, as asked"
         return None
 
