@@ -24,6 +24,8 @@ from autoresearch.text import one_line
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
 
+Tool = Callable[[Callable[..., Stand]], None]
+
 ROWS = 1_000  # of a table that one reading returns, the newest
 WATCH_SECONDS = 300.0  # of one call of the tool run; clients give up on longer ones
 
@@ -41,19 +43,23 @@ def server(
         raise ConfigError("the package mcp is not installed; install autoresearch[mcp]") from None
     campaign = open_campaign(project, tag)
     made = MCPServer("autoresearch", instructions=program(campaign, by or "agent"))
-    # One step at a time: the log has one writer, and a client may call tools side by side.
-    turn = threading.Lock()
 
     def driver() -> Driver:
         return Driver(open_campaign(campaign.project, campaign.tag), by, plugins=plugins)
 
-    _add_tools(made, driver, turn)
+    tool = _tool(made)
+    _add_thinking(tool, driver)
+    _add_doing(tool, driver)
     _add_resources(made, campaign.project, campaign.tag)
     return made
 
 
-def _add_tools(made: MCPServer, driver: Callable[[], Driver], turn: threading.Lock) -> None:
+def _tool(made: MCPServer) -> Tool:
+    """Return the decorator that makes a step one of the server's tools."""
     from mcp.server.mcpserver.exceptions import ToolError
+
+    # One step at a time: the log has one writer, and a client may call tools side by side.
+    turn = threading.Lock()
 
     def tool(function: Callable[..., Stand]) -> None:
         @functools.wraps(function)
@@ -67,6 +73,12 @@ def _add_tools(made: MCPServer, driver: Callable[[], Driver], turn: threading.Lo
         del call.__wrapped__  # the signature below is the one to be shown
         call.__signature__ = _returning_text(function)  # type: ignore[attr-defined]
         made.tool(structured_output=False)(call)
+
+    return tool
+
+
+def _add_thinking(tool: Tool, driver: Callable[[], Driver]) -> None:
+    """Add what comes before a change."""
 
     @tool
     def next_step() -> Stand:
@@ -105,6 +117,10 @@ def _add_tools(made: MCPServer, driver: Callable[[], Driver], turn: threading.Lo
             env=env,
             queued=queued,
         )
+
+
+def _add_doing(tool: Tool, driver: Callable[[], Driver]) -> None:
+    """Add the change and what follows from it."""
 
     @tool
     def edit(files: dict[str, str] | None = None, patch: str = "") -> Stand:
