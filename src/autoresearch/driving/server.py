@@ -22,6 +22,7 @@ from autoresearch.opening import open_campaign
 from autoresearch.text import one_line
 
 if TYPE_CHECKING:
+    import duckdb
     from mcp.server.mcpserver import MCPServer
 
 Tool = Callable[[Callable[..., Stand]], None]
@@ -177,14 +178,15 @@ def _add_resources(made: MCPServer, project: Path, tag: str) -> None:
     @made.resource("autoresearch://tables", mime_type="application/json")
     def tables() -> str:
         """The names of all tables that can be read."""
-        return json.dumps(_names(project, tag))
+        with open_campaign(project, tag).connect() as sql:
+            return json.dumps(_names(sql))
 
     @made.resource("autoresearch://tables/{name}", mime_type="application/json")
     def table(name: str) -> str:
         """The rows of one table, at most 1,000: of all campaigns of this project."""
-        if name not in _names(project, tag):
-            raise ResourceError(f"there is no table {one_line(name, 60)!r}; read tables")
         with open_campaign(project, tag).connect() as sql:
+            if name not in _names(sql):
+                raise ResourceError(f"there is no table {one_line(name, 60)!r}; read tables")
             found = sql.execute(f'SELECT * FROM "{name}" LIMIT {ROWS}')
             columns = [column[0] for column in found.description or ()]
             rows: list[Mapping[str, Any]] = [
@@ -193,7 +195,6 @@ def _add_resources(made: MCPServer, project: Path, tag: str) -> None:
         return json.dumps(rows, default=str, ensure_ascii=False)
 
 
-def _names(project: Path, tag: str) -> list[str]:
-    with open_campaign(project, tag).connect() as sql:
-        asked = "SELECT table_name FROM information_schema.tables ORDER BY 1"
-        return [str(row[0]) for row in sql.execute(asked).fetchall()]
+def _names(sql: duckdb.DuckDBPyConnection) -> list[str]:
+    asked = "SELECT table_name FROM information_schema.tables ORDER BY 1"
+    return [str(row[0]) for row in sql.execute(asked).fetchall()]
