@@ -68,18 +68,7 @@ def start(
     log = store_of(root)
     campaign = Campaign(root, free, log, loaded.config)
     campaign.started_with = active
-    began = events.CampaignStarted(
-        tag=free,
-        branch=campaign.lab.branch,
-        base_commit=ground.base,
-        script=loaded.config.script,
-        script_digest=digest(ground.files[loaded.config.script]),
-        metric=loaded.config.metric.name,
-        better=loaded.config.metric.better,
-        config=unstructure(loaded.config),
-        plugins=dict(active.active),
-        environment={**setup.environment(), _BY_HAND: " ".join(loaded.by_hand)},
-    )
+    began = _began(campaign, ground, active, loaded)
     with log.writer(free) as writer:
         try:
             # The deed before the fact: a log cannot take back that a campaign started.
@@ -95,6 +84,24 @@ def start(
     setup.hide(root, (*setup.FILES, *written))
     _write_files(campaign, campaign.lab.folder, campaign.project)
     return campaign
+
+
+def _began(
+    campaign: Campaign, ground: setup.Ground, active: Plugins, loaded: Loaded
+) -> events.CampaignStarted:
+    config = loaded.config
+    return events.CampaignStarted(
+        tag=campaign.tag,
+        branch=campaign.lab.branch,
+        base_commit=ground.base,
+        script=config.script,
+        script_digest=digest(ground.files[config.script]),
+        metric=config.metric.name,
+        better=config.metric.better,
+        config=unstructure(config),
+        plugins=dict(active.active),
+        environment={**setup.environment(), _BY_HAND: " ".join(loaded.by_hand)},
+    )
 
 
 def _to_correct(root: Path, tag: str | None) -> Campaign | None:
