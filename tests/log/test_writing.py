@@ -176,7 +176,8 @@ def test_a_child_that_lives_on_does_not_keep_the_stream(store: FileLog) -> None:
         os.execv("/bin/sleep", ["sleep", "30"])
     try:
         writer.close()
-        store.writer("a").close()
+        with store.writer("a") as again:
+            assert again.append(note("after")).version == 1
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
