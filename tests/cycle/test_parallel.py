@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
@@ -182,7 +181,7 @@ def test_baseline_is_alone_and_a_target_is_not_overshot(project: Path) -> None:
     made.run(5, plugins=plugins, clock=clock)
     assert launcher.most == 3
     assert len(made.history.experiments) == 6
-    assert json.loads(json.dumps(made.config.runs.parallel)) == 3
+    assert made.config.runs.parallel == 3
 
 
 def test_stop_lets_every_run_come_to_its_verdict_and_now_stops_them_all(project: Path) -> None:
@@ -226,7 +225,7 @@ def test_a_further_idea_that_cannot_be_tried_is_not_queued(project: Path) -> Non
     """It changes nothing, so it is refused once, however often it is offered."""
     ideas = Lists([("RATE", 1), ("WIDTH", 5), ("DEPTH", 1)])
     made, launcher = go(project, ideas, scores({}), [10.0, 30.0, 20.0], parallel=1)
-    assert launcher.started == ["t1-0-0", "t1-1-0", "t1-2-0", "t1-3-0"][:3]
+    assert launcher.started == ["t1-0-0", "t1-1-0", "t1-2-0"]
     (refused,) = made.history.refusals
     assert (refused.author, refused.stage) == ("lists", "queue")
     assert refused.reason == "the idea changes nothing; propose a change of the script"
