@@ -68,6 +68,11 @@ class Settings:
         """How many GPUs a run has."""
         return int(self.gpu.partition(":")[2] or 1)
 
+    @property
+    def usd_per_hour(self) -> float:
+        """The price of them all, US dollars an hour."""
+        return 3600 * self.gpus * self.usd_per_gpu_second
+
 
 class Plugin:
     """Answers requests for the launcher ``modal``."""
@@ -104,7 +109,7 @@ class Plugin:
         return Quote(
             seconds=request.timeout_seconds + _SPARE_SECONDS,
             gpus=chosen.gpus,
-            usd_per_hour=3600 * chosen.gpus * chosen.usd_per_gpu_second,
+            usd_per_hour=chosen.usd_per_hour,
             prices=chosen.prices,
         )
 
@@ -208,7 +213,7 @@ class ModalRun(InFolder):
     @property
     def usd_per_hour(self) -> float:
         """The price of its GPUs, US dollars an hour."""
-        return 3600 * self.settings.gpus * self.settings.usd_per_gpu_second
+        return self.settings.usd_per_hour
 
     def poll(self) -> RunOutput | None:
         """Return the output once the run is over, else None; asks Modal every few seconds."""
