@@ -39,6 +39,11 @@ class Settings:
     prices: str = setting("", "where that price is from, and of when")
     poll_seconds: float = setting(2.0, "time between two looks")
 
+    @property
+    def all_gpus(self) -> int:
+        """How many GPUs a job has on its nodes together."""
+        return self.gpus * self.nodes
+
 
 class Plugin:
     """Answers requests for the launcher ``slurm``."""
@@ -70,7 +75,7 @@ class Plugin:
         """Return the cluster's own limit on a job, at the price of its GPUs."""
         if request.launcher != "slurm":
             return None
-        gpus = self._settings.gpus * self._settings.nodes
+        gpus = self._settings.all_gpus
         return Quote(
             seconds=request.timeout_seconds,
             gpus=gpus,
@@ -176,7 +181,10 @@ class SlurmRun(InFolder):
         with self.folder.lock() as alone:
             if not alone:
                 return None
-        gpus = self.settings.gpus * self.settings.nodes
+        return self._priced(outcome)
+
+    def _priced(self, outcome: Outcome) -> Outcome:
+        gpus = self.settings.all_gpus
         price = outcome.seconds / 3600 * gpus * self.settings.usd_per_gpu_hour
         return evolve(
             outcome, gpu_seconds=round(outcome.seconds * gpus, 3), cost_usd=round(price, 6)
@@ -191,7 +199,7 @@ class SlurmRun(InFolder):
         detail = f"{job} ended as {self._state()} and left no outcome; run it again"
         outcome = Outcome(status=RunStatus.INFRA_FAILED, detail=detail, seconds=self._seconds())
         self.folder.write_outcome(outcome)
-        return outcome
+        return self._priced(outcome)
 
     def _seconds(self) -> float:
         owner = self.folder.read("supervisor.json")
