@@ -386,6 +386,12 @@ def family(direction: str) -> str:
     return " ".join(plain) or " ".join(words.split()) or direction
 
 
+def gain_of(experiment: Experiment, history: History) -> float | None:
+    """Return by how much an experiment beat the best of its time; None where that is not known."""
+    delta = experiment.decision.delta if experiment.decision else None
+    return None if delta is None else history.gain(delta, 0.0)
+
+
 def is_open(experiment: Experiment) -> bool:
     """Return whether an experiment has no final verdict yet (a rerun is not final)."""
     return experiment.verdict in (None, Verdict.RERUN)

@@ -13,7 +13,7 @@ from random import Random
 
 from attrs import field, frozen
 
-from autoresearch.history import History, PerExperiment
+from autoresearch.history import History, PerExperiment, gain_of
 from autoresearch.ideas import families
 from autoresearch.ideas.families import Family
 from autoresearch.ideas.hyperparameters import Hyperparameter, key
@@ -48,9 +48,10 @@ def trials(history: History) -> tuple[Trial, ...]:
 
 
 def _trial(item: Experiment, history: History) -> Trial | None:
-    changes, gain = _numeric(item), _gain(item, history)
+    changes = _numeric(item)
     if item.verdict is None or not changes:
         return None
+    gain = None if history.score(item) is None else gain_of(item, history)
     return Trial(number=item.number, changes=changes, gain=gain, verdict=item.verdict)
 
 
@@ -63,12 +64,6 @@ def _numeric(item: Experiment) -> dict[str, tuple[Value, Value]]:
         for change in item.idea.changes
         if not isinstance(change.old, str) and not isinstance(change.new, str)
     }
-
-
-def _gain(item: Experiment, history: History) -> float | None:
-    if history.score(item) is None or item.decision is None or item.decision.delta is None:
-        return None
-    return -item.decision.delta if history.lower_is_better else item.decision.delta
 
 
 def by_key(known: Sequence[Trial]) -> Mapping[str, list[Trial]]:

@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from autoresearch import events
 from autoresearch.config import Config, setting
-from autoresearch.history import History, family
+from autoresearch.history import History, family, gain_of
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import families, moves
 from autoresearch.ideas.hyperparameters import (
@@ -228,8 +228,7 @@ def _outcome(number: int, history: History) -> str:
     score = history.score(item)
     if score is None:
         return f"experiment {number} ({item.idea.description}) gave no score"
-    delta = item.decision.delta if item.decision else None
-    gain = None if delta is None else -delta if history.lower_is_better else delta
+    gain = gain_of(item, history)
     against = "" if gain is None else f", {better_by(gain, digits=4)} against the best then"
     return f"experiment {number} ({item.idea.description}) scored {score:.4f}{against}"
 

@@ -15,7 +15,7 @@ from random import Random
 from attrs import evolve, frozen
 
 from autoresearch.config import Config, setting
-from autoresearch.history import History, family
+from autoresearch.history import History, family, gain_of
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import catalogue, families, moves, script
 from autoresearch.ideas.hyperparameters import (
@@ -151,7 +151,7 @@ class Plugin:
         """
         found: dict[str, list[float]] = {}
         for item in history.decided:
-            expected, gain = item.idea.expected_gain, _gain(item, history)
+            expected, gain = item.idea.expected_gain, gain_of(item, history)
             if expected and expected > 0:
                 share = (-expected if gain is None else gain) / expected
                 group = self._group(item.idea.changes, named)
@@ -187,7 +187,7 @@ class Plugin:
             return
         found: dict[str, tuple[float, Experiment]] = {}
         for item in history.experiments:
-            gain = _gain(item, history)
+            gain = gain_of(item, history)
             fits = item.idea.changes and all(
                 not c.file and c.name in named and named[c.name].value == c.old
                 for c in item.idea.changes
@@ -240,14 +240,6 @@ def _of_move(move: moves.Move, group: str, sd: float) -> Arm:
         direction=move.direction, values=move.values, mean=move.gain, sd=sd, group=group,
         why=move.why, cites=move.cites,
     )  # fmt: skip
-
-
-def _gain(item: Experiment, history: History) -> float | None:
-    """Return by how much an experiment beat the best of its time."""
-    delta = item.decision.delta if item.decision else None
-    if delta is None:
-        return None
-    return -delta if history.lower_is_better else delta
 
 
 def _held(group: str, shares: Sequence[float]) -> tuple[float, float]:

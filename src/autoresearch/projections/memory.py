@@ -15,7 +15,7 @@ from statistics import median
 from attrs import frozen
 
 from autoresearch import events
-from autoresearch.history import History, PerExperiment, family
+from autoresearch.history import History, PerExperiment, family, gain_of
 from autoresearch.model import Experiment, Verdict
 from autoresearch.text import one_line
 
@@ -57,10 +57,7 @@ class Card:
 
 
 def _try(item: Experiment, history: History) -> Try:
-    gain = None
-    if item.decision is not None and item.decision.delta is not None:
-        gain = -item.decision.delta if history.lower_is_better else item.decision.delta
-    gain = gain if history.score(item) is not None else None
+    gain = gain_of(item, history) if history.score(item) is not None else None
     known = Try(number=item.number, verdict=item.verdict, gain=gain)
     changes = item.idea.changes
     if len(changes) != 1 or isinstance(changes[0].old, str) or isinstance(changes[0].new, str):
@@ -219,7 +216,7 @@ def _digest(items: Sequence[Experiment], moved: float | None, history: History) 
         "tried most: " + ", ".join(f"{name} ({tried[name]})" for name in names),
     ]
     if kept:
-        best = max(kept, key=lambda item: _gain(item, history))
+        best = max(kept, key=lambda item: gain_of(item, history) or 0.0)
         parts.append(f"largest step: {one_line(best.idea.description, 80)} ({best.number})")
     dead = [
         one_line(event.direction, 40)
@@ -231,11 +228,6 @@ def _digest(items: Sequence[Experiment], moved: float | None, history: History) 
     return f"experiments {first} to {last}: {'; '.join(parts)}"
 
 
-def _gain(item: Experiment, history: History) -> float:
-    delta = item.decision.delta if item.decision else None
-    return 0.0 if delta is None else -delta if history.lower_is_better else delta
-
-
 def shrinkage(history: History, author: str) -> tuple[float, int]:
     """Return the share (0 to 1) of a predicted gain that an author's ideas really brought.
 
@@ -243,12 +235,12 @@ def shrinkage(history: History, author: str) -> tuple[float, int]:
     """
     shares = []
     for item in reversed(history.experiments):
-        gain = item.idea.expected_gain
-        if item.idea.author.partition("/")[0] != author or not gain or gain <= 0:
+        expected, gain = item.idea.expected_gain, gain_of(item, history)
+        if item.idea.author.partition("/")[0] != author or not expected or expected <= 0:
             continue
-        if item.decision is None or item.decision.delta is None:
+        if gain is None:
             continue
-        shares.append(min(1.0, max(0.0, _gain(item, history) / gain)))
+        shares.append(min(1.0, max(0.0, gain / expected)))
         if len(shares) == _CALIBRATED_OVER:
             break
     if len(shares) < _FEWEST_PREDICTIONS:
@@ -377,6 +369,7 @@ def _backtracks(history: History) -> Iterable[str]:
 def _row(item: Experiment, history: History) -> str:
     score = history.score(item)
     shown = "no score" if score is None else f"{score:.6g}"
-    told = better_by(_gain(item, history), "", 4) if score is not None and item.number else ""
+    gain = gain_of(item, history) or 0.0
+    told = better_by(gain, "", 4) if score is not None and item.number else ""
     what = f"{one_line(item.idea.direction, 40)}: {one_line(item.idea.description, 100)}"
     return f"{item.number} {item.verdict} {shown}{f' ({told})' if told else ''} {what}"
