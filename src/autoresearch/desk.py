@@ -24,7 +24,7 @@ from autoresearch.config import BoundaryConfig
 from autoresearch.durable import digest
 from autoresearch.errors import PluginError
 from autoresearch.frozen import alike
-from autoresearch.history import History
+from autoresearch.history import History, parent_of
 from autoresearch.model import Cost, Experiment, Run
 from autoresearch.projections.memory import review
 from autoresearch.text import block, one_line, without_escapes
@@ -150,8 +150,7 @@ class Desk:
     def diff(self, experiment: int) -> str:
         """Return what an experiment changed of the one it was built on, as a unified diff."""
         item = self._experiment(experiment)
-        earlier = reversed(self.history.experiments[:experiment])
-        parent = next((old for old in earlier if old.commit == item.parent_commit), None)
+        parent = parent_of(item, self.history)
         before = self.source(parent.number) if parent else {}
         lines: list[str] = []
         for path, text in self.source(experiment).items():

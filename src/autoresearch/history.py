@@ -392,6 +392,12 @@ def gain_of(experiment: Experiment, history: History) -> float | None:
     return None if delta is None else history.gain(delta, 0.0)
 
 
+def parent_of(experiment: Experiment, history: History) -> Experiment | None:
+    """Return the experiment whose commit another was made on; None where no earlier one has it."""
+    earlier = reversed(history.experiments[: experiment.number])
+    return next((item for item in earlier if item.commit == experiment.parent_commit), None)
+
+
 def is_open(experiment: Experiment) -> bool:
     """Return whether an experiment has no final verdict yet (a rerun is not final)."""
     return experiment.verdict in (None, Verdict.RERUN)

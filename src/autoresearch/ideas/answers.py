@@ -19,7 +19,7 @@ from attrs import field, frozen
 
 from autoresearch.desk import Desk
 from autoresearch.errors import AutoresearchError, PluginError
-from autoresearch.history import History
+from autoresearch.history import History, parent_of
 from autoresearch.ideas.edits import Edit, EditError, changed_lines, edited, same_code
 from autoresearch.ideas.hyperparameters import differences, digest_of, hyperparameters
 from autoresearch.ideas.literals import typed
@@ -78,8 +78,7 @@ class Novelty:
 
 def _brought(number: int, desk: Desk) -> frozenset[str]:
     item = desk.history.experiments[number]
-    earlier = reversed(desk.history.experiments[:number])
-    parent = next((old for old in earlier if old.commit == item.parent_commit), None)
+    parent = parent_of(item, desk.history)
     if parent is None or not item.source_digest:
         return frozenset()
     before, after = desk.source(parent.number), desk.source(number)

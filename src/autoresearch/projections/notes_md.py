@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from attrs import field, frozen
 
-from autoresearch.history import History, PerExperiment
+from autoresearch.history import History, PerExperiment, parent_of
 from autoresearch.model import Experiment, Verdict
 from autoresearch.projections.blocks import analysis_block, reasoning_block, shown_status
 from autoresearch.projections.memory import Card, Memory, better_by, digests, unproven
@@ -165,6 +165,5 @@ def _entry(experiment: Experiment, history: History) -> str:
 def _changed_files(experiment: Experiment, history: History) -> list[str]:
     if len(experiment.sources) < 2:
         return []
-    earlier = reversed(history.experiments[: experiment.number])
-    parent = next((item for item in earlier if item.commit == experiment.parent_commit), experiment)
+    parent = parent_of(experiment, history) or experiment
     return sorted(p for p, new in experiment.sources.items() if parent.sources.get(p) != new)
