@@ -20,6 +20,7 @@ from autoresearch.editable import is_editable
 from autoresearch.errors import OutageError, PluginError, SuspendedError
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
+from autoresearch.ideas.answers import objects
 from autoresearch.model import Cost, Idea, Workspace
 from autoresearch.text import block, one_line
 
@@ -115,7 +116,8 @@ class Plugin:
     def propose_idea(self, history: History, files: Mapping[str, str], desk: Desk) -> Idea:
         """Return the agent's change; PluginError for none, OutageError where it gave no answer."""
         texts, said = self._work(desk, files, self._task(desk))
-        told = _last_object(said.text)
+        found = [item for item in objects(said.text, json.JSONDecoder()) if item is not None]
+        told = found[-1] if found else {}
         number = history.best_number or 0
         cites = told.get("cites")
         cites = cites if isinstance(cites, list) and cites else [number]
@@ -307,18 +309,3 @@ def _cost(usage: object, usd: object) -> Cost:
     money = float(usd) if isinstance(usd, int | float) and 0 <= usd < 1e6 else 0.0
     read_in = count("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     return Cost(tokens_in=read_in, tokens_out=count("output_tokens"), usd=money)
-
-
-def _last_object(text: str) -> dict[str, Any]:
-    """Return the last JSON object in a text, an empty one where there is none."""
-    decoder, end = json.JSONDecoder(), 0
-    found: dict[str, Any] = {}
-    place = text.find("{")
-    while place >= 0:
-        try:
-            item, end = decoder.raw_decode(text, place)
-            found = item if isinstance(item, dict) else found
-        except (ValueError, RecursionError):
-            end = place + 1
-        place = text.find("{", end)
-    return found

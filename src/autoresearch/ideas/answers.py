@@ -11,8 +11,9 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import Any, NoReturn
 
 from attrs import field, frozen
@@ -185,18 +186,22 @@ def _last_object(text: str, keys: set[str]) -> Any:
 
     Models like to think aloud before the answer, to explain it after, and to put fences around it.
     """
-    found, start = None, text.find("{")
-    for _ in range(_OBJECTS_TRIED):
-        if start < 0:
-            break
+    tried = islice(objects(text, _DECODER), _OBJECTS_TRIED)
+    # An edit within an answer that was cut off is an object as well, but no answer.
+    found = [item for item in tried if item is not None and keys & item.keys()]
+    return found[-1] if found else None
+
+
+def objects(text: str, decoder: json.JSONDecoder) -> Iterator[dict[str, Any] | None]:
+    """Yield what begins at each brace that is not within the object before: None for no object."""
+    start = text.find("{")
+    while start >= 0:
         try:
-            read, end = _DECODER.raw_decode(text, start)
+            found, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            end = start + 1
-        else:  # an edit within an answer that was cut off is an object as well, but no answer
-            found = read if keys & read.keys() else found
+            found, end = None, start + 1
+        yield found
         start = text.find("{", end)
-    return found
 
 
 def _text(answer: Mapping[str, Any], name: str, limit: int) -> str:
