@@ -148,11 +148,6 @@ def luck(history: History) -> float:
     return _TWO_SIDED * float(history.noise.sd) * 2**0.5
 
 
-def unproven(gain: float | None, history: History) -> bool:
-    """Whether a gain of a single run is within what luck reaches."""
-    return gain is not None and gain < luck(history)
-
-
 def effect(card: Card, metric: str) -> str:
     """Return the largest gain of a direction with its 95 % interval."""
     if card.best is None or card.best.gain is None:
@@ -341,12 +336,23 @@ def _spent(history: History) -> str:
     return f"spent: {spent.seconds / 3600:.2f} hours of runs{money}"
 
 
-def _dead(cards: Sequence[Card], history: History) -> Iterable[str]:
+def dead_ends(
+    cards: Sequence[Card], history: History
+) -> Iterable[tuple[events.DirectionDeclaredDead, str]]:
+    """Yield each fact that ended a direction which is dead now, by name, and its reason.
+
+    The reason ends with where the best value lies, if it is one.
+    """
     brackets = {id(card.dead): card.bracket for card in cards if card.dead is not None}
     for name, event in sorted(history.dead_ends.items()):
         if history.dead(name) is event:
-            told = f"; {brackets[id(event)]}" if brackets.get(id(event)) else ""
-            yield f"{one_line(name, 80)}: {one_line(event.reason + told, 240)}"
+            bracket = brackets.get(id(event))
+            yield event, f"{event.reason}; {bracket}" if bracket else event.reason
+
+
+def _dead(cards: Sequence[Card], history: History) -> Iterable[str]:
+    for event, reason in dead_ends(cards, history):
+        yield f"{one_line(event.direction, 80)}: {one_line(reason, 240)}"
 
 
 def _lesson(text: str, numbers: tuple[int, ...]) -> str:

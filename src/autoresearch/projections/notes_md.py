@@ -13,7 +13,7 @@ from attrs import field, frozen
 from autoresearch.history import History, PerExperiment, parent_of
 from autoresearch.model import Experiment, Verdict
 from autoresearch.projections.blocks import analysis_block, reasoning_block, shown_status
-from autoresearch.projections.memory import Card, Memory, better_by, digests, unproven
+from autoresearch.projections.memory import Card, Memory, better_by, dead_ends, digests
 from autoresearch.text import one_line
 
 QUEUE_SHOWN = 20
@@ -79,17 +79,12 @@ def _numbers(numbers: tuple[int, ...]) -> str:
 
 
 def _dead_ends(cards: Sequence[Card], history: History) -> str:
-    known = {
-        id(card.dead): card.bracket for card in cards if card.dead is not None and card.bracket
-    }
-    alive = [event for name, event in history.dead_ends.items() if history.dead(name) is event]
-    lines = []
-    for event in sorted(alive, key=lambda event: (event.experiments, event.direction)):
-        told = f"; {known[id(event)]}" if id(event) in known else ""
-        lines.append(
-            f"- [{one_line(event.direction, 80)}][{one_line(event.reason + told, 300)}]"
-            f"[{_numbers(event.experiments)}]"
-        )
+    found = sorted(dead_ends(cards, history), key=lambda pair: pair[0].experiments)
+    lines = [
+        f"- [{one_line(event.direction, 80)}][{one_line(reason, 300)}]"
+        f"[{_numbers(event.experiments)}]"
+        for event, reason in found
+    ]
     lines += [
         f"- [the keeps up to experiment {event.after_experiment}][{one_line(event.reason, 300)}]"
         f"[went back to experiment {event.to_experiment}]"
@@ -112,7 +107,7 @@ def _what_works(cards: Sequence[Card], history: History) -> str:
         numbers = tuple(item.number for item in kept)
         what = _what(history.experiments[numbers[-1]])
         told = better_by(total, history.metric)
-        if total is not None and unproven(total / len(gains) ** 0.5, history):
+        if total is not None and total / len(gains) ** 0.5 < card.error:
             told = f"unproven, inside the noise: {told}"
         line = f"- [{one_line(card.direction, 80)}: {what}][{told}][{_numbers(numbers)}]\n"
         (luck if told.startswith("unproven") else proven).append(line)
