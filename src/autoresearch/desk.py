@@ -163,8 +163,10 @@ class Desk:
     def log_tail(self, run: str, lines: int = 50) -> str:
         """Return the last lines of a run's output; empty where it is gone."""
         path = self._hands.output(run)
+        if path is None:
+            return ""
         try:
-            with path.open("rb") if path else tempfile.TemporaryFile() as file:
+            with path.open("rb") as file:
                 return _end_of(file, lines)
         except OSError:
             return ""
