@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from autoresearch.log import Recorded
     from autoresearch.projections import Projection
 
-_NOTHING = History()  # what is known before anything happened
+_NOTHING = History(plugins=freeze({}))  # what is known before anything happened
 
 
 class Plugins(Registry):
@@ -124,7 +124,7 @@ class Plugins(Registry):
             skip=skip,
             idea=idea,
             workspace=workspace,
-            desk=desk or Desk(history=History(plugins=freeze({}))),
+            desk=desk or Desk(history=_NOTHING),
         )
         return found
 
