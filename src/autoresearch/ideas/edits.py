@@ -95,7 +95,9 @@ def _missed(text: str, search: str, path: str) -> str:
         if matcher.real_quick_ratio() > _WORTH_SHOWING and matcher.quick_ratio() > _WORTH_SHOWING:
             rated.append((matcher.ratio(), -start))
     told = f"search text {search[:80]!r} occurs 0 times in {path}"
-    best = [(ratio, -start) for ratio, start in sorted(rated, reverse=True) if ratio > 0.35]
+    best = [
+        (ratio, -start) for ratio, start in sorted(rated, reverse=True) if ratio > _WORTH_SHOWING
+    ]
     if not best:
         return f"{told}; copy text that occurs once"
     shown = []
