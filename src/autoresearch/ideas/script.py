@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from random import Random
 
@@ -74,9 +74,9 @@ class Plugin:
         for move in self._ranked(table, history, rng):
             if family(move.direction) in dead or not table.feasible(move):
                 continue
-            changes = tuple(_change(named[name], value) for name, value in move.values.items())
-            texts = with_changes(files, changes, script)
-            if not texts or digest_of({**files, **texts}) in history.tried_sources:
+            changes = changes_of(move.values, named)
+            texts = new_texts(files, changes, history)
+            if not texts:
                 continue
             made = _idea(evolve(move, gain=move.gain * share), changes, named, history)
             idea = evolve(made, source=texts.pop(script, None), files=texts)
@@ -170,6 +170,39 @@ def refused(history: History) -> frozenset[str]:
     return frozenset(item.idea for item in history.rejected if isinstance(item, events.IdeaDropped))
 
 
+def changes_of(
+    values: Mapping[str, Value], named: Mapping[str, Hyperparameter]
+) -> tuple[ValueChange, ...]:
+    """Return new values by key as changes of the hyperparameters of these keys."""
+    moved = [(named[key], new) for key, new in values.items()]
+    return tuple(
+        ValueChange(name=item.name, old=item.value, new=new, file=item.file) for item, new in moved
+    )
+
+
+def new_texts(
+    files: Mapping[str, str], changes: Iterable[ValueChange], history: History
+) -> dict[str, str]:
+    """Return the texts that changes make, by path; empty where nothing differs or it was tried."""
+    texts = with_changes(files, changes, script_of(history))
+    return {} if digest_of({**files, **texts}) in history.tried_sources else texts
+
+
+def cited(cites: Iterable[int], history: History) -> tuple[int, ...]:
+    """Return the experiments that an idea rests on, the best, which it builds on, among them."""
+    best = history.best
+    numbers = tuple(dict.fromkeys([*cites, *([best.number] if best else [])])) or (0,)
+    return tuple(number for number in numbers if number < history.next_number)
+
+
+def predicted(gain: float, history: History) -> float | None:
+    """Return the metric that a gain on the best would give; None before there is a best."""
+    if history.best_metric is None:
+        return None
+    sign = -1.0 if history.lower_is_better else 1.0
+    return round(history.best_metric + sign * gain, 6)
+
+
 def radical_due(history: History, tries: int) -> bool:
     """Return whether the newest plateau has not been answered by ``tries`` bold ideas yet."""
     if not history.plateaus:
@@ -182,10 +215,6 @@ def radical_due(history: History, tries: int) -> bool:
 # --- in words -------------------------------------------------------------------------------
 
 
-def _change(item: Hyperparameter, new: Value) -> ValueChange:
-    return ValueChange(name=item.name, old=item.value, new=new, file=item.file)
-
-
 def _idea(
     move: Move,
     changes: tuple[ValueChange, ...],
@@ -193,22 +222,17 @@ def _idea(
     history: History,
 ) -> Idea:
     """Return the move as an idea whose hypothesis and evidence refer to what was measured."""
-    best = history.best
-    cites = tuple(dict.fromkeys([*move.cites, *([best.number] if best else [])])) or (0,)
-    predicted = None
-    if history.best_metric is not None:
-        sign = -1.0 if history.lower_is_better else 1.0
-        predicted = round(history.best_metric + sign * move.gain, 6)
+    cites = cited(move.cites, history)
     return Idea(
         direction=move.direction,
         description=describe(changes),
         hypothesis=_hypothesis(move, changes, history),
         author="script_ideas",
         evidence=_evidence(cites, history),
-        cites=tuple(number for number in cites if number < history.next_number),
+        cites=cites,
         risk=_risk(move, parameters),
         changes=changes,
-        predicted=predicted,
+        predicted=predicted(move.gain, history),
         expected_gain=round(move.gain, 6) if math.isfinite(move.gain) else None,
     )
 

@@ -18,13 +18,7 @@ from autoresearch.config import Config, setting
 from autoresearch.history import History, family, gain_of
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import catalogue, families, moves, script
-from autoresearch.ideas.hyperparameters import (
-    Hyperparameter,
-    describe,
-    digest_of,
-    knobs,
-    with_changes,
-)
+from autoresearch.ideas.hyperparameters import Hyperparameter, describe, knobs
 from autoresearch.ideas.known import known
 from autoresearch.model import Experiment, Idea, Value, ValueChange, Verdict
 
@@ -75,17 +69,14 @@ class Plugin:
         """Return the arm that drew the largest gain and is new; None when all were tried."""
         name = script.script_of(history)
         files = {**files, name: source}
-        table = self._numbers.table(history, knobs(files, name))
-        named: Named = {item.key: item for item in knobs(files, name)}
+        found = knobs(files, name)
+        table = self._numbers.table(history, found)
+        named: Named = {item.key: item for item in found}
         seen = frozenset(history.tried) | script.refused(history)
         for arm in self._drawn(table, named, history, rng):
-            moved = [(named[key], new) for key, new in arm.values.items()]
-            changes = tuple(
-                ValueChange(name=item.name, old=item.value, new=new, file=item.file)
-                for item, new in moved
-            )
-            texts = with_changes(files, changes, name)
-            if not texts or digest_of({**files, **texts}) in history.tried_sources:
+            changes = script.changes_of(arm.values, named)
+            texts = script.new_texts(files, changes, history)
+            if not texts:
                 continue
             idea = _idea(arm, changes, history)
             idea = evolve(idea, source=texts.pop(name, None), files=texts)
@@ -250,22 +241,17 @@ def _held(group: str, shares: Sequence[float]) -> tuple[float, float]:
 
 
 def _idea(arm: Arm, changes: tuple[ValueChange, ...], history: History) -> Idea:
-    best = history.best
-    cites = tuple(dict.fromkeys([*arm.cites, *([best.number] if best else [])])) or (0,)
     sign = -1.0 if history.lower_is_better else 1.0
     told = describe(changes)
-    predicted = None
-    if history.best_metric is not None:
-        predicted = round(history.best_metric + sign * arm.mean, 6)
     return Idea(
         direction=arm.direction,
         description=told,
         hypothesis=f"{told} should change {history.metric} by about {sign * arm.mean:+.4f}: "
         f"{arm.why}",
         author="search",
-        cites=tuple(number for number in cites if number < history.next_number),
+        cites=script.cited(arm.cites, history),
         risk="what held elsewhere, or looked small and good, may not hold here",
         changes=changes,
-        predicted=predicted,
+        predicted=script.predicted(arm.mean, history),
         expected_gain=round(arm.mean, 6),
     )
