@@ -265,6 +265,38 @@ def test_a_mind_that_is_down_rests_and_answers_again(project: Path) -> None:
     assert not made.history.suspended
 
 
+def test_a_mind_that_is_down_again_rests_again(project: Path) -> None:
+    """What it rested before it last answered does not count: it has its whole rest each time."""
+    calls: list[int] = []
+
+    class Still(autoresearch.campaign.Clock):  # type: ignore[name-defined, misc]
+        """Stands, but for what the test lets pass."""
+
+        seconds = 0.0
+
+        def now(self) -> float:
+            return Still.seconds
+
+        def sleep(self, seconds: float) -> None:
+            time.sleep(min(seconds, 0.02))
+
+    def flaky(history: History, source: str, desk: Desk) -> Idea:
+        calls.append(history.next_number)
+        if history.next_number != 3:
+            raise OutageError("503")
+        return rate(source, 0.2)
+
+    def other(history: History, source: str, desk: Desk) -> Idea:
+        Still.seconds += 40.0 if history.next_number == 2 else 0.0
+        return rate(source, round(0.45 - 0.01 * history.next_number, 3))
+
+    plugins = (Other(other), Mind(flaky), "no:script_ideas")
+    made = autoresearch.start(project, tag="t1", plugins=plugins)
+    made.run(6, plugins=plugins, wait=False, clock=Still())
+    assert calls == [1, 3, 4]
+    assert [item.seconds for item in facts(made, events.MindSuspended)] == [30.0, 30.0]
+
+
 def test_words_wait_for_a_mind_that_is_suspended(project: Path) -> None:
     """A mind that cannot answer has not passed: the person's words stay in the queue."""
 

@@ -79,7 +79,11 @@ def desk(kit: Kit) -> Desk:
 def resting(kit: Kit) -> dict[str, str]:
     """Return the minds that are not asked now, each with the reason why it gives no answer."""
     found, now = {}, kit.clock.now()
-    for author, event in kit.history.suspended.items():
+    suspended = kit.history.suspended
+    for author, times in tuple(kit.rests):
+        if author not in suspended:  # it answered since, and counts from one again
+            del kit.rests[author, times]
+    for author, event in suspended.items():
         until = kit.rests.setdefault((author, event.times), now + event.seconds)
         if event.permanent or now < until:
             found[author] = event.reason
