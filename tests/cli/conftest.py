@@ -8,14 +8,10 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
+from two_numbers import SCRIPT
 
 from autoresearch.cli import main
 from autoresearch.testing import make_project
-
-SCRIPT = """RATE = 0.5
-WIDTH = 4
-print(f"score: {1.0 + 0.01 * (WIDTH - 7) ** 2 + abs(RATE - 0.3):.6f}")
-"""
 
 
 @frozen

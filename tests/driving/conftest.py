@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from two_numbers import SCRIPT
 
 import autoresearch
 from autoresearch.driving.steps import Driver, Stand
 from autoresearch.testing import make_project
 
-SCRIPT = """RATE = 0.5
-WIDTH = 4
-print(f"score: {1.0 + 0.01 * (WIDTH - 7) ** 2 + abs(RATE - 0.3):.6f}")
-"""
 WORDS = {
     "direction": "width",
     "hypothesis": "a wider model scores better, as the lesson of experiment 0 hints",

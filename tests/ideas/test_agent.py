@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from two_numbers import SCRIPT
 
 import autoresearch
 from autoresearch import Campaign, Verdict, events
@@ -16,10 +17,6 @@ from autoresearch.ideas.agent import read
 from autoresearch.launchers.boundary import problem
 from autoresearch.testing import make_project
 
-SCRIPT = """RATE = 0.5
-WIDTH = 4
-print(f"score: {1.0 + 0.01 * (WIDTH - 7) ** 2 + abs(RATE - 0.3):.6f}")
-"""
 SAID = {
     "direction": "width",
     "description": "wider",
