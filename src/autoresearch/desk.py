@@ -24,7 +24,7 @@ from autoresearch.config import BoundaryConfig
 from autoresearch.durable import digest
 from autoresearch.errors import PluginError
 from autoresearch.frozen import alike
-from autoresearch.history import History, parent_of
+from autoresearch.history import History, parent_of, script_of
 from autoresearch.model import Cost, Experiment, Run
 from autoresearch.projections.memory import review
 from autoresearch.text import block, one_line, without_escapes
@@ -142,9 +142,7 @@ class Desk:
     def source(self, experiment: int) -> Mapping[str, str]:
         """Return the text of every editable file that an experiment tried, by path."""
         item = self._experiment(experiment)
-        started = self.history.started
-        script = started.script if started else "train.py"
-        digests = item.sources or {script: item.source_digest}
+        digests = item.sources or {script_of(self.history): item.source_digest}
         return {path: self._hands.text(name) for path, name in digests.items() if name}
 
     def diff(self, experiment: int) -> str:

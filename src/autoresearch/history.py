@@ -386,6 +386,11 @@ def family(direction: str) -> str:
     return " ".join(plain) or " ".join(words.split()) or direction
 
 
+def script_of(history: History) -> str:
+    """Return the path of the training script."""
+    return history.started.script if history.started else "train.py"
+
+
 def gain_of(experiment: Experiment, history: History) -> float | None:
     """Return by how much an experiment beat the best of its time; None where that is not known."""
     delta = experiment.decision.delta if experiment.decision else None

@@ -20,11 +20,11 @@ from attrs import field, frozen
 
 from autoresearch.desk import Desk
 from autoresearch.errors import AutoresearchError, PluginError
-from autoresearch.history import History, parent_of
+from autoresearch.history import History, parent_of, script_of
 from autoresearch.ideas.edits import Edit, EditError, changed_lines, edited, same_code
 from autoresearch.ideas.hyperparameters import differences, digest_of, hyperparameters
 from autoresearch.ideas.literals import typed
-from autoresearch.ideas.script import PROTECTED, refused, script_of
+from autoresearch.ideas.script import PROTECTED, refused
 from autoresearch.model import Idea, ValueChange
 from autoresearch.python_source import fault
 from autoresearch.text import block, one_line

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from attrs import frozen
 
 from autoresearch.config import Config, setting
-from autoresearch.history import History
+from autoresearch.history import History, script_of
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas.hyperparameters import (
     Hyperparameter,
@@ -18,7 +18,7 @@ from autoresearch.ideas.hyperparameters import (
     with_values,
 )
 from autoresearch.ideas.known import Known, known
-from autoresearch.ideas.script import refused, script_of
+from autoresearch.ideas.script import refused
 from autoresearch.model import Idea, Value, ValueChange
 
 _TRIED_VERDICTS = ("works", "mixed", "neutral", "unknown")

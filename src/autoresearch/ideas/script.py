@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from autoresearch import events
 from autoresearch.config import Config, setting
-from autoresearch.history import History, family, gain_of
+from autoresearch.history import History, family, gain_of, script_of
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import families, moves
 from autoresearch.ideas.hyperparameters import (
@@ -158,11 +158,6 @@ def _fixed(config: Config) -> dict[str, float]:
         except ValueError:
             continue
     return fixed
-
-
-def script_of(history: History) -> str:
-    """Return the path of the training script."""
-    return history.started.script if history.started else "train.py"
 
 
 def refused(history: History) -> frozenset[str]:

@@ -15,7 +15,7 @@ from random import Random
 from attrs import evolve, frozen
 
 from autoresearch.config import Config, setting
-from autoresearch.history import History, family, gain_of
+from autoresearch.history import History, family, gain_of, script_of
 from autoresearch.hookspecs import hookimpl
 from autoresearch.ideas import catalogue, families, moves, script
 from autoresearch.ideas.hyperparameters import Hyperparameter, describe, knobs
@@ -67,7 +67,7 @@ class Plugin:
         self, history: History, source: str, rng: Random, files: Mapping[str, str]
     ) -> Idea | None:
         """Return the arm that drew the largest gain and is new; None when all were tried."""
-        name = script.script_of(history)
+        name = script_of(history)
         files = {**files, name: source}
         found = knobs(files, name)
         table = self._numbers.table(history, found)
