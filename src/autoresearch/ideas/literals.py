@@ -11,7 +11,7 @@ import copy
 import operator
 import re
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -130,16 +130,11 @@ def _overridden(module: ast.Module, calls: Sequence[ast.Call]) -> frozenset[str]
 
     What is read and still changes nothing is learned from the one run that moves it.
     """
-    dead: set[str] = set()
-    for node in module.body:
-        made = [
-            {keyword.arg for keyword in call.keywords}
-            for call in calls
-            if isinstance(node, ast.ClassDef) and _dotted(call.func) == node.name
-        ]
-        always = set.intersection(*made) if made else set()
-        dead |= {name for name in always if name is not None}
-    return frozenset(dead)
+    made: dict[str, list[set[str]]] = defaultdict(list)
+    for call in calls:
+        made[_dotted(call.func)].append({item.arg for item in call.keywords if item.arg})
+    classes = (node.name for node in module.body if isinstance(node, ast.ClassDef))
+    return frozenset().union(*(set.intersection(*made[name]) for name in classes if name in made))
 
 
 def _call(node: ast.Call) -> tuple[str, ast.expr, str | None] | None:
