@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from facts import facts
 
 import autoresearch
 from autoresearch import (
@@ -53,11 +54,6 @@ class Mind:
 
 class Other(Mind):
     """Another author."""
-
-
-def facts(campaign: Campaign, *kinds: type[events.Event]) -> list[Any]:
-    """The events of some types in their order."""
-    return [item.event for item in campaign.log.read() if isinstance(item.event, kinds)]
 
 
 def test_the_desk_has_what_a_researcher_would_look_up(campaign: Begin) -> None:

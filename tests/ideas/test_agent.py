@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from facts import facts
 from two_numbers import SCRIPT
 
 import autoresearch
@@ -56,11 +57,6 @@ def start(tmp_path: Path, agent: str, **settings: object) -> Campaign:
     return campaign
 
 
-def facts(campaign: Campaign, kind: type[events.Event]) -> list[events.Event]:
-    """All events of a kind, oldest first."""
-    return [item.event for item in campaign.log.read() if type(item.event) is kind]
-
-
 def test_a_scripted_agents_change_is_the_idea(tmp_path: Path) -> None:
     """Its change of the script runs; words, price and transcript are kept, the rest is told."""
     campaign = start(tmp_path, SCRIPTED)
@@ -72,9 +68,9 @@ def test_a_scripted_agents_change_is_the_idea(tmp_path: Path) -> None:
     assert campaign.history.spent.usd == 0.25
     assert campaign.history.spent.tokens == 1050
     (answer,) = facts(campaign, events.MindAnswered)
-    assert "I made it wider" in campaign.log.sources.get(answer.answer)  # type: ignore[attr-defined]
+    assert "I made it wider" in campaign.log.sources.get(answer.answer)
     (refused,) = facts(campaign, events.ProposalRefused)
-    assert "it changed README.md; only train.py may change" in refused.reason  # type: ignore[attr-defined]
+    assert "it changed README.md; only train.py may change" in refused.reason
     assert not (campaign.project / "README.md").exists()
 
 
@@ -124,7 +120,7 @@ def test_a_rogue_agent_gains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "it was not done after 3 s" in reason
     assert len(campaign.history.experiments) == 1
     (answer,) = facts(campaign, events.MindAnswered)
-    transcript = campaign.log.sources.get(answer.answer)  # type: ignore[attr-defined]
+    transcript = campaign.log.sources.get(answer.answer)
     assert "PUSH 0" not in transcript
     time.sleep(0.5)
     commands = [item.info["cmdline"] or () for item in psutil.process_iter(["cmdline"])]

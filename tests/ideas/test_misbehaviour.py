@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 from click.testing import CliRunner
+from facts import facts
 from thinned import thinned
 
 import autoresearch
@@ -182,11 +183,6 @@ def run(project: Path) -> Run:
         return made, lines, server
 
     return go
-
-
-def facts(campaign: Campaign, kind: type[events.Event]) -> list[Any]:
-    """The events of one type."""
-    return [item.event for item in campaign.log.read() if isinstance(item.event, kind)]
 
 
 def everything(campaign: Campaign) -> str:
