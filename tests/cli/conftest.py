@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from attrs import frozen
 from two_numbers import SCRIPT
 
 from autoresearch.cli import main
 from autoresearch.testing import make_project
 
 
-@frozen
-class Said:
+class Said(NamedTuple):
     """What a command printed, and its exit code."""
 
     code: int
@@ -30,13 +30,11 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def say(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Said]:
-    """Run the command line in the project: ``say("status", "--json")``."""
+def at(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run the command line in a folder: ``at(folder, "init")``."""
 
-    def call(*words: str) -> Said:
-        monkeypatch.chdir(project)
+    def call(folder: Path, *words: str) -> Said:
+        monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", ["autoresearch", *words])
         capsys.readouterr()
         try:
@@ -48,3 +46,9 @@ def say(
         return Said(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def say(project: Path, at: Callable[..., Said]) -> Callable[..., Said]:
+    """Run the command line in the project: ``say("status", "--json")``."""
+    return partial(at, project)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import autoresearch
-from autoresearch.cli import main
 from autoresearch.doctor import examine, try_once
 from autoresearch.scaffold import lay_template, templates
 from autoresearch.settings import load
@@ -45,25 +43,6 @@ print(f"peak_vram_mb:     {45060.2:.1f}")
 print(f"depth:            {DEPTH}")
 '''
 PREPARE = "TIME_BUDGET = 300\n\n\ndef evaluate_bpb(loss):\n    return 0.9 + loss / 10\n"
-
-
-@pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command line in a folder: ``at(folder, "init")`` gives code, output, errors."""
-
-    def call(folder: Path, *words: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", ["autoresearch", *words])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def own(folder: Path, script: str, name: str = "train.py", **files: str) -> Path:
