@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import sys
@@ -20,6 +21,7 @@ from autoresearch.campaign import Campaign
 from autoresearch.cli.project import with_campaign
 from autoresearch.cli.reading import loop_in_words, loop_of
 from autoresearch.cli.showing import sparkline
+from autoresearch.cycle.budget import Line, ledger
 from autoresearch.errors import AutoresearchError
 from autoresearch.history import History, is_open
 from autoresearch.model import Experiment, Run
@@ -105,25 +107,19 @@ def _decisions(history: History, width: int) -> Table:
 
 def estimated_end(campaign: Campaign, history: History, now: datetime) -> str:
     """Say when the first limit will be reached, at the pace so far; or what would stop it."""
-    limits, spent, decided = campaign.config.limits, history.spent, history.decided
-    used = {
-        "experiments": (len(decided), limits.experiments),
-        "hours": (spent.seconds / 3600, limits.hours),
-        "usd": (spent.usd, limits.usd),
-        "gpu_hours": (spent.gpu_seconds / 3600, limits.gpu_hours),
-    }
+    decided = history.decided
     began = datetime.fromisoformat(decided[0].started_at) if decided else now
     elapsed = (now - began).total_seconds()
-    ends = []
-    for name, (amount, limit) in used.items():
-        if limit:
-            left = max(limit - amount, 0) / amount * elapsed if amount else None
-            ends.append((float("inf") if left is None else left, name, amount, limit))
-    if not ends:
+    lines = [line for line in ledger(history, campaign.config.limits) if line.limit > 0]
+    if not lines:
         return "never by itself: no limit is set"
-    left, name, amount, limit = min(ends)
-    about = "not known yet" if left == float("inf") else f"in about {_span(left)}"
-    return f"{about}, by limits.{name} ({amount:.4g} of {limit:g})"
+
+    def left(line: Line) -> float:
+        return max(line.limit - line.spent, 0) / line.spent * elapsed if line.spent else math.inf
+
+    first = min(lines, key=lambda line: (left(line), line.name))
+    about = "not known yet" if left(first) == math.inf else f"in about {_span(left(first))}"
+    return f"{about}, by limits.{first.name} ({first.spent:.4g} of {first.limit:g})"
 
 
 def _span(seconds: float) -> str:
