@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from autoresearch.events import EVENT_TYPES
 from autoresearch.git import Git
 from autoresearch.history import History
 from autoresearch.model import Verdict
+from autoresearch.report import best_so_far
 from autoresearch.text import block, one_line
 
 DIFF_LINES, TEXT = 60, 400  # of one experiment, so that 2,000 of them stay a file that opens
@@ -238,10 +240,10 @@ def the_night(history: History) -> Iterator[str]:
         )
     noise = history.noise
     yield f"noise: {noise.sd:.3g} ({noise.source})" if noise.sd else "noise: not known"
-    for experiment in sorted(kept[1:], key=lambda item: _gain(history, item), reverse=True)[:3]:
-        gain = _gain(history, experiment)
+    gains = _gains(history)
+    for experiment in sorted(kept[1:], key=lambda item: gains[item.number], reverse=True)[:3]:
         words = one_line(experiment.idea.description, 100)
-        yield f"gained {gain:+.6g} with experiment {experiment.number}: {words}"
+        yield f"gained {gains[experiment.number]:+.6g} with experiment {experiment.number}: {words}"
     for direction, fact in list(history.dead_ends.items())[-2:]:
         yield f"dead end: {direction}, {one_line(fact.reason, 150)}"
     held = [item.number for item in history.experiments if item.verdict is Verdict.QUARANTINE]
@@ -261,11 +263,11 @@ def the_night(history: History) -> Iterator[str]:
     yield f"now: {waits or 'going on'}; {len(history.queue)} ideas are queued"
 
 
-def _gain(history: History, experiment: Any) -> float:
-    """How much better a kept experiment is than the best kept before it."""
-    score = history.score(experiment)
-    before = [history.score(item) for item in history.kept if item.number < experiment.number]
-    known = [value for value in before if value is not None]
-    if score is None or not known:
-        return 0.0
-    return history.gain(score, min(known) if history.lower_is_better else max(known))
+def _gains(history: History) -> Mapping[int, float]:
+    """How much better each kept experiment is than the best kept before it."""
+    before = {after[0]: best for (_, best), after in pairwise(best_so_far(history))}
+    scores = {item.number: history.score(item) for item in history.kept}
+    return {
+        number: 0.0 if score is None else history.gain(score, before.get(number, score))
+        for number, score in scores.items()
+    }

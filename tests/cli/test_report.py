@@ -62,6 +62,7 @@ def test_it_holds_every_experiment_and_fetches_nothing(page: str) -> None:
     assert facts["experiments"][2]["parent"] == 1
     assert facts["experiments"][2]["gain"] < 0
     assert "4 experiments" in page
+    assert "gained +0.142857 with experiment 1" in page
     links = re.findall(r'(?:src|href)="(?!#)([^"]*)"', page)
     assert [link for link in links if not link.startswith("data:")] == []
     assert "url(" not in page
