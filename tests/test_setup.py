@@ -310,6 +310,8 @@ def test_files_of_the_user_are_left_alone(tmp_path: Path) -> None:
     assert (project / "run.log").read_text() == (project / "progress.png").read_text() == "mine"
     assert call(project, "plot", "--overwrite").exit_code == 0
     assert call(project, "plot").exit_code == 0
+    assert call(project, "report").exit_code == 0
+    assert git(project, "status", "--porcelain") == ""
     git(project, "add", "-f", "progress.png")
     assert "is tracked by git" in call(project, "plot").output
     commit(project)

@@ -27,7 +27,8 @@ from autoresearch.python_source import imported
 from autoresearch.report import DRAWN_BY
 from autoresearch.workspace import Lab, check_tag, texts_at
 
-FILES = ("results.tsv", "notes.md", "run.log", "progress.png")  # beside the user's own
+# Beside the user's own.
+FILES = ("results.tsv", "notes.md", "run.log", "progress.png", "report.html")
 _POINTER = b"version https://git-lfs"
 _REPORTED = ("autoresearch", "duckdb", "numpy", "torch", "sentencepiece", "modal", "openai")
 
