@@ -1,4 +1,4 @@
-"""The verbs that read: status, show, sql, project, plot; and the table that `run` ends with."""
+"""The verbs that read a campaign: status, project, plot, report; and the table `run` ends with."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ import click
 from autoresearch import events
 from autoresearch.campaign import Campaign
 from autoresearch.cli.output import print_facts, print_json, print_table
-from autoresearch.cli.project import (
-    json_option,
-    with_campaign,
-    with_history,
-)
+from autoresearch.cli.project import json_option, with_campaign, with_history
 from autoresearch.cycle.budget import shown as shown_budgets
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.history import History

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import click
 
-from autoresearch.cli.output import print_json, print_table
+from autoresearch.cli.output import Teller, print_json, print_table
 from autoresearch.cli.project import (
     json_option,
     plugin_option,
@@ -159,8 +160,6 @@ def replay(
     The history is a campaign (--tag, the last active one by default), or a FILE as for import, of
     which nothing is written.
     """
-    from attrs import asdict
-
     from autoresearch.studies.replay import replay as judge
 
     root = _root_or_here(project)
@@ -169,7 +168,7 @@ def replay(
         history, config, policy=policy, rules=rules, project=root, plugins=plugins, released=release
     )
     if as_json:
-        steps = [{**asdict(step), "differs": step.differs} for step in made.steps]
+        steps = [{**attrs.asdict(step), "differs": step.differs} for step in made.steps]
         print_json({"policy": policy, "totals": dict(made.totals), "decisions": steps})
         return
     shown = [step for step in made.steps if everything or step.differs or step.signals]
@@ -248,9 +247,6 @@ def simulate(
     Whole campaigns go through the real loop; only git, the runs and the waiting are simulated. What
     is measured and what is assumed stands in docs/strategies.md.
     """
-    from attrs import asdict
-
-    from autoresearch.cli.output import Teller
     from autoresearch.studies.compare import compare, draw
     from autoresearch.studies.worlds import Assumptions
 
@@ -267,7 +263,7 @@ def simulate(
         draw(made, out)
     rows = list(made.rows())
     if as_json:
-        print_json({"gpu_hours": gpu_hours, "strategies": [asdict(row) for row in rows]})
+        print_json({"gpu_hours": gpu_hours, "strategies": [attrs.asdict(row) for row in rows]})
         return
     print_table(
         ("strategy", "worlds", "true gain", "95 %", "GPU h to the reference", "95 %",
