@@ -116,6 +116,15 @@ def test_unknown_campaign_and_experiment(say) -> None:
     check_refused(say("sql", "--tag", "other", "select 1"), "use one of t1")
 
 
+def test_columns_that_cannot_be_read(say, project: Path) -> None:
+    """The word that is wrong is named, also where others follow it."""
+    (project / "old.tsv").write_text("commit\tloss\nabc1234\t1.0\n")
+    maps = ("--map", "metric", "--map", "commit=commit")
+    check_refused(say("import", "old.tsv", *maps), "--map 'metric' is not FIELD=COLUMN")
+    maps = ("--map", "metric=loss", "--map", "metric=commit")
+    check_refused(say("import", "old.tsv", *maps), "'metric=commit' names a field twice")
+
+
 def test_query_that_fails(say) -> None:
     """DuckDB's complaint is one line; writing through sql is not possible."""
     say("init", "--tag", "t1")
@@ -127,6 +136,7 @@ def test_query_that_fails(say) -> None:
 def test_unknown_setting_and_plugin(say, project: Path) -> None:
     """Misspelt names come with a suggestion."""
     check_refused(say("config", "--set", "limits.hour=1"), "did you mean 'hours'")
+    check_refused(say("config", "--set", "limits.hours"), "--set 'limits.hours' is not NAME=VALUE")
     check_refused(say("plugins", "--plugin", "gredy"), "did you mean 'greedy'")
     check_refused(say("plugins", "--plugin", "nope"), "there is no plugin 'nope'; plugins are")
 

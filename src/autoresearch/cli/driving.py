@@ -16,8 +16,8 @@ import click
 from autoresearch.campaign import Campaign, silent
 from autoresearch.cli import Verbs
 from autoresearch.cli.output import Teller, print_json
-from autoresearch.cli.people import pair
 from autoresearch.cli.project import (
+    environment,
     json_option,
     plugin_option,
     project_option,
@@ -105,7 +105,7 @@ def review(driver: Driver) -> Stand:
 @click.option("--idea", "queued", default="", metavar="ID", help="Take this idea of the queue.")
 def reason(driver: Driver, description: str, env: tuple[str, ...], **said: Any) -> Stand:
     """Write the REASONING block: DESCRIPTION says in a few words what you change."""
-    return driver.reason(description, env=dict(pair(word) for word in env), **said)
+    return driver.reason(description, env=environment(env), **said)
 
 
 @_a_step

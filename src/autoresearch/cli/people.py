@@ -11,7 +11,13 @@ import click
 from autoresearch.campaign import Campaign
 from autoresearch.cli import Verbs
 from autoresearch.cli.output import Teller, print_json, print_rows, print_table, warn
-from autoresearch.cli.project import json_option, project_option, tag_option, with_campaign
+from autoresearch.cli.project import (
+    environment,
+    json_option,
+    project_option,
+    tag_option,
+    with_campaign,
+)
 from autoresearch.errors import WorkspaceError, why
 from autoresearch.model import Idea, Verdict
 from autoresearch.opening import open_campaign
@@ -54,7 +60,7 @@ def add(
     queued = Idea(
         hypothesis=hypothesis or f"a person expects this to help: {said['description']}",
         patch=_read(patch),
-        env=dict(pair(word) for word in env),
+        env=environment(env),
         **said,
     )
     click.echo(
@@ -71,14 +77,6 @@ def _read(patch: Path | None) -> str | None:
         return patch.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise WorkspaceError(f"cannot read {patch}: {why(error)}; name a unified diff") from None
-
-
-def pair(word: str) -> tuple[str, str]:
-    """Split ``NAME=VALUE``."""
-    name, equals, value = word.partition("=")
-    if not equals or not name:
-        raise WorkspaceError(f"--env {word!r} is not NAME=VALUE; write it like MATRIX_LR=0.02")
-    return name, value
 
 
 @idea.command("list")

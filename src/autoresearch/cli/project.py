@@ -130,14 +130,27 @@ def overrides(sets: Sequence[str]) -> Mapping[str, Any]:
     """Turn ``name=value`` words into settings; values are TOML, and a bare word is a string."""
     found: dict[str, Any] = {}
     for word in sets:
-        name, equals, text = word.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {word!r} is not NAME=VALUE; write it like limits.hours=8")
+        name, text = pair(word, "--set", like="limits.hours=8")
         try:
             found[name.strip()] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             found[name.strip()] = text
     return found
+
+
+def pair(
+    word: str, option: str, form: str = "NAME=VALUE", *, like: str = "MATRIX_LR=0.02"
+) -> tuple[str, str]:
+    """Split a word of an option such as ``NAME=VALUE``."""
+    name, equals, value = word.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"{option} {word!r} is not {form}; write it like {like}")
+    return name, value
+
+
+def environment(words: Sequence[str]) -> dict[str, str]:
+    """Return the variables that the words of ``--env`` give."""
+    return dict(pair(word, "--env") for word in words)
 
 
 def plugins_here(folder: Path) -> Plugins | None:

@@ -12,6 +12,7 @@ import click
 from autoresearch.cli.output import Teller, print_json, print_table
 from autoresearch.cli.project import (
     json_option,
+    pair,
     plugin_option,
     project_option,
     root_of,
@@ -72,9 +73,12 @@ def import_history(
 
 def pairs(maps: tuple[str, ...]) -> dict[str, str]:
     """Return the fields and columns of ``FIELD=COLUMN`` words."""
-    found = dict(word.split("=", 1) for word in maps if "=" in word)
-    if len(found) != len(maps):
-        raise WorkspaceError(f"--map {maps[-1]!r} is not FIELD=COLUMN, or names a field twice")
+    found: dict[str, str] = {}
+    for word in maps:
+        field, column = pair(word, "--map", "FIELD=COLUMN", like="metric=val_bpb")
+        if field in found:
+            raise WorkspaceError(f"--map {word!r} names a field twice; leave one out")
+        found[field] = column
     return found
 
 
@@ -278,5 +282,5 @@ def simulate(
     )  # fmt: skip
 
 
-def _span(pair: tuple[float, float], form: str) -> str:
-    return f"{pair[0]:{form}} to {pair[1]:{form}}"
+def _span(interval: tuple[float, float], form: str) -> str:
+    return f"{interval[0]:{form}} to {interval[1]:{form}}"

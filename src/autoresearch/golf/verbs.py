@@ -9,8 +9,13 @@ import attrs
 import click
 
 from autoresearch.cli.output import print_json
-from autoresearch.cli.people import pair
-from autoresearch.cli.project import json_option, project_option, root_of, settings_at
+from autoresearch.cli.project import (
+    environment,
+    json_option,
+    project_option,
+    root_of,
+    settings_at,
+)
 from autoresearch.config import Config
 from autoresearch.errors import WorkspaceError, why
 from autoresearch.git import Git
@@ -100,7 +105,7 @@ def canary(
     report = run_canary(
         file or root / config.script,
         tokenizer=tokenizer or _tokenizer(root, config),
-        env=dict(pair(word) for word in env),
+        env=environment(env),
         artifact=artifact,
         timeout_s=timeout,
         seed=seed,
