@@ -1,5 +1,6 @@
-# Two commands: `make demo` runs the main job, `make test` runs all tests. Both set up what they
-# need in .venv; nothing has to be installed by hand but Python 3.11 or newer, git, gcc and make.
+# Two commands: `make demo` runs the main job, `make test` the tests, with a part of the long tables
+# of cases (`make test-all`: with every case). They set up what they need in .venv; nothing has to be
+# installed by hand but Python 3.11 or newer, git, gcc and make.
 
 # The first that runs: a shim of a version manager may be there for a Python that is not.
 PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.14; do \
@@ -17,7 +18,7 @@ demo: .venv/.demo
 test: .venv/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# With every case of the long tables, of which `make test` takes a part.
+# With every case of the long tables.
 test-all: .venv/.test
 	AUTORESEARCH_TEST_ALL=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 

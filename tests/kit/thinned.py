@@ -1,4 +1,4 @@
-"""Long tables of cases: every fourth in `make test`, all of them in `make test-all`."""
+"""Long tables of cases: a part in `make test`, all of them in `make test-all`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ ALL = "AUTORESEARCH_TEST_ALL"
 
 
 def thinned(cases: Iterable[str], step: int = 4) -> list[str]:
-    """Return the cases that are tried now; the whole table takes minutes on two cores."""
+    """Return the cases that are tried now: the whole table takes minutes on two cores."""
     every = list(cases)
     return every if os.environ.get(ALL) else every[::step]
