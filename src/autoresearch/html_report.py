@@ -16,7 +16,6 @@ from typing import Any
 
 from autoresearch.campaign import Campaign
 from autoresearch.errors import WorkspaceError
-from autoresearch.events import EVENT_TYPES
 from autoresearch.git import Git
 from autoresearch.history import History
 from autoresearch.model import Verdict
@@ -189,7 +188,6 @@ def _told(connection: Any, tag: str) -> Rows:
         f"SELECT position, '{name}' AS type, {who} AS author, {text} AS text FROM {name} "
         "WHERE campaign = $tag"
         for name, (who, text) in _TOLD.items()
-        if name in EVENT_TYPES
     ]
     query = " UNION ALL ".join(parts) + f" ORDER BY position DESC LIMIT {_MOST_TOLD}"
     return _ask(connection, query, tag)
