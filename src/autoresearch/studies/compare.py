@@ -13,8 +13,8 @@ from statistics import mean
 
 from attrs import field, frozen
 
+from autoresearch import report
 from autoresearch.errors import AutoresearchError
-from autoresearch.report import empty_figure
 from autoresearch.studies.simulate import Outcome, campaign
 from autoresearch.studies.worlds import Assumptions, Noise
 
@@ -168,7 +168,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 def draw(made: Comparison, path: Path) -> None:
     """Write a PNG of the true gain over the GPU hours; needs the extra ``report``."""
-    figure, axes = empty_figure()
+    figure, axes = report.empty_figure()
     for name, many in made.outcomes.items():
         curve = made.curve(many)
         hours = [spent for spent, _ in curve]
@@ -180,9 +180,4 @@ def draw(made: Comparison, path: Path) -> None:
     axes.set_ylabel("true gain of head, mean and 95 % interval")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    try:
-        figure.savefig(path, dpi=130)
-    except OSError as error:
-        raise AutoresearchError(
-            f"cannot write {path}: {error.strerror}; choose another --out"
-        ) from None
+    report.draw(figure, path)
