@@ -29,7 +29,7 @@ _EXPERIMENTS = """
     SELECT e.experiment AS n, l.parent, coalesce(l.depth, 0) AS depth, e.status, e.metric,
         e.direction, e.description, e.author, e.hypothesis, e.predicted, e.confidence, e.seconds,
         epoch(e.started_at) AS started, epoch(e.ended_at) AS ended, e.commit, e.reason, e.lesson,
-        b.best, b.gpu_hours, b.run_hours, g.gain, g.expected, c.usd
+        b.best, b.gpu_hours, b.run_hours, g.gain, g.on_best, g.expected, c.usd
     FROM experiments e
     LEFT JOIN lineage l USING (campaign, experiment)
     LEFT JOIN best_so_far b USING (campaign, experiment)
