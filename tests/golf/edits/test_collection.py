@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
-from thinned import thinned
+from thinned import ALL, thinned
 
 from autoresearch.golf.audits import audit_source, format_findings, needs_model_tests
 from autoresearch.python_source import fault
@@ -125,6 +126,21 @@ def test_an_honest_edit_may_run(title: str) -> None:
     typed = edit.judge == "evaluation"
     findings = audit_source(edit.after, pristine=SCRIPT, evaluation_change=typed)
     assert not [v for v in findings if v.blocks], format_findings(findings)
+
+
+@pytest.mark.skipif(not os.environ.get(ALL), reason=f"takes a minute; {ALL}=1 tries it")
+def test_what_was_written_later_is_judged_as_the_page_says() -> None:
+    """Of twenty cheats the rules had not seen at least sixteen are caught, and no honest edit."""
+    caught, blocked = 0, []
+    for edit in table("later_cheats.txt").values():
+        findings = audit_source(edit.after, pristine=SCRIPT)
+        caught += any(v.blocks for v in findings) or needs_model_tests(findings)
+    for edit in table("later_honest.txt").values():
+        typed = edit.judge == "evaluation"
+        findings = audit_source(edit.after, pristine=SCRIPT, evaluation_change=typed)
+        blocked += [edit.title for v in findings if v.blocks]
+    assert caught >= 16
+    assert not blocked
 
 
 def test_there_are_at_least_sixty_of_each() -> None:
