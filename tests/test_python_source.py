@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+
+import libcst
 import pytest
 
 from autoresearch.python_source import fault, tree
@@ -36,3 +39,21 @@ def test_a_file_may_have_a_mark_and_a_coding_line() -> None:
     assert fault("\ufeffx = 1\n", as_file=True) is None
     assert fault("# coding: nothing\nx = 1\n", as_file=True) is not None
     assert fault("x = '\ud800'\n", as_file=True) is not None
+
+
+def test_a_text_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for its tree, a script that this Python reads is not read twice."""
+    calls: list[str] = []
+    monkeypatch.setattr(ast, "parse", lambda text: calls.append(text) or ast.Module([], []))
+    assert tree("x = 1\n") is not None
+    assert calls == ["x = 1\n"]
+
+
+@pytest.mark.parametrize("mark", ["+1", ".b", "()", "[0]", "**2", " if b else a"])
+def test_a_long_chain_is_no_newer_grammar(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another grammar helps only against a SyntaxError; libcst would sit for minutes over these."""
+    asked: list[str] = []
+    monkeypatch.setattr(libcst, "parse_module", asked.append)
+    assert tree("a" + mark * 3000) is None
+    assert fault("a" + mark * 3000) is not None
+    assert asked == []

@@ -9,6 +9,9 @@ import warnings
 
 from attrs import frozen
 
+REFUSALS = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What Python raises for a text that is no script of its own, or that nests too deeply."""
+
 
 @frozen
 class Fault:
@@ -24,8 +27,33 @@ def readable(source: str) -> str:
     Python 3.12 allows an f-string's own quotes inside its braces. Before that they are tripled
     outside, which means the same. Anything else comes back as it is.
     """
-    if sys.version_info >= (3, 12) or _parses(source) or _is_deep(source):
+    try:
+        return _read(source)[0]
+    except REFUSALS:
         return source
+
+
+def parse(source: str) -> ast.Module:
+    """Return the syntax tree of a script; raises one of ``REFUSALS`` where Python would."""
+    return _read(source)[1]
+
+
+def _read(source: str) -> tuple[str, ast.Module]:
+    """Return a script in the grammar of this Python, and its tree."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return source, ast.parse(source)
+        except SyntaxError:  # and nothing else: what nests too deeply would keep libcst for ever
+            if sys.version_info >= (3, 12) or _is_deep(source):
+                raise
+            older = _in_older_grammar(source)
+            if older == source:
+                raise
+            return older, ast.parse(older)
+
+
+def _in_older_grammar(source: str) -> str:
     try:
         import libcst
     except ImportError:
@@ -47,10 +75,9 @@ def readable(source: str) -> str:
         return libcst.Module([]).code_for_node(part)
 
     try:
-        older = libcst.parse_module(source).visit(Tripled()).code
+        return libcst.parse_module(source).visit(Tripled()).code
     except (libcst.ParserSyntaxError, RecursionError, UnicodeError):
         return source
-    return older if _parses(older) else source
 
 
 def _is_deep(source: str) -> bool:
@@ -60,16 +87,6 @@ def _is_deep(source: str) -> bool:
         depth = max(0, depth + (char in "([{") - (char in ")]}"))
         most = max(most, depth)
     return most > 200 or re.search(r"(?:(?:[+~-]|not|lambda:)\s*){200}", source) is not None
-
-
-def _parses(source: str) -> bool:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
 
 
 def fault(source: str, *, as_file: bool = False) -> Fault | None:
@@ -97,10 +114,8 @@ def fault(source: str, *, as_file: bool = False) -> Fault | None:
 def tree(source: str) -> ast.Module | None:
     """Return the syntax tree of a script, None where it does not parse."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(readable(source.removeprefix("\ufeff")))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return parse(source.removeprefix("\ufeff"))
+    except REFUSALS:
         return None
 
 

@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 
 from autoresearch.durable import digest
 from autoresearch.model import Violation
-from autoresearch.python_source import readable
+from autoresearch.python_source import parse
 
 Text = str | bytes
 N = TypeVar("N", bound=ast.AST)
@@ -101,7 +101,7 @@ class Script:
 @lru_cache(maxsize=8)
 def parse_script(source: str) -> Script:
     """Parse a script; raises ``SyntaxError`` or ``ValueError`` where Python would."""
-    tree = ast.parse(readable(source))
+    tree = parse(source)
     nodes = tuple(ast.walk(tree))
     values = _single_assignments(nodes)
     statements = (node.value for node in nodes if isinstance(node, ast.Expr))
