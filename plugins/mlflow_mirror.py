@@ -44,17 +44,14 @@ class Plugin:
         self._deadline = time.monotonic() + self._settings.seconds
         name = self._settings.experiment
         found = self._call("experiments/search", filter=f"name = '{name}'", max_results=1)
-        places = found.get("experiments") or [self._call("experiments/create", name=name)]
-        place = places[0]["experiment_id"]
-        runs = self._runs(place, history.campaign)
+        [place] = found.get("experiments") or [self._call("experiments/create", name=name)]
+        runs = self._runs(place["experiment_id"], history.campaign)
         for experiment in reversed(history.decided):
-            # A run that is still open was cut off half way: it is sent once more.
             run = runs.get(f"{history.campaign}/{experiment.number}", {"status": "RUNNING"})
-            if run["status"] == "RUNNING" and time.monotonic() < self._deadline:
-                self._mirror(place, run.get("run_id"), experiment, history)
+            if run["status"] == "RUNNING" and time.monotonic() < self._deadline:  # new, or cut off
+                self._mirror(place["experiment_id"], run.get("run_id"), experiment, history)
 
     def _runs(self, place: str, campaign: str) -> dict[str, Any]:
-        """Return what the server knows about each run of a campaign."""
         asked = {"experiment_ids": [place], "filter": f"tags.{_TAG} LIKE '{campaign}/%'"}
         runs, token = {}, ""
         while token is not None:
@@ -69,15 +66,18 @@ class Plugin:
         end = int(datetime.fromisoformat(done.ended_at).timestamp() * 1000)  # milliseconds
         if run is None:
             tags = _pairs({_TAG: f"{history.campaign}/{done.number}"})
-            begin = end - int(done.seconds * 1000)
-            made = self._call("runs/create", experiment_id=place, start_time=begin, tags=tags)
-            run = made["run"]["info"]["run_id"]
+            asked = {"experiment_id": place, "start_time": end - int(done.seconds * 1000)}
+            run = self._call("runs/create", **asked, tags=tags)["run"]["info"]["run_id"]
         about = {"verdict": str(done.verdict), "direction": done.idea.direction}
-        about |= {"mlflow.runName": f"{history.campaign} {done.number}: {done.idea.description}"}
-        metrics = [_metric(key, value, 0, end) for key, value in sorted(done.metrics.items())]
-        for one in done.runs:
-            steps = sorted(one.observed.items())[-300:]  # the server takes 1,000 at once
-            metrics += [_metric(f"{history.metric} seen", at, step, end) for step, at in steps]
+        about["mlflow.runName"] = f"{history.campaign} {done.number}: {done.idea.description}"
+        values = [(key, value, 0) for key, value in sorted(done.metrics.items())]
+        for one in done.runs:  # the server takes 1,000 values at once
+            seen = sorted(one.observed.items())[-300:]
+            values += [(f"{history.metric} seen", value, step) for step, value in seen]
+        metrics = [
+            {"key": re.sub(r"[^\w. :/-]", "_", key), "value": value, "step": step, "timestamp": end}
+            for key, value, step in values
+        ]
         params = _pairs(done.idea.env)
         self._call("runs/log-batch", run_id=run, metrics=metrics, tags=_pairs(about), params=params)
         status = "FAILED" if done.verdict is Verdict.CRASH else "FINISHED"
@@ -85,9 +85,8 @@ class Plugin:
 
     def _call(self, path: str, **body: Any) -> Any:
         address = f"{self._settings.tracking_uri.rstrip('/')}/api/2.0/mlflow/{path}"
-        token = os.environ.get("MLFLOW_TRACKING_TOKEN", "")
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
-        request = Request(address, json.dumps(body).encode(), headers)
+        request = Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        request.add_header("Authorization", f"Bearer {os.environ.get('MLFLOW_TRACKING_TOKEN', '')}")
         try:
             with urlopen(request, timeout=max(0.1, self._deadline - time.monotonic())) as answer:
                 return json.load(answer)
@@ -98,7 +97,3 @@ class Plugin:
 
 def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value[:5000]} for key, value in values.items()]
-
-
-def _metric(name: str, value: float, step: int, at: int) -> dict[str, Any]:
-    return {"key": re.sub(r"[^\w. :/-]", "_", name), "value": value, "step": step, "timestamp": at}

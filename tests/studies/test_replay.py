@@ -161,6 +161,14 @@ def test_frame(story: Story) -> None:
     assert frame["differs"].sum() == 0
 
 
+def test_file_outside_a_repository(tmp_path: Path) -> None:
+    """Nothing is written, so that a history is replayed where no commit is, and no git."""
+    path = tmp_path / "results.tsv"
+    path.write_text("commit\tval_bpb\tstatus\na1\t1.0\tkeep\nb2\t0.9\tkeep\n")
+    made = imported.plan([str(path)], tmp_path, tag="x", stored=False)
+    assert len(made.history.decided) == 2
+
+
 # --- of other people --------------------------------------------------------------------------
 
 

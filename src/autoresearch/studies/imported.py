@@ -96,7 +96,12 @@ def plan(
         if history.started is None or IMPORTED not in history.started.environment:
             raise WorkspaceError(f"campaign {tag} was run here; import under another --tag")
     else:
-        began = _beginning(tag, config, project, sources)
+        base = Git(project).commit_of("HEAD")
+        if stored and base is None:
+            raise WorkspaceError(
+                f"{project} has no commit yet; make one first: git commit --allow-empty -m start"
+            )
+        began = _beginning(tag, config, project, sources, base or "")
         opening.append((began, f"import/{tag}"))
         history = foresee(history, began)
     commits = _resolved(project, readings) if stored else {}
@@ -157,13 +162,8 @@ def _config(
 
 
 def _beginning(
-    tag: str, config: Config, project: Path, sources: Sequence[str]
+    tag: str, config: Config, project: Path, sources: Sequence[str], base: str
 ) -> events.CampaignStarted:
-    base = Git(project).commit_of("HEAD")
-    if base is None:
-        raise WorkspaceError(
-            f"{project} has no commit yet; make one first: git commit --allow-empty -m start"
-        )
     return events.CampaignStarted(
         tag=tag,
         branch=f"autoresearch/{tag}",
