@@ -115,7 +115,8 @@ def test_what_is_always_installed_is_imported() -> None:
     """A dependency that nothing imports would only cost people time."""
     source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
     for item in pyproject()["project"]["dependencies"]:
-        assert re.search(rf"^\s*(import|from) {name_of(item)}\b", source, re.MULTILINE), item
+        module = name_of(item).removeprefix("py") if name_of(item) == "pyyaml" else name_of(item)
+        assert re.search(rf"^\s*(import|from) {module}\b", source, re.MULTILINE), item
 
 
 def test_glossary_has_each_word_once() -> None:

@@ -5,143 +5,85 @@ What this module and `autoresearch.testing` export is public; everything else is
 
 TYPE_CHECKING = False  # as in typing, which would take longer to import than all of this
 if TYPE_CHECKING:
-    from autoresearch.campaign import Campaign
-    from autoresearch.config import Config, setting
-    from autoresearch.desk import Desk, Ended
-    from autoresearch.driving.observing import Observation, Observed, observe
-    from autoresearch.driving.steps import Driver, Stand
-    from autoresearch.errors import AutoresearchError, OutageError, SuspendedError
-    from autoresearch.history import History, QueuedIdea
-    from autoresearch.hookspecs import hookimpl
-    from autoresearch.ideas.hyperparameters import (
-        Hyperparameter,
-        hyperparameters,
-        knobs,
-        with_changes,
-        with_value,
-        with_values,
-    )
-    from autoresearch.log import Recorded
-    from autoresearch.model import (
-        Analysis,
-        Backtrack,
-        Candidate,
-        Change,
-        Cost,
-        Decision,
-        Experiment,
-        Idea,
-        IdeaKind,
-        Notice,
-        Objection,
-        Quote,
-        Run,
-        RunHandle,
-        RunOutput,
-        RunRequest,
-        RunStatus,
-        Signal,
-        ValueChange,
-        Verdict,
-        Violation,
-        Workspace,
-    )
-    from autoresearch.opening import connect, open_campaign, start
-    from autoresearch.projections import Projection
-
-__all__ = [
-    "Analysis",
-    "AutoresearchError",
-    "Backtrack",
-    "Campaign",
-    "Candidate",
-    "Change",
-    "Config",
-    "Cost",
-    "Decision",
-    "Desk",
-    "Driver",
-    "Ended",
-    "Experiment",
-    "History",
-    "Hyperparameter",
-    "Idea",
-    "IdeaKind",
-    "Notice",
-    "Objection",
-    "Observation",
-    "Observed",
-    "OutageError",
-    "Projection",
-    "QueuedIdea",
-    "Quote",
-    "Recorded",
-    "Run",
-    "RunHandle",
-    "RunOutput",
-    "RunRequest",
-    "RunStatus",
-    "Signal",
-    "Stand",
-    "SuspendedError",
-    "ValueChange",
-    "Verdict",
-    "Violation",
-    "Workspace",
-    "connect",
-    "hookimpl",
-    "hyperparameters",
-    "knobs",
-    "observe",
-    "open_campaign",
-    "setting",
-    "start",
-    "with_changes",
-    "with_value",
-    "with_values",
-]
-
-# Where a name lives, unless that is the module of values. Loaded when it is first asked for, since
-# most commands and most plugins need a part of the house only.
-_HOMES = {
-    "AutoresearchError": "errors",
-    "Campaign": "campaign",
-    "Config": "config",
-    "Desk": "desk",
-    "Driver": "driving.steps",
-    "Ended": "desk",
-    "History": "history",
-    "Hyperparameter": "ideas.hyperparameters",
-    "Observation": "driving.observing",
-    "Observed": "driving.observing",
-    "OutageError": "errors",
-    "Projection": "projections",
-    "QueuedIdea": "history",
-    "Recorded": "log",
-    "Stand": "driving.steps",
-    "SuspendedError": "errors",
-    "connect": "opening",
-    "hookimpl": "hookspecs",
-    "hyperparameters": "ideas.hyperparameters",
-    "knobs": "ideas.hyperparameters",
-    "observe": "driving.observing",
-    "open_campaign": "opening",
-    "setting": "config",
-    "start": "opening",
-    "with_changes": "ideas.hyperparameters",
-    "with_value": "ideas.hyperparameters",
-    "with_values": "ideas.hyperparameters",
-}
-
-if not TYPE_CHECKING:  # so that a type checker still finds a misspelt name
+    from autoresearch.campaign import Campaign as Campaign
+    from autoresearch.config import Config as Config
+    from autoresearch.config import setting as setting
+    from autoresearch.desk import Desk as Desk
+    from autoresearch.desk import Ended as Ended
+    from autoresearch.driving.observing import Observation as Observation
+    from autoresearch.driving.observing import Observed as Observed
+    from autoresearch.driving.observing import observe as observe
+    from autoresearch.driving.steps import Driver as Driver
+    from autoresearch.driving.steps import Stand as Stand
+    from autoresearch.errors import AutoresearchError as AutoresearchError
+    from autoresearch.errors import OutageError as OutageError
+    from autoresearch.errors import SuspendedError as SuspendedError
+    from autoresearch.history import History as History
+    from autoresearch.history import QueuedIdea as QueuedIdea
+    from autoresearch.hookspecs import hookimpl as hookimpl
+    from autoresearch.ideas.hyperparameters import Hyperparameter as Hyperparameter
+    from autoresearch.ideas.hyperparameters import hyperparameters as hyperparameters
+    from autoresearch.ideas.hyperparameters import knobs as knobs
+    from autoresearch.ideas.hyperparameters import with_changes as with_changes
+    from autoresearch.ideas.hyperparameters import with_value as with_value
+    from autoresearch.ideas.hyperparameters import with_values as with_values
+    from autoresearch.log import Recorded as Recorded
+    from autoresearch.model import Analysis as Analysis
+    from autoresearch.model import Backtrack as Backtrack
+    from autoresearch.model import Candidate as Candidate
+    from autoresearch.model import Change as Change
+    from autoresearch.model import Cost as Cost
+    from autoresearch.model import Decision as Decision
+    from autoresearch.model import Experiment as Experiment
+    from autoresearch.model import Idea as Idea
+    from autoresearch.model import IdeaKind as IdeaKind
+    from autoresearch.model import Notice as Notice
+    from autoresearch.model import Objection as Objection
+    from autoresearch.model import Quote as Quote
+    from autoresearch.model import Run as Run
+    from autoresearch.model import RunHandle as RunHandle
+    from autoresearch.model import RunOutput as RunOutput
+    from autoresearch.model import RunRequest as RunRequest
+    from autoresearch.model import RunStatus as RunStatus
+    from autoresearch.model import Signal as Signal
+    from autoresearch.model import ValueChange as ValueChange
+    from autoresearch.model import Verdict as Verdict
+    from autoresearch.model import Violation as Violation
+    from autoresearch.model import Workspace as Workspace
+    from autoresearch.opening import connect as connect
+    from autoresearch.opening import open_campaign as open_campaign
+    from autoresearch.opening import start as start
+    from autoresearch.projections import Projection as Projection
+else:  # so that a type checker still finds a misspelt name
+    # Module to its public names. It is loaded when one of them is first asked for, since most
+    # commands and most plugins need a part of the house only.
+    _NAMES = {
+        "campaign": "Campaign",
+        "config": "Config setting",
+        "desk": "Desk Ended",
+        "driving.observing": "Observation Observed observe",
+        "driving.steps": "Driver Stand",
+        "errors": "AutoresearchError OutageError SuspendedError",
+        "history": "History QueuedIdea",
+        "hookspecs": "hookimpl",
+        "ideas.hyperparameters": "Hyperparameter hyperparameters knobs with_changes with_value "
+        "with_values",
+        "log": "Recorded",
+        "model": "Analysis Backtrack Candidate Change Cost Decision Experiment Idea IdeaKind "
+        "Notice Objection Quote Run RunHandle RunOutput RunRequest RunStatus Signal ValueChange "
+        "Verdict Violation Workspace",
+        "opening": "connect open_campaign start",
+        "projections": "Projection",
+    }
+    _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+    __all__ = sorted(_HOMES)
 
     def __getattr__(name):
-        if name not in __all__:
+        if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        home = import_module(f"{__name__}.{_HOMES.get(name, 'model')}")
-        globals()[name] = value = getattr(home, name)
+        globals()[name] = value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
         return value
 
     def __dir__():

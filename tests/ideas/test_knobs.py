@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +17,6 @@ from autoresearch.ideas import families, script
 from autoresearch.ideas.hyperparameters import describe, differences, digest_of, knobs, with_changes
 from autoresearch.model import Value, ValueChange
 from autoresearch.testing import experiment, idea, story
-
-yaml = pytest.importorskip("yaml")
 
 TOML = """\
 # lr = 1
@@ -46,7 +45,7 @@ model:
   dim: 128
   drop: 0.10
   act: plain words
-    that go: 7
+    that go 7
   names: ["a: 1", 'b']
   sub: {x: 1}
   deep:
@@ -99,11 +98,8 @@ def test_yaml_has_dotted_names() -> None:
         "a: 1\na: 1\n",
         "a: 1\n---\nb: 2\n",
         "a: {b: 1,\n c: 2}\n",
-        'a: "x\n  b: 1"\nc: 2\n',
         "base: &b\n  a: 1\n<<: *b\n",
-        "? a\n: 1\n",
         "a: 1\u2028b: 2\n",
-        "a: !!int 5\nb: 1\n",
         "- a: 1\n",
         "a:\n    b: 1\n  c: 2\n",
     ],
@@ -111,6 +107,23 @@ def test_yaml_has_dotted_names() -> None:
 def test_yaml_that_is_not_understood_has_none(text: str) -> None:
     """One line that may mean something else, and the whole file is left alone."""
     assert found(text, "a.yaml") == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a: "x\n  b: 1"\nc: 2\n',
+        "a: !!int 5\nc: 2\n",
+        "a: &x 5\nb: *x\nc: 2\n",
+        "base: &b\n  a: 1\nother: *b\nc: 2\n",
+        "a: &b {x: 1}\nd:\n  <<: *b\nc: 2\n",
+        "? c\n: 2\n",
+        "'a': 1\n1: 3\n[a, b]: 4\nc: 2\n",
+    ],
+)
+def test_yaml_that_is_more_than_a_value_is_passed_over(text: str) -> None:
+    """Tags, anchors, aliases, texts of several lines and odd keys, and what stands beside them."""
+    assert found(text, "a.yaml") == {"c": 2}
 
 
 @pytest.mark.parametrize(

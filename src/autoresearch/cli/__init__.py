@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -18,143 +19,101 @@ from autoresearch.errors import AutoresearchError
 from autoresearch.presets import preset_verbs
 from autoresearch.text import one_line
 
-RUN, READ, TAKE_PART, PROVE, EXTEND = "Run", "Read", "Take part", "Prove", "Extend"
-COMPARE = "Compare strategies"
 CHECK = "Check a script and its score"
 PLUGINS = "From plugins"
+# Headings; below each the verbs, with the place of their command and what `--help` says of them.
+_TABLE = """\
+Run
+  demo starting:demo
+    Show in ten seconds what a campaign does, in a folder of its own
+  init starting:init
+    Check everything and start a campaign, without running it
+  run running:run
+    Run experiments until a person, a budget or an option stops it
+Read
+  status reading:status
+    Say where a campaign stands: alive or not, waiting for what, best, running, spent
+  watch watching:watch
+    Watch a campaign: head, best, what runs, the queue, decisions, spending, and the likely end
+  show showing:show
+    Show one EXPERIMENT whole, or list them all
+  diff showing:diff
+    Show what EXPERIMENT changed, or how OTHER differs from it
+  log showing:log_of
+    Print what a run of EXPERIMENT printed, the newest run by default
+  checkout showing:checkout
+    Write the files of EXPERIMENT into a new FOLDER, as a clone that stands at its commit
+  sql asking:sql
+    Ask the history of a campaign a QUERY in SQL; without one, at a prompt
+  project reading:project_file
+    Print results.tsv, notes.md or a plugin's file
+  report reading:report
+    Write the campaign as one HTML file, to read offline or to print
+  plot reading:plot
+    Draw every score and the best so far into a PNG file
+Take part
+  idea people:idea
+    Queue what you would try next, list the queue, rank it, drop from it
+  steer people:steer
+    Say where the research should go: TEXT stands in every prompt and in notes.md
+  note people:note
+    Write TEXT into notes.md, where every generator reads it
+  step driving:step
+    Do the research yourself, one step of the protocol after the other
+  program driving:program
+    Print the instructions for an agent that does research here, made from this campaign
+  mcp driving:mcp
+    Serve the steps as tools, and the memory as resources, to an MCP client on stdin and stdout
+  observe driving:observe
+    Log an experiment that another loop made: DESCRIPTION, or - for lines of JSON on stdin
+  stop people:stop
+    Let the loop end: after the experiment under way, or at once with --now
+  pause people:pause
+    Let the loop wait before its next step; a run under way comes to its end
+  resume people:resume
+    Let a paused or waiting loop go on at once
+  quarantine people:quarantine
+    List and judge results too good to believe
+  accept people:accept
+    Keep the result of EXPERIMENT, which was quarantined or discarded
+  overrule people:overrule
+    Discard the result of EXPERIMENT, which was kept or quarantined
+Prove
+  verify store:verify
+    Check the log, and that everything it names is there and is what it was
+  rebuild store:rebuild
+    Make the database and every file again from the log
+  export showing:export
+    Write EXPERIMENT into FOLDER as a record of the challenge, or everything as Parquet
+Compare strategies
+  import studies:import_history
+    Take over histories that other tools kept, as a campaign of its own
+  replay studies:replay
+    Say what another policy would have decided: was this loop fooled?
+  simulate studies:simulate
+    Compare strategies in simulated worlds whose truth is known
+Extend
+  plugins strategies:plugins
+    List plugins: built-in, installed, the project's
+  config strategies:config
+    Print every setting and where its value came from
+  new-plugin strategies:new_plugin
+    Write a working plugin NAME with its test
+"""
 
-# Verb to (where its command is, what `--help` says of it, the heading it stands under).
-VERBS = {
-    "demo": (
-        "starting:demo",
-        "Show in ten seconds what a campaign does, in a folder of its own",
-        RUN,
-    ),
-    "init": ("starting:init", "Check everything and start a campaign, without running it", RUN),
-    "run": ("running:run", "Run experiments until a person, a budget or an option stops it", RUN),
-    "status": (
-        "reading:status",
-        "Say where a campaign stands: alive or not, waiting for what, best, running, spent",
-        READ,
-    ),
-    "watch": (
-        "watching:watch",
-        "Watch a campaign: head, best, what runs, the queue, decisions, spending, and the "
-        "likely end",
-        READ,
-    ),
-    "show": ("showing:show", "Show one EXPERIMENT whole, or list them all", READ),
-    "diff": ("showing:diff", "Show what EXPERIMENT changed, or how OTHER differs from it", READ),
-    "log": (
-        "showing:log_of",
-        "Print what a run of EXPERIMENT printed, the newest run by default",
-        READ,
-    ),
-    "checkout": (
-        "showing:checkout",
-        "Write the files of EXPERIMENT into a new FOLDER, as a clone that stands at its commit",
-        READ,
-    ),
-    "sql": (
-        "asking:sql",
-        "Ask the history of a campaign a QUERY in SQL; without one, at a prompt",
-        READ,
-    ),
-    "project": ("reading:project_file", "Print results.tsv, notes.md or a plugin's file", READ),
-    "report": (
-        "reading:report",
-        "Write the campaign as one HTML file, to read offline or to print",
-        READ,
-    ),
-    "plot": ("reading:plot", "Draw every score and the best so far into a PNG file", READ),
-    "idea": (
-        "people:idea",
-        "Queue what you would try next, list the queue, rank it, drop from it",
-        TAKE_PART,
-    ),
-    "steer": (
-        "people:steer",
-        "Say where the research should go: TEXT stands in every prompt and in notes.md",
-        TAKE_PART,
-    ),
-    "note": ("people:note", "Write TEXT into notes.md, where every generator reads it", TAKE_PART),
-    "step": (
-        "driving:step",
-        "Do the research yourself, one step of the protocol after the other",
-        TAKE_PART,
-    ),
-    "program": (
-        "driving:program",
-        "Print the instructions for an agent that does research here, made from this campaign",
-        TAKE_PART,
-    ),
-    "mcp": (
-        "driving:mcp",
-        "Serve the steps as tools, and the memory as resources, to an MCP client on stdin "
-        "and stdout",
-        TAKE_PART,
-    ),
-    "observe": (
-        "driving:observe",
-        "Log an experiment that another loop made: DESCRIPTION, or - for lines of JSON on stdin",
-        TAKE_PART,
-    ),
-    "stop": (
-        "people:stop",
-        "Let the loop end: after the experiment under way, or at once with --now",
-        TAKE_PART,
-    ),
-    "pause": (
-        "people:pause",
-        "Let the loop wait before its next step; a run under way comes to its end",
-        TAKE_PART,
-    ),
-    "resume": (
-        "people:resume",
-        "Let a paused or waiting loop go on at once",
-        TAKE_PART,
-    ),
-    "quarantine": ("people:quarantine", "List and judge results too good to believe", TAKE_PART),
-    "accept": (
-        "people:accept",
-        "Keep the result of EXPERIMENT, which was quarantined or discarded",
-        TAKE_PART,
-    ),
-    "overrule": (
-        "people:overrule",
-        "Discard the result of EXPERIMENT, which was kept or quarantined",
-        TAKE_PART,
-    ),
-    "verify": (
-        "store:verify",
-        "Check the log, and that everything it names is there and is what it was",
-        PROVE,
-    ),
-    "rebuild": ("store:rebuild", "Make the database and every file again from the log", PROVE),
-    "export": (
-        "showing:export",
-        "Write EXPERIMENT into FOLDER as a record of the challenge, or everything as Parquet",
-        PROVE,
-    ),
-    "import": (
-        "studies:import_history",
-        "Take over histories that other tools kept, as a campaign of its own",
-        COMPARE,
-    ),
-    "replay": (
-        "studies:replay",
-        "Say what another policy would have decided: was this loop fooled?",
-        COMPARE,
-    ),
-    "simulate": (
-        "studies:simulate",
-        "Compare strategies in simulated worlds whose truth is known",
-        COMPARE,
-    ),
-    "plugins": ("strategies:plugins", "List plugins: built-in, installed, the project's", EXTEND),
-    "config": ("strategies:config", "Print every setting and where its value came from", EXTEND),
-    "new-plugin": ("strategies:new_plugin", "Write a working plugin NAME with its test", EXTEND),
-}
+
+def _verbs() -> Iterator[tuple[str, tuple[str, str, str]]]:
+    """Yield each verb with the place of its command, what `--help` says of it, and its heading."""
+    heading, lines = "", iter(_TABLE.splitlines())
+    for line in lines:
+        if line.startswith(" "):
+            verb, where = line.split()
+            yield verb, (where, next(lines).strip(), heading)
+        else:
+            heading = line
+
+
+VERBS = dict(_verbs())
 # The verbs of presets, such as metrics, audit and canary.
 VERBS |= {name: (verb.command, verb.help, CHECK) for name, verb in preset_verbs().items()}
 

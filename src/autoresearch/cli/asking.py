@@ -20,44 +20,11 @@ from autoresearch.projections.tables import people_schema
 from autoresearch.text import one_line
 
 PROMPT, MORE = "sql> ", "...> "
-_WORDS = [
-    "select",
-    "from",
-    "where",
-    "group",
-    "by",
-    "order",
-    "limit",
-    "with",
-    "as",
-    "join",
-    "left",
-    "using",
-    "count",
-    "avg",
-    "min",
-    "max",
-    "sum",
-    "filter",
-    "having",
-    "distinct",
-    "case",
-    "when",
-    "then",
-    "else",
-    "end",
-    "and",
-    "or",
-    "not",
-    "null",
-    "is",
-    "in",
-    "between",
-    "like",
-    "desc",
-    "asc",
-    "over",
-]
+_WORDS = (
+    "select from where group by order limit with as join left using count avg min max sum "
+    "filter having distinct case when then else end and or not null is in between like desc "
+    "asc over"
+)
 
 
 @click.command()
@@ -201,7 +168,7 @@ def _complete(connection: duckdb.DuckDBPyConnection) -> None:
     except ImportError:
         return
     names = connection.execute("SELECT DISTINCT table_name, column_name FROM duckdb_columns()")
-    words = sorted({*_WORDS, *(name for row in names.fetchall() for name in row)})
+    words = sorted({*_WORDS.split(), *(name for row in names.fetchall() for name in row)})
 
     def matching(text: str, state: int) -> str | None:
         found = [word for word in words if word.startswith(text.lower())]

@@ -308,97 +308,55 @@ def _setting(text: str, name: str, value: Value, line: int, place: tuple[int, in
 
 # --- YAML -----------------------------------------------------------------------------------
 
-_YAML_LINE = re.compile(r"( *)([A-Za-z_][\w-]*):(?: +([^\s#].*?))?(?: +#.*| *)", re.ASCII)
-_YAML_BLANK = re.compile(r" *(?:#.*)?")
 # What readers of YAML 1.1 and 1.2 agree on; 3e-4 is text to some, but text that is a number.
 _YAML_NUMBER = re.compile(
     r"[-+]?(?:(?P<int>0|[1-9]\d*)|\d+\.\d*(?:[eE][-+]\d+)?|\d+[eE]-\d+)|\.\d+", re.ASCII
 )
 _YAML_FLAGS = {"true": True, "True": True, "false": False, "False": False}
-# Whole values of one line that end where the line ends: quoted text, a flow collection, an alias.
-_QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'"
-_YAML_CLOSED = re.compile(
-    rf"{_QUOTED}|\[(?:[^\[\]{{}}\"'#]|{_QUOTED})*\]|\{{(?:[^\[\]{{}}\"'#]|{_QUOTED})*\}}|\*[\w-]+"
-)
-# Line ends that only some readers know, and marks that let the meaning of a line depend on others.
+_YAML_NAME = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
+# Line ends that only some readers know.
 _YAML_UNSURE = re.compile(r"[\t\x00\x0b\x0c\x85\u2028\u2029\ufeff]|\r(?!\n)")
 
 
 def in_yaml(text: str) -> Iterator[Literal]:
     """Yield numbers and flags of nested ``key: value`` mappings under their dotted names.
 
-    Sequences, anchors, text of several lines and everything in them is passed over; a file that
-    has something else is left alone altogether.
+    Sequences, flow collections, anchors, tags and texts are passed over; a file that names a value
+    twice, has several documents, or cannot be read is left alone altogether.
     """
-    unsure = len(text) > _LARGEST_FILE or _YAML_UNSURE.search(text)
-    found = [] if unsure else list(_yaml(text))
-    if None not in found:
-        yield from (item for item in found if item is not None)
+    import yaml  # here, since most projects have no such file
 
-
-def _yaml(text: str) -> Iterator[Literal | None]:
-    """Yield the literals line by line, and None for what is not understood."""
-    open_keys: list[tuple[int, str]] = []  # indentation and name of the mappings around a line
-    deeper = 0  # how far the next line must be indented to lie within the key before it
-    state = "mapping"  # what deeper lines are: a mapping, passed over (skip), or none (closed)
-    sequence = False  # whether the lines passed over may begin with a dash at the key's own place
-    root: int | None = None
-    paths: set[str] = set()
-    for number, start, words in _lines(text):
-        indent = len(words) - len(words.lstrip(" "))
-        if _YAML_BLANK.fullmatch(words) or (number == 1 and words.rstrip() == "---"):
-            continue
-        within = root is not None and indent >= deeper
-        if state == "skip" and within:
-            continue
-        if words.lstrip(" ").startswith("- ") or words.strip() == "-":
-            if (state == "mapping" and root is not None and indent >= deeper - 1) or (
-                sequence and indent == deeper - 1
-            ):
-                state, sequence, deeper = "skip", True, indent + 1
-                continue
-            yield None
-            return
-        line = _YAML_LINE.fullmatch(words)
-        if line is None or (within and state == "closed"):
-            yield None
-            return
-        if not within and root is not None:
-            while open_keys and open_keys[-1][0] > indent:
-                open_keys.pop()
-            siblings = open_keys.pop()[0] if open_keys else None
-            if siblings != indent:
-                yield None
-                return
-        root = indent if root is None else root
-        path = ".".join([*(name for _, name in open_keys), line[2]])
-        open_keys.append((indent, line[2]))
-        deeper, sequence = indent + 1, False
-        value, state = _yaml_value(line[3]), _yaml_state(line[3])
-        if state == "" or path in paths:
-            yield None
-            return
-        paths.add(path)
+    if len(text) > _LARGEST_FILE or _YAML_UNSURE.search(text):
+        return
+    try:
+        found = list(_yaml(text, yaml.compose(text, yaml.SafeLoader)))
+    except (yaml.YAMLError, RecursionError):
+        return
+    if len({name for name, _, _ in found}) < len(found):
+        return
+    for name, node, words in found:
+        value = _yaml_value(words)
         if value is not None:
-            yield _setting(text, path, value, number, (start + line.start(3), start + line.end(3)))
+            place = node.start_mark.index, node.end_mark.index
+            yield _setting(text, name, value, node.start_mark.line + 1, place)
 
 
-def _yaml_value(words: str | None) -> Value | None:
+def _yaml(text: str, mapping: Any, path: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Yield the name, the node and the words of what a block mapping holds, all the way in."""
+    if getattr(mapping, "flow_style", None) is not False or not isinstance(mapping.value[0], tuple):
+        return
+    for key, node in mapping.value:
+        name, words = (text[x.start_mark.index : x.end_mark.index] for x in (key, node))
+        if _YAML_NAME.fullmatch(name):
+            yield f"{path}{name}", node, words
+            if not words.startswith(("&", "!")):
+                yield from _yaml(text, node, f"{path}{name}.")
+
+
+def _yaml_value(words: str) -> Value | None:
     if words in _YAML_FLAGS:
         return _YAML_FLAGS[words]
-    number = _YAML_NUMBER.fullmatch(words or "")
+    number = _YAML_NUMBER.fullmatch(words)
     if number is None:
         return None
     return int(number[0]) if number["int"] else float(number[0])
-
-
-def _yaml_state(words: str | None) -> str:
-    """Return what may stand deeper than a key: mapping, skip, closed; empty when unsure."""
-    if words is None:
-        return "mapping"
-    if _yaml_value(words) is not None or _YAML_CLOSED.fullmatch(words):
-        return "closed"
-    # A block of text, an anchored mapping, or plain words that may go on below.
-    if words[0] in "|>&" or re.match(r"[\w./~<-]", words):
-        return "skip"
-    return ""
