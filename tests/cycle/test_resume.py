@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -110,22 +108,6 @@ def test_killed_after_every_kind_of_event_it_ends_the_same_way(
     autoresearch.start(calm, tag="t1").run(until=4, wait=False)
     assert _table(killable) == _table(calm)
     assert _starts(killable) == _starts(calm)
-
-
-def test_killed_at_random_moments_it_ends_the_same_way(killable: Path, tmp_path: Path) -> None:
-    """SIGKILL between events, in the middle of git, of a run or of a fold, loses nothing either."""
-    chance = random.Random(7)
-    autoresearch.start(killable, tag="t1")
-    for _ in range(6):
-        process = _go_on(killable)
-        time.sleep(chance.uniform(0.3, 1.6))
-        process.kill()
-        process.wait()
-    assert _go_on(killable).wait(timeout=60) == 0
-    campaign = autoresearch.open_campaign(killable)
-    assert len(campaign.history.decided) == 4
-    assert len(set(_starts(killable))) == len(_starts(killable))
-    assert campaign.log.verify().ok
 
 
 def test_start_that_was_killed_is_finished_by_the_next_run(killable: Path) -> None:

@@ -42,7 +42,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if asked.faults == "all" or name.partition(":")[0] in asked.faults.split(",")
     ]
     with _place(asked.keep, 256 + asked.experiments // 5) as folder:
-        soak = Soak(House(folder / "house" if asked.keep else folder / "h"), asked, names)
+        house = House(folder / ("house" if asked.keep else "h"), parallel=asked.parallel)
+        soak = Soak(house, asked, names)
         try:
             soak.run()
         except (KeyboardInterrupt, StuckError) as stopped:
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--experiments", type=int, default=50)
     parser.add_argument("--faults", default="all", help="seams, such as kill,git; or all")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--parallel", type=int, default=1, help="experiments under way at once")
     parser.add_argument("--check-every", type=int, default=5, help="faults between whole checks")
     parser.add_argument(
         "--lenient", action="store_true", help="a loop that ends with an error is started again"

@@ -32,10 +32,21 @@ RATE = 0.5
 WIDTH = 4
 with open(os.environ["SOAK_STARTS"], "a") as file:
     file.write(os.environ["RUN_ID"] + "\\n")
-time.sleep(0.05)
+{wait}
 print(f"score: {1.0 + 0.01 * (WIDTH % 13 - 7) ** 2 + abs(RATE - 0.3):.6f}")
 """
+A_MOMENT = "time.sleep(0.05)"
+# However slow the machine: over only when as many as are to be under way have started after it;
+# the baseline runs alone.
+TILL_OTHERS_START = """
+def started():
+    return open(os.environ["SOAK_STARTS"]).read().split()
+mine = started().index(os.environ["RUN_ID"])
+while "-0-" not in os.environ["RUN_ID"] and len(started()) < min(mine + {parallel}, {until}):
+    time.sleep(0.1)
+"""
 SETTINGS = """preset = "plain"
+active = [{blocked}]
 script = "train.py"
 env = {{ SOAK_STARTS = "{starts}" }}
 [metric]
@@ -52,16 +63,18 @@ DECIDED = re.compile(rb'"verdict":"(?!rerun)[a-z]+"\},"schema_version":\d+,"stre
 class House:
     """A project in a folder of its own; everything outside the project stands beside it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, *, parallel: int = 1, wait: str = A_MOMENT, blocked: str = ""
+    ) -> None:
+        self.folder, self.parallel = folder, parallel
         self.trouble = folder / "trouble"
         self.trouble.mkdir(parents=True)
         self.starts = folder / "outside" / "starts.txt"
         self.starts.parent.mkdir()
         mind = Path(__file__).with_name("mind.py").read_text()
         self.project = make_project(
-            folder / "project", SCRIPT,
-            SETTINGS.format(starts=self.starts, outside=self.starts.parent),
+            folder / "project", SCRIPT.replace("{wait}", wait),
+            SETTINGS.format(blocked=blocked, starts=self.starts, outside=self.starts.parent),
             {"plugins/mind.py": mind, "README.md": "A toy.\n"},
         )  # fmt: skip
         self.store = self.project / ".autoresearch"
@@ -85,7 +98,10 @@ class House:
         if self.child is not None and self.child.poll() is None:
             return
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "autoresearch", "run", "--until", str(until), "--no-wait"],
+            [
+                *(sys.executable, "-m", "autoresearch", "run", "--until", str(until), "--no-wait"),
+                *("--parallel", str(self.parallel)),
+            ],
             cwd=self.project,
             env={**os.environ, "SOAK_TROUBLE": str(self.trouble), "NO_COLOR": "1"},
             stdout=subprocess.PIPE,  # a file would be full when the disk is
@@ -176,10 +192,13 @@ class House:
 
     # --- what must hold ---------------------------------------------------------------------
 
+    def runs(self) -> list[str]:
+        """Return the names of the runs that wrote down their start, in its order."""
+        return self.starts.read_text().split() if self.starts.exists() else []
+
     def quick_check(self, after: str) -> None:
         """Check what can be checked at any moment and costs little."""
-        names = self.starts.read_text().split() if self.starts.exists() else []
-        for name, count in Counter(names).items():
+        for name, count in Counter(self.runs()).items():
             if count > 1:
                 self.add(after, f"run {name} was started {count} times")
         reachable = set(git(self.project, "rev-list", "--all").split())
@@ -215,7 +234,7 @@ class House:
         self.check("the end")
         campaign = autoresearch.open_campaign(self.project)
         history = campaign.history
-        ran = len(set(self.starts.read_text().split())) if self.starts.exists() else 0
+        ran = len(set(self.runs()))
         if ran < until:
             self.add("the end", f"{ran} runs wrote down their start, fewer than experiments")
         if history.current is not None or len(history.decided) != until:
