@@ -154,6 +154,13 @@ class NoiseConfig:
 
 
 @frozen(kw_only=True)
+class ControlsConfig:
+    """How often the best is measured again, with another seed."""
+
+    every: int = _from_zero(0, "the best runs again after so many decided experiments; 0: never")
+
+
+@frozen(kw_only=True)
 class RulesConfig:
     """The numbers of the three backtracking signals."""
 
@@ -239,6 +246,7 @@ class Config:
     runs: RunsConfig = section(RunsConfig, "runs side by side")
     evaluation: EvaluationConfig = section(EvaluationConfig, "evaluation by a command of its own")
     noise: NoiseConfig = section(NoiseConfig, "measuring the noise")
+    controls: ControlsConfig = section(ControlsConfig, "measuring the best again")
     rules: RulesConfig = section(RulesConfig, "backtracking rules")
     active: tuple[str, ...] = setting(
         (),

@@ -70,9 +70,11 @@ class Draft:
     def close(self, number: int) -> None:
         """Take an experiment out of those under way, with the run that it may have."""
         rest = tuple(item for item in self.history.open_numbers if item != number)
-        if (opened := self.history.open_runs.get(number)) is not None:
+        self.set(open_numbers=rest)
+        opened = self.history.open_runs.get(number)
+        if opened is not None and not opened.request.control:  # which no verdict ends
             self.set(reserved=self.history.reserved.discard(opened.request.run))
-        self.set(open_numbers=rest, open_runs=self.history.open_runs.discard(number))
+            self.set(open_runs=self.history.open_runs.discard(number))
 
     def open(self, number: int) -> None:
         """Put an experiment among those under way."""
@@ -199,7 +201,6 @@ _TOLD: dict[type[events.Event], Callable[[History, Any], dict[str, Any]]] = {
 # Facts that change nothing but these fields of their experiment.
 _TOLD_OF_ONE: dict[type[events.Event], Callable[[Any], dict[str, Any]]] = {
     events.ReasoningRecorded: lambda event: {"reasoning": alike(Reasoning, event)},
-    events.RunLocked: lambda event: {"measurement": event.measurement},
     events.FixAttempted: lambda event: {"fixes": event.attempt},
     events.AnalysisRecorded: lambda event: {"analysis": alike(Analysis, event)},
     events.PredictionScored: lambda event: {"prediction": event.outcome},
@@ -410,11 +411,19 @@ def _committed(draft: Draft, event: events.CommitMade, _: str) -> None:
 
 @_about(events.RunRequested)
 def _requested(draft: Draft, event: events.RunRequested, _: str) -> None:
-    runs = draft.history.experiments[event.experiment].runs
-    if any(run.name == event.run for run in runs):
+    experiment = draft.history.experiments[event.experiment]
+    if any(run.name == event.run for run in experiment.runs):
         return  # a name stands for one run for ever
-    run = Run(index=event.index, name=event.run, seed=event.seed, script_digest=event.script_digest)
-    draft.change(event.experiment, runs=(*runs, run), env=event.env, analysis=None)
+    run = alike(Run, event, name=event.run)
+    draft.change(event.experiment, runs=(*experiment.runs, run))
+    if event.control:  # nothing is judged again for it
+        history = draft.history
+        decided = len(history.experiments) - len(history.open_numbers)
+        draft.set(control=event, control_at=decided)
+    else:
+        draft.change(event.experiment, env=event.env, analysis=None)
+        if experiment.runs and experiment.runs[-1].stage != event.stage:
+            _score(draft, event.experiment)
     if (before := draft.history.open_runs.get(event.experiment)) is not None:
         draft.set(reserved=draft.history.reserved.discard(before.request.run))
     opened = draft.history.open_runs.set(event.experiment, OpenRun(request=event))
@@ -475,6 +484,15 @@ def _finished(draft: Draft, event: events.RunFinished, _: str) -> None:
     _score(draft, event.experiment)
 
 
+@_about(events.RunLocked)
+def _measured(draft: Draft, event: events.RunLocked, _: str) -> None:
+    runs = draft.history.experiments[event.experiment].runs
+    hardware = event.measurement.get("hardware", "")
+    _change_run(draft, event.experiment, event.run, hardware=hardware)
+    if not any(run.name == event.run and run.control for run in runs):
+        draft.change(event.experiment, measurement=event.measurement)
+
+
 @_about(events.MetricsExtracted)
 def _extracted(draft: Draft, event: events.MetricsExtracted, _: str) -> None:
     _change_run(draft, event.experiment, event.run, metrics=event.metrics)
@@ -485,11 +503,17 @@ def _score(draft: Draft, number: int) -> None:
     history = draft.history
     runs = history.experiments[number].runs
     draft.change(number, metrics=merged(runs, history.metric, history.size))
+    if history.experiments[number].verdict is Verdict.KEEP:
+        _crown_anew(draft)
 
 
 def merged(runs: tuple[Run, ...], metric: str, size: str) -> Mapping[str, float]:
-    """Over several seeds the score is the mean, the size the largest, all else the newest."""
-    done = [run.metrics for run in runs if run.counts]
+    """Over several seeds the score is the mean, the size the largest, all else the newest.
+
+    Only the newest stage counts: what a smoke test scored is no part of the score of a whole run.
+    """
+    stage = next((run.stage for run in reversed(runs) if not run.control), "")
+    done = [run.metrics for run in runs if run.counts and run.stage == stage]
     merged: dict[str, float] = {}
     for metrics in done:
         merged.update(metrics)
@@ -561,14 +585,20 @@ def _judged_by_a_person(
         _step_down(draft, number)
 
 
+def _crown_anew(draft: Draft) -> None:
+    """Find the best again: its score got worse, or another's better, by a further run."""
+    draft.set(best_number=None)
+    for item in draft.history.experiments:
+        if item.verdict is Verdict.KEEP:
+            _crown(draft, item.number)
+
+
 def _step_down(draft: Draft, number: int) -> None:
     """Find another best and another head where an experiment that was kept is no longer."""
     # Asked of the draft itself: `History.kept` remembers by identity, and a draft changes in place.
     kept = [item for item in draft.history.experiments if item.verdict is Verdict.KEEP]
     if draft.history.best_number == number:
-        draft.set(best_number=None)
-        for item in kept:
-            _crown(draft, item.number)
+        _crown_anew(draft)
     if draft.history.head == number:
         commits = {item.commit: item.number for item in draft.history.experiments}
         below = commits.get(draft.history.experiments[number].parent_commit, number)

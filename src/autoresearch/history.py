@@ -123,6 +123,8 @@ class History:
     plugin; ``suspended`` are the minds that give no answer, ``refusals`` the ideas refused before
     a run. ``reserved`` has the worst case of each run that has not finished. ``last_step`` and
     ``last_at`` are the type and time of the newest event that the loop itself recorded.
+    ``control`` is the request of the newest run that measures a kept experiment again, asked for
+    when ``control_at`` experiments were decided.
     """
 
     campaign: str = ""
@@ -162,6 +164,8 @@ class History:
     refusals: PVector[events.ProposalRefused] = field(factory=pvector)
     last_step: str = ""
     last_at: str = ""
+    control: events.RunRequested | None = None
+    control_at: int = 0
 
     def __repr__(self) -> str:
         best = "nothing kept"

@@ -305,6 +305,8 @@ class Run:
     ``detail`` says how it ended where that was not well; ``observed`` has the campaign's metric as
     it was seen during the run: training step to value. ``interrupted``: a person stopped it.
     ``superseded``: the experiment got another commit since, so that its score no longer counts.
+    ``stage`` is the one that it runs in, empty where a campaign has none; ``control``: it measures
+    a kept experiment again. ``hardware`` is what it ran on, as far as it was measured.
     """
 
     index: int
@@ -318,6 +320,9 @@ class Run:
     observed: Mapping[int, float] = field(factory=dict, converter=_mapping)
     interrupted: bool = False
     superseded: bool = False
+    stage: str = ""
+    control: bool = False
+    hardware: str = ""
 
     @property
     def counts(self) -> bool:

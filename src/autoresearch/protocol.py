@@ -8,6 +8,7 @@ from typing import Any
 from autoresearch import events
 from autoresearch.errors import ProtocolError
 from autoresearch.history import History
+from autoresearch.model import Verdict
 
 
 def check(history: History, event: events.Event) -> None:
@@ -60,7 +61,10 @@ def _reasoning(history: History, event: events.ReasoningRecorded) -> None:
 
 
 def _run(history: History, event: events.RunRequested) -> None:
-    _must_exist(history, event.experiment)
+    if event.control:
+        _must_be_kept(history, event.experiment)
+    else:
+        _must_exist(history, event.experiment)
     opened = history.open_runs.get(event.experiment)
     if opened is not None:
         raise ProtocolError(
@@ -86,6 +90,12 @@ def _decision(history: History, event: events.Decided) -> None:
 def _must_exist(history: History, number: int) -> None:
     if number not in history.open_numbers:
         raise ProtocolError(f"experiment {number} is not under way; propose it first")
+
+
+def _must_be_kept(history: History, number: int) -> None:
+    known = history.experiments[number : number + 1] if number >= 0 else ()
+    if not known or known[0].verdict is not Verdict.KEEP:
+        raise ProtocolError(f"experiment {number} is not kept; a control measures one that is")
 
 
 _RULES: dict[type[events.Event], Callable[[History, Any], None]] = {

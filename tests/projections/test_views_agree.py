@@ -68,6 +68,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "status": STATUSES,
     "verdict": VERDICTS,
     "direction": st.sampled_from(["d-0", "d-1", "a\tb"]),
+    "stage": st.sampled_from(["", "", "", "short"]),
     "kind": st.sampled_from(["change", "evaluation", "run", "odd"]),
     "better": st.sampled_from(["lower", "higher", "sideways"]),
     "config": JSON,

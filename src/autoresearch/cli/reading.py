@@ -21,6 +21,7 @@ from autoresearch.model import Experiment, Verdict
 from autoresearch.plugins import Plugins
 from autoresearch.policies.greedy import PROVEN
 from autoresearch.projections import Projection
+from autoresearch.projections.controls import controls
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.setup import check_free
@@ -107,6 +108,7 @@ def _facts(branch: str, history: History) -> dict[str, Any]:
         "best_commit": best.commit if best else None,
         "best_change": best.idea.description if best else None,
         "running": current.idea.description if current else None,
+        "control": "; ".join(controls(history)) or None,
         "stopped": history.stopped,
         "dead_ends": ", ".join(sorted(history.dead_ends)) or None,
         "queue": len(history.queue),

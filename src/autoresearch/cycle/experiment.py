@@ -32,6 +32,7 @@ from autoresearch.model import (
 )
 from autoresearch.policies.greedy import refuse
 from autoresearch.projections.blocks import analysis_block, shown_status
+from autoresearch.projections.controls import controls
 from autoresearch.text import block, one_line
 
 
@@ -77,9 +78,14 @@ def _says_nothing(experiment: Experiment) -> bool:
 
 
 def conclude(kit: Kit, number: int, output: RunOutput) -> None:
-    """Judge a finished run, unless it is to run again: it says nothing, or a crash was fixed."""
+    """Judge a finished run, unless it is to run again: it says nothing, or a crash was fixed.
+
+    A control is judged by nobody: what it measured is in the score of the best already.
+    """
     experiment = kit.history.experiments[number]
-    if _says_nothing(experiment):
+    if experiment.runs[-1].control:
+        kit.tell("; ".join(controls(kit.history)))
+    elif _says_nothing(experiment):
         tell_nothing(kit, experiment)
     elif output.status is not RunStatus.CRASHED or not _fixed(kit, experiment, output):
         analyse(kit, number, output)

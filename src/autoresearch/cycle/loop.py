@@ -120,17 +120,31 @@ class Loop:
                 return True
             if self._ending:
                 return False
-        return self._has_room() and self._next()
+        return self._has_room() and (self._controls() or self._next())
 
     def _at(self, number: int) -> None:
         self.kit.recorder.at = number
 
     def _has_room(self) -> bool:
         """Whether one more experiment may be under way."""
-        history, count = self.kit.history, len(self.kit.history.open_numbers)
-        baseline = history.baseline
+        history, baseline = self.kit.history, self.kit.history.baseline
+        count = len({*history.open_numbers, *history.open_runs})
         first = baseline is None or baseline.number in history.open_numbers  # all rest on its score
         return not self._has_enough() and count < (1 if first else self.parallel)
+
+    def _controls(self) -> bool:
+        """Have the best measured again where that is due and no budget is against it."""
+        kit, history = self.kit, self.kit.history
+        every, best = kit.config.controls.every, history.best_number
+        decided = len(history.experiments) - len(history.open_numbers)
+        if not every or best is None or decided - history.control_at < every:
+            return False
+        flies = history.control is not None and history.control.experiment in history.open_runs
+        if flies or not history.experiments[best].commit or budget.refusal(kit, new=False):
+            return False
+        self._at(best)
+        runs.request_run(kit, best, control=True)
+        return True
 
     def _has_enough(self) -> bool:
         """Whether as many experiments as were asked for are decided or under way."""
@@ -186,9 +200,14 @@ class Loop:
 
     def _conclude(self, number: int) -> None:
         """Judge an experiment whose run is over; what follows from a verdict, follows."""
-        kit = self.kit
+        kit, through = self.kit, self.kit.recorder.patience.through
         self._at(number)
         experiment, flight = kit.history.experiments[number], self._flights.get(number)
+        if number not in kit.history.open_numbers and flight is not None:  # a control
+            conclude(kit, number, flight.land())
+            del self._flights[number]
+            through(partial(self._clear, number))
+            return
         if number in kit.history.open_numbers and not needs_a_run(kit.history, experiment):
             output = flight.land() if flight else runs.output_of(kit, experiment)
             conclude(kit, number, output)
@@ -358,11 +377,17 @@ class Loop:
         kit.show_files()
         kit.recorder.sync()
 
+    def _clear(self, number: int) -> None:
+        """Bring worktrees and files to what a control of an experiment has shown."""
+        self.kit.lab.drop_worktree(number)
+        self.kit.show_files()
+        self.kit.recorder.sync()
+
     def settle(self) -> None:
         """Settle what a loop that was interrupted left; safe to repeat."""
         kit, last = self.kit, self.kit.history.last_decided
         for number in kit.lab.worktrees():
-            if number not in kit.history.open_numbers:
+            if number not in (*kit.history.open_numbers, *kit.history.open_runs):
                 kit.lab.drop_worktree(number)
         if last is not None and (self.parallel > 1 or not kit.history.open_numbers):
             self._settle_after(last)
@@ -422,7 +447,7 @@ class Loop:
             said = baseline.decision.reason
             said = said if why in said else f"{said}: {why}"
             return f"the baseline gave no score to build on: {said}"
-        if history.open_numbers:
+        if history.open_numbers or history.open_runs:
             return None
         if self._has_enough():
             return f"{self.target} experiments are done, as asked"

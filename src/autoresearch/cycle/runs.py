@@ -129,7 +129,7 @@ class Flight:
             self.handle.stop(reason)
 
 
-def request_run(kit: Kit, number: int) -> None:
+def request_run(kit: Kit, number: int, *, control: bool = False) -> None:
     """Record that a run is about to be launched, under a name nobody had before."""
     experiment = kit.history.experiments[number]
     index = len(experiment.runs)
@@ -143,7 +143,8 @@ def request_run(kit: Kit, number: int) -> None:
         command=kit.config.command,
         timeout_seconds=kit.config.limits.timeout_seconds,
         script_digest=experiment.source_digest,
-        env=kit.env_of(experiment),
+        env=experiment.env if control else kit.env_of(experiment),
+        control=control,
     )
     kit.recorder.record_together(asked, *reservation(kit, asked))
 

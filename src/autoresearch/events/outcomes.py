@@ -17,7 +17,7 @@ from autoresearch.events.registry import (
 # --- runs -----------------------------------------------------------------------------------
 
 
-@event("run_requested")
+@event("run_requested", version=2, upcasters=[grown])
 class RunRequested(Event):
     """A run is about to be launched under this name; nothing was started before this fact."""
 
@@ -30,6 +30,8 @@ class RunRequested(Event):
     timeout_seconds: float = doc("deadline", unit="s")
     script_digest: str = doc("sha256 of the script that runs", default="")
     env: Mapping[str, str] = doc("environment overrides", factory=dict)
+    stage: str = doc("stage that it runs in; empty where a campaign has none", default="")
+    control: bool = doc("whether the best runs again only to be measured again", default=False)
 
 
 @event("run_started")

@@ -13,6 +13,7 @@ from attrs import field, frozen
 from autoresearch.history import History, PerExperiment, parent_of
 from autoresearch.model import Experiment, Verdict
 from autoresearch.projections.blocks import analysis_block, reasoning_block, shown_status
+from autoresearch.projections.controls import controls
 from autoresearch.projections.memory import Card, Memory, better_by, dead_ends, digests
 from autoresearch.text import one_line
 
@@ -65,7 +66,8 @@ def _best(history: History) -> str:
     score, size = history.score(best), best.metrics.get(history.size)
     number = f"{history.metric} {score:.6f}" if score is not None else f"no {history.metric}"
     weight = f", artifact {size / 1e6:.1f} MB" if size is not None else ""
-    return f"{number}{weight}, commit {best.commit[:7]}, experiment {best.number}: {_what(best)}\n"
+    told = f"{number}{weight}, commit {best.commit[:7]}, experiment {best.number}: {_what(best)}\n"
+    return told + "".join(f"- {one_line(line, 300)}\n" for line in controls(history))
 
 
 def _what(experiment: Experiment) -> str:

@@ -68,6 +68,8 @@ RUNS = View(
         column("log_digest", "VARCHAR", "sha256 of the output"),
         column("log_bytes", "BIGINT", "size of the output", "bytes"),
         column("position", "BIGINT", "place of the request in the log"),
+        column("stage", "VARCHAR", "stage that it runs in; null where the campaign has none"),
+        column("control", "BOOLEAN", "whether it only measures a kept experiment again"),
     ),
     query="""
         WITH proposed AS (
@@ -112,7 +114,7 @@ RUNS = View(
             f.seconds, f.exit_code, q.recorded_at AS requested_at, f.recorded_at AS finished_at,
             s.reference, nullif(f.detail, '') AS detail,
             nullif(q.script_digest, '') AS script_digest, nullif(f.log_digest, '') AS log_digest,
-            f.log_bytes
+            f.log_bytes, nullif(q.stage, '') AS stage, coalesce(q.control, false) AS control
         FROM requested q
         LEFT JOIN started s USING (campaign, experiment, run)
         LEFT JOIN finished f USING (campaign, experiment, run)
@@ -165,7 +167,7 @@ EXPERIMENTS = View(
         column("author", "VARCHAR", "who proposed the idea"),
         column("hypothesis", "VARCHAR", "what is expected and why"),
         column("metric_name", "VARCHAR", "name of the campaign's metric"),
-        column("metric", "DOUBLE", "mean of the completed runs; null when none gave it", "metric"),
+        column("metric", "DOUBLE", "mean of the completed runs in its stage; null: none", "metric"),
         column("artifact_bytes", "BIGINT", "largest size of code and model", "bytes"),
         column("predicted", "DOUBLE", "metric expected before the run", "metric"),
         column("delta", "DOUBLE", "score minus the best before, as decided", "metric"),
@@ -181,6 +183,7 @@ EXPERIMENTS = View(
         column("kind", "VARCHAR", "change, or evaluation"),
         column("source_digest", "VARCHAR", "sha256 of the tried script; its text: sources"),
         column("position", "BIGINT", "place of the proposal in the log"),
+        column("stage", "VARCHAR", "stage that it came to; null where the campaign has none"),
     ),
     query="""
         WITH proposed AS (
@@ -216,13 +219,20 @@ EXPERIMENTS = View(
                 sum(r.seconds ORDER BY r.position) AS seconds,
                 avg(r.metric ORDER BY r.position) FILTER (r.counts) AS metric,
                 -- last metrics
-                max(r.artifact_bytes) FILTER (r.counts) AS artifact_bytes
+                max(r.artifact_bytes) FILTER (r.counts) AS artifact_bytes,
+                any_value(r.newest) AS stage
             FROM (
-                -- of the newest commit alone
-                SELECT r.*, r.status = 'completed' AND r.position > coalesce(m.since, -1) AS counts
-                FROM runs r LEFT JOIN made m USING (campaign, experiment)
-            ) r JOIN proposed p USING (campaign, experiment)
-            WHERE r.position > p.position GROUP BY ALL
+                -- of the newest commit and stage alone
+                SELECT r.* EXCLUDE (stage), r.status = 'completed'
+                    AND r.position > coalesce(m.since, -1)
+                    AND coalesce(r.stage, '') = coalesce(r.newest, '') AS counts
+                FROM (
+                    SELECT r.*, arg_max_null(r.stage, r.position) FILTER (NOT r.control)
+                        OVER (PARTITION BY r.campaign, r.experiment) AS newest
+                    FROM runs r JOIN proposed p USING (campaign, experiment)
+                    WHERE r.position > p.position
+                ) r LEFT JOIN made m USING (campaign, experiment)
+            ) r GROUP BY ALL
         ), analysed AS (
             SELECT a.campaign, a.experiment, arg_max_null(a.lesson, a.position) AS lesson
             FROM analysis_recorded a JOIN proposed p USING (campaign, experiment)
@@ -236,7 +246,7 @@ EXPERIMENTS = View(
             s.artifact_bytes,
             p.predicted, v.delta, v.confidence, coalesce(s.runs, 0) AS runs, s.seconds,
             p.recorded_at AS started_at, v.ended_at, v.reason, v.decided_by, a.lesson, p.idea,
-            p.kind, ch.source_digest, p.position
+            p.kind, ch.source_digest, p.position, s.stage
         FROM proposed p
         LEFT JOIN dropped d USING (campaign, experiment)
         LEFT JOIN made m USING (campaign, experiment)
