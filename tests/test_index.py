@@ -10,10 +10,10 @@ import attrs
 import pytest
 
 import autoresearch
-from autoresearch import events, index
-from autoresearch.index import campaigns
+from autoresearch import events, opening
 from autoresearch.log import FileLog, open_log
 from autoresearch.log import journal as journals
+from autoresearch.opening import campaigns
 from autoresearch.testing import make_project
 
 Read = Callable[[], int]
@@ -108,7 +108,7 @@ def test_opening_a_campaign_does_not_read_a_long_foreign_log(tmp_path: Path, rea
 def test_the_index_is_brought_up_to_date(log: FileLog, read: Read) -> None:
     """When much came after the index, the next call keeps a new one."""
     campaigns(log)
-    add_notes(log, "foreign", index.WORTH)
+    add_notes(log, "foreign", opening.WORTH)
     campaigns(log)
     before = read()
     campaigns(open_log(log.root))
@@ -126,7 +126,7 @@ def test_an_index_that_cannot_be_used_is_made_again(log: FileLog, damage: str) -
         path.write_bytes(path.read_bytes().replace(b"second", b"third!"))
     else:
         snapshots = autoresearch.log.SnapshotStore(log.ordering)
-        snapshots.save(index._NAME, log.tip(), b'{"first": {"other": 1}}')
+        snapshots.save(opening._INDEX, log.tip(), b'{"first": {"other": 1}}')
     assert campaigns(open_log(log.root, notify=pytest.fail)) == expected
     assert log.verify().ok
 

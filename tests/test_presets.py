@@ -11,7 +11,7 @@ import pytest
 
 from autoresearch import golf, testing
 from autoresearch.config import Config
-from autoresearch.plugins.builtins import built_ins
+from autoresearch.plugins.discovery import built_ins
 from autoresearch.presets import DEFAULT, default_for, metric_columns, preset_verbs, presets
 from autoresearch.projections.tables import people_schema
 from autoresearch.projections.views_runs import EXPERIMENTS, RUNS

@@ -24,7 +24,7 @@ from autoresearch.history import History
 from autoresearch.inbox import Inbox, person
 from autoresearch.log import FileLog, Holder, Writer
 from autoresearch.plugins import Plugins
-from autoresearch.plugins.builtins import built_ins
+from autoresearch.plugins.discovery import built_ins
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.setup import check_files

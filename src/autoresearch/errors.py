@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AutoresearchError(Exception):
     """A problem that a person can correct; it is printed as one line, and the exit code is 1."""
@@ -54,3 +57,16 @@ class DataError(AutoresearchError):
 def why(error: Exception) -> str:
     """Return what went wrong with a file, without the number and the path that the system adds."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+@contextmanager
+def needs(
+    package: str, extra: str, kind: type[AutoresearchError] = AutoresearchError
+) -> Iterator[None]:
+    """Say in one line which extra brings the package that an import inside the block lacks."""
+    try:
+        yield
+    except ImportError:
+        raise kind(
+            f"the package {package} is not installed; pip install 'autoresearch[{extra}]'"
+        ) from None

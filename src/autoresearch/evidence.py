@@ -17,8 +17,7 @@ from autoresearch.durable import digest_files
 from autoresearch.editable import tree_digest
 from autoresearch.errors import WorkspaceError
 from autoresearch.events import EVALUATIONS
-from autoresearch.git import Git
-from autoresearch.lab_git import LabGit
+from autoresearch.git import Git, LabGit
 from autoresearch.launchers.folder import log_in
 from autoresearch.log import Anchor, FileLog, Finding
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attrs import asdict, evolve, frozen
+
 from autoresearch import events, setup
 from autoresearch.campaign import Campaign, silent
+from autoresearch.codec import canonical, decode
 from autoresearch.config import Config, unstructure
 from autoresearch.cycle.kit import Tell, write_text
 from autoresearch.durable import digest
 from autoresearch.errors import ConfigError, WorkspaceError
+from autoresearch.events import CampaignResumed, CampaignStarted
 from autoresearch.evidence import HIDES
+from autoresearch.frozen import alike
 from autoresearch.git import top_level
-from autoresearch.index import Entry, campaigns
-from autoresearch.log import FileLog
+from autoresearch.log import FileLog, Recorded, SnapshotStore
 from autoresearch.plugins import Plugins
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
@@ -296,3 +301,69 @@ def settings_of(
 ) -> Loaded:
     """Return the merged settings of a project, with the presets that are shipped."""
     return load(root, file=config, environ=environ, overrides=overrides)
+
+
+# --- which campaigns a store has ---------------------------------------------------------------
+
+WORTH = 200  # events behind the index from which on it is written again
+_INDEX = "campaigns 1"  # a release that keeps other facts counts on
+
+
+@frozen(kw_only=True)
+class Entry:
+    """A campaign: its newest start as recorded, and where and when it was started or resumed last.
+
+    ``position`` is that of the start, ``active`` that of the last activity, ``at`` its time.
+    """
+
+    tag: str
+    position: int
+    schema_version: int
+    payload: str
+    active: int
+    at: str
+
+    @property
+    def started(self) -> CampaignStarted | None:
+        """The start itself; None when it was recorded by a newer release."""
+        found = decode(CampaignStarted.type_name, self.schema_version, self.payload)
+        return found if isinstance(found, CampaignStarted) else None
+
+
+def campaigns(log: FileLog) -> tuple[Entry, ...]:
+    """Return all campaigns of a store up to its tip, the one that was active last at the end.
+
+    A small index spares reading the whole log. It is a snapshot in the store, so it is only used
+    while the log still has the tip that it was made from; one that is missing, damaged or of
+    another log is made again from the events.
+    """
+    snapshots, tip = SnapshotStore(log.ordering), log.tip()
+    known, position = _load(snapshots)
+    for record in log.read(after=position, until=tip.position):
+        known = _with(known, record)
+    if tip.position - position >= WORTH or (position == 0 and known):
+        entries = {tag: asdict(entry) for tag, entry in known.items()}
+        snapshots.save(_INDEX, tip, canonical(entries).encode())
+    return tuple(sorted(known.values(), key=lambda entry: entry.active))
+
+
+def _with(known: Mapping[str, Entry], record: Recorded) -> Mapping[str, Entry]:
+    before = known.get(record.campaign)
+    if record.type == CampaignStarted.type_name:
+        entry = alike(Entry, record, tag=record.campaign, active=record.position)
+    elif record.type == CampaignResumed.type_name and before is not None:
+        entry = evolve(before, active=record.position, at=record.at)
+    else:
+        return known
+    return {**known, record.campaign: entry}
+
+
+def _load(snapshots: SnapshotStore) -> tuple[Mapping[str, Entry], int]:
+    found = snapshots.load(_INDEX)
+    if found is None:
+        return {}, 0
+    try:
+        plain: dict[str, dict[str, Any]] = json.loads(found[1])
+        return {tag: Entry(**fields) for tag, fields in plain.items()}, found[0].position
+    except (ValueError, TypeError, AttributeError):
+        return {}, 0  # of another release

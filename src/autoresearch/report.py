@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
-from autoresearch.errors import AutoresearchError
+from autoresearch.errors import AutoresearchError, needs
 from autoresearch.history import History
 from autoresearch.model import Verdict
 from autoresearch.text import one_line
@@ -45,13 +45,9 @@ AXES = {
 
 def empty_figure() -> tuple[Figure, Axes]:
     """Return a figure and its axes; AutoresearchError without matplotlib."""
-    try:
+    with needs("matplotlib", "report"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError:
-        raise AutoresearchError(
-            "drawing needs matplotlib; install it with pip install 'autoresearch[report]'"
-        ) from None
     made = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(made)
     return made, made.add_subplot()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoresearch.cli.starting import advised
+from autoresearch.cli.running import advised
 from autoresearch.config import Config, MetricConfig, NoiseConfig
 
 KNOWN = MetricConfig(sd=0.1)

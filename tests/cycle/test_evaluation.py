@@ -17,7 +17,7 @@ from autoresearch.errors import BlockedError, WorkspaceError
 from autoresearch.evidence import missing_things
 from autoresearch.launchers.supervisor import RUN_MARKER
 from autoresearch.testing import ScriptedIdeas, make_project, set_constant
-from autoresearch.testing.fixtures import SETTINGS
+from autoresearch.testing.builders import SETTINGS
 
 
 class Time(Clock):

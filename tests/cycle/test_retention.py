@@ -9,7 +9,7 @@ import pytest
 import autoresearch
 from autoresearch import Campaign, Idea, events
 from autoresearch.testing import ScriptedIdeas, make_project, set_constant
-from autoresearch.testing.fixtures import SETTINGS
+from autoresearch.testing.builders import SETTINGS
 
 SCRIPT = """import os
 WIDTH = 4

@@ -15,7 +15,7 @@ import autoresearch
 from autoresearch import Idea, Verdict
 from autoresearch.golf.packing import MARK, adopted, packed_bytes, unpacked
 from autoresearch.testing import make_project
-from autoresearch.testing.fixtures import git
+from autoresearch.testing.builders import git
 
 # What three families of records print, train and write; a table stands in for their network, and
 # the seconds that it sleeps for their GPUs.

@@ -376,7 +376,7 @@ def test_it_can_be_imported_without_the_packages(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout == (
-        "SuspendedError the package jinja2 is not installed; install autoresearch[openai]\n"
+        "SuspendedError the package jinja2 is not installed; pip install 'autoresearch[openai]'\n"
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import autoresearch
 from autoresearch.config import RunsConfig
-from autoresearch.launchers import gpus
+from autoresearch.launchers.environment import devices, lease, share
 from autoresearch.testing import make_project
 
 
@@ -21,14 +21,14 @@ def test_devices_are_the_set_the_visible_or_all(tmp_path: Path) -> None:
     for name in ("nvidia0", "nvidia1", "nvidia10", "nvidiactl"):
         (tmp_path / name).touch()
     told = RunsConfig(devices=("a", "b"))
-    assert gpus.devices(told, {"CUDA_VISIBLE_DEVICES": "0"}, tmp_path) == ("a", "b")
-    assert gpus.devices(RunsConfig(), {"CUDA_VISIBLE_DEVICES": "1, 10"}, tmp_path) == ("1", "10")
-    assert gpus.devices(RunsConfig(), {"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == ()
-    assert gpus.devices(RunsConfig(), {}, tmp_path) == ("0", "1", "10")
+    assert devices(told, {"CUDA_VISIBLE_DEVICES": "0"}, tmp_path) == ("a", "b")
+    assert devices(RunsConfig(), {"CUDA_VISIBLE_DEVICES": "1, 10"}, tmp_path) == ("1", "10")
+    assert devices(RunsConfig(), {"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == ()
+    assert devices(RunsConfig(), {}, tmp_path) == ("0", "1", "10")
 
 
 @pytest.mark.parametrize(
-    ("parallel", "each", "found", "share"),
+    ("parallel", "each", "found", "expected"),
     [
         (1, 0, 8, 8),
         (4, 0, 8, 2),
@@ -39,19 +39,19 @@ def test_devices_are_the_set_the_visible_or_all(tmp_path: Path) -> None:
         (2, 0, 0, 0),
     ],
 )
-def test_devices_are_shared_out(parallel: int, each: int, found: int, share: int) -> None:
+def test_devices_are_shared_out(parallel: int, each: int, found: int, expected: int) -> None:
     """Evenly unless the number is set; never more than there are."""
     settings = RunsConfig(parallel=parallel, gpus=each)
-    assert gpus.share(settings, tuple(map(str, range(found)))) == share
+    assert share(settings, tuple(map(str, range(found)))) == expected
 
 
 def test_lease_is_whole_or_none_and_outlives_who_took_it(tmp_path: Path) -> None:
     """A process that inherited the files holds it; with its end the kernel lets go."""
-    one = gpus.lease(("a", "b", "c"), 2, tmp_path)
+    one = lease(("a", "b", "c"), 2, tmp_path)
     assert one is not None
     assert one.names == ("a", "b")
-    assert gpus.lease(("a", "b", "c"), 2, tmp_path) is None
-    rest = gpus.lease(("a", "b", "c"), 1, tmp_path)
+    assert lease(("a", "b", "c"), 2, tmp_path) is None
+    rest = lease(("a", "b", "c"), 1, tmp_path)
     assert rest is not None
     assert rest.names == ("c",)
     rest.let_go()
@@ -59,9 +59,9 @@ def test_lease_is_whole_or_none_and_outlives_who_took_it(tmp_path: Path) -> None
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=one.files
     ) as child:
         one.let_go()
-        assert gpus.lease(("a", "b"), 1, tmp_path) is None
+        assert lease(("a", "b"), 1, tmp_path) is None
         child.communicate(b"\n")
-    again = gpus.lease(("a", "b"), 2, tmp_path)
+    again = lease(("a", "b"), 2, tmp_path)
     assert again is not None
     again.let_go()
 

@@ -9,7 +9,7 @@ from autoresearch.config import Config
 from autoresearch.errors import ConfigError, PluginError
 from autoresearch.history import History
 from autoresearch.plugins import Plugins
-from autoresearch.plugins.builtins import built_ins
+from autoresearch.plugins.discovery import built_ins
 from autoresearch.testing import KeepBetter, candidate
 
 DECIDE = """

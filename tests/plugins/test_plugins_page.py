@@ -5,7 +5,7 @@ from pathlib import Path
 
 from autoresearch import Config
 from autoresearch.plugins import Plugins
-from autoresearch.plugins.builtins import built_ins
+from autoresearch.plugins.discovery import built_ins
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 HEAD = "| name | state | what it does |\n|---|---|---|\n"

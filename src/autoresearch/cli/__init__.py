@@ -24,9 +24,9 @@ PLUGINS = "From plugins"
 # Headings; below each the verbs, with the place of their command and what `--help` says of them.
 _TABLE = """\
 Run
-  demo starting:demo
+  demo running:demo
     Show in ten seconds what a campaign does, in a folder of its own
-  init starting:init
+  init running:init
     Check everything and start a campaign, without running it
   run running:run
     Run experiments until a person, a budget or an option stops it
@@ -43,7 +43,7 @@ Read
     Print what a run of EXPERIMENT printed, the newest run by default
   checkout showing:checkout
     Write the files of EXPERIMENT into a new FOLDER, as a clone that stands at its commit
-  sql asking:sql
+  sql store:sql
     Ask the history of a campaign a QUERY in SQL; without one, at a prompt
   project reading:project_file
     Print results.tsv, notes.md or a plugin's file
@@ -86,11 +86,11 @@ Prove
   export showing:export
     Write EXPERIMENT into FOLDER as a record of the challenge, or everything as Parquet
 Compare strategies
-  import studies:import_history
+  import strategies:import_history
     Take over histories that other tools kept, as a campaign of its own
-  replay studies:replay
+  replay strategies:replay
     Say what another policy would have decided: was this loop fooled?
-  simulate studies:simulate
+  simulate strategies:simulate
     Compare strategies in simulated worlds whose truth is known
 Extend
   plugins strategies:plugins

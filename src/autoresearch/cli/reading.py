@@ -261,7 +261,7 @@ def report(
     The night in ten lines, scores, every experiment with its change, lineage, timeline, directions,
     predictions, cost, dead ends, and what authors were told and refused.
     """
-    from autoresearch.html_report import write_report, write_trace
+    from autoresearch.export import write_report, write_trace
 
     if not overwrite:
         check_free(out)

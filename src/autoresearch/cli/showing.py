@@ -266,7 +266,7 @@ def export(
         return
     assert experiment is not None
     assert folder is not None
-    from autoresearch.record import write_record
+    from autoresearch.export import write_record
 
     experiment_of(campaign.history, experiment)
     named = Git(campaign.project, as_user=True).attempt("config", "user.name").stdout.strip()

@@ -17,7 +17,7 @@ import attrs
 
 from autoresearch.driving.program import program
 from autoresearch.driving.steps import Driver, Stand
-from autoresearch.errors import AutoresearchError, ConfigError
+from autoresearch.errors import AutoresearchError, ConfigError, needs
 from autoresearch.opening import open_campaign
 from autoresearch.text import one_line
 
@@ -38,10 +38,8 @@ def server(
 
     Raises ConfigError where the package mcp is missing, WorkspaceError where there is no campaign.
     """
-    try:
+    with needs("mcp", "mcp", ConfigError):
         from mcp.server.mcpserver import MCPServer
-    except ImportError:
-        raise ConfigError("the package mcp is not installed; install autoresearch[mcp]") from None
     campaign = open_campaign(project, tag)
     made = MCPServer("autoresearch", instructions=program(campaign, by or "agent"))
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from attrs import define, frozen
 
 from autoresearch.config import setting
-from autoresearch.errors import ConfigError, OutageError, SuspendedError
+from autoresearch.errors import ConfigError, OutageError, SuspendedError, needs
 from autoresearch.model import Cost
 from autoresearch.text import one_line
 
@@ -247,12 +247,8 @@ class Client:
 
     def _connect(self) -> OpenAI:
         settings = self._settings
-        try:
+        with needs("openai", "openai", SuspendedError):
             from openai import OpenAI
-        except ImportError:
-            raise SuspendedError(
-                "the package openai is not installed; install autoresearch[openai]"
-            ) from None
         key = os.environ.get(settings.api_key_env, "")
         if not key and settings.own:
             raise SuspendedError(

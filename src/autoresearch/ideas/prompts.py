@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.desk import CHARACTERS, Desk
-from autoresearch.errors import AutoresearchError, ConfigError, SuspendedError
+from autoresearch.errors import AutoresearchError, ConfigError, SuspendedError, needs
 from autoresearch.history import History
 from autoresearch.ideas.client import Message, Settings
 from autoresearch.ideas.hyperparameters import describe
@@ -101,12 +101,8 @@ ANALYSIS = _object(why=_text(600), lesson=_text(300))
 
 @lru_cache(maxsize=8)
 def _environment(folder: str) -> Any:
-    try:
+    with needs("jinja2", "openai", SuspendedError):
         import jinja2
-    except ImportError:
-        raise SuspendedError(
-            "the package jinja2 is not installed; install autoresearch[openai]"
-        ) from None
     loaders: list[jinja2.BaseLoader] = [jinja2.PackageLoader("autoresearch.ideas")]
     if folder:
         if not Path(folder).is_dir():

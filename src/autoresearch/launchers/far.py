@@ -18,9 +18,8 @@ from attrs import asdict, fields
 
 from autoresearch.config import RunsConfig
 from autoresearch.errors import AutoresearchError
-from autoresearch.launchers.environment import clean_environment
+from autoresearch.launchers.environment import clean_environment, devices, share
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
-from autoresearch.launchers.gpus import devices, share
 from autoresearch.launchers.local import (
     LocalRun,
     command_of,

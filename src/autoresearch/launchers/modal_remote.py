@@ -8,12 +8,14 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from attrs import frozen
 
-from autoresearch.errors import AutoresearchError
+from autoresearch.errors import AutoresearchError, needs
 from autoresearch.launchers.environment import clean_environment
 from autoresearch.model import RunStatus
 
@@ -72,56 +74,41 @@ class ModalRemote:
 
     def claimed(self, name: str) -> dict[str, str] | None:
         """Ask the dictionary in which a call enters itself before it does anything."""
-        modal = client()
-        try:
-            claims = modal.Dict.from_name(self.claims, create_if_missing=True)
+        with _explained():
+            claims = client().Dict.from_name(self.claims, create_if_missing=True)
             found = claims.get(name)
-        except Exception as error:
-            raise explain(error) from error
         return {"call": found} if isinstance(found, str) else found  # text: an earlier script
 
     def spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
         """Spawn, and deploy first if this text of the script is not deployed yet."""
-        modal = client()
-        try:
+        with _explained():
+            try:
+                return self._spawn(order, gpu, timeout_seconds)
+            except client().exception.NotFoundError:
+                self._deploy()
             return self._spawn(order, gpu, timeout_seconds)
-        except modal.exception.NotFoundError:
-            self._deploy()
-        except Exception as error:
-            raise explain(error) from error
-        try:
-            return self._spawn(order, gpu, timeout_seconds)
-        except Exception as error:
-            raise explain(error) from error
 
     def verdict(self, call: str) -> str | None:
         """Look at the call without waiting; a pending one raises the builtin TimeoutError."""
-        modal = client()
-        try:
-            return str(modal.FunctionCall.from_id(call).get(timeout=0))
-        except TimeoutError:
-            return None
-        except Exception as error:
-            raise explain_call(error) from error
+        with _explained(explain_call):
+            try:
+                return str(client().FunctionCall.from_id(call).get(timeout=0))
+            except TimeoutError:
+                return None
 
     def cancel(self, call: str) -> None:
         """Cancel, and take the container along: the training process ignores gentler ways."""
-        modal = client()
-        try:
-            modal.FunctionCall.from_id(call).cancel(terminate_containers=True)
-        except Exception as error:
-            raise explain(error) from error
+        with _explained():
+            client().FunctionCall.from_id(call).cancel(terminate_containers=True)
 
     def read(self, path: str) -> bytes | None:
         """Read a file of the volume, whole."""
-        modal = client()
-        try:
-            volume = modal.Volume.from_name(self.volume, create_if_missing=True)
-            return b"".join(volume.read_file(path))
-        except (FileNotFoundError, modal.exception.NotFoundError):
-            return None
-        except Exception as error:
-            raise explain(error) from error
+        with _explained():
+            try:
+                volume = client().Volume.from_name(self.volume, create_if_missing=True)
+                return b"".join(volume.read_file(path))
+            except (FileNotFoundError, client().exception.NotFoundError):
+                return None
 
     @property
     def deployment(self) -> str:
@@ -156,13 +143,8 @@ class ModalRemote:
 
 def client() -> Any:
     """Return the module `modal`; raises AutoresearchError where it is not installed."""
-    try:
+    with needs("modal", "modal"):
         import modal
-    except ImportError as error:
-        raise AutoresearchError(
-            f"the launcher 'modal' needs the package modal ({error}); "
-            "pip install 'autoresearch[modal]'"
-        ) from error
     return modal
 
 
@@ -209,6 +191,17 @@ def explain_call(error: Exception) -> RemoteError:
     if not isinstance(error, (known.Error, OSError)):
         return RemoteEndedError(f"the remote function raised {type(error).__name__}: {said}")
     return RemoteAwayError(str(explain(error)))
+
+
+@contextmanager
+def _explained(how: Callable[[Exception], RemoteError] = explain) -> Iterator[None]:
+    """Raise what Modal's client raises inside the block as one of our kinds."""
+    try:
+        yield
+    except (RemoteError, AutoresearchError):
+        raise
+    except Exception as error:
+        raise how(error) from error
 
 
 def verdict_in(text: str | bytes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import psutil
 from attrs import define, evolve, field, frozen
 
 from autoresearch.config import Config, RunsConfig, setting
-from autoresearch.errors import AutoresearchError
+from autoresearch.errors import needs
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.far import order_for, spec_here
 from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
@@ -246,11 +246,6 @@ def _process_state(pid: int, submitted: float) -> str:
 
 
 def _submitit() -> Any:
-    try:
+    with needs("submitit", "slurm"):
         import submitit
-    except ImportError as error:
-        raise AutoresearchError(
-            f"the launcher 'slurm' needs the package submitit ({error}); "
-            "pip install 'autoresearch[slurm]'"
-        ) from error
     return submitit

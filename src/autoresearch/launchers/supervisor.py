@@ -23,9 +23,8 @@ from typing import IO
 import psutil
 from attrs import define, evolve
 
-from autoresearch.launchers.environment import visible_gpus
+from autoresearch.launchers.environment import lease, visible_gpus
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
-from autoresearch.launchers.gpus import lease
 from autoresearch.model import RunStatus
 
 RUN_MARKER = "AUTORESEARCH_RUN"

@@ -1,11 +1,13 @@
-"""The typed facade: the only place from which a hook is called."""
+"""The typed facade, from which alone hooks are called, and what plugins give together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import frozen
 
 from autoresearch.config import Config
 from autoresearch.desk import Desk
@@ -27,18 +29,20 @@ from autoresearch.model import (
     RunHandle,
     RunOutput,
     RunRequest,
+    RunStatus,
     Violation,
     Workspace,
 )
-from autoresearch.plugins import gathering
-from autoresearch.plugins.calls import PluginFailure
+from autoresearch.plugins.answers import InvalidAnswerError, number
+from autoresearch.plugins.calls import CAUGHT, Calls, PluginFailure
 from autoresearch.plugins.registry import Registry
+from autoresearch.projections import Projection
+from autoresearch.text import one_line
 
 if TYPE_CHECKING:
     import click
 
     from autoresearch.log import Recorded
-    from autoresearch.projections import Projection
 
 _NOTHING = History(plugins=freeze({}))  # what is known before anything happened
 
@@ -54,11 +58,37 @@ class Plugins(Registry):
 
     def register_commands(self, cli: click.Group) -> None:
         """Let plugins add commands; one that replaces a command is undone and reported."""
-        gathering.add_commands(self.calls, cli)
+        for impl in self.calls.implementations("register_commands"):
+            before = dict(cli.commands)
+            try:
+                self.calls.invoke(impl, "register_commands", {"cli": cli})
+                for name, command in before.items():
+                    if cli.commands.get(name) is not command:
+                        raise InvalidAnswerError(
+                            f"command {name!r} exists already; choose another name"
+                        )
+            except CAUGHT as error:
+                cli.commands = before
+                self.calls.failed(impl.plugin_name, "register_commands", error)
 
     def projections(self, config: Config) -> tuple[Projection, ...]:
-        """Return the plugins' projections; PluginError when two have one file name."""
-        return gathering.gather_projections(self.calls, config)
+        """Return the plugins' projections.
+
+        Raises PluginError when two of them, or one and the loop, claim the same file.
+        """
+        gathered = []
+        owner = dict.fromkeys(_TAKEN, "autoresearch")
+        for plugin, projections in self.calls.collect("register_projections", config=config):
+            for item in projections:
+                name = item.file_name
+                if name in owner:
+                    raise PluginError(
+                        f"{name} is written by {owner[name]} and by plugin {plugin}; "
+                        "rename the file of one"
+                    )
+                owner[name] = plugin
+                gathered.append(PluginProjection(plugin, item, name, self.calls))
+        return tuple(gathered)
 
     # --- before the run -----------------------------------------------------------------
 
@@ -167,7 +197,8 @@ class Plugins(Registry):
             "launch_run", failures.append, request=request, workspace=workspace
         )
         if handle is None and failures:
-            return gathering.not_launched(request, failures)
+            errors = "; ".join(f"launcher {item.plugin}: {item.error}" for item in failures)
+            return NotLaunched(request, one_line(errors, 500))
         if handle is None:
             raise PluginError(self._no_launcher(request.launcher))
         return handle
@@ -197,12 +228,13 @@ class Plugins(Registry):
     ) -> Mapping[str, float]:
         """Return all metrics of a run, less those for which two plugins give different values."""
         found = self.calls.collect("extract_metrics", output=output, history=history)
-        return gathering.merge_metrics(found, self.calls)
+        numbers = [(plugin, _numbers(plugin, metrics, self.calls)) for plugin, metrics in found]
+        return _merge(numbers, "extract_metrics", self.calls)
 
     def measure_run(self, output: RunOutput, history: History = _NOTHING) -> Mapping[str, str]:
         """Return what a score was measured with, less what two plugins tell differently."""
         found = self.calls.collect("measure_run", output=output, history=history)
-        return gathering.merge(found, "measure_run", self.calls)
+        return _merge(found, "measure_run", self.calls)
 
     def explain_no_score(self, output: RunOutput, history: History) -> tuple[str, ...]:
         """Return what each plugin that reads scores says of a run that has none."""
@@ -277,7 +309,7 @@ class Plugins(Registry):
         self.observers.tell("notify", notice=notice)
 
     def _audit(self, hook: str, **given: object) -> tuple[Violation, ...]:
-        found = self.calls.collect(hook, gathering.unaudited, **given)
+        found = self.calls.collect(hook, _unaudited, **given)
         return tuple(item for _, many in found for item in many)
 
     def _no_launcher(self, wanted: str) -> str:
@@ -286,3 +318,102 @@ class Plugins(Registry):
         names = [impl.plugin_name for impl in self.calls.implementations("launch_run")]
         known = ", ".join(names) or "none"
         return f"no launcher answers to {wanted!r}; set launcher to one of: {known}"
+
+
+# --- what several plugins give together, and what stands for a failed one ---------------------
+
+T = TypeVar("T")
+
+# Written by the loop itself, or read by it.
+_TAKEN = ("results.tsv", "notes.md", "run.log", "events.duckdb")
+
+
+def _unaudited(failure: PluginFailure) -> tuple[Violation, ...]:
+    """Stand in for an audit that failed: a script must not pass by breaking its auditor."""
+    detail = f"{failure.hook} of {failure.plugin} failed: {failure.error}"
+    return (Violation(rule="audit_failed", detail=detail),)
+
+
+def _merge(
+    found: Sequence[tuple[str, Mapping[str, T]]], hook: str, calls: Calls
+) -> Mapping[str, T]:
+    """Put the mappings of several plugins together.
+
+    A name to which two plugins give different values is left out and the clash is reported:
+    neither wins, and a script that prints two scores can neither choose one nor stop the loop.
+    """
+    merged: dict[str, T] = {}
+    giver: dict[str, str] = {}
+    clashes: set[str] = set()
+    for plugin, values in found:
+        for name, value in values.items():
+            first = giver.setdefault(name, plugin)
+            if merged.setdefault(name, value) != value:
+                clashes.add(name)
+                both = f"{merged[name]!r} from {first} and {value!r} from {plugin}"
+                problem = InvalidAnswerError(f"two values for {name!r}: {both}; neither is used")
+                calls.failed(plugin, hook, problem)
+    return {name: value for name, value in merged.items() if name not in clashes}
+
+
+def _numbers(plugin: str, metrics: Mapping[str, Any], calls: Calls) -> dict[str, float]:
+    sound = {}
+    for name, value in metrics.items():
+        try:
+            sound[name] = number(value)
+        except InvalidAnswerError as error:
+            problem = InvalidAnswerError(f"metric {name!r}: {error}")
+            calls.failed(plugin, "extract_metrics", problem)
+    return sound
+
+
+@frozen
+class PluginProjection:
+    """A plugin's projection; when it cannot be made, its file says so and the loop goes on."""
+
+    plugin: str
+    inner: Projection
+    file_name: str
+    calls: Calls
+
+    def render(self, history: History) -> str:
+        """Return the file's text, or one line that names the plugin and its error."""
+        try:
+            text = self.inner.render(history)
+            if not isinstance(text, str):
+                raise InvalidAnswerError(
+                    f"{type(text).__name__} is not the text of {self.file_name}"
+                )
+        except CAUGHT as error:
+            failure = self.calls.failed(self.plugin, "register_projections", error)
+            return f"{self.file_name} could not be made by plugin {self.plugin}: {failure.error}\n"
+        return text
+
+
+@frozen
+class NotLaunched:
+    """A handle to a run that did not start: it is over at once, as the machine's fault."""
+
+    request: RunRequest
+    detail: str
+    reference: str = ""  # there is nothing to find again
+
+    @property
+    def log_path(self) -> Path:
+        """A file of its own: a later start under the same name must find its log untouched."""
+        return self.request.folder / "not-launched.log"
+
+    def poll(self) -> RunOutput:
+        """Return the failure; the log says it too."""
+        self.request.folder.mkdir(parents=True, exist_ok=True)
+        self.log_path.write_text(self.detail + "\n", encoding="utf-8")
+        return RunOutput(
+            name=self.request.name,
+            status=RunStatus.INFRA_FAILED,
+            log_path=self.log_path,
+            folder=self.request.folder,
+            detail=self.detail,
+        )
+
+    def stop(self, reason: str) -> None:
+        """Do nothing: nothing runs."""

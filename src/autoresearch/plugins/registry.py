@@ -16,10 +16,9 @@ from autoresearch import hookspecs
 from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError, ConfigError, PluginError
 from autoresearch.plugins import discovery
-from autoresearch.plugins.calls import CAUGHT, Calls, Manager, PluginFailure
+from autoresearch.plugins.calls import CAUGHT, PATIENCE, Calls, Manager, Observers, PluginFailure
 from autoresearch.plugins.discovery import BUILT_IN, Found
 from autoresearch.plugins.loading import Loaded, MissingPartError, load, way_round
-from autoresearch.plugins.observers import PATIENCE, Observers
 
 
 @frozen(kw_only=True)

@@ -12,7 +12,12 @@ from autoresearch.testing.builders import (
     candidate,
     change,
     experiment,
+    git,
     idea,
+    make_project,
+    memory_log,
+    openai_server,
+    project,
     run_output,
     run_request,
     workspace,
@@ -31,17 +36,19 @@ from autoresearch.testing.contracts_runs import (
     ProjectionContract,
 )
 from autoresearch.testing.fakes import (
+    ApiError,
     FakeLauncher,
     FixedMetrics,
     KeepBetter,
+    LoopbackOpenAI,
     PlainAnalysis,
+    Raw,
     RecordingObserver,
     ScriptedIdeas,
     ScriptedSource,
+    Slow,
     set_constant,
 )
-from autoresearch.testing.fixtures import git, make_project, memory_log, openai_server, project
-from autoresearch.testing.openai_server import ApiError, LoopbackOpenAI, Raw, Slow
 from autoresearch.testing.story import EXAMPLES, Story, history, refold, story
 
 __all__ = [
