@@ -38,6 +38,11 @@ def test_generated_page_is_up_to_date(name: str) -> None:
     assert (ROOT / "docs" / name).read_text() == generator().PAGES[name]()
 
 
+def test_help_speaks_of_numbers_not_of_types() -> None:
+    """INTEGER RANGE is a word of the parser."""
+    assert " RANGE" not in generator().PAGES["cli.md"]()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link is a file."""

@@ -129,7 +129,7 @@ class Proposal:
             f"timeout_seconds = {self.timeout_seconds}",
             "# hours = 8.0  # stop after so many hours of runs",
             "",
-            "# Values that ideas can change:",
+            f"# Values that ideas can change:{'' if self.knobs else ' none found'}",
         ]
         lines += [f"#   {item.key} = {item.value}" for item in self.knobs]
         kept = [line for line in lines if line not in ('pattern = ""',) and "= []" not in line]

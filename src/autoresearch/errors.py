@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,6 +53,15 @@ class BlockedError(WorkspaceError):
 
 class DataError(AutoresearchError):
     """A data file is missing, or is not what its header says."""
+
+
+def brought_by(module: str) -> str:
+    """Return the command that installs a module: an extra of this package, where one has it."""
+    from importlib.metadata import requires  # here: it costs more than all the errors together
+
+    wanted = re.compile(rf"{re.escape(module)}\b.*extra == ['\"](?!dev|bench)(\w+)")
+    extras = [found[1] for item in requires("autoresearch") or () if (found := wanted.match(item))]
+    return "pip install " + (f"'autoresearch[{extras[0]}]'" if extras else module)
 
 
 def why(error: Exception) -> str:

@@ -24,7 +24,7 @@ from autoresearch.launchers.folder import log_in
 from autoresearch.model import Experiment, Run, RunStatus, Verdict
 from autoresearch.projections.blocks import analysis_block, reasoning_block, shown_status
 from autoresearch.report import best_so_far
-from autoresearch.text import block, one_line
+from autoresearch.text import block, counted, one_line
 
 DIFF_LINES, TEXT = 60, 400  # of one experiment, so that 2,000 of them stay a file that opens
 Rows = list[dict[str, Any]]
@@ -229,7 +229,7 @@ def the_night(history: History) -> Iterator[str]:
         f" from {decided[0].started_at[:16]} to {decided[-1].ended_at[:16]} UTC" if decided else ""
     )
     yield (
-        f"{len(decided)} experiments{span}: {counts[Verdict.KEEP]} kept, "
+        f"{counted(len(decided), 'experiment')}{span}: {counts[Verdict.KEEP]} kept, "
         f"{counts[Verdict.DISCARD]} discarded, {counts[Verdict.CRASH]} crashed, "
         f"{counts[Verdict.QUARANTINE]} quarantined"
     )
@@ -262,7 +262,7 @@ def the_night(history: History) -> Iterator[str]:
     waits = (
         f"waits: {paused.reason}" if paused else history.stopped and f"stopped: {history.stopped}"
     )
-    yield f"now: {waits or 'going on'}; {len(history.queue)} ideas are queued"
+    yield f"now: {waits or 'going on'}; {counted(len(history.queue), 'idea')} queued"
 
 
 def _gains(history: History) -> Mapping[int, float]:

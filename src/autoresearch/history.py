@@ -21,6 +21,7 @@ from pyrsistent import PMap, PSet, PVector, pmap, pset, pvector
 
 from autoresearch import events
 from autoresearch.model import Experiment, Lesson, ValueChange, Verdict
+from autoresearch.text import counted
 
 _RECENT = 200  # experiments that the noise is measured over, so that it costs the same for ever
 _FEWEST_STEPS = 4
@@ -301,7 +302,8 @@ class History:
         if sd <= 0:
             return None
         runs = freedom + len(groups)
-        source = f"noise {sd:.2g} measured over {runs} runs of {len(groups)} experiments"
+        among = counted(len(groups), "experiment")
+        source = f"noise {sd:.2g} measured over {counted(runs, 'run')} of {among}"
         return Noise(sd=sd, freedom=freedom, source=source, measured=True)
 
     def _estimated(self) -> Noise | None:

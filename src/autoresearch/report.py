@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autoresearch.errors import AutoresearchError, needs
 from autoresearch.history import History
 from autoresearch.model import Verdict
-from autoresearch.text import one_line
+from autoresearch.text import counted, one_line
 
 if TYPE_CHECKING:
     import duckdb
@@ -75,7 +75,7 @@ def figure(
         axes.legend(loc="best", frameon=False)
     axes.set_xlabel(name)
     axes.set_ylabel(f"{history.metric} ({'lower' if history.lower_is_better else 'higher'} wins)")
-    axes.set_title(f"campaign {history.campaign}: {len(history.decided)} experiments")
+    axes.set_title(f"campaign {history.campaign}: {counted(len(history.decided), 'experiment')}")
     axes.grid(alpha=0.3)
     _name_keeps(history, made, axes, places)
     return made

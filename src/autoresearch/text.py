@@ -86,6 +86,11 @@ def _is_seen(character: str) -> bool:
     return unicodedata.category(character) not in _UNSEEN
 
 
+def counted(number: int, word: str) -> str:
+    """Return a number with its word in the singular or the plural: ``1 run``, ``2 runs``."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def _cut(text: str, limit: int, *, cut_already: bool) -> str:
     if len(text) <= limit and not cut_already:
         return text

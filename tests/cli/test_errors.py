@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from attrs import evolve
 
 import autoresearch
-from autoresearch.errors import LogError
+from autoresearch.errors import LogError, brought_by
 from autoresearch.testing import git
 from autoresearch.workspace import Lab
 
@@ -169,7 +170,17 @@ def test_number_that_is_none_is_told_in_plain_words(say) -> None:
     """The types of the parser are not words of ours."""
     said = say("show", "abc")
     assert said.code == 2
-    assert "'abc' is not a valid whole number" in said.err
+    assert "'abc' is not a whole number" in said.err
+
+
+def test_part_that_is_not_installed_is_named_with_its_extra(say, monkeypatch) -> None:
+    """A module that is missing is one line with the command that brings it, for every verb."""
+    for name in [name for name in sys.modules if name.startswith("autoresearch.golf.canary")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    check_refused(say("canary"), "this needs numpy; pip install 'autoresearch[data]'")
+    assert brought_by("matplotlib") == "pip install 'autoresearch[report]'"
+    assert brought_by("nowhere") == "pip install nowhere"
 
 
 def test_verb_that_needs_another_word_shows_its_help(say) -> None:

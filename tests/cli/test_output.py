@@ -50,6 +50,16 @@ def test_row_that_cannot_fit_is_a_block(monkeypatch, capsys) -> None:
     assert max(map(len, lines)) <= 40
 
 
+def test_words_are_not_broken_for_want_of_room(monkeypatch, capsys) -> None:
+    """Where the words of a row have no room beside each other, each row is a block."""
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table(("name", "hooks", "summary"), [("search", "propose_idea", "hyperparameters first")])
+    assert "hyperparameters" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(("name", "hooks", "summary"), [("search", "propose_idea", "word " * 20)])
+    assert len(lines_of(capsys)) < 6
+
+
 def test_table_without_rows_has_its_headers(monkeypatch, capsys) -> None:
     """An empty answer still says what was asked."""
     monkeypatch.delenv("COLUMNS", raising=False)

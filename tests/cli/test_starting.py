@@ -146,8 +146,15 @@ def test_a_project_that_cannot_run_is_told_at_once(tmp_path, at, script, problem
 def test_plain_template_is_a_project_that_runs(tmp_path: Path, at) -> None:
     """One command in an empty folder, and the next one runs experiments."""
     assert at(tmp_path, "init", "--template", "plain")[0] == 0
-    assert at(tmp_path, "run", "--experiments", "2", "--no-wait")[0] == 0
+    assert at(tmp_path, "run", "--experiments", "4", "--no-wait")[0] == 0
     assert git(tmp_path, "status", "--porcelain") == ""
+    out = at(tmp_path, "show")[1]
+    assert "quarantine" not in out  # an honest gain of the first minutes is no false alarm
+    assert "artifact_mb" not in out  # which nothing here has
+    (tmp_path / "my.log").write_text("val_loss: 0.25\n")
+    assert at(tmp_path, "metrics", "my.log")[1].split() == ["val_loss:", "0.25"]
+    (tmp_path / "my.log").write_text("nothing\n")
+    assert "my.log has no val_loss" in at(tmp_path, "metrics", "my.log")[2]
 
 
 def test_template_never_writes_over_a_file_nor_commits_unasked(tmp_path: Path, at) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from click.testing import CliRunner
+from rich.console import Console
 
 import autoresearch
-from autoresearch.cli import cli
+from autoresearch.cli import cli, watching
 from autoresearch.cli.watching import estimated_end
 from autoresearch.report import bounds
 from autoresearch.testing import experiment, history, idea, make_project
@@ -40,6 +41,16 @@ def test_one_screen_fits_eighty_columns(project: Path) -> None:
     assert all(word in out for word in ("head", "best", "spent", "never by itself", "keep"))
     assert max(map(len, out.splitlines())) <= 80
     assert "\x1b" not in out
+
+
+def test_a_long_line_leaves_the_names_whole(project: Path, monkeypatch) -> None:
+    """What the loop waits for may be long; the column of names keeps its width."""
+    monkeypatch.setattr(watching, "loop_in_words", lambda _: "waiting for " + "a word " * 60)
+    console = Console(width=80)
+    with console.capture() as drawn:
+        console.print(watching.screen(autoresearch.open_campaign(project), 80))
+    names = [line.split(" ")[0] for line in drawn.get().splitlines()]
+    assert {"head", "best", "spent", "ends", "loop"} <= {*names}
 
 
 def test_keys_pause_and_quit_in_a_terminal(project: Path) -> None:

@@ -143,7 +143,7 @@ def test_without_waiting_it_ends_with_the_reason(project: Path) -> None:
     assert reason == "no run of experiment 0 could be made: no token"
     assert made.history.decided == ()
     assert made.history.stopped == reason
-    assert made.run(1, plugins=plugins, wait=False) == "1 experiments are done, as asked"
+    assert made.run(1, plugins=plugins, wait=False) == "1 experiment is done, as asked"
 
 
 def test_launcher_that_raises_is_told_once(project: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_held_stream_names_its_holder(store: FileLog, reopen: Open) -> None:
     assert "'a'" in text
     assert f"loop (process {os.getpid()} on " in text
     assert "since 20" in text
-    assert text.endswith("stop it or use another stream")
+    assert text.endswith("autoresearch stop ends a loop")
 
 
 def test_a_killed_holder_lets_go(store: FileLog) -> None:

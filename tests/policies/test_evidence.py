@@ -245,7 +245,7 @@ def test_without_noise_it_measures_or_passes_on() -> None:
     assert decision is not None
     # Two runs say little of the noise: the same gain is clear where it was measured often.
     assert decision.verdict is Verdict.RERUN
-    assert "measured over 2 runs of 1 experiments" in decision.reason
+    assert "measured over 2 runs of 1 experiment" in decision.reason
 
 
 def test_a_misspelt_setting_is_refused() -> None:

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import click
 
-from autoresearch.errors import AutoresearchError
+from autoresearch.errors import AutoresearchError, brought_by
 from autoresearch.presets import preset_verbs
 from autoresearch.text import one_line
 
+# What `--help` calls a number whose bounds stand behind it, in place of INTEGER RANGE.
+click.IntRange.name, click.FloatRange.name = "integer", "float"
 CHECK = "Check a script and its score"
 PLUGINS = "From plugins"
 # Headings; below each the verbs, with the place of their command and what `--help` says of them.
@@ -192,6 +194,10 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        if (error.name or "autoresearch").startswith("autoresearch"):
+            raise
+        _fail(f"this needs {error.name}; {brought_by(str(error.name))}")
     except OSError as error:
         if error.filename is None:
             raise
@@ -208,7 +214,8 @@ def _fail(problem: str, code: int = 1) -> None:
 def _usage(error: click.ClickException) -> str:
     """Return a complaint of click's in the words and the form of every other error here."""
     said = error.format_message().rstrip(".").replace(". Did you mean", "; did you mean")
-    said = said.replace("integer range", "whole number").replace("float range", "number")
+    said = said.replace("a valid integer", "a whole number").replace("a valid float", "a number")
+    said = said.replace("'[", "'").replace("]'", "'")
     context = getattr(error, "ctx", None)
     verb = context.command_path if context else "autoresearch"
     return f"{said[:1].lower()}{said[1:]}{' ' if said.endswith('?') else '; '}see {verb} --help"

@@ -19,6 +19,7 @@ from autoresearch.text import block, one_line
 
 TICK_SECONDS = 10.0
 GAP = 2  # blanks between two columns
+WORD = 20  # letters of a word that a column has room for
 
 
 def warn(text: str) -> None:
@@ -64,15 +65,15 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], as_json: b
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table that fits the terminal; text from outside is made harmless.
 
-    Numbers are right-aligned and never broken. Where not even the headers have room beside each
-    other, each row is a block of its own. A pipe has all the room there is, unless COLUMNS says
-    how much.
+    Numbers are right-aligned and never broken, words only beyond 20 letters. Where these have no
+    room beside each other, each row is a block of its own. A pipe has all the room there is, unless
+    COLUMNS says how much.
     """
     values = [tuple(row) for row in rows]
     shown = [[cell(value) for value in row] for row in values]
     numeric = [all(_is_number(row[index]) for row in values) for index in range(len(columns))]
     least = [
-        max(len(name), *(len(row[index]) for row in shown if numeric[index]), 1)
+        max(len(name), *(_widest(row[index], numeric[index]) for row in shown), 1)
         for index, name in enumerate(columns)
     ]
     room = _room()
@@ -84,6 +85,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         for name, text in zip(columns, row, strict=True):
             click.echo(f"{name:<{wide}}  {text}".rstrip())
         click.echo()
+
+
+def _widest(text: str, numeric: bool) -> int:
+    """Return the room that a cell needs at the least: a number, or the longest of its words."""
+    return len(text) if numeric else min(max(map(len, text.split()), default=0), WORD)
 
 
 def _room() -> int | None:

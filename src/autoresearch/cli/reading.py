@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from autoresearch.projections.controls import controls
 from autoresearch.projections.notes_md import NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.setup import check_free
-from autoresearch.text import one_line
+from autoresearch.text import counted, one_line
 
 QUERIES = (
     "select experiment, status, metric, description from experiments order by 1",
@@ -170,20 +170,22 @@ def loop_in_words(loop: Mapping[str, Any]) -> str:
 
 def print_experiments(history: History) -> None:
     """Print a table of all experiments."""
-    columns = ("experiment", "commit", history.metric, "artifact_mb", "verdict", "description")
-    print_table(columns, [_row(history, item) for item in history.experiments])
+    columns: dict[str, Callable[[Experiment], Any]] = {
+        "experiment": lambda item: item.number,
+        "commit": lambda item: item.commit[:7],
+        history.metric: history.score,
+        "artifact_mb": lambda item: _megabytes(item.metrics.get(history.size)),
+        "verdict": _shown,
+        "description": lambda item: item.idea.description,
+    }
+    if not any(history.size in item.metrics for item in history.experiments):
+        del columns["artifact_mb"]
+    rows = [[told(item) for told in columns.values()] for item in history.experiments]
+    print_table(list(columns), rows)
 
 
-def _row(history: History, experiment: Experiment) -> tuple[Any, ...]:
-    size = experiment.metrics.get(history.size)
-    return (
-        experiment.number,
-        experiment.commit[:7],
-        history.score(experiment),
-        None if size is None else round(size / 1e6, 3),
-        _shown(experiment),
-        experiment.idea.description,
-    )
+def _megabytes(size: float | None) -> float | None:
+    return None if size is None else round(size / 1e6, 3)
 
 
 def _shown(experiment: Experiment) -> str:
@@ -202,7 +204,9 @@ def print_summary(campaign: Campaign) -> None:
     print_experiments(history)
     if failed := sum(history.failures.values()):
         names = ", ".join(f"{name} {count}" for name, count in history.failures.items())
-        click.echo(f"plugins failed {failed} times ({names}): select * from plugin_failed")
+        click.echo(
+            f"plugins failed {counted(failed, 'time')} ({names}): select * from plugin_failed"
+        )
     click.echo(f"memory: results.tsv, notes.md; branch: git log {campaign.lab.branch}")
     click.echo("ask the history, for example:")
     for query in QUERIES:

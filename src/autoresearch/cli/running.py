@@ -266,6 +266,8 @@ def _say_what_would_help(found: Proposal) -> None:
             f"no {FILE_NAME} says what to run and to make better; {found.script} seems to print "
             f"{found.metric}: let autoresearch init --try run it once and write the settings"
         )
+    for problem in found.problems:
+        warn(f"{problem}; autoresearch init --try runs it once to see")
 
 
 @click.command()

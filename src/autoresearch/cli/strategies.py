@@ -23,7 +23,7 @@ from autoresearch.errors import WorkspaceError
 from autoresearch.plugins import Plugins
 from autoresearch.scaffold import KINDS, write_plugin
 from autoresearch.settings import Loaded
-from autoresearch.text import one_line
+from autoresearch.text import counted, one_line
 
 if TYPE_CHECKING:
     from autoresearch.config import Config
@@ -168,7 +168,7 @@ def _plan_json(made: Plan, written: bool) -> dict[str, object]:
 
 def _print_plan(made: Plan) -> None:
     for each in made.readings:
-        click.echo(f"{each.table.source}: {each.table.kind}, {len(each.rows)} rows")
+        click.echo(f"{each.table.source}: {each.table.kind}, {counted(len(each.rows), 'row')}")
         names = [*each.columns, *(name for name in each.told if name not in each.columns)]
         rows = [(name, each.columns.get(name, ""), each.told.get(name, "")) for name in names]
         print_table(("field", "column", "read as"), sorted(rows))
@@ -180,13 +180,13 @@ def _print_plan(made: Plan) -> None:
     for note in made.notes:
         click.echo(note)
     verdicts = ", ".join(f"{count} {name}" for name, count in made.verdicts.items())
-    click.echo(f"{len(made.history.experiments)} experiments: {verdicts or 'none'}")
+    click.echo(f"{counted(len(made.history.experiments), 'experiment')}: {verdicts or 'none'}")
     if made.known:
         click.echo(f"{made.known} rows are in the campaign already, {made.new} are new")
     for problem, count in made.problems.items():
-        click.echo(f"{count} rows: {problem}")
+        click.echo(f"{counted(count, 'row')}: {problem}")
     if made.lacking:
-        click.echo(f"{len(made.lacking)} rows are kept, but are no experiments:")
+        click.echo(f"kept, but no experiment: {counted(len(made.lacking), 'row')}")
         for row in made.lacking[:20]:
             click.echo(f"  row {row.number}: {row.aside}")
 

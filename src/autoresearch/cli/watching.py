@@ -25,7 +25,7 @@ from autoresearch.cycle.budget import Line, ledger
 from autoresearch.errors import AutoresearchError
 from autoresearch.history import History, is_open
 from autoresearch.model import Experiment, Run
-from autoresearch.text import one_line
+from autoresearch.text import counted, one_line
 
 WIDTH = 80  # at least; wider terminals get longer lines
 DECISIONS, QUEUED, CURVE = 8, 3, 30
@@ -41,13 +41,14 @@ def screen(campaign: Campaign, width: int = WIDTH, told: str = "") -> Group:
     history = campaign.history
     loop = loop_of(campaign, history)
     rows = Table.grid(padding=(0, 1))
-    rows.add_column(style="bold", no_wrap=True)
+    rows.add_column(style="bold", no_wrap=True, min_width=7)
     rows.add_column(overflow="ellipsis", no_wrap=True)
     for name, text in _facts(campaign, history):
         rows.add_row(name, Text(one_line(text, width - 12)))
     rows.add_row("loop", Text(one_line(loop_in_words(loop), 3 * width), overflow="fold"))
+    decided = counted(len(history.decided), "experiment")
     return Group(
-        Text(f"campaign {campaign.tag}: {history.metric}, {len(history.decided)} experiments"),
+        Text(f"campaign {campaign.tag}: {history.metric}, {decided}"),
         rows,
         _decisions(history, width),
         Text(told or KEYS, style="dim"),

@@ -22,7 +22,7 @@ from autoresearch.cycle.trouble import pause_seconds
 from autoresearch.errors import PluginError
 from autoresearch.history import History
 from autoresearch.model import Backtrack, Experiment, Notice, Signal, Verdict
-from autoresearch.text import one_line
+from autoresearch.text import counted, one_line
 
 REFUSALS = 2  # ideas of one author that are refused before the next author has the turn
 WAIT_SECONDS = 5.0
@@ -450,7 +450,8 @@ class Loop:
         if history.open_numbers or history.open_runs:
             return None
         if self._has_enough():
-            return f"{self.target} experiments are done, as asked"
+            done = counted(self.target or 0, "experiment")
+            return f"{done} {'is' if self.target == 1 else 'are'} done, as asked"
         return None
 
     def _affords(self, *, new: bool) -> bool:

@@ -13,7 +13,7 @@ from autoresearch.config import Config
 from autoresearch.durable import replace_file
 from autoresearch.errors import WorkspaceError
 from autoresearch.setup import hide
-from autoresearch.text import one_line
+from autoresearch.text import counted, one_line
 
 PLACES = {"AGENTS.md": Path("AGENTS.md"), "skill": Path(".agents/skills/autoresearch/SKILL.md")}
 _MARK = "<!-- written by autoresearch program; it may write it again -->"
@@ -83,7 +83,7 @@ next{options}` says where you stand. Text in <angle brackets> is yours to write.
    autoresearch step edit{options}
    ```
 
-4. **Run.** It may take {minutes:.0f} minutes. This looks for some minutes; while the run goes on,
+4. **Run.** It may take {minutes}. This looks for some minutes; while the run goes on,
    `run` stays the next step: repeat it. Do not read the whole output, it would flood your context.
 
    ```sh
@@ -137,7 +137,7 @@ def program(campaign: Campaign, by: str = "agent") -> str:
         limits="\n".join(f"- {line}" for line in _limits(config)),
         options=f" --tag {campaign.tag} --as {one_line(by, 60)}",
         folder=campaign.lab.workspace(0).path.parent,
-        minutes=max(1.0, config.limits.timeout_seconds / 60),
+        minutes=counted(max(1, round(config.limits.timeout_seconds / 60)), "minute"),
         dead=config.rules.dead_end_discards,
         plateau=config.rules.plateau_experiments,
         gain=config.rules.plateau_gain,

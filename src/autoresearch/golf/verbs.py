@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import click
 
-from autoresearch.cli.output import print_json
+from autoresearch.cli.output import print_facts, print_json
 from autoresearch.cli.project import (
     environment,
     json_option,
@@ -17,8 +17,9 @@ from autoresearch.cli.project import (
     settings_at,
 )
 from autoresearch.config import Config
-from autoresearch.errors import WorkspaceError, why
+from autoresearch.errors import AutoresearchError, WorkspaceError, why
 from autoresearch.git import Git
+from autoresearch.policies.pattern_metrics import patterns, read
 
 
 @click.command()
@@ -28,15 +29,35 @@ from autoresearch.git import Git
 def metrics(log: Path, line: str | None, as_json: bool) -> None:
     """Read the score of a training LOG.
 
-    By the declared rule; never a guess, never the minimum.
+    By the declared rule; never a guess, never the minimum. Where the settings here name a metric of
+    their own, that is read, as the loop reads it.
     """
     from autoresearch.golf.reading import format_reading, read_log
 
+    config = _plain_settings()
+    if config is not None and line is None:
+        found = read(log, patterns(config)) if log.is_file() else {}
+        if config.metric.name not in found:
+            raise WorkspaceError(
+                f"{log} has no {config.metric.name}; print it as {config.metric.name}: 0.5, or set "
+                "metric.pattern"
+            )
+        print_json(found) if as_json else print_facts(found)
+        return
     reading = read_log(log, line=line)
     if as_json:
         print_json(reading.to_json())
     else:
         click.echo(format_reading(reading))
+
+
+def _plain_settings() -> Config | None:
+    """Return the settings of the project around this folder, where the loop reads by a pattern."""
+    try:
+        config = settings_at(Path(), None, ()).config
+    except AutoresearchError:
+        return None
+    return config if config.preset == "plain" and patterns(config) else None
 
 
 @click.command()

@@ -250,5 +250,5 @@ def _holder(ordering: Ordering, stream: str) -> str:
         return "another process that is just starting; try again"
     return (
         f"{found.actor} (process {found.pid} on {found.host}, since {found.since}); "
-        "stop it or use another stream"
+        "autoresearch stop ends a loop"
     )

@@ -348,7 +348,7 @@ def _path(wish: str, project: Path) -> Path:
 class BuiltIn:
     """A plugin of this package: the class ``Plugin`` of a module, or ``module:Class``.
 
-    ``needs`` is a module that it cannot do without, and the extra of this package that brings it;
+    ``needs`` is a module that it cannot do without;
     ``preset`` makes it active in campaigns that start from that preset; ``measures`` only in those
     whose noise is set, or will be measured; ``launches`` only in those whose launcher it is.
     """

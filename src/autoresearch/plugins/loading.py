@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import attrs
 from attrs import frozen
 
-from autoresearch.errors import PluginError
+from autoresearch.errors import PluginError, brought_by
 from autoresearch.hookspecs import FORMER, HOOKS, PROJECT
 from autoresearch.plugins.calls import CAUGHT
 from autoresearch.plugins.discovery import Found
@@ -51,7 +51,7 @@ def load(found: Found) -> Loaded:
     """
     # Looked up here, because a built-in imports it only when it is used.
     if found.needs and importlib.util.find_spec(found.needs) is None:
-        fix = f"pip install 'autoresearch[{found.needs}]'"
+        fix = brought_by(found.needs)
         raise MissingPartError(f"plugin {found.name!r} needs {found.needs}; {fix}")
     try:
         digest = found.digest()

@@ -28,7 +28,7 @@ class Plugin(Configured):
             result=result_line(experiment, history),
             versus_expected=versus_expected(experiment, history, sd),
             why=explanation(experiment, history, sd),
-            lesson=lesson(experiment, history, sd),
+            lesson=lesson(experiment, history, sd, self._config.metric.implausible_gain),
         )
 
 
@@ -105,8 +105,11 @@ def side_effects(experiment: Experiment, best: Experiment, history: History) -> 
     return f"besides, {', '.join(told)}" if told else "nothing else moved by 2 % or more"
 
 
-def lesson(experiment: Experiment, history: History, sd: float) -> str:
-    """Return what to remember, with this experiment's numbers and its direction's record."""
+def lesson(experiment: Experiment, history: History, sd: float, limit: float = 0.0) -> str:
+    """Return what to remember, with this experiment's numbers and its direction's record.
+
+    A gain over ``limit``, where there is one, is nothing to build on before a person has looked.
+    """
     score, best = history.score(experiment), history.best_metric
     idea = experiment.idea
     if experiment.number == 0:
@@ -116,9 +119,8 @@ def lesson(experiment: Experiment, history: History, sd: float) -> str:
     if best is None:
         return f"{idea.direction}: {idea.description} scores {score:.4f}, the first to compare with"
     gain = history.gain(score, best)
-    effect = (
-        f"{idea.direction}: {idea.description} {_effect(gain, sd)} ({better_by(gain, digits=4)})"
-    )
+    effect = "is too good to believe" if 0 < limit < gain else _effect(gain, sd)
+    effect = f"{idea.direction}: {idea.description} {effect} ({better_by(gain, digits=4)})"
     return f"{effect}; {_record(experiment, history)}"
 
 

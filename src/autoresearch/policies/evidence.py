@@ -11,6 +11,7 @@ from autoresearch.history import History, Noise
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Candidate, Decision, Experiment, Verdict
 from autoresearch.policies import greedy
+from autoresearch.text import counted
 
 _STANDARD = NormalDist()
 _USUAL_SHARE, _USUAL_WEIGHT = 0.25, 8  # of ideas that truly help, and how many tries that is worth
@@ -103,8 +104,8 @@ class Plugin:
         rules = self._settings
         needed = self._needed(history)
         told = (
-            f"a true improvement with {sure:.1%} probability after {runs} runs, {judged.base}; "
-            f"{needed:.1%} are needed"
+            f"a true improvement with {sure:.1%} probability after {counted(runs, 'run')}, "
+            f"{judged.base}; {needed:.1%} are needed"
         ).replace("%", " %")
         left = rules.further_seeds - (runs - 1)
         if judged.gain > 0 and sure >= needed:
@@ -113,7 +114,10 @@ class Plugin:
             return Verdict.RERUN, f"{told}; a second run makes its score a fair bar"
         chance = judged.chance(runs, left, needed) if left > 0 else 0.0
         if chance >= rules.worth:
-            return Verdict.RERUN, f"{told}; {left} further runs keep it with {chance:.0%}"
+            return (
+                Verdict.RERUN,
+                f"{told}; {counted(left, 'further run')} would keep it with {chance:.0%}",
+            )
         tie = _tie(candidate, history, judged.gain, rules.noise_sds * judged.noise.sd, rules)
         if tie:
             return Verdict.KEEP, f"{told}; within the noise and {tie}"
@@ -144,7 +148,7 @@ class _Judged:
         kept, tries = holding(history)
         share = (_USUAL_SHARE * _USUAL_WEIGHT + kept) / (_USUAL_WEIGHT + tries)
         share = share if rules.correct_for_tries else _USUAL_SHARE
-        self.base = f"where {kept} of {tries} ideas held"
+        self.base = f"where {kept} of {counted(tries, 'idea')} held"
         self._spread = rules.effect_sds * noise.sd
         self._usual = self._spread * _STANDARD.inv_cdf(min(share, 0.5))
         best = history.best
