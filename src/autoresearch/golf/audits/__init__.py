@@ -23,6 +23,7 @@ from autoresearch.golf.audits.script import (
     finding,
     parse_script,
     try_parse,
+    written,
 )
 from autoresearch.golf.audits.settings import audit_settings, audit_size
 from autoresearch.golf.audits.tampering import audit_tampering
@@ -125,7 +126,7 @@ def _calls(source: str) -> Counter[str]:
     script = try_parse(source)
     found: Counter[str] = Counter()
     for node in script.every(ast.Call) if script is not None else ():
-        found.update({ast.unparse(node.func), called(node)})
+        found.update({written(node.func), called(node)})
     return found
 
 

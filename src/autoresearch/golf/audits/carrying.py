@@ -6,6 +6,7 @@ import ast
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from autoresearch.golf.audits.labels import (
     CLEAN,
@@ -17,11 +18,16 @@ from autoresearch.golf.audits.labels import (
     Env,
     Ground,
     Labels,
+    Watcher,
     aliases,
     grow,
     learner,
 )
-from autoresearch.golf.audits.script import words
+from autoresearch.golf.audits.script import (
+    Script,
+    words,
+    written,
+)
 
 # Attributes that tell of data only how much there is, or of a file only where it lies.
 COUNTS = words("shape dtype device ndim nbytes itemsize size scored name stem parent training")
@@ -41,6 +47,13 @@ class Carrier(Ground, ABC):
         named: dict[str | None, Labels] | None = None,
     ) -> Labels:  # fmt: skip
         """Run one of the script's own functions with labelled arguments; what does it return?"""
+
+    def __init__(self, script: Script, trusted: frozenset[str], watcher: Watcher) -> None:
+        super().__init__(script, trusted, watcher)
+        kinds = {kind: f"_of_{kind.__name__}" for kind in ast.expr.__subclasses__()}
+        self.handlers: dict[type[ast.AST], Callable[[Any, Env], Labels]] = {
+            kind: getattr(self, name) for kind, name in kinds.items() if hasattr(self, name)
+        }
 
     def block(self, statements: Iterable[ast.stmt], env: Env) -> None:
         """Run statements in order."""
@@ -132,7 +145,7 @@ class Carrier(Ground, ABC):
         inner = dict(env)
         self.block(node.body, inner)
         for name in inner.keys() - env.keys():  # settings live in class attributes
-            grow(self.fields, (node.name, name), inner[name])
+            grow(self.fields[node.name], name, inner[name])
 
     def _branches(self, env: Env, *bodies: Iterable[ast.stmt]) -> None:
         ends = []
@@ -155,7 +168,7 @@ class Carrier(Ground, ABC):
             self._happens("start", self._place(target), target)
         elif isinstance(value, ast.Constant) and self._place(target) in self.totals:
             self._happens("back", "", target)
-        adds = self._code(target) in self._code(value)
+        adds = written(target) in written(value)
         shrinks = isinstance(value, ast.BinOp) and isinstance(value.op, ast.Sub | ast.Mult)
         if adds and shrinks and self._place(target) in self.totals:
             self._happens("back", "", target)
@@ -204,7 +217,7 @@ class Carrier(Ground, ABC):
         elif isinstance(target, ast.Attribute):
             for name in self.value(target.value, env):
                 if name.startswith("obj:"):
-                    grow(self.fields, (name[4:], target.attr), labels)
+                    grow(self.fields[name[4:]], target.attr, labels)
 
     def value(self, node: ast.expr, env: Env) -> Labels:
         """The labels of an expression's value."""
@@ -212,16 +225,15 @@ class Carrier(Ground, ABC):
         if self.budget < 0:
             self.truncated = True
             return CLEAN
-        handler: Callable[[ast.expr, Env], Labels] | None
-        handler = getattr(self, "_of_" + type(node).__name__, None)
+        handler = self.handlers.get(type(node))
         return handler(node, env) if handler else self._children(node, env)
 
     def _children(self, node: ast.AST, env: Env) -> Labels:
         parts = (c for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr))
         return CLEAN.union(*(self.value(part, env) for part in parts))
 
-    def _of_Constant(self, node: ast.expr, env: Env) -> Labels:  # noqa: N802
-        return self._folded(node) | self._children(node, env)
+    def _of_Constant(self, node: ast.expr, _: Env) -> Labels:  # noqa: N802
+        return self._folded(node)
 
     def _of_BinOp(self, node: ast.BinOp, env: Env) -> Labels:  # noqa: N802
         left, right = self.value(node.left, env), self.value(node.right, env)
@@ -299,13 +311,13 @@ class Carrier(Ground, ABC):
     def _of_Attribute(self, node: ast.Attribute, env: Env) -> Labels:  # noqa: N802
         held = self.value(node.value, env)
         owners = [name[4:] for name in held if name.startswith("obj:")]
-        found = [self.fields[o, node.attr] for o in owners if (o, node.attr) in self.fields]
+        found = [self.fields[o][node.attr] for o in owners if node.attr in self.fields[o]]
         known = {(o, node.attr) for o in owners} & self.methods.keys()
         if found:
             return CLEAN.union(*found)
         if known:  # a property, or a method that is passed on
             first = self.methods[min(known)]
-            asked = any("property" in ast.unparse(d) for d in first.decorator_list)
+            asked = any("property" in written(d) for d in first.decorator_list)
             return self.follow(first, [held], self.module) if asked else held
         if node.attr in COUNTS:
             return CLEAN
@@ -340,7 +352,7 @@ class Carrier(Ground, ABC):
             labels = self.value(generator.iter, inner)
             self.bind(generator.target, labels, inner)
             # A listing of the folder that keeps only names with "train" in them is clean.
-            trained |= any("train" in ast.unparse(test) for test in generator.ifs)
+            trained |= any("train" in written(test) for test in generator.ifs)
             chosen |= CLEAN.union(*(self.value(test, inner) for test in generator.ifs)) & JUDGED
         parts = [getattr(node, name, None) for name in ("elt", "key", "value")]
         labels = chosen.union(*(self.value(part, inner) for part in parts if part is not None))

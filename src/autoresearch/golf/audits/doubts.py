@@ -14,17 +14,19 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from autoresearch.golf.audits.region import evaluation_region, region_nodes
+from autoresearch.golf.audits.region import region_nodes
 from autoresearch.golf.audits.script import (
     Script,
     added,
     called,
     finding,
+    inside,
     line_of,
     names_in,
     shown,
     stores,
     words,
+    written,
 )
 from autoresearch.model import Violation
 
@@ -75,15 +77,15 @@ def _doubt(line: int, what: str) -> Violation:
 @lru_cache(maxsize=8)
 def _losses(script: Script) -> tuple[Doubt, ...]:
     """Statements of the functions that compute a loss, as far as they see a target or give it."""
-    measuring = region_nodes(script, evaluation_region(script))
+    measuring = region_nodes(script)
     found = []
     for node in script.every(ast.FunctionDef):
-        if id(node) in measuring or not any(map(_is_loss, ast.walk(node))):
+        if node in measuring or not any(map(_is_loss, inside(node, ast.AST))):
             continue
         targets = {argument.arg for argument in node.args.args[2:3]}  # after self and the inputs
-        for part in ast.walk(node):
+        for part in inside(node, ast.AST):
             if isinstance(part, ast.Return) or (_is_simple(part) and _sees(part, targets)):
-                found.append((ast.unparse(part), line_of(part)))
+                found.append((written(part), line_of(part)))
     return tuple(found)
 
 
@@ -92,7 +94,7 @@ def _is_simple(node: ast.AST) -> bool:
 
 
 def _sees(node: ast.AST, names: set[str]) -> bool:
-    return bool(names & names_in(node)) or any(map(_is_loss, ast.walk(node)))
+    return bool(names & names_in(node)) or any(map(_is_loss, inside(node, ast.AST)))
 
 
 def _is_loss(node: ast.AST) -> bool:
@@ -105,7 +107,7 @@ def _mixing(script: Script) -> tuple[Doubt, ...]:
     return tuple(
         (shown(node), line_of(node))
         for function in _model_code(script)
-        for node in ast.walk(function)
+        for node in inside(function, ast.AST)
         if _mixes(node)
     )
 
@@ -121,7 +123,7 @@ def _patched(script: Script) -> tuple[Doubt, ...]:
         for node in script.every(ast.Attribute)
         if stores(node)
         and node.attr in methods | _METHODS
-        and (node.attr in _METHODS or ast.unparse(node.value) in names)
+        and (node.attr in _METHODS or written(node.value) in names)
     )
 
 
@@ -129,7 +131,7 @@ def _patched(script: Script) -> tuple[Doubt, ...]:
 def _wrappers(script: Script) -> tuple[Doubt, ...]:
     """Hooks, and functions and methods through which whoever calls the model would go."""
     wrapping = (n for n in script.every(ast.FunctionDef) if _WRAPPING.search(n.name))
-    return (*_calls(script, _hooks), *((ast.unparse(n), line_of(n)) for n in wrapping))
+    return (*_calls(script, _hooks), *((written(n), line_of(n)) for n in wrapping))
 
 
 def _ahead(script: Script) -> tuple[Doubt, ...]:
@@ -150,7 +152,7 @@ def _calls(script: Script, wanted: Callable[[ast.Call], bool]) -> tuple[Doubt, .
 
 
 def _hooks(node: ast.Call) -> bool:
-    return bool(re.search(r"register_\w*forward\w*hook$", ast.unparse(node.func)))
+    return bool(re.search(r"register_\w*forward\w*hook$", written(node.func)))
 
 
 def _causal(node: ast.Call) -> bool:
@@ -160,7 +162,7 @@ def _causal(node: ast.Call) -> bool:
 
 def _looks_ahead(node: ast.Call) -> bool:
     """``x.roll(-1)`` puts the next token where this one was."""
-    if not ast.unparse(node.func).endswith("roll"):
+    if not written(node.func).endswith("roll"):
         return False
     arguments = [*node.args, *(k.value for k in node.keywords if k.arg in ("shifts", "shift"))]
     return any(isinstance(a, ast.UnaryOp) and isinstance(a.op, ast.USub) for a in arguments[:2])
@@ -186,7 +188,7 @@ def _model_code(script: Script) -> Iterator[ast.AST]:
 
 
 def _is_module(node: ast.ClassDef) -> bool:
-    bases = [ast.unparse(base) for base in node.bases]
+    bases = [written(base) for base in node.bases]
     return any("Module" in base or base.startswith("nn.") for base in bases)
 
 

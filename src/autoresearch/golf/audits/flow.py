@@ -28,7 +28,12 @@ from autoresearch.golf.audits.labels import (
     judged,
     learner,
 )
-from autoresearch.golf.audits.script import inside, words
+from autoresearch.golf.audits.script import (
+    called,
+    inside,
+    words,
+    written,
+)
 
 # Calls that tell of data only how much there is, or of a file only where it lies.
 COUNTING = words("numel size dim element_size exists is_file stat nelement")
@@ -50,6 +55,11 @@ _PASSING = words(
     "flatten reshape detach data unbind compile list dict tuple zip enumerate reversed next iter "
     "getattr vars chain filter get_submodule get_parameter unwrap"
 )
+_TRAINING = words("backward step state_dict load_state_dict")
+_BESIDE = words("Thread submit start_new_thread Timer")
+_FILLING = words("setattr builtins.setattr heapq.heappush bisect.insort numpy.copyto")
+# Which of its arguments a call changes, where it changes anything.
+_CHANGED = {"first": slice(1), "all": slice(1), "receiver": slice(0), "second": slice(1, 2)}
 _DEPTH = 14
 
 
@@ -83,38 +93,49 @@ class Flow(Carrier):
         known = self.inside or (not method and MODEL in receiver and self._in_model())
         self.watcher.call(node, receiver, arguments | self.control & JUDGED, known)
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-        self._mutates(node, name, receiver, values, arguments, env)
-        self._trains(node, name, receiver, arguments)
-        self._listens(node, name, env)
+        manners = self._manners(node, name)
+        for changed in manners & _CHANGED.keys():
+            self._mutates(node, changed, receiver, values, arguments, env)
+        if "trains" in manners:
+            self._trains(node, name, receiver, arguments)
+        if "listens" in manners:
+            self._listens(node, name, env)
         library = self._library(node, name, receiver | arguments)
         if library is not None:
             return library | self._folded(node)
         return self._own(node, name, receiver, values, named, env) | self._folded(node)
 
+    def _manners(self, node: ast.Call, name: str) -> frozenset[str]:
+        """What a call may do besides giving something back, by its name: the same in each run."""
+        if node not in self.manners:
+            origin = self.script.dotted(node.func) or ""
+            changed = _changed(origin, origin.rsplit(".", 1)[-1] or name, name)
+            trains = name in _TRAINING or origin == "torch.autograd.grad"
+            hears = name == "remove" or (name.startswith("register_") and name.endswith("hook"))
+            listens = hears or (name or written(node.func)) in _BESIDE
+            words = (changed, "trains" if trains else "", "listens" if listens else "")
+            self.manners[node] = frozenset(words) - {""}
+        return self.manners[node]
+
     def _mutates(
-        self, node: ast.Call, name: str, receiver: Labels, values: list[Labels],
+        self, node: ast.Call, changed: str, receiver: Labels, values: list[Labels],
         arguments: Labels, env: Env,
     ) -> None:  # fmt: skip
-        """Calls that change what they are called on, or their first argument."""
+        """Calls that change what they are called on, or one of their arguments."""
         reached = (arguments | self.control) & JUDGED
-        origin = self.script.dotted(node.func) or ""
-        last = origin.rsplit(".", 1)[-1] or name
-        in_place = last.endswith("_") and not last.startswith("__") and last[:1].islower()
-        if origin in ("setattr", "builtins.setattr", "heapq.heappush", "bisect.insort",
-                      "numpy.copyto") or last == "vector_to_parameters" or ((
-            in_place or last.startswith("_foreach_")) and origin.startswith("torch.")):  # fmt: skip
-            changed, held = node.args[:1], arguments if "vector" in last else values[0]
-        elif name in GROWING or name == "load_state_dict" or (in_place and name):
-            changed, held = [node.func.value], receiver  # type: ignore[attr-defined]
-        elif last in ("save", "dump") and len(values) > 1:  # into a buffer, or a file
-            changed, held, arguments = node.args[1:2], CLEAN, values[0]
-        else:
-            return
-        known = name in GROWING and not held & {OPTIMIZER}
+        target: list[ast.expr] = node.args[_CHANGED[changed]]
+        held = values[0] if values else CLEAN
+        if changed == "receiver":
+            target, held = [node.func.value], receiver  # type: ignore[attr-defined]
+        elif changed == "all":
+            held = arguments
+        elif changed == "second":  # into a buffer, or a file
+            held, arguments = CLEAN, held
+        known = changed == "receiver" and called(node) in GROWING and not held & {OPTIMIZER}
         if reached and held & LEARNER and not known:
             self.watcher.learns(node, learner(held), self.inside)
-        for target in changed:
-            self._put(target, arguments | self.control, env)
+        for part in target:
+            self._put(part, arguments | self.control, env)
 
     def _trains(self, node: ast.Call, name: str, receiver: Labels, arguments: Labels) -> None:
         origin = self.script.dotted(node.func)
@@ -130,12 +151,12 @@ class Flow(Carrier):
 
     def _listens(self, node: ast.Call, name: str, env: Env) -> None:
         """A hook sees whatever the model reads until it is removed; a thread works beside us."""
-        if name.startswith("register_") and name.endswith("hook") and node.args:
+        if name.endswith("hook") and node.args:
             self.hooks.append((node.args[-1], env))
         elif name == "remove" and not node.args:
             self.hooks.clear()
-        asked = name or self._code(node.func)
-        if asked in ("Thread", "submit", "start_new_thread", "Timer"):
+        asked = name or written(node.func)
+        if asked in _BESIDE:
             targets = [*(k.value for k in node.keywords if k.arg == "target"), *node.args[:2]]
             first = len(self.events)
             for target in targets:
@@ -145,7 +166,7 @@ class Flow(Carrier):
                 self._happens("beside", asked, node)
 
     def _called_back(self, what: ast.expr, labels: Labels, env: Env) -> None:
-        if isinstance(what, ast.Call) and what.args and "partial" in ast.unparse(what.func):
+        if isinstance(what, ast.Call) and what.args and "partial" in written(what.func):
             what = what.args[0]
         if isinstance(what, ast.Lambda):
             names = [argument.arg for argument in what.args.args]
@@ -251,8 +272,8 @@ class Flow(Carrier):
             rest = values[-1] if values else CLEAN  # a starred argument fills what is left
             given = [*values, *[rest] * (len(fields) - len(values))] if values else []
             for name, labels in [*zip(fields, given, strict=False), *named.items()]:
-                grow(self.fields, (node.name, name), labels | self.control)
-        kept = [v for (owner, _), v in self.fields.items() if owner == node.name]
+                grow(self.fields[node.name], name, labels | self.control)
+        kept = self.fields[node.name].values()
         return held | (everything.union(*kept) & {DATA, PATH}) if kept else held
 
     def follow(
@@ -300,6 +321,20 @@ class Flow(Carrier):
         measures, self.inside, self.loops = self.inside and not outside, outside, loops
         result = inner.get(RETURN, CLEAN)
         return judged(result) if measures and scored else result
+
+
+def _changed(origin: str, last: str, name: str) -> str:
+    """What a call changes, a word of ``_CHANGED``, or nothing."""
+    in_place = last.endswith("_") and not last.startswith("__") and last[:1].islower()
+    if last == "vector_to_parameters":
+        return "all"
+    if origin in _FILLING or (
+        (in_place or last.startswith("_foreach_")) and origin.startswith("torch.")
+    ):
+        return "first"
+    if name in GROWING or name == "load_state_dict" or (in_place and name):
+        return "receiver"
+    return "second" if last in ("save", "dump") else ""
 
 
 def _parameters(

@@ -22,6 +22,7 @@ from autoresearch.golf.audits.script import (
     shown,
     stores,
     words,
+    written,
 )
 from autoresearch.model import Violation
 
@@ -33,6 +34,7 @@ MEASURED = words(
     "schema script_stage val_loss val_bpb val_tokens val_bytes reload_val_bpb artifact_bytes "
     "code_bytes model_bytes val_digest tokenizer_digest code_digest artifact_digest"
 )
+_SCOPES = (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
 Fact = tuple[object, str]  # key and code
 
 
@@ -76,7 +78,7 @@ def _statements(script: Script, text: str) -> dict[str, int]:
     )
     lines = [line_of(n) for n in holding if n not in script.prose]
     return {
-        ast.unparse(node): line_of(node)
+        written(node): line_of(node)
         for node in (script.every(ast.stmt) if lines else ())
         if any(node.lineno <= line <= (node.end_lineno or node.lineno) for line in lines)
         and any(text in value for value in _own_strings(script, node))
@@ -123,14 +125,14 @@ def _forged_values(script: Script, pristine: Script) -> Iterator[Violation]:
         if known is None:
             yield finding("S9", scope.node, "the score is told in another place than before")
             continue
-        told = {ast.unparse(node) for node in known.tellings}
+        told = {written(node) for node in known.tellings}
         for node in scope.tellings:
-            if ast.unparse(node) not in told:
+            if written(node) not in told:
                 yield finding("S9", node, f"the score line is written another way: {shown(node)}")
-        bound = {ast.unparse(node) for node, _ in _bindings(known)}
+        bound = {written(node) for node, _ in _bindings(known)}
         stated = {fact for _, value in _bindings(known) for fact in _facts(value)}
         for node, value in _bindings(scope):
-            if ast.unparse(node) not in bound and not _is_honest(value, trusted, stated):
+            if written(node) not in bound and not _is_honest(value, trusted, stated):
                 detail = f"a value of the score line comes from elsewhere: {shown(node)}"
                 yield finding("S9", node, detail)
 
@@ -138,12 +140,14 @@ def _forged_values(script: Script, pristine: Script) -> Iterator[Violation]:
 @lru_cache(maxsize=8)
 def _scopes(script: Script) -> tuple[_Scope, ...]:
     """Functions outside of the evaluation code that tell the score, and the module itself."""
-    measuring = region_nodes(script, evaluation_region(script))
-    tellers = _tellers(script)
-    found, nodes = [], script.every((ast.FunctionDef, ast.Module))
-    for node in (n for n in nodes if id(n) not in measuring):
-        own = (part for part in _own_nodes(node) if id(part) not in measuring)
-        tellings = tuple(part for part in own if _tells(part, tellers))
+    measuring, tellers = region_nodes(script), _tellers(script)
+    calls = (call for call in script.every(ast.Call) if call not in measuring)
+    telling = {call for call in calls if _tells(call, tellers)}
+    found = []
+    for node in script.every((ast.FunctionDef, ast.Module)):
+        if node in measuring or telling.isdisjoint(inside(node, ast.Call)):
+            continue
+        tellings = tuple(part for part in _own_nodes(node) if part in telling)
         if tellings:
             names = frozenset[str]().union(*map(names_in, tellings)) - tellers
             name = node.name if isinstance(node, ast.FunctionDef) else "the module"
@@ -170,17 +174,12 @@ def _has_text(node: ast.AST, texts: tuple[str, ...]) -> bool:
 
 def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes of a function that belong to no function inside it."""
-    stack = list(ast.iter_child_nodes(node))
-    while stack:
-        part = stack.pop()
-        yield part
-        if not isinstance(part, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            stack += ast.iter_child_nodes(part)
+    inner = (n for n in inside(node, _SCOPES) if n is not node)
+    others = {part for n in inner for part in inside(n, ast.AST) if part is not n}
+    return (part for part in inside(node, ast.AST) if part is not node and part not in others)
 
 
-def _tells(node: ast.AST, tellers: frozenset[str]) -> bool:
-    if not isinstance(node, ast.Call):
-        return False
+def _tells(node: ast.Call, tellers: frozenset[str]) -> bool:
     if isinstance(node.func, ast.Name) and node.func.id in tellers:
         return True
     arguments = [*node.args, *(k.value for k in node.keywords)]
@@ -209,9 +208,9 @@ def _stored(target: ast.expr, value: ast.expr | None) -> ast.AST | None:
 def _changes(node: ast.Call) -> str | None:
     """The name that a call like ``facts.update()`` or ``setattr(score, ...)`` changes."""
     if isinstance(node.func, ast.Attribute) and node.func.attr in ("update", "setdefault"):
-        return ast.unparse(node.func.value)
-    if ast.unparse(node.func) in ("setattr", "object.__setattr__") and node.args:
-        return ast.unparse(node.args[0])
+        return written(node.func.value)
+    if written(node.func) in ("setattr", "object.__setattr__") and node.args:
+        return written(node.args[0])
     return None
 
 
@@ -219,7 +218,7 @@ def _facts(value: ast.AST | None) -> Iterator[Fact]:
     """The facts of a dict display, as key and code."""
     if isinstance(value, ast.Dict):
         for key, fact in zip(value.keys, value.values, strict=True):
-            yield (key.value if isinstance(key, ast.Constant) else None), ast.unparse(fact)
+            yield (key.value if isinstance(key, ast.Constant) else None), written(fact)
 
 
 def _is_honest(value: ast.AST | None, trusted: frozenset[str], stated: set[Fact]) -> bool:

@@ -12,7 +12,16 @@ import sys
 import tokenize
 from collections.abc import Iterator
 
-from autoresearch.golf.audits.script import Script, called, finding, inside, line_of, shown, words
+from autoresearch.golf.audits.script import (
+    Script,
+    called,
+    finding,
+    inside,
+    line_of,
+    shown,
+    words,
+    written,
+)
 from autoresearch.golf.audits.tampering import FILE_READERS
 from autoresearch.model import Violation
 
@@ -71,7 +80,7 @@ _DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict)
 
 def audit_imports(script: Script) -> Iterator[Violation]:
     """Yield what reaches outside of the script; a plain ``import subprocess`` is not yet a deed."""
-    for node in script.walk():
+    for node in script.every(ast.AST):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _module(alias.name, node)
@@ -175,7 +184,7 @@ def _cuda_library(script: Script, node: ast.Call) -> bool:
     library = script.text(node.args[0]) if node.args else None
     if script.dotted(node.func) in ("ctypes.CDLL", "ctypes.cdll.LoadLibrary"):
         return isinstance(library, str) and library.startswith(CUDA_LIBRARIES)
-    return "find_library" not in ast.unparse(node.func) and "LoadLibrary" not in shown(node.func)
+    return "find_library" not in written(node.func) and "LoadLibrary" not in shown(node.func)
 
 
 def _honest_process(script: Script, node: ast.Call) -> bool:
@@ -198,7 +207,7 @@ def _honest_command(script: Script, parts: list[ast.expr]) -> bool:
         return program.rsplit("/", 1)[-1] in HONEST_PROGRAMS
     if script.dotted(parts[0]) != "sys.executable" or len(parts) < 2:
         return False
-    code = ast.unparse(script.resolve(parts[1]))
+    code = written(script.resolve(parts[1]))
     return "__file__" in code or "sys.argv[0]" in code
 
 
@@ -211,7 +220,7 @@ def audit_literals(script: Script) -> Iterator[Violation]:
     parts = _inner_parts(script)
     blobs = numbers = 0
     last = 1
-    for node in (n for n in script.walk() if n not in parts):
+    for node in (n for n in script.every(ast.AST) if n not in parts):
         size, count = _text_size(script, node), _numbers(node)
         if size > MAX_LITERAL_BYTES:
             yield _s6(node, f"a literal of {size} bytes, more than {MAX_LITERAL_BYTES}")
@@ -237,9 +246,9 @@ def _s6(at: ast.AST | int, what: str) -> Violation:
 def _inner_parts(script: Script) -> set[ast.AST]:
     """Parts of a larger literal, which is counted as a whole."""
     parts: set[ast.AST] = set()
-    for node in script.walk():
+    for node in script.every(ast.AST):
         if node not in parts and isinstance(node, (ast.BinOp, ast.JoinedStr, *_DISPLAYS)):
-            parts.update(child for child in ast.walk(node) if child is not node)
+            parts.update(child for child in inside(node, ast.AST) if child is not node)
     return {p for p in parts if not isinstance(p, ast.Call | ast.Lambda)}
 
 
@@ -288,6 +297,8 @@ def _blobs(text: str) -> int:
 def _comments(source: str) -> Iterator[Violation]:
     """A script can read its own comments, so they can carry data as well."""
     size, last = 0, 1
+    if not any("#" in line and _BLOB.search(line) for line in source.splitlines()):
+        return
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT and (blob := _blobs(token.string.strip("#=-~* "))):
             size, last = size + blob, token.start[0]

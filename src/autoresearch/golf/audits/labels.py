@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from fnmatch import fnmatchcase
 from typing import Protocol
 
 from attrs import frozen
 
-from autoresearch.golf.audits.script import Script
+from autoresearch.golf.audits.script import (
+    Script,
+    written,
+)
 
 DATA = "data"  # validation tokens, or anything computed from them
 PATH = "path"  # the name of a validation shard
@@ -98,12 +102,12 @@ class Ground:
         self.shared: set[str] = set()
         self.module: Env = {}
         self.closures: dict[str, Env] = {}  # where a function stood that is passed on by its name
-        self.fields: dict[tuple[str, str], Labels] = {}
+        self.fields: defaultdict[str, Env] = defaultdict(dict)
         self.capped: set[str] = set()  # clocks that are held against something
         self.totals: set[str] = set()  # names and fields that hold what a clock said
         self.truncated = False
-        self.folded: dict[ast.AST, bool] = {}
-        self.written: dict[ast.AST, str] = {}
+        self.folded: dict[ast.AST, Labels] = {}
+        self.manners: dict[ast.AST, Labels] = {}
         self._index()
 
     def begin(self) -> None:
@@ -130,34 +134,30 @@ class Ground:
             self.kinds[group.name] = self._kind(group)
 
     def _kind(self, group: ast.ClassDef) -> str:
-        bases = [self.script.dotted(b) or ast.unparse(b) for b in group.bases]
+        bases = [self.script.dotted(b) or written(b) for b in group.bases]
         known = [self.kinds.get(base, "") for base in bases]
         if any("Module" in b or b.startswith("torch.nn.") for b in bases) or MODEL in known:
             return MODEL
         if any("Optimizer" in b or b.startswith("torch.optim.") for b in bases):
             return OPTIMIZER
-        values = " ".join(ast.unparse(n) for n in group.body if not isinstance(n, ast.FunctionDef))
+        values = " ".join(written(n) for n in group.body if not isinstance(n, ast.FunctionDef))
         return SETTINGS if "environ" in values or "env_" in values else ""
 
     def _instance(self, name: str) -> Labels:
         return frozenset({f"obj:{name}", self.kinds[name]} - {""})
 
-    def _code(self, node: ast.AST) -> str:
-        if node not in self.written:
-            self.written[node] = ast.unparse(node)
-        return self.written[node]
-
     def _place(self, node: ast.expr) -> str:
         """One name for a variable of this function, or for a field of any object."""
-        text = self._code(node)
+        text = written(node)
         here = self.active[-1].name if self.active else ""
         return text.rsplit(".", 1)[-1] if isinstance(node, ast.Attribute) else f"{here}:{text}"
 
     def _folded(self, node: ast.expr) -> Labels:
         if node not in self.folded:
             text = self.script.text(node)
-            self.folded[node] = isinstance(text, str) and names_validation(text)
-        return frozenset({PATH}) if self.folded[node] else CLEAN
+            named = isinstance(text, str) and names_validation(text)
+            self.folded[node] = frozenset({PATH}) if named else CLEAN
+        return self.folded[node]
 
     def _happens(self, kind: str, name: str, node: ast.AST) -> None:
         self.events.append(Event(kind, name, node, self.inside))

@@ -24,6 +24,7 @@ from autoresearch.golf.audits.script import (
     shown,
     stores,
     words,
+    written,
 )
 from autoresearch.model import Violation
 
@@ -113,14 +114,16 @@ def audit_region(script: Script, pristine: Script | None, *, typed: bool) -> Ite
         yield finding("S5", line, f"{detail}: {advice}", warn=typed)
 
 
-def region_nodes(script: Script, region: Region) -> set[int]:
-    """The ``id`` of every node inside the evaluation code and its helpers."""
-    members = (m for m in script.tree.body if region.lines.get(_name(m)) == line_of(m))
-    return {id(n) for member in members for n in ast.walk(member)}
+@lru_cache(maxsize=8)
+def region_nodes(script: Script) -> frozenset[ast.AST]:
+    """Every node inside the evaluation code and its helpers."""
+    lines = evaluation_region(script).lines
+    members = (m for m in script.tree.body if lines.get(_name(m)) == line_of(m))
+    return frozenset(n for member in members for n in inside(member, ast.AST))
 
 
 def _models(script: Script) -> set[str]:
-    return {c.name for c in script.classes if any("Module" in ast.unparse(b) for b in c.bases)}
+    return {c.name for c in script.classes if any("Module" in written(b) for b in c.bases)}
 
 
 class _Free(ast.NodeTransformer):
@@ -197,24 +200,18 @@ def _helpers(tree: ast.Module, members: list[ast.stmt]) -> list[ast.stmt]:
 
 def _used(node: ast.AST) -> set[str]:
     """Names read by a piece of code, the type annotations left out."""
-    names: set[str] = set()
-    for field, value in ast.iter_fields(node):
-        if field in ("annotation", "returns"):
-            continue
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.Name):
-                names.add(child.id)
-            elif isinstance(child, ast.AST):
-                names |= _used(child)
-    return names
+    noting = inside(node, (ast.arg, ast.AnnAssign, ast.FunctionDef, ast.AsyncFunctionDef))
+    notes = [getattr(part, "returns", getattr(part, "annotation", None)) for part in noting]
+    said = {name for note in notes if note is not None for name in inside(note, ast.Name)}
+    return {name.id for name in inside(node, ast.Name) if name not in said}
 
 
 def _name(node: ast.stmt) -> str:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return node.name
     if isinstance(node, ast.Assign):
-        return ast.unparse(node.targets[0])
-    return ast.unparse(node.target) if isinstance(node, ast.AnnAssign) else shown(node)
+        return written(node.targets[0])
+    return written(node.target) if isinstance(node, ast.AnnAssign) else shown(node)
 
 
 def audit_replaced(script: Script, pristine: Script | None, *, typed: bool) -> Iterator[Violation]:
@@ -231,15 +228,15 @@ def audit_replaced(script: Script, pristine: Script | None, *, typed: bool) -> I
 
 
 def _replacements(script: Script, region: Region) -> Iterator[Place]:
-    measuring = region_nodes(script, region)
+    measuring = region_nodes(script)
     protected = region.names | region.pieces.keys()
     defined: set[str] = set()
-    for node in script.walk():
+    for node in script.every(ast.AST):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             if node.name in defined and node.name in region.names:
                 yield line_of(node), f"evaluation code replaced: {node.name} is defined again"
             defined.add(node.name)
-        elif id(node) not in measuring:
+        elif node not in measuring:
             what = _replaced(script, node, protected)
             if what is not None:
                 yield line_of(node), what
@@ -267,7 +264,7 @@ def _replaced(script: Script, node: ast.AST, protected: frozenset[str]) -> str |
 def _set(script: Script, node: ast.Call, protected: frozenset[str]) -> str | None:
     if script.dotted(node.func) not in ("setattr", "builtins.setattr") or not node.args:
         return None
-    if ast.unparse(node.args[0]) in protected:
+    if written(node.args[0]) in protected:
         return f"evaluation code replaced: {shown(node)}"
     target = script.dotted(node.args[0])
     if target and (_is_trusted(f"{target}.x") or target == "torch.nn.functional"):

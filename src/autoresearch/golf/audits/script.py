@@ -9,12 +9,14 @@ import builtins
 import io
 import token as kinds
 import tokenize
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from itertools import chain
+from typing import TypeVar, cast
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from autoresearch.durable import digest
 from autoresearch.model import Violation
@@ -23,9 +25,11 @@ from autoresearch.python_source import parse
 Text = str | bytes
 N = TypeVar("N", bound=ast.AST)
 T = TypeVar("T")
+Kind = type[ast.AST] | tuple[type[ast.AST], ...]
 _BUILTINS = frozenset(dir(builtins))
 _PLAIN = {"lower", "upper", "strip", "replace", "removeprefix", "removesuffix", "swapcase"}
 _FOLD_DEPTH = 40  # a name may stand for itself, and a sum of strings may be deep
+_FOLDED = (ast.Name, ast.BinOp, ast.JoinedStr, ast.Subscript, ast.Call)
 _ALIAS_ROUNDS = 4  # an alias of an alias of an alias; no honest script goes further
 
 
@@ -37,20 +41,26 @@ class Script:
     tree: ast.Module
     names: Mapping[str, str]
     values: Mapping[str, ast.expr]
-    nodes: tuple[ast.AST, ...]
     prose: frozenset[ast.AST]
+    known: dict[ast.AST, str | None] = field(factory=dict)  # what `dotted` found
 
     def dotted(self, node: ast.AST) -> str | None:
         """Return what an expression stands for, such as ``os.system``; None where it is unknown.
 
         Aliases, ``getattr`` with a constant name and ``import_module`` with one are seen through.
         """
+        if node in self.known:
+            return self.known[node]
+        found: str | None = None
         if isinstance(node, ast.Name):
-            return self.names.get(node.id) or (node.id if node.id in _BUILTINS else None)
-        if isinstance(node, ast.Attribute):
+            found = self.names.get(node.id) or (node.id if node.id in _BUILTINS else None)
+        elif isinstance(node, ast.Attribute):
             base = self.dotted(node.value)
-            return f"{base}.{node.attr}" if base else None
-        return self._dotted_call(node) if isinstance(node, ast.Call) else None
+            found = f"{base}.{node.attr}" if base else None
+        elif isinstance(node, ast.Call):
+            found = self._dotted_call(node)
+        self.known[node] = found
+        return found
 
     def _dotted_call(self, node: ast.Call) -> str | None:
         origin = self.dotted(node.func)
@@ -66,7 +76,7 @@ class Script:
         """Return the string or bytes that an expression always gives, or None."""
         if isinstance(node, ast.Constant):
             return node.value if isinstance(node.value, str | bytes) else None
-        if node is None or depth == 0:
+        if depth == 0 or not isinstance(node, _FOLDED):
             return None
         if isinstance(node, ast.Name) and node.id in self.values:
             return self.text(self.values[node.id], depth - 1)
@@ -79,13 +89,9 @@ class Script:
             node, seen = self.values[node.id], seen + 1
         return node
 
-    def walk(self) -> Iterator[ast.AST]:
-        """Every node of the tree."""
-        return iter(self.nodes)
-
-    def every(self, kind: type[N] | tuple[type[N], ...]) -> Iterator[N]:
-        """Every node of a kind."""
-        return (node for node in self.nodes if isinstance(node, kind))
+    def every(self, kind: type[N] | tuple[type[N], ...]) -> Sequence[N]:
+        """Every node of a kind, in the order of the text."""
+        return inside(self.tree, kind)
 
     @property
     def functions(self) -> dict[str, ast.FunctionDef]:
@@ -102,16 +108,15 @@ class Script:
 def parse_script(source: str) -> Script:
     """Parse a script; raises ``SyntaxError`` or ``ValueError`` where Python would."""
     tree = parse(source)
-    nodes = tuple(ast.walk(tree))
-    values = _single_assignments(nodes)
-    statements = (node.value for node in nodes if isinstance(node, ast.Expr))
+    _Index(tree)
+    values = _single_assignments(tree)
+    statements = (node.value for node in inside(tree, ast.Expr))
     prose = (value for value in statements if isinstance(value, ast.Constant))
     script = Script(
         source=source,
         tree=tree,
-        names=_imported(nodes),
+        names=_imported(tree),
         values=values,
-        nodes=nodes,
         prose=frozenset(prose),
     )
     for _ in range(_ALIAS_ROUNDS):
@@ -119,7 +124,7 @@ def parse_script(source: str) -> Script:
         names = {**aliases, **script.names}
         if names == script.names:
             break
-        script = evolve(script, names=names)
+        script = evolve(script, names=names, known={})
     return script
 
 
@@ -138,7 +143,7 @@ def words(text: str) -> frozenset[str]:
 
 def shown(node: ast.AST, limit: int = 90) -> str:
     """Return a piece of code on one line, short enough for a message."""
-    text = " ".join(ast.unparse(node).split())
+    text = " ".join(written(node).split())
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -164,9 +169,70 @@ def added(now: Iterable[T], before: Iterable[T], key: Callable[[T], Hashable]) -
             yield item
 
 
-def inside(node: ast.AST, kind: type[N] | tuple[type[N], ...]) -> Iterator[N]:
+# Signs such as ``ast.Add``, of which Python keeps one for all trees.
+_SIGNS = (ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop)
+_SHARED = frozenset(kind for sign in _SIGNS for kind in sign.__subclasses__())
+
+
+def _children(node: ast.AST) -> list[ast.AST]:
+    found: list[ast.AST] = []
+    for value in vars(node).values():
+        if isinstance(value, list):
+            found += [part for part in value if isinstance(part, ast.AST)]
+        elif isinstance(value, ast.AST):
+            found.append(value)
+    return [child for child in found if type(child) not in _SHARED]
+
+
+class _Index:
+    """The nodes of one tree in the order of the text, so that no piece of it is walked again.
+
+    A node holds its place in it as an attribute, which lives as long as the tree does.
+    """
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.nodes: list[ast.AST] = []
+        self.types: dict[type[ast.AST], list[int]] = {}
+        self.kinds: dict[Kind, tuple[list[int], list[ast.AST]]] = {}
+        outer: list[int] = []
+        stack: list[tuple[ast.AST, int]] = [(tree, 0)]
+        while stack:
+            node, parent = stack.pop()
+            place = len(outer)
+            self.nodes.append(node)
+            self.types.setdefault(type(node), []).append(place)
+            outer.append(parent)
+            stack += [(child, place) for child in reversed(_children(node))]
+        sizes = [1] * len(outer)
+        for place in range(len(outer) - 1, -1, -1):
+            vars(self.nodes[place])["_place"] = self, place, place + sizes[place]
+            sizes[outer[place]] += sizes[place]
+
+    def of_kind(self, kind: Kind) -> tuple[list[int], list[ast.AST]]:
+        """The nodes of a kind with their places."""
+        if kind not in self.kinds:
+            held = (places for known, places in self.types.items() if issubclass(known, kind))
+            places = sorted(chain.from_iterable(held))
+            self.kinds[kind] = places, [self.nodes[place] for place in places]
+        return self.kinds[kind]
+
+
+def inside(node: ast.AST, kind: type[N] | tuple[type[N], ...]) -> Sequence[N]:
     """Every node of a kind in a piece of code, the piece itself among them."""
-    return (part for part in ast.walk(node) if isinstance(part, kind))
+    place = vars(node).get("_place")
+    if place is None:  # a piece that no script has
+        return [part for part in ast.walk(node) if isinstance(part, kind)]
+    index, first, past = place
+    places, nodes = index.of_kind(kind)
+    return cast(list[N], nodes[bisect_left(places, first) : bisect_left(places, past)])
+
+
+def written(node: ast.AST) -> str:
+    """A piece of code as Python writes it, without layout."""
+    known: str | None = vars(node).get("_code")
+    if known is None:
+        known = vars(node)["_code"] = ast.unparse(node)
+    return known
 
 
 def names_in(node: ast.AST) -> set[str]:
@@ -181,12 +247,13 @@ def stores(node: ast.AST) -> bool:
 
 def called(node: ast.Call) -> str:
     """The last part of what a call names: ``step`` for ``optimizer.step()``."""
-    return ast.unparse(node.func).rsplit(".", 1)[-1]
+    name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
+    return name or written(node.func).rsplit(".", 1)[-1]
 
 
-def _imported(nodes: Iterable[ast.AST]) -> dict[str, str]:
+def _imported(tree: ast.Module) -> dict[str, str]:
     names: dict[str, str] = {}
-    for node in nodes:
+    for node in inside(tree, (ast.Import, ast.ImportFrom)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 bound = alias.asname or alias.name.split(".")[0]
@@ -197,11 +264,11 @@ def _imported(nodes: Iterable[ast.AST]) -> dict[str, str]:
     return names
 
 
-def _single_assignments(nodes: Iterable[ast.AST]) -> dict[str, ast.expr]:
+def _single_assignments(tree: ast.Module) -> dict[str, ast.expr]:
     """Names that one plain assignment binds and nothing else does."""
     bound: Counter[str] = Counter()
     values: dict[str, ast.expr] = {}
-    for node in nodes:
+    for node in inside(tree, (ast.Name, ast.arg, ast.Assign, ast.AnnAssign)):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             bound[node.id] += 1
         elif isinstance(node, ast.arg):
@@ -233,7 +300,7 @@ def _inner(part: ast.expr) -> ast.expr:
 
 
 def _is_reversal(node: ast.AST) -> bool:
-    return isinstance(node, ast.Slice) and ast.unparse(node) == "::-1"
+    return isinstance(node, ast.Slice) and written(node) == "::-1"
 
 
 def _folded_call(script: Script, node: ast.Call, depth: int) -> Text | None:
@@ -276,7 +343,7 @@ def _plain(text: str, name: str, arguments: list[Text | None]) -> str | None:
 
 
 def _joined(script: Script, separator: str, node: ast.expr, depth: int) -> str | None:
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "map" and len(node.args) == 2:
+    if isinstance(node, ast.Call) and written(node.func) == "map" and len(node.args) == 2:
         function, items = node.args
         letters: list[ast.expr] = [ast.Call(function, [e], []) for e in getattr(items, "elts", [])]
         node = ast.List(elts=letters)
@@ -294,15 +361,20 @@ def code_digest(script: Script, node: ast.stmt) -> str:
     first = min([d.lineno for d in getattr(node, "decorator_list", [])], default=node.lineno)
     last = node.end_lineno or node.lineno
     text = "\n".join(script.source.split("\n")[first - 1 : last]) + "\n"
-    silent = {
+    silent = frozenset(
         (line_of(prose) - first + 1, getattr(prose, "col_offset", 0))
         for prose in script.prose
         if first <= line_of(prose) <= last
-    }
+    )
+    return _digest(text, silent)
+
+
+@lru_cache(maxsize=512)  # a change leaves most pieces as they were
+def _digest(text: str, silent: frozenset[tuple[int, int]]) -> str:
     return digest("\x1f".join(_words(text, silent)))
 
 
-def _words(text: str, silent: set[tuple[int, int]]) -> Iterator[str]:
+def _words(text: str, silent: frozenset[tuple[int, int]]) -> Iterator[str]:
     """Tokens that matter. Python 3.12 splits f-strings into tokens, so they are taken whole."""
     start = getattr(kinds, "FSTRING_START", -1)
     end = getattr(kinds, "FSTRING_END", -2)

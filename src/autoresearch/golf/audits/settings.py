@@ -22,6 +22,7 @@ from autoresearch.golf.audits.script import (
     names_in,
     shown,
     stores,
+    written,
 )
 from autoresearch.model import Violation
 
@@ -96,7 +97,7 @@ def _from_call(script: Script, node: ast.Call) -> Setting | None:
     name = script.text(node.args[0]) if node.args else None
     if not isinstance(name, str) or not re.fullmatch(r"[A-Z][A-Z0-9_]+", name):
         return None
-    if not _READERS.search(ast.unparse(node.func)) or len(node.args) < 2:
+    if not _READERS.search(written(node.func)) or len(node.args) < 2:
         return None
     return _setting(script, name, node.args[1], line_of(node))
 
@@ -105,13 +106,13 @@ def _setting(script: Script, name: str, value: ast.expr, line: int = 0) -> Setti
     text = script.text(value)
     if not isinstance(text, str):
         resolved = script.resolve(value)
-        text = None if not _is_plain(resolved) else ast.unparse(resolved).replace("_", "")
+        text = None if not _is_plain(resolved) else written(resolved).replace("_", "")
     return Setting(name=name, value=text, line=line or line_of(value), number=_number(text))
 
 
 def _is_plain(node: ast.expr) -> bool:
     allowed = ast.Constant | ast.BinOp | ast.UnaryOp | ast.operator | ast.unaryop
-    return all(isinstance(part, allowed) for part in ast.walk(node))
+    return all(isinstance(part, allowed) for part in inside(node, ast.AST))
 
 
 def _number(text: str | None) -> float | None:
@@ -130,7 +131,7 @@ def _class_values(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             yield statement.targets[0].id, statement.value
         elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-            yield ast.unparse(statement.target), statement.value
+            yield written(statement.target), statement.value
 
 
 def _wallclock(settings: Mapping[str, Setting]) -> Iterator[Violation]:
@@ -159,7 +160,7 @@ def _validation_files(script: Script) -> Iterator[Violation]:
 
 
 def _written_environment(script: Script) -> Iterator[Violation]:
-    for node in script.walk():
+    for node in script.every(ast.AST):
         if isinstance(node, ast.Subscript) and stores(node):
             name = script.text(node.slice)
             if script.dotted(node.value) == "os.environ" and _governs(name):
@@ -187,16 +188,16 @@ def _seed_search(script: Script) -> Iterator[Violation]:
     for loop in script.every(_LOOPS):
         reached = _reached(loop, functions)
         seeds = [call for call in reached if _is_seeding(call)]
-        if _varies(loop, seeds) and any(ast.unparse(c.func) in builders for c in reached):
+        if _varies(loop, seeds) and any(written(c.func) in builders for c in reached):
             yield finding("S7", loop, f"tries seeds in a loop: {shown(seeds[0])}")
 
 
 def _is_model(node: ast.ClassDef) -> bool:
-    return any("Module" in ast.unparse(base) for base in node.bases)
+    return any("Module" in written(base) for base in node.bases)
 
 
 def _is_seeding(call: ast.Call) -> bool:
-    return bool(_SEEDING.search(ast.unparse(call.func)))
+    return bool(_SEEDING.search(written(call.func)))
 
 
 def _reached(loop: ast.AST, functions: Mapping[str, ast.FunctionDef]) -> list[ast.Call]:
@@ -206,7 +207,7 @@ def _reached(loop: ast.AST, functions: Mapping[str, ast.FunctionDef]) -> list[as
     while queue:
         for call in inside(queue.pop(), ast.Call):
             calls.append(call)
-            name = ast.unparse(call.func)
+            name = written(call.func)
             if name in functions and name not in seen:
                 seen.add(name)
                 queue.append(functions[name])
@@ -220,7 +221,7 @@ def _varies(loop: ast.AST, seeds: list[ast.Call]) -> bool:
     own = {id(call) for call in calls}
     asked = [seeding for seeding in seeds if id(seeding) in own]
     if len(asked) < len(seeds):  # a function that the loop calls does the seeding
-        asked += [c for c in calls if re.search("seed", ast.unparse(c), re.IGNORECASE)]
+        asked += [c for c in calls if re.search("seed", written(c), re.IGNORECASE)]
     arguments = (a for c in asked for a in (*c.args, *(k.value for k in c.keywords)))
     return any(names_in(argument) & stored for argument in arguments)
 
@@ -244,14 +245,14 @@ def audit_size(
     if size > MAX_SOURCE_BYTES:
         yield Violation(rule="S2", detail=f"the source has {size} bytes, over {MAX_SOURCE_BYTES}")
     payload = estimated_payload(script, env)
-    if pristine is None or payload is None or _building(script) != _building(pristine):
+    if pristine is None or payload is None:
         return
     before = estimated_payload(pristine, {}) or 0
     if payload <= before or (ratio is None and SHORT_RATIO * before > limit - RESERVE):
         return
     span = (SHORT_RATIO, FULL_RATIO) if ratio is None else (ratio * (1 - SURE), ratio * (1 + SURE))
     low, high = (size + round(part * payload) for part in span)
-    if high > limit - RESERVE:
+    if high > limit - RESERVE and _building(script) == _building(pristine):
         doubtful = low <= limit - RESERVE
         said = f"{low} to {high}" if doubtful else f"at least {low}"
         detail = (
@@ -295,8 +296,8 @@ def _integer(name: str, settings: Mapping[str, Setting], env: Mapping[str, str])
 def _building(script: Script) -> dict[str, str]:
     """The code of network and quantiser: where that is the same, settings alone give the size."""
     return {
-        node.name: ast.unparse(node)
+        node.name: written(node)
         for node in script.tree.body
         if isinstance(node, ast.ClassDef | ast.FunctionDef)
-        and ("nn." in ast.unparse(node) or "quantize" in node.name or "artifact" in node.name)
+        and ("nn." in written(node) or "quantize" in node.name or "artifact" in node.name)
     }

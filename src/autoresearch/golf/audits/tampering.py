@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from autoresearch.golf.audits.region import Region, evaluation_region, region_nodes
+from autoresearch.golf.audits.region import evaluation_region, region_nodes
 from autoresearch.golf.audits.script import (
     Script,
     added,
@@ -22,6 +22,7 @@ from autoresearch.golf.audits.script import (
     shown,
     stores,
     words,
+    written,
 )
 from autoresearch.model import Violation
 
@@ -57,21 +58,17 @@ def audit_tampering(script: Script, pristine: Script | None, *, typed: bool) -> 
 
 
 def _key(deed: Deed) -> tuple[str, str, str]:
-    return deed[0], deed[1], ast.unparse(deed[2])
+    return deed[0], deed[1], written(deed[2])
 
 
 @lru_cache(maxsize=8)
 def _deeds(script: Script) -> tuple[Deed, ...]:
-    region = evaluation_region(script)
-    measuring = region_nodes(script, region)
-    fields = _fields(script, region)
-    found = [*_loaders(script, region), *_telling(script)]
-    for node in script.walk():
-        if id(node) not in measuring and node not in script.prose:
-            found += _insides(script, node)
-            found += _values(node, fields)
-            found += _files(node, region)
-            found += _settings(script, node)
+    measuring = region_nodes(script)
+    found = [*_loaders(script), *_telling(script)]
+    for kinds, check in _CHECKS:
+        for node in script.every(kinds):
+            if node not in measuring and node not in script.prose:
+                found += check(script, node)
     return tuple(found)
 
 
@@ -102,17 +99,19 @@ def _namespace(script: Script, node: ast.expr) -> str | None:
     if owner is None:
         return None
     classes = {n.name for n in script.classes}
-    known = script.dotted(owner) is not None or ast.unparse(owner) in classes
-    return ast.unparse(owner) if known else None
+    known = script.dotted(owner) is not None or written(owner) in classes
+    return written(owner) if known else None
 
 
-def _fields(script: Script, region: Region) -> frozenset[str]:
+@lru_cache(maxsize=8)
+def _fields(script: Script) -> frozenset[str]:
     """The annotated fields of the evaluation's own classes, such as ``Validation.base_bytes``."""
+    region = evaluation_region(script)
     parts = (part for n in script.classes if n.name in region.names for part in n.body)
-    return frozenset(ast.unparse(p.target) for p in parts if isinstance(p, ast.AnnAssign))
+    return frozenset(written(p.target) for p in parts if isinstance(p, ast.AnnAssign))
 
 
-def _values(node: ast.AST, fields: frozenset[str]) -> Iterator[Deed]:
+def _values(script: Script, node: ast.AST) -> Iterator[Deed]:
     """Tables and tokens of the evaluation that are changed where they lie."""
     held: ast.expr | None = None
     if isinstance(node, ast.Subscript) and stores(node):
@@ -122,30 +121,32 @@ def _values(node: ast.AST, fields: frozenset[str]) -> Iterator[Deed]:
         held = node.func.value if changes else None
     while isinstance(held, ast.Subscript):
         held = held.value
-    own = isinstance(held, ast.Attribute) and ast.unparse(held.value) == "self"
-    if isinstance(held, ast.Attribute) and held.attr in fields and not own:
+    own = isinstance(held, ast.Attribute) and written(held.value) == "self"
+    if isinstance(held, ast.Attribute) and held.attr in _fields(script) and not own:
         yield "S5", "a value of the evaluation is changed", node
 
 
-def _files(node: ast.AST, region: Region) -> Iterator[Deed]:
+def _files(script: Script, node: ast.AST) -> Iterator[Deed]:
     if isinstance(node, ast.Name) and node.id == "__file__" and stores(node):
         yield "S5", "the script hides where it lies", node
     if not isinstance(node, ast.Call):
         return
-    name, code = called(node), ast.unparse(node)
+    name, code = called(node), written(node)
     writes = name in _REWRITING
     writes |= name == "open" and bool(re.search(r"['\"][rwax]?b?[wax+]b?\+?['\"]", code))
     of_text = name == "replace" and len(node.args) == 2 and not code.startswith("os.")
     if writes and "__file__" in code and not of_text:
         yield "S5", "the script rewrites itself", node
     elif writes:
-        written = names_in(node) & (region.names | region.pieces.keys())
-        if any(n.isupper() for n in written):
+        region = evaluation_region(script)
+        named = names_in(node) & (region.names | region.pieces.keys())
+        if any(n.isupper() for n in named):
             yield "S5", "a file of the evaluation is written", node
 
 
-def _loaders(script: Script, region: Region) -> Iterator[Deed]:
+def _loaders(script: Script) -> Iterator[Deed]:
     """What the evaluation calls to load the artifact opens that artifact and no other file."""
+    region = evaluation_region(script)
     functions = script.functions
     queue = [name for name in region.calls if name.startswith("load_") or "quant" in name]
     seen: set[str] = set()
@@ -156,7 +157,7 @@ def _loaders(script: Script, region: Region) -> Iterator[Deed]:
         seen.add(name)
         own = {a.arg for a in functions[name].args.args}
         for node in inside(functions[name], ast.Call):
-            queue.append(ast.unparse(node.func))
+            queue.append(written(node.func))
             if _opens(script, node) and not _reads_own(node, own):
                 yield "S3", "what loads the artifact reads another file", node
 
@@ -193,12 +194,12 @@ def _settings(script: Script, node: ast.AST) -> Iterator[Deed]:
     """Settings that the runner gives, given by the script."""
     names: list[object] = []
     if isinstance(node, ast.Call):
-        if "hyperparam" in ast.unparse(node.func).lower():
+        if "hyperparam" in written(node.func).lower():
             names = [keyword.arg for keyword in node.keywords]
         elif script.dotted(node.func) in _SETTERS and len(node.args) > 1:
             names = [script.text(node.args[1])]
     elif isinstance(node, ast.Attribute) and stores(node):
-        names = [node.attr] if ast.unparse(node.value) != "self" else []
+        names = [node.attr] if written(node.value) != "self" else []
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         sides = (node.left, node.right)
         factors = [s.value for s in sides if isinstance(s, ast.Constant)]
@@ -218,6 +219,16 @@ def _settings(script: Script, node: ast.AST) -> Iterator[Deed]:
     for name in names:
         if isinstance(name, str) and name in RUNNERS:
             yield RUNNERS[name], _GIVEN, node
+
+
+_CHECKS: tuple[
+    tuple[tuple[type[ast.AST], ...], Callable[[Script, ast.AST], Iterator[Deed]]], ...
+] = (
+    ((ast.Attribute, ast.Name, ast.Constant, ast.Subscript, ast.Call), _insides),
+    ((ast.Subscript, ast.Call), _values),
+    ((ast.Name, ast.Call), _files),
+    ((ast.Call, ast.Attribute, ast.BinOp, ast.Delete), _settings),
+)
 
 
 def _lost(script: Script, pristine: Script) -> Iterator[Violation]:

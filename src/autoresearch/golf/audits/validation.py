@@ -22,6 +22,7 @@ _WRITING_FILES = words(
     "torch.save numpy.save numpy.savez numpy.savez_compressed pickle.dump pickle.dumps json.dump "
     "zlib.compress lzma.compress bz2.compress marshal.dumps shutil.copy shutil.copyfile os.replace"
 )
+_TOLD = JUDGED | {PATH}
 _SCORE = re.compile(r"(^|\W)val_(bpb|loss)\W{0,3}$")
 
 
@@ -54,6 +55,8 @@ class _Sinks:
         self.add(node, f"a value from validation reaches {what}", warn=inside and self.typed)
 
     def call(self, node: ast.Call, receiver: Labels, arguments: Labels, inside: bool) -> None:
+        if (receiver | arguments).isdisjoint(_TOLD):
+            return
         origin = self.script.dotted(node.func) or ""
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         learned = arguments if origin == "torch.autograd.grad" else receiver
