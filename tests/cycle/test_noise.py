@@ -40,23 +40,29 @@ def reprint(text: str) -> Callable[[str], Idea]:
     return propose
 
 
-def test_luck_and_a_printed_constant_are_not_kept_and_a_real_gain_is(tmp_path: Path) -> None:
-    """Thirteen edits under the defaults: four times luck, a constant, losses, a crash, a gain."""
+def test_luck_and_a_printed_constant_are_not_kept_and_real_gains_are(tmp_path: Path) -> None:
+    """Thirteen edits under the defaults: four times luck, a constant, losses, a crash, gains.
+
+    Only the three gains, of 0.05, 0.03 and 0.01 at a noise of 0.002, are kept.
+    """
     lucky = [set_constant("DICE", face) for face in (1, 2, 3, 4)]
     constant = reprint('print("score: 0.1")')
-    worse = [set_constant("WIDTH", width) for width in (0, 1, 2, 3, 11, 12)]
-    edits = [constant, *lucky, *worse, set_constant("WIDTH", None), set_constant("WIDTH", 7)]
+    better = [set_constant("WIDTH", width) for width in (5, 6, 7)]
+    worse = [set_constant("WIDTH", width) for width in (0, 2, 3, 12)]
+    # The gains first: an edit of another head is another idea, and would be tried again.
+    edits = [*better, constant, *lucky, *worse, set_constant("WIDTH", None)]
     made = run(tmp_path, NOISY, *edits)
     history = made.history
     assert len(edits) == 13
     assert [run.seed for run in history.experiments[0].runs] == [1337, 1338, 1339]
     assert 0.0004 < history.noise.sd < 0.01
     assert "measured over 3 runs" in history.experiments[0].decision.reason  # type: ignore[union-attr]
-    assert [item.idea.description for item in history.kept[1:]] == ["WIDTH = 7"]
+    kept = [item.idea.description for item in history.kept[1:]]
+    assert kept == ["WIDTH = 5", "WIDTH = 6", "WIDTH = 7"]
     assert any("literal_score" in item.reason for item in history.rejected)
     verdicts = [item.verdict for item in history.experiments[1:]]
+    assert len(verdicts) == len(edits) - 1  # the constant was dropped before it ran
     assert verdicts.count(Verdict.CRASH) == 1
-    assert verdicts.count(Verdict.DISCARD) >= 10
 
 
 def test_a_script_with_a_seed_of_its_own_measures_nothing(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from attrs import evolve
 
-from autoresearch.config import Config, MetricConfig
+from autoresearch.config import Config, LimitsConfig, MetricConfig
 from autoresearch.ideas import search
+from autoresearch.ideas.hyperparameters import knobs
 from autoresearch.model import Decision, Idea, ValueChange
 from autoresearch.testing import IdeaGeneratorContract, Story, experiment, story
 
@@ -48,14 +50,16 @@ def proposed(config: Config, told: Story, seed: int = 0, source: str = SOURCE) -
 
 
 def first(config: Config, told: Story, draws: int = 30) -> Counter[str]:
-    """Return how often each direction is proposed."""
+    """Return how often each hyperparameter is changed."""
     found = (proposed(config, told, seed) for seed in range(draws))
-    return Counter(idea.direction for idea in found if idea)
+    return Counter(change.name for idea in found if idea for change in idea.changes)
 
 
 def test_the_largest_known_effect_comes_first(config: Config) -> None:
     """Half of an isolated effect is expected; moves of numbers promise less."""
-    assert first(config, story([1.2244], config=config)).most_common(1)[0][0] == "gates"
+    found = first(config, story([1.2244], config=config))
+    assert found["USE_GATE"] == 30
+    assert found["DEPTH"] + found["MATRIX_LR"] <= 30  # one unknown move a run at the most
 
 
 def test_what_is_known_to_fail_is_not_tried(config: Config) -> None:
@@ -88,12 +92,57 @@ def tried(told: Story, name: str, gain: float, expected: float, direction: str =
     )
 
 
+def learned(config: Config, *shown: search.Shown) -> search.Learned:
+    """Return what is believed after some experiments."""
+    named = {item.key: item for item in knobs({"train.py": SOURCE}, "train.py")}
+    return search.Learned(config, named, 0.003, 0.0006, shown)
+
+
+def shown(*names: str, gain: float | None, number: int = 1, grown: float = 0.0) -> search.Shown:
+    """Return what an experiment showed that switched some things on."""
+    return search.Shown(
+        number=number, gain=gain, grown=grown, share=2.0,
+        changes=tuple(ValueChange(name=name, old=False, new=True) for name in names),
+    )  # fmt: skip
+
+
+ON = {"USE_GATE": (False, True)}
+SMALL = {"USE_SMALL": (False, True)}
+
+
 def test_what_is_known_fades_where_it_does_not_hold(config: Config) -> None:
-    """Own tries of a group that brought nothing take trust from what is left of it."""
-    shares = {"known attention": [-1.0, -0.5, 0.0]}
-    assert search._held("known attention", shares["known attention"])[0] < 0.4
-    assert search._held("known attention", [])[0] == 1.0
-    assert search._held("known attention", [1.0] * 20)[1] < search._held("known attention", [])[1]
+    """A try that brought nothing takes trust from the change, and from others of its area."""
+    before, after = learned(config), learned(config, shown("USE_GATE", gain=-0.001))
+    assert before.gain(ON)[0] == pytest.approx(0.01)
+    assert abs(after.gain(ON)[0]) < 0.0011
+    assert after.gain(SMALL)[0] < before.gain(SMALL)[0]
+
+
+def test_a_bundle_tells_of_its_parts(config: Config) -> None:
+    """What it lost is laid on all, and a part that holds alone lays it on the other."""
+    lost = shown("USE_GATE", "USE_SMALL", gain=0.001)
+    both, apart = learned(config, lost), learned(config, lost, shown("USE_GATE", gain=0.012))
+    assert both.gain(ON)[0] < learned(config).gain(ON)[0]
+    assert apart.gain(ON)[0] > 2 * both.gain(ON)[0]
+    assert both.gain({"USE_GATE": (True, False)})[0] == pytest.approx(-both.gain(ON)[0])
+
+
+def test_a_crash_is_searched_for_by_halves(config: Config) -> None:
+    """Who crashed together is suspected, who then ran is not, and who is left is not tried."""
+    crashed = shown("USE_GATE", "USE_SMALL", gain=None)
+    fresh, suspected = learned(config), learned(config, crashed)
+    found = learned(config, crashed, shown("USE_SMALL", gain=0.0))
+    assert fresh.worth(0.01, ON, None) > suspected.worth(0.01, ON, None) > 0.005
+    assert found.worth(0.01, ON, None) < 0.001
+    assert found.worth(0.01, SMALL, None) == 0.01
+
+
+def test_what_does_not_fit_is_worth_nothing(config: Config) -> None:
+    """Sizes are learned from what experiments weighed."""
+    limited = evolve(config, limits=LimitsConfig(artifact_bytes=16_000_000))
+    heavy = learned(limited, shown("USE_GATE", gain=0.01, grown=500_000.0))
+    assert heavy.worth(0.01, ON, 15_700_000.0) < 1e-4
+    assert heavy.worth(0.01, ON, 15_000_000.0) > 0.0099
 
 
 def test_near_misses_are_tried_together(config: Config) -> None:
@@ -101,12 +150,13 @@ def test_near_misses_are_tried_together(config: Config) -> None:
     told = story([1.2244], config=config)
     tried(told, "USE_GATE", 0.0010, 0.01)
     tried(told, "USE_SMALL", 0.0009, 0.0004, "small idea")
-    plugin = search.Plugin()
-    plugin.configure(config)
     found = [proposed(config, told, seed) for seed in range(60)]
-    together = [i for i in found if i and i.direction.startswith("bundle")]
+    together = [
+        idea for idea in found
+        if idea and {"USE_GATE", "USE_SMALL"} <= {change.name for change in idea.changes}
+    ]  # fmt: skip
     assert together
-    assert {change.name for change in together[0].changes} == {"USE_GATE", "USE_SMALL"}
+    assert together[0].direction.startswith("bundle")
     assert set(together[0].cites) >= {1, 2}
 
 

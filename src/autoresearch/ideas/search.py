@@ -1,56 +1,218 @@
-"""Tries what promises most: known effects and moves of numbers, by Thompson sampling.
+"""Tries what promises most for a GPU hour: known effects and moves of numbers, many in one run.
 
-Each arm is a change with an expected gain: a row of the knowledge, a move of one number, a change
-that lost next to nothing, several of those together. How far such expectations held in this
-campaign is learned for each group of arms, so that what is known elsewhere fades as own evidence
-grows.
+What every single value is worth is believed from the knowledge and from every experiment of the
+campaign, those that changed several values included. One run tries the changes that together
+promise the most; where that brings less than was hoped for, or crashes, the next runs tell whose
+fault it was. Thompson sampling: a gain is drawn from each belief, and the largest draw leads.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from random import Random
+from statistics import NormalDist
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from autoresearch.config import Config, setting
-from autoresearch.history import History, family, gain_of, script_of
+from autoresearch.history import History, PerExperiment, family, parent_of, script_of
 from autoresearch.hookspecs import hookimpl
-from autoresearch.ideas import catalogue, families, moves, script
-from autoresearch.ideas.hyperparameters import Hyperparameter, describe, knobs
-from autoresearch.ideas.known import known
-from autoresearch.model import Experiment, Idea, Value, ValueChange, Verdict
+from autoresearch.ideas import catalogue, moves, script
+from autoresearch.ideas.hyperparameters import Hyperparameter, describe, key, knobs
+from autoresearch.ideas.known import UNMEASURED_GAIN, Known, known
+from autoresearch.model import Experiment, Idea, Value, ValueChange
 
 Named = Mapping[str, Hyperparameter]
-_TRUST = 3.0  # tries of one's own that weigh as much as what is expected of a group
+Part = tuple[str, Value]  # a key and a value, which is worth a gain over the one it began with
+_REFUTED = ("fails", "illegal")
+_DOUBT = {"isolated": 0.5}  # sd of a known effect, as a share of it; of any other the whole
+_LEAST_DOUBT = 3 * UNMEASURED_GAIN  # sd of any known effect, however small
+_SHARED = 0.3  # the same, of how far all effects hold here, and those of one area
 _OF_MOVES = 0.3  # of what a number's name promises: most moves of one number bring nothing
-_FEWEST = 2  # near misses that are tried together
+_OF_SCALE = 0.15  # sd of a move of a number, as a share of a good gain
+_MODEL = 0.1  # of what a run was expected to bring: gains do not simply add up
+_CRASHES, _TRIES = 1.0, 20.0  # so many of so many new values crash, before any was tried
+_CRASH_COST = 0.25  # of a run
+_SIZE_SD, _SIZE_NOISE = 0.01, 0.0003  # of the limit: what one value may weigh, and two runs differ
 
 
 @frozen(kw_only=True)
 class Settings:
-    """How near misses are put together."""
+    """How much is tried at once, and how boldly."""
 
-    bundle: int = setting(4, "near misses that are tried together at the most; 0: none")
+    bundle: int = setting(12, "changes that are tried in one run at the most")
+    boldness: float = setting(1.0, "factor on the doubt that gains are drawn with; 0: none")
     radical_tries: int = setting(1, "bold ideas in a row after a plateau")
 
 
 @frozen(kw_only=True)
 class Arm:
-    """A change with what is expected of it: mean and spread of its gain, positive is better."""
+    """New values of some keys; the gain that is expected and the one drawn, positive is better."""
 
     direction: str
     values: Mapping[str, Value]
     mean: float
-    sd: float
-    group: str
+    drawn: float
     why: str
+    known: bool = False
     cites: tuple[int, ...] = ()
 
 
+@frozen(kw_only=True)
+class Shown:
+    """What an experiment showed of its changes: gain and growth in bytes over its parent."""
+
+    number: int
+    changes: tuple[ValueChange, ...]
+    gain: float | None
+    grown: float | None
+    share: float  # the variance of the gain, in that of one run
+
+
+def _shown(item: Experiment, history: History) -> Shown | None:
+    parent = parent_of(item, history)
+    if parent is None or not item.idea.changes:
+        return None
+    new, old = history.score(item), history.score(parent)
+    size, before = item.metrics.get(history.size), parent.metrics.get(history.size)
+    return Shown(
+        number=item.number,
+        changes=item.idea.changes,
+        gain=None if new is None or old is None else history.gain(new, old),
+        grown=None if size is None or before is None else size - before,
+        share=sum(1 / max(len(history.scores(one)), 1) for one in (item, parent)),
+    )
+
+
+_SHOWN = PerExperiment(_shown)
+
+
+@frozen
+class Belief:
+    """Means and variances of the parts of sums, learned from sums that were seen."""
+
+    doubt: float
+    known: dict[Part, tuple[float, float]] = field(factory=dict)
+
+    def of(self, weights: Mapping[Part, float]) -> tuple[float, float]:
+        """Return mean and variance of a weighted sum."""
+        told = [(w, *self.known.get(part, (0.0, self.doubt**2))) for part, w in weights.items()]
+        return sum(w * m for w, m, _ in told), sum(w * w * v for w, _, v in told)
+
+    def learn(self, weights: Mapping[Part, float], seen: float, variance: float) -> None:
+        """Take in a sum that was seen with some variance: the least sure part moves the most."""
+        mean, spread = self.of(weights)
+        for part, weight in weights.items():
+            before, own = self.known.get(part, (0.0, self.doubt**2))
+            share = weight * own / (spread + variance)
+            self.known[part] = before + share * (seen - mean), own * (1 - share * weight)
+
+
+class Learned:
+    """What the knowledge and the campaign's experiments say of values: gains, sizes, crashes."""
+
+    def __init__(
+        self, config: Config, named: Named, scale: float, sd: float, shown: Sequence[Shown]
+    ) -> None:
+        self._lower, self._limit = config.lower_is_better, config.limits.artifact_bytes
+        self._sd = max(sd, 0.01 * scale)
+        self.gains, self._sizes = Belief(_OF_SCALE * scale), Belief(_SIZE_SD * self._limit)
+        first = [change for one in reversed(shown) for change in one.changes]
+        self.starts = {name: item.value for name, item in named.items()}
+        self.starts |= {key(item.name, item.file): item.old for item in first}
+        self._promised: dict[Part, tuple[str, float]] = {}
+        self.tried: dict[Part, int] = {}
+        self._safe: set[Part] = set()
+        self._crashed: list[set[Part]] = []
+        self.rows = [row for row in known(config.knowledge) if self._expect(row)]
+        for one in shown:
+            self._take(one)
+
+    def _expect(self, row: Known) -> bool:
+        """Believe a row of the knowledge at first; False where the script has not its settings."""
+        if not row.settings or not {item.name for item in row.settings} <= self.starts.keys():
+            return False
+        change, count = row.expected_change(lower_is_better=self._lower), len(row.settings)
+        gain = (-change if self._lower else change) / count
+        sd = max(_DOUBT.get(row.measured, 1.0) * abs(gain), _LEAST_DOUBT / count)
+        for part in self.values(row).items():
+            self.gains.known.setdefault(part, (gain, sd**2 * count))
+            self._promised.setdefault(part, (row.area, gain))
+        return True
+
+    def values(self, row: Known) -> dict[str, Value]:
+        """Return the values that a row asks for, on what the script began with."""
+        olds = {item.name: self.starts[item.name] for item in row.settings}
+        return {
+            item.name: catalogue.value(item.applied(float(olds[item.name])), olds[item.name])
+            for item in row.settings
+        }
+
+    def parts(self, changes: Mapping[str, tuple[Value, Value]]) -> dict[Part, float]:
+        """Return changes, key to (old, new), as a sum of what values are worth."""
+        both = [((name, value[side]), (-1.0, 1.0)[side]) for name, value in changes.items()
+                for side in (0, 1)]  # fmt: skip
+        return {part: sign for part, sign in both if part[1] != self.starts[part[0]]}
+
+    def _shared(self, parts: Mapping[Part, float]) -> dict[Part, float]:
+        """Add what known effects have in common: how far those of an area, and all, hold here."""
+        found = dict(parts)
+        for part, sign in parts.items():
+            area, promise = self._promised.get(part, ("", 0.0))
+            for group in (f"all {area}", "all") if promise else ():
+                shared = (group, "share")
+                self.gains.known.setdefault(shared, (0.0, _SHARED**2))
+                found[shared] = found.get(shared, 0.0) + sign * promise
+        return found
+
+    def _take(self, shown: Shown) -> None:
+        """Learn from an experiment."""
+        changes = {key(item.name, item.file): (item.old, item.new) for item in shown.changes}
+        parts = self.parts(changes)
+        for name, (old, new) in changes.items():
+            if (name, new) in parts:  # what nothing is known of is worth what it replaces
+                mean, _ = self.gains.of({part: 1.0 for part in [(name, old)] if part in parts})
+                self.gains.known.setdefault((name, new), (mean, self.gains.doubt**2))
+                self.tried[name, new] = shown.number
+        if shown.gain is None:
+            self._crashed.append(parts.keys() - self._safe)
+            return
+        self._safe |= parts.keys()
+        model = _MODEL * sum(abs(self.gains.of({part: 1.0})[0]) for part in parts)
+        variance = self._sd**2 * shown.share + model**2
+        self.gains.learn(self._shared(parts), shown.gain, variance)
+        if shown.grown is not None and self._limit > 0:
+            self._sizes.learn(parts, shown.grown, (_SIZE_NOISE * self._limit) ** 2)
+
+    def gain(self, changes: Mapping[str, tuple[Value, Value]]) -> tuple[float, float]:
+        """Return mean and standard deviation of what changes are believed to bring."""
+        mean, variance = self.gains.of(self._shared(self.parts(changes)))
+        return mean, math.sqrt(variance)
+
+    def worth(
+        self, gain: float, changes: Mapping[str, tuple[Value, Value]], size: float | None
+    ) -> float:
+        """Return a gain for the cost of its run, which may crash or get too large from ``size``."""
+        parts = self.parts(changes)
+        runs = math.prod(1 - self._crash(part) for part in parts.keys() - self._safe)
+        fits = 1.0
+        if self._limit > 0 and size is not None and parts:
+            mean, variance = self._sizes.of(parts)
+            fits = NormalDist(size + mean, math.sqrt(variance) + 1).cdf(self._limit)
+        return gain * runs * fits / (runs + _CRASH_COST * (1 - runs))
+
+    def _crash(self, part: Part) -> float:
+        """Return how probably a value that was in no finished run crashes."""
+        count = len(self._crashed)
+        usual = (_CRASHES + count) / (_TRIES + len(self._safe) + count)
+        guilty = [len(group - self._safe) for group in self._crashed if part in group]
+        return min(0.99, max([usual, *(usual / (1 - (1 - usual) ** many) for many in guilty)]))
+
+
 class Plugin:
-    """Draws a gain for every arm and tries the arm that drew the most."""
+    """Draws a gain for every change and tries those that together promise the most."""
 
     def __init__(self) -> None:
         self._config, self._settings = Config(), Settings()
@@ -66,17 +228,17 @@ class Plugin:
     def propose_idea(
         self, history: History, source: str, rng: Random, files: Mapping[str, str]
     ) -> Idea | None:
-        """Return the arm that drew the largest gain and is new; None when all were tried."""
+        """Return the changes that promise the most and are new; None when all were tried."""
         name = script_of(history)
         files = {**files, name: source}
         found = knobs(files, name)
         table = self._numbers.table(history, found)
         named: Named = {item.key: item for item in found}
         seen = frozenset(history.tried) | script.refused(history)
-        for arm in self._drawn(table, named, history, rng):
+        for arm in self._ranked(table, named, history, rng):
             changes = script.changes_of(arm.values, named)
             texts = script.new_texts(files, changes, history)
-            if not texts:
+            if not texts or not _feasible(table, [arm]):
                 continue
             idea = _idea(arm, changes, history)
             idea = evolve(idea, source=texts.pop(name, None), files=texts)
@@ -89,155 +251,117 @@ class Plugin:
         """Say what was looked for."""
         return "every known direction and every move of a number was tried"
 
-    def _drawn(
+    def _ranked(
         self, table: moves.Table, named: Named, history: History, rng: Random
     ) -> Iterator[Arm]:
-        arms = [*self._known(named, history), *self._moves(table)]
-        groups = {arm.group for arm in arms}
-        shares = self._shares(named, history)
-        held = {group: _held(group, shares.get(group, [])) for group in groups}
-        drawn: list[tuple[float, int, Arm]] = []
-        for index, arm in enumerate([*arms, *self._near(named, history)]):
-            share, spread = held.get(arm.group, (1.0, 0.0))
-            factor = max(rng.gauss(share, spread), 0.1)
-            drawn.append((factor * arm.mean + rng.gauss(0.0, arm.sd), -index, arm))
+        """Yield the best bundle, what is left of it without its last parts, and then single arms.
+
+        The arm that drew the most leads; others join it where they are expected to help, and for
+        as long as the run is worth more with them in spite of what may go wrong.
+        """
+        shown = [*filter(None, _SHOWN.each(history.decided, history))]
+        sd = self._config.metric.sd or history.noise.sd
+        learned = Learned(self._config, named, table.scale, sd, shown)
+        size = history.best.metrics.get(history.size) if history.best else None
+
+        def worth(arms: Sequence[Arm], gain: float) -> float:
+            values = {name: new for arm in arms for name, new in arm.values.items()}
+            return learned.worth(gain, _changes(values, named), size)
+
+        found = [*self._known(learned, named, rng), *self._moves(learned, table, named, rng)]
+        found += self._bold(table, history, rng)
+        arms = [arm for arm in found if family(arm.direction) not in history.dead_families]
+        arms.sort(key=lambda arm: -worth([arm], arm.drawn))
+        joining = sorted(((worth([arm], arm.mean), arm) for arm in arms[1:]), key=lambda x: -x[0])
+        chosen, total = arms[:1], sum(arm.drawn for arm in arms[:1])
+        for _, arm in takewhile(lambda pair: pair[0] > 0, joining):
+            together = [*chosen, arm]
+            keys = [name for one in together for name in one.values]
+            crowded = len(together) > self._settings.bundle or len(keys) > len({*keys})
+            # Of the moves that nobody knows one is enough to tell what it did.
+            if crowded or sum(not one.known for one in together) > 1:
+                continue
+            better = worth(together, total + arm.mean) > worth(chosen, total)
+            if better and _feasible(table, together):
+                chosen, total = together, total + arm.mean
+        yield from (_bundle(chosen[:count]) for count in range(len(chosen), 1, -1))
+        yield from arms
+
+    def _known(self, learned: Learned, named: Named, rng: Random) -> Iterator[Arm]:
+        """Yield the rows of the knowledge, and the way back from those that head has."""
+        for row in learned.rows:
+            values = learned.values(row)
+            if row.verdict in _REFUTED or not values.keys() <= named.keys():
+                continue
+            told = row.sentence(self._config.metric.name)
+            if all(named[name].value == value for name, value in values.items()):
+                values = {name: learned.starts[name] for name in values}
+                told = f"without it, as it may not hold here: {told}"
+            drawn = self._drawn(*learned.gain(_changes(values, named)), rng)
+            yield _arm(row.direction, values, drawn, told, learned, known=True)
+
+    def _moves(
+        self, learned: Learned, table: moves.Table, named: Named, rng: Random
+    ) -> Iterator[Arm]:
+        """Yield the moves of single numbers, but none to where a loss is known."""
+        lost = [row for row in learned.rows if row.verdict in _REFUTED]
+        bad = {item.name for row in lost for item in row.settings}
+        for move in moves.singles(table):
+            if move.gain <= 0 or bad & move.values.keys():
+                continue
+            mean, sd = learned.gain(_changes(move.values, named))
+            if not learned.tried.keys() & move.values.items():
+                # A fresh win is followed: that is in the worth, not in the gain.
+                mean, sd = _OF_MOVES * move.worth, learned.gains.doubt
+            drawn = self._drawn(mean, sd, rng)
+            yield _arm(move.direction, move.values, drawn, move.why, learned, cites=move.cites)
+
+    def _bold(self, table: moves.Table, history: History, rng: Random) -> Iterator[Arm]:
+        """Yield jumps after a plateau, which lead where nothing else promises as much."""
         if script.radical_due(history, self._settings.radical_tries):
             done = {item.idea.direction for item in history.experiments}
             for move in moves.radicals(table, rng):
-                if table.feasible(move) and move.direction not in done:
-                    yield _of_move(move, "radical", 0.0)
-        dead = history.dead_families
-        for _, _, arm in sorted(drawn, key=lambda item: item[:2], reverse=True):
-            if family(arm.direction) not in dead:
-                yield arm
+                if move.direction not in done:
+                    yield Arm(
+                        direction=move.direction, values=move.values, mean=0.0, drawn=move.gain,
+                        why=move.why,
+                    )  # fmt: skip
 
-    def _known(self, named: Named, history: History) -> Iterator[Arm]:
-        """Yield the rows of the knowledge that are settings of this script and were not tried."""
-        lower = self._config.lower_is_better
-        done = [item.idea.changes for item in history.experiments]
-        for row in known(self._config.knowledge):
-            names = {item.name for item in row.settings}
-            if not names or not names <= named.keys() or row.verdict in ("fails", "illegal"):
-                continue
-            if any(catalogue.is_tried(row, changes) for changes in done):
-                continue
-            change = row.expected_change(lower_is_better=lower)
-            mean = -change if lower else change
-            olds = {item.name: named[item.name].value for item in row.settings}
-            values = {
-                item.name: catalogue.value(item.applied(float(olds[item.name])), olds[item.name])
-                for item in row.settings
-            }
-            measured = row.effect is not None
-            yield Arm(
-                direction=row.direction, values=values, mean=mean,
-                sd=0.5 * abs(mean) if measured else 2 * abs(mean), group=f"known {row.area}",
-                why=row.sentence(history.metric),
-            )  # fmt: skip
-
-    def _shares(self, named: Named, history: History) -> Mapping[str, list[float]]:
-        """Return which share of what was expected came true, a try each, by group.
-
-        A try that gave no score counts as one that lost what was hoped for.
-        """
-        found: dict[str, list[float]] = {}
-        for item in history.decided:
-            expected, gain = item.idea.expected_gain, gain_of(item, history)
-            if expected and expected > 0:
-                share = (-expected if gain is None else gain) / expected
-                group = self._group(item.idea.changes, named)
-                found.setdefault(group, []).append(max(-1.0, min(2.0, share)))
-        return found
-
-    def _group(self, changes: Sequence[ValueChange], named: Named) -> str:
-        for row in known(self._config.knowledge):
-            if row.settings and catalogue.is_tried(row, changes):
-                return f"known {row.area}"
-        item = named.get(changes[0].name) if len(changes) == 1 else None
-        return "" if item is None else f"move {families.family(item).name}"
-
-    def _moves(self, table: moves.Table) -> Iterator[Arm]:
-        """Yield the moves of single numbers, but none to where a loss is known."""
-        named = table.named()
-        bad = {
-            item.name
-            for row in known(self._config.knowledge)
-            if row.verdict in ("fails", "illegal")
-            for item in row.settings
-        }
-        for move in moves.singles(table):
-            if table.feasible(move) and move.gain > 0 and not bad & move.values.keys():
-                kind = families.family(named[next(iter(move.values))]).name
-                # A fresh win is followed: that is in the worth, not in the gain.
-                yield _of_move(evolve(move, gain=move.worth), f"move {kind}", 0.15 * table.scale)
-
-    def _near(self, named: Named, history: History) -> Iterator[Arm]:
-        """Yield near misses again, on a head that has moved, and several of them together."""
-        sd = self._config.metric.sd or history.noise.sd
-        if sd <= 0:
-            return
-        found: dict[str, tuple[float, Experiment]] = {}
-        for item in history.experiments:
-            gain = gain_of(item, history)
-            fits = item.idea.changes and all(
-                not c.file and c.name in named and named[c.name].value == c.old
-                for c in item.idea.changes
-            )
-            if item.verdict is Verdict.DISCARD and gain is not None and fits and gain > -0.5 * sd:
-                runs = max(len(history.scores(item)), 1)
-                noise = sd**2 * (1 / runs + 0.5)
-                weight = (1.5 * sd) ** 2 / ((1.5 * sd) ** 2 + noise)
-                found[item.idea.direction] = (weight * gain, item)
-        best = sorted(found.values(), key=lambda pair: -pair[0])
-        for mean, item in best[:8]:
-            yield _together([(mean, item)], sd)
-        for count in range(_FEWEST, self._settings.bundle + 1):
-            chosen = _apart([pair for pair in best if pair[0] > 0], count)
-            if len(chosen) == count:
-                yield _together(chosen, sd)
+    def _drawn(self, mean: float, sd: float, rng: Random) -> tuple[float, float]:
+        return mean, mean + self._settings.boldness * rng.gauss(0, sd)
 
 
-def _apart(best: Sequence[tuple[float, Experiment]], count: int) -> list[tuple[float, Experiment]]:
-    """Return the first so many that change different things."""
-    taken: set[str] = set()
-    chosen: list[tuple[float, Experiment]] = []
-    for mean, item in best:
-        names = {change.name for change in item.idea.changes}
-        if len(chosen) < count and not names & taken:
-            taken |= names
-            chosen.append((mean, item))
-    return chosen
+def _changes(values: Mapping[str, Value], named: Named) -> dict[str, tuple[Value, Value]]:
+    return {name: (named[name].value, new) for name, new in values.items()}
 
 
-def _together(parts: Sequence[tuple[float, Experiment]], sd: float) -> Arm:
-    numbers = tuple(sorted(item.number for _, item in parts))
-    directions = sorted({item.idea.direction for _, item in parts})
-    single = len(parts) == 1
+def _feasible(table: moves.Table, arms: Sequence[Arm]) -> bool:
+    found = {name: new for arm in arms for name, new in arm.values.items()}
+    movable = {name: new for name, new in found.items() if name in table.named()}
+    return table.feasible(moves.Move(direction="", values=movable, gain=0, worth=0, why=""))
+
+
+def _arm(
+    direction: str, values: Mapping[str, Value], drawn: tuple[float, float], why: str,
+    learned: Learned, known: bool = False, cites: Sequence[int] = (),
+) -> Arm:  # fmt: skip
+    rests = [learned.tried[part] for part in values.items() if part in learned.tried]
     return Arm(
-        direction=directions[0] if single else f"bundle: {' + '.join(directions)}"[:80],
-        values={change.name: change.new for _, item in parts for change in item.idea.changes},
-        mean=sum(mean for mean, _ in parts),
-        sd=0.5 * sd * math.sqrt(len(parts)),
-        group="again" if single else "bundle",
-        why="it looked like a small gain that one run could not prove"
-        if single
-        else "each looked like a small gain, and together they are easier to prove",
-        cites=numbers,
-    )
-
-
-def _of_move(move: moves.Move, group: str, sd: float) -> Arm:
-    return Arm(
-        direction=move.direction, values=move.values, mean=move.gain, sd=sd, group=group,
-        why=move.why, cites=move.cites,
+        direction=direction, values=values, mean=drawn[0], drawn=drawn[1], why=why, known=known,
+        cites=(*rests, *cites),
     )  # fmt: skip
 
 
-def _held(group: str, shares: Sequence[float]) -> tuple[float, float]:
-    """Return which share of what was expected came, and how uncertain that is."""
-    weight = _TRUST + len(shares)
-    usual = 1.0 if group.startswith("known") else _OF_MOVES
-    return (_TRUST * usual + sum(shares)) / weight, 0.5 * usual / math.sqrt(weight)
+def _bundle(parts: Sequence[Arm]) -> Arm:
+    directions = sorted({arm.direction for arm in parts})
+    return Arm(
+        direction=f"bundle: {' + '.join(directions)}"[:80],
+        values={name: new for arm in parts for name, new in arm.values.items()},
+        mean=sum(arm.mean for arm in parts),
+        drawn=sum(arm.drawn for arm in parts),
+        why="together they promise the most for one run, and what it brings tells of each",
+        cites=tuple(sorted({number for arm in parts for number in arm.cites})),
+    )
 
 
 def _idea(arm: Arm, changes: tuple[ValueChange, ...], history: History) -> Idea:

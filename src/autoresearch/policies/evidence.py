@@ -27,7 +27,7 @@ class Settings:
     """
 
     confirmed_p: float = setting(0.05, "of all keeps this share may be expected to be no true gain")
-    least: float = setting(0.6, "what is less probable to be a true gain is not kept")
+    least: float = setting(0.9, "what is less probable to be a true gain is not kept")
     clear_p: float = setting(
         0.01, "one run is kept without a second when it is no true gain less often than this"
     )
@@ -158,14 +158,15 @@ class _Judged:
     def _of_best(self, best: Experiment | None, history: History) -> tuple[float, float]:
         """Return how much the best's score is expected to flatter it, and the variance of that.
 
-        It was kept for looking good: of its gain over the one before a share was its own luck.
+        It was kept for looking good: of its gain over the one before a share was its own luck, a
+        large one of a small gain and next to none of one that is far outside the noise.
         """
         own = self.noise.sd**2 / self._runs
         delta = best.decision.delta if best is not None and best.decision else None
         if delta is None or best is None or best.number == history.baseline_number:
             return 0.0, own
         was = abs(delta)
-        share = own / (self._spread**2 + 2 * own)
+        share = own / (max(self._spread, was) ** 2 + 2 * own)
         return share * max(was - self._usual, 0.0), own * (1 - share)
 
     def belief(self, runs: int) -> Belief:
