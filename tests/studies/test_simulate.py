@@ -77,12 +77,22 @@ def test_without_noise_evidence_is_greedy() -> None:
     assert one.truths == other.truths
 
 
+def test_what_is_tried_together_is_found_sooner() -> None:
+    """Four runs of bundles bring more than eight of single known changes."""
+    together, history = simulate.campaign("evidence+search", 61, gpu_hours=5)
+    apart, _ = simulate.campaign("greedy+catalogue", 61, gpu_hours=10)
+    assert together.at(5) > apart.at(10)
+    assert max(len(item.idea.changes) for item in history.experiments) > 4
+
+
 def test_comparison() -> None:
     """The first is the reference; every figure has an interval; curves can be drawn."""
     made = compare.compare(["greedy+random", "greedy+catalogue"], 2, gpu_hours=12)
     rows = list(made.rows())
     assert [row.strategy for row in rows] == ["greedy+random", "greedy+catalogue"]
     assert rows[0].hours is not None
+    later = compare.compare(["greedy+random"], 1, gpu_hours=4, first=7)
+    assert [one.seed for one in later.outcomes["greedy+random"]] == [7]
     assert all(row.gain_interval[0] <= row.gain <= row.gain_interval[1] for row in rows)
 
 

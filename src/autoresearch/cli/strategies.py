@@ -278,7 +278,7 @@ def _history(
     return made.history, made.config
 
 
-DEFAULT_STRATEGIES = "greedy+random,greedy+script_ideas,evidence+catalogue+search"
+DEFAULT_STRATEGIES = "greedy+random,greedy+script_ideas,evidence+search"
 
 
 @click.command()
@@ -291,6 +291,7 @@ DEFAULT_STRATEGIES = "greedy+random,greedy+script_ideas,evidence+catalogue+searc
     "plugins, files of plugins, and random.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=10, help="Worlds for each strategy.")
+@click.option("--first", type=click.IntRange(min=0), default=0, help="The first world.")
 @click.option("--gpu-hours", type=float, default=100.0, help="Budget of one campaign.")
 @click.option("--noise", type=float, default=1.0, help="Factor on all noise; 0: none.")
 @click.option("--effects", type=float, default=1.0, help="Factor on all effects.")
@@ -301,6 +302,7 @@ DEFAULT_STRATEGIES = "greedy+random,greedy+script_ideas,evidence+catalogue+searc
 def simulate(
     strategies: str,
     seeds: int,
+    first: int,
     gpu_hours: float,
     noise: float,
     effects: float,
@@ -322,7 +324,7 @@ def simulate(
     try:
         made = compare(
             strategies.split(","), seeds, gpu_hours=gpu_hours, assumptions=told, jobs=jobs,
-            tick=(lambda _: None) if as_json else teller.tick,
+            first=first, tick=(lambda _: None) if as_json else teller.tick,
         )  # fmt: skip
     finally:
         teller.clear()

@@ -107,14 +107,16 @@ def compare(
     assumptions: Assumptions = Assumptions(),
     jobs: int = 1,
     tick: Callable[[str], None] = lambda _: None,
+    first: int = 0,
 ) -> Comparison:
     """Run every strategy in the same worlds and return all that came out.
 
-    ``jobs`` processes share the work. Raises AutoresearchError for a strategy that cannot run.
+    ``first`` is the first world, ``jobs`` processes share the work. Raises AutoresearchError for a
+    strategy that cannot run.
     """
     if len(set(strategies)) < len(strategies) or not strategies:
         raise AutoresearchError("name each strategy once, the reference first")
-    work = [(name, seed) for seed in range(seeds) for name in strategies]
+    work = [(name, seed) for seed in range(first, first + seeds) for name in strategies]
     run = partial(_one, gpu_hours=gpu_hours, noise=noise, assumptions=assumptions)
     found: dict[str, list[Outcome]] = {name: [] for name in strategies}
     for done, outcome in enumerate(_all(run, work, jobs), 1):
