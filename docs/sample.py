@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from autoresearch import Config, ValueChange, events
-from autoresearch.cli.output import cell
+from autoresearch.cli.shared import cell
 from autoresearch.config import MetricConfig
 from autoresearch.model import Decision, Idea, Run, RunStatus
 from autoresearch.projections.tables import people_schema

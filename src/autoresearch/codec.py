@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import PurePath
@@ -16,11 +16,11 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import attrs
-import cattrs
 import rfc8785
 
 from autoresearch.errors import CodecError
 from autoresearch.events import EVENT_TYPES, UPCASTERS, Event
+from autoresearch.structure import places, strict_converter
 
 _LARGEST = 2**53 - 1  # RFC 8785 numbers are IEEE doubles: a larger integer would lose digits
 _DIRECT = json.JSONEncoder(
@@ -276,34 +276,10 @@ def _reason(type_name: str, shape: type[Event], fields: Any, error: Exception) -
         _NAMING.structure(fields, shape)
     except Exception as detailed:
         error = detailed
-    return next(_reasons(error, type_name))
+    where, reason = next(places(error, type_name), (type_name, error))
+    return f"{where} is missing" if isinstance(reason, KeyError) else f"{where}: {reason}"
 
 
-def _reasons(error: BaseException, where: str) -> Iterator[str]:
-    for note in getattr(error, "__notes__", ()):
-        name = getattr(note, "name", None)
-        where = f"{where}.{name}" if name is not None else where
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _reasons(inner, where)
-    yield f"{where} is missing" if isinstance(error, KeyError) else f"{where}: {error}"
-
-
-def _strict(value: Any, wanted: type[Any]) -> Any:
-    if type(value) is wanted:
-        return value
-    if wanted is float and type(value) is int:
-        return float(value)
-    raise TypeError(f"{value!r} is not of type {wanted.__name__}")
-
-
-def _converter(*, detailed: bool) -> cattrs.Converter:
-    made = cattrs.Converter(forbid_extra_keys=True, detailed_validation=detailed)
-    for kind in (str, int, float, bool):
-        made.register_structure_hook(kind, _strict)
-    made.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
-    return made
-
-
-_FAST = _converter(detailed=False)
-_NAMING = _converter(detailed=True)
+_FAST, _NAMING = strict_converter(detailed=False), strict_converter()
+for _made in (_FAST, _NAMING):
+    _made.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from attrs import field, frozen
 from pyrsistent import PMap
 
+from autoresearch.durable import digest
 from autoresearch.editable import is_editable
 from autoresearch.frozen import FrozenDict
 
@@ -117,7 +118,7 @@ class Idea:
         parts = [self.direction, self.description, self.source or "", self.patch or ""]
         parts += [f"{key}={value}" for key, value in sorted(self.env.items())]
         parts += [f"{path}:{text}" for path, text in sorted(self.files.items())]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+        return digest("\0".join(parts))[:12]
 
 
 @frozen(kw_only=True)
@@ -191,6 +192,19 @@ class Workspace:
     def allows(self, path: str) -> bool:
         """Return whether an idea may change this file, named from the top of the repository."""
         return path == self.script or is_editable(path, self.editable)
+
+    def read_editable(self) -> dict[str, str]:
+        """Return the text of every file that an idea may change, by path, the script first.
+
+        A link, or what is no text, is none of them.
+        """
+        found = {self.script: self.read_script()}
+        for place in sorted(self.path.rglob("*")) if self.editable else ():  # it may be large
+            path = place.relative_to(self.path).as_posix()
+            if self.allows(path) and place.is_file() and not place.is_symlink():
+                with suppress(UnicodeDecodeError):
+                    found[path] = place.read_bytes().decode("utf-8")
+        return found
 
 
 @frozen(kw_only=True)

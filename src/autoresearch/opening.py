@@ -57,7 +57,7 @@ def start(
     root = top_level(folder)
     before = _to_correct(root, tag)
     given = {**(given_by_hand(before) if before else {}), **(overrides or {})}
-    loaded = settings_of(root, config, given, environ)
+    loaded = load(root, file=config, environ=environ, overrides=given)
     _check_place_of_settings(folder, root, loaded)
     if tag is not None:
         _undo_killed_start(root, check_tag(tag), loaded.config)
@@ -291,16 +291,6 @@ def store_of(root: Path) -> FileLog:
             f"cannot write {folder}: {error.strerror}; make the folder writable"
         ) from None
     return open_store(folder)
-
-
-def settings_of(
-    root: Path,
-    config: Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> Loaded:
-    """Return the merged settings of a project, with the presets that are shipped."""
-    return load(root, file=config, environ=environ, overrides=overrides)
 
 
 # --- which campaigns a store has ---------------------------------------------------------------

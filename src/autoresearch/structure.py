@@ -23,7 +23,7 @@ def structure(table: Mapping[str, Any], shape: type[S], where: str) -> S:
     try:
         return CONVERTER.structure(dict(table), shape)
     except cattrs.BaseValidationError as error:
-        raise ConfigError(next(_lines(error, where))) from None
+        raise ConfigError(_line(*next(places(error, where)))) from None
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -32,21 +32,26 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _lines(error: BaseException, where: str) -> Iterator[str]:
+def places(error: BaseException, where: str) -> Iterator[tuple[str, BaseException]]:
+    """Yield each single error within one of the converter's, with the dotted name of its value."""
     for note in getattr(error, "__notes__", ()):
         if isinstance(note, AttributeValidationNote):
             where = f"{where}.{note.name}" if where else note.name
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
-            yield from _lines(inner, where)
-    elif isinstance(error, ForbiddenExtraKeysError):
-        yield _unknown(error, where)
-    elif isinstance(error, ConfigError):
-        yield f"{where}.{error}" if where else str(error)
+            yield from places(inner, where)
     else:
-        # A value where a table is due fails in many ways inside cattrs, none of them readable.
-        reason = str(error) if isinstance(error, ValueError) else "not a table"
-        yield f"{where}: {reason}; correct the value"
+        yield where, error
+
+
+def _line(where: str, error: BaseException) -> str:
+    if isinstance(error, ForbiddenExtraKeysError):
+        return _unknown(error, where)
+    if isinstance(error, ConfigError):
+        return f"{where}.{error}" if where else str(error)
+    # A value where a table is due fails in many ways inside cattrs, none of them readable.
+    reason = str(error) if isinstance(error, ValueError) else "not a table"
+    return f"{where}: {reason}; correct the value"
 
 
 def _unknown(error: ForbiddenExtraKeysError, where: str) -> str:
@@ -70,7 +75,13 @@ def _strings(value: Any, _: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-CONVERTER = cattrs.Converter(forbid_extra_keys=True)
-for _kind in (str, int, float, bool):
-    CONVERTER.register_structure_hook(_kind, _strict)
+def strict_converter(*, detailed: bool = True) -> cattrs.Converter:
+    """Return a converter that takes no unknown key and no value of another type."""
+    made = cattrs.Converter(forbid_extra_keys=True, detailed_validation=detailed)
+    for kind in (str, int, float, bool):
+        made.register_structure_hook(kind, _strict)
+    return made
+
+
+CONVERTER = strict_converter()
 CONVERTER.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _strings)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.cli.output import Teller
+from autoresearch.cli.shared import Teller
 from autoresearch.testing import git
 
 

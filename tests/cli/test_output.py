@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoresearch.cli.output import print_table
+from autoresearch.cli.shared import print_table
 
 COLUMNS = ("experiment", "val_bpb", "description")
 ROWS = [

@@ -235,7 +235,7 @@ def _add_plugin_commands(arguments: list[str]) -> None:
     if word in cli.commands or (word is None and not help_asked):
         return
     if _may_have_plugins(Path.cwd()):
-        from autoresearch.cli.project import plugins_here
+        from autoresearch.cli.shared import plugins_here
 
         active = plugins_here(Path.cwd())
         if active is not None:

@@ -15,11 +15,12 @@ import click
 
 from autoresearch.campaign import Campaign, silent
 from autoresearch.cli import Verbs
-from autoresearch.cli.output import Teller, print_json
-from autoresearch.cli.project import (
+from autoresearch.cli.shared import (
+    Teller,
     environment,
     json_option,
     plugin_option,
+    print_json,
     project_option,
     root_of,
     tag_option,
@@ -34,6 +35,10 @@ from autoresearch.text import block
 
 Verb = Callable[..., Any]
 _DRIVER = "AUTORESEARCH_DRIVER"
+_as_option = click.option(
+    "--as", "by", envvar=_DRIVER, default="", metavar="NAME",
+    help=f"Who drives or logs; {_DRIVER} by default, else your user name.",
+)  # fmt: skip
 
 
 @click.group(cls=Verbs)
@@ -52,21 +57,13 @@ def _a_step(verb: Callable[..., Stand]) -> click.Command:
     def call(
         campaign: Campaign, by: str, plugins: tuple[str, ...], as_json: bool, **given: Any
     ) -> None:
-        teller = Teller()
-        tick = silent if as_json else teller.tick
-        driver = Driver(campaign, by, plugins=plugins, tick=tick)
-        try:
-            stand = verb(driver, **given)
-        finally:
-            teller.clear()
+        with Teller() as teller:
+            tick = silent if as_json else teller.tick
+            stand = verb(Driver(campaign, by, plugins=plugins, tick=tick), **given)
         _print(stand, as_json)
 
-    named = click.option(
-        "--as", "by", envvar=_DRIVER, default="", metavar="NAME",
-        help=f"Who drives; {_DRIVER} by default, else your user name.",
-    )  # fmt: skip
     name = verb.__name__.removesuffix("_step")
-    return step.command(name)(with_campaign(named(plugin_option(json_option(call)))))
+    return step.command(name)(with_campaign(_as_option(plugin_option(json_option(call)))))
 
 
 def _print(stand: Stand, as_json: bool) -> None:
@@ -178,7 +175,7 @@ def program(campaign: Campaign, by: str, place: str | None, force: bool) -> None
 @project_option
 @tag_option
 @plugin_option
-@click.option("--as", "by", envvar=_DRIVER, default="", metavar="NAME", help="Who drives.")
+@_as_option
 def mcp(project: Path, tag: str | None, plugins: tuple[str, ...], by: str) -> None:
     """Serve the steps as tools, and the memory as resources, to an MCP client on stdin and stdout.
 
@@ -202,7 +199,7 @@ def mcp(project: Path, tag: str | None, plugins: tuple[str, ...], by: str) -> No
 @click.option("--patch", type=click.File(), help="The change as a unified diff.")
 @click.option("--log", type=click.File(errors="replace"), help="The run's output.")
 @click.option("--seconds", type=float, default=0.0, help="Wall clock of the run.")
-@click.option("--as", "by", envvar=_DRIVER, default="", metavar="NAME", help="Who made it.")
+@_as_option
 @plugin_option
 @json_option
 def observe(

@@ -10,12 +10,16 @@ import click
 
 from autoresearch.campaign import Campaign
 from autoresearch.cli import Verbs
-from autoresearch.cli.output import Teller, print_json, print_rows, print_table, warn
-from autoresearch.cli.project import (
+from autoresearch.cli.shared import (
+    Teller,
     environment,
     json_option,
+    print_json,
+    print_rows,
+    print_table,
     project_option,
     tag_option,
+    warn,
     with_campaign,
 )
 from autoresearch.errors import WorkspaceError, why

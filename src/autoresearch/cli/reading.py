@@ -10,8 +10,14 @@ import click
 
 from autoresearch import events
 from autoresearch.campaign import Campaign
-from autoresearch.cli.output import print_facts, print_json, print_table
-from autoresearch.cli.project import json_option, with_campaign, with_history
+from autoresearch.cli.shared import (
+    json_option,
+    print_facts,
+    print_json,
+    print_table,
+    with_campaign,
+    with_history,
+)
 from autoresearch.cycle.budget import shown as shown_budgets
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.history import History

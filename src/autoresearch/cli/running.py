@@ -13,9 +13,8 @@ from typing import Any
 import click
 
 from autoresearch.campaign import Campaign
-from autoresearch.cli.output import Teller, print_facts, warn
-from autoresearch.cli.project import root_of, with_asked
 from autoresearch.cli.reading import print_summary
+from autoresearch.cli.shared import Teller, print_facts, root_of, warn, with_asked
 from autoresearch.config import Config
 from autoresearch.doctor import TRY_SECONDS, Proposal, examine, try_once
 from autoresearch.errors import ConfigError, WorkspaceError
@@ -26,13 +25,12 @@ from autoresearch.opening import (
     existing_store,
     given_by_hand,
     open_campaign,
-    settings_of,
     start,
     tags,
 )
 from autoresearch.presets import DEFAULT
 from autoresearch.scaffold import lay_template, templates
-from autoresearch.settings import FILE_NAME
+from autoresearch.settings import FILE_NAME, load
 
 # --- run -------------------------------------------------------------------------------------
 
@@ -83,21 +81,17 @@ def run(
     campaign = _open_or_start(asked)
     if batch is not None:
         until = (len(campaign.history.decided) // batch + 1) * batch
-    teller = Teller()
-    try:
-        with _signals_interrupt():
-            reason = campaign.run(
-                experiments,
-                until=until,
-                plugins=asked["plugins"],
-                accept_plugin_changes=accept_plugin_changes,
-                wait=wait,
-                parallel=parallel,
-                tell=teller.tell,
-                tick=teller.tick,
-            )
-    finally:
-        teller.clear()
+    with Teller() as teller, _signals_interrupt():
+        reason = campaign.run(
+            experiments,
+            until=until,
+            plugins=asked["plugins"],
+            accept_plugin_changes=accept_plugin_changes,
+            wait=wait,
+            parallel=parallel,
+            tell=teller.tell,
+            tick=teller.tick,
+        )
     teller.tell(f"stopped: {reason}")
     print_summary(campaign)
     baseline = campaign.history.baseline
@@ -157,7 +151,7 @@ def _changes(campaign: Campaign, asked: Mapping[str, Any]) -> list[str]:
     root = campaign.project
     try:
         given = {**given_by_hand(campaign), **asked["overrides"]}
-        wanted = settings_of(root, asked["config"], given, asked["environ"])
+        wanted = load(root, file=asked["config"], environ=asked["environ"], overrides=given)
     except ConfigError as error:
         if asked["config"] is not None or asked["overrides"] or campaign.history.may_start_again:
             raise
@@ -233,9 +227,8 @@ def _lay(folder: Path, template: str, yes: bool) -> None:
 
 def _lacks_settings(asked: Mapping[str, Any]) -> bool:
     """Whether nothing says what the script and the metric are."""
-    loaded = settings_of(
-        root_of(asked["project"]), asked["config"], asked["overrides"], asked["environ"]
-    )
+    sources = {"environ": asked["environ"], "overrides": asked["overrides"]}
+    loaded = load(root_of(asked["project"]), file=asked["config"], **sources)
     return loaded.file is None and loaded.config.preset == DEFAULT and not loaded.by_hand
 
 

@@ -11,9 +11,8 @@ import click
 
 from autoresearch import events
 from autoresearch.campaign import Campaign
-from autoresearch.cli.output import print_json
-from autoresearch.cli.project import json_option, with_campaign, with_history
 from autoresearch.cli.reading import hidden_scores, print_experiments
+from autoresearch.cli.shared import json_option, print_json, with_campaign, with_history
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.history import History

@@ -12,8 +12,15 @@ import attrs
 import click
 import duckdb
 
-from autoresearch.cli.output import print_json, print_rows
-from autoresearch.cli.project import at_option, check_position, json_option, tag_option, with_log
+from autoresearch.cli.shared import (
+    at_option,
+    check_position,
+    json_option,
+    print_json,
+    print_rows,
+    tag_option,
+    with_log,
+)
 from autoresearch.errors import AutoresearchError, WorkspaceError
 from autoresearch.evidence import anchors_in, left_over, missing_things
 from autoresearch.log import FileLog, VerifyReport

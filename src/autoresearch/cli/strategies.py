@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from autoresearch.cli.output import Teller, print_json, print_table
-from autoresearch.cli.project import (
+from autoresearch.cli.shared import (
+    Teller,
     json_option,
     pair,
     plugin_option,
+    print_json,
+    print_table,
     project_option,
     root_of,
     tag_option,
@@ -91,14 +93,20 @@ def new_plugin(name: str, folder: Path | None, kind: str, package: bool) -> None
 # --- import, replay, simulate ----------------------------------------------------------------
 
 
+_map_option = click.option(
+    "--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Read a field from this column."
+)
+_better_option = click.option(
+    "--better", type=click.Choice(["lower", "higher"]), help="Which scores are better."
+)
+
+
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @project_option
 @click.option("--tag", help="Run tag of the campaign; by default made from the first file's name.")
-@click.option(
-    "--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Read a field from this column."
-)
-@click.option("--better", type=click.Choice(["lower", "higher"]), help="Which scores are better.")
+@_map_option
+@_better_option
 @click.option("--yes", is_flag=True, help="Write it; without, only the plan is shown.")
 @json_option
 def import_history(
@@ -204,10 +212,8 @@ def _print_plan(made: Plan) -> None:
     "--release", type=int, multiple=True, metavar="EXPERIMENT", help="Lift this quarantine."
 )
 @click.option("--all", "everything", is_flag=True, help="Show decisions that agree as well.")
-@click.option(
-    "--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Read a field from this column."
-)
-@click.option("--better", type=click.Choice(["lower", "higher"]), help="Which scores are better.")
+@_map_option
+@_better_option
 @json_option
 def replay(
     file: str | None,
@@ -319,15 +325,12 @@ def simulate(
     from autoresearch.studies.compare import compare, draw
     from autoresearch.studies.worlds import Assumptions
 
-    teller = Teller()
     told = Assumptions(noise=noise, effects=effects, interactions=interactions)
-    try:
+    with Teller() as teller:
         made = compare(
             strategies.split(","), seeds, gpu_hours=gpu_hours, assumptions=told, jobs=jobs,
             first=first, tick=(lambda _: None) if as_json else teller.tick,
         )  # fmt: skip
-    finally:
-        teller.clear()
     if out is not None:
         draw(made, out)
     rows = list(made.rows())

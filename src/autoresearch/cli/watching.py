@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from autoresearch.campaign import Campaign
-from autoresearch.cli.project import with_campaign
 from autoresearch.cli.reading import loop_in_words, loop_of
+from autoresearch.cli.shared import with_campaign
 from autoresearch.cli.showing import sparkline
 from autoresearch.cycle.budget import Line, ledger
 from autoresearch.errors import AutoresearchError

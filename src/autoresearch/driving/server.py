@@ -6,7 +6,7 @@ reaches the client as the error's own line.
 
 from __future__ import annotations
 
-import functools
+import inspect
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,18 @@ if TYPE_CHECKING:
     import duckdb
     from mcp.server.mcpserver import MCPServer
 
-Tool = Callable[[Callable[..., Stand]], None]
-
 ROWS = 1_000  # of a table that one reading returns, the newest
 WATCH_SECONDS = 300.0  # of one call of the tool run; clients give up on longer ones
+_STEPS: Mapping[str, Callable[..., Stand]] = {
+    "next_step": Driver.look,
+    "review": Driver.review,
+    "reason": Driver.reason,
+    "edit": Driver.edit,
+    "run": Driver.run,
+    "analyze": Driver.analyze,
+    "decide": Driver.decide,
+}
+_NOT_OF_CLIENTS = {"self", "empty", "told"}  # for loops that log what they did themselves
 
 
 def server(
@@ -46,110 +54,39 @@ def server(
     def driver() -> Driver:
         return Driver(open_campaign(campaign.project, campaign.tag), by, plugins=plugins)
 
-    tool = _tool(made)
-    _add_thinking(tool, driver)
-    _add_doing(tool, driver)
+    turn = threading.Lock()
+    for name, step in _STEPS.items():
+        made.tool(name=name, structured_output=False)(_tool(step, driver, turn))
     _add_resources(made, campaign.project, campaign.tag)
     return made
 
 
-def _tool(made: MCPServer) -> Tool:
-    """Return the decorator that makes a step one of the server's tools."""
+def _tool(
+    step: Callable[..., Stand], driver: Callable[[], Driver], turn: threading.Lock
+) -> Callable[..., str]:
+    """Return a step as a function of what a client gives, with the step's own words and types."""
     from mcp.server.mcpserver.exceptions import ToolError
 
-    # One step at a time: the log has one writer, and a client may call tools side by side.
-    turn = threading.Lock()
+    def call(**given: Any) -> str:
+        if "seconds" in given:
+            given["seconds"] = min(given["seconds"], WATCH_SECONDS)
+        try:
+            with turn:  # the log has one writer, and a client may call tools side by side
+                return json.dumps(attrs.asdict(step(driver(), **given)), ensure_ascii=False)
+        except AutoresearchError as error:
+            raise ToolError(one_line(str(error), 2_000)) from None
 
-    def tool(function: Callable[..., Stand]) -> None:
-        @functools.wraps(function)
-        def call(**given: Any) -> str:
-            try:
-                with turn:
-                    return json.dumps(attrs.asdict(function(**given)), ensure_ascii=False)
-            except AutoresearchError as error:
-                raise ToolError(one_line(str(error), 2_000)) from None
-
-        del call.__wrapped__  # the signature below is the one to be shown
-        call.__signature__ = _returning_text(function)  # type: ignore[attr-defined]
-        made.tool(structured_output=False)(call)
-
-    return tool
-
-
-def _add_thinking(tool: Tool, driver: Callable[[], Driver]) -> None:
-    """Add what comes before a change."""
-
-    @tool
-    def next_step() -> Stand:
-        """Say which step of the protocol is next, without taking one."""
-        return driver().look()
-
-    @tool
-    def review() -> Stand:
-        """Read results.tsv, notes.md, the queue and what was refused, before every experiment."""
-        return driver().review()
-
-    @tool
-    def reason(
-        description: str = "",
-        direction: str = "",
-        hypothesis: str = "",
-        evidence: list[str] | None = None,
-        risk: str = "",
-        cites: list[int] | None = None,
-        predicted: float | None = None,
-        env: dict[str, str] | None = None,
-        queued: str = "",
-    ) -> Stand:
-        """Write the REASONING block of the next idea, or of the queued one with that id.
-
-        cites are the numbers of the experiments it rests on; predicted is the metric you expect.
-        """
-        return driver().reason(
-            description,
-            direction=direction,
-            hypothesis=hypothesis,
-            evidence=evidence or (),
-            risk=risk,
-            cites=cites or (),
-            predicted=predicted,
-            env=env,
-            queued=queued,
-        )
-
-
-def _add_doing(tool: Tool, driver: Callable[[], Driver]) -> None:
-    """Add the change and what follows from it."""
-
-    @tool
-    def edit(files: dict[str, str] | None = None, patch: str = "") -> Stand:
-        """Audit and commit the change; after a crash, a fix.
-
-        files maps paths to whole new texts, patch is a unified diff against head; without either,
-        it is what was changed in the folder that the step reason named.
-        """
-        return driver().edit(files, patch)
-
-    @tool
-    def run(seconds: float = WATCH_SECONDS) -> Stand:
-        """Run the experiment and read its score; call it again while run is the next step."""
-        return driver().run(min(seconds, WATCH_SECONDS))
-
-    @tool
-    def analyze(why: str, lesson: str, versus_expected: str = "") -> Stand:
-        """Write the ANALYSIS block: your best explanation, and what it tells about the future."""
-        return driver().analyze(why, lesson, versus_expected)
-
-    @tool
-    def decide() -> Stand:
-        """Have the verdict, and settle branch, memory and signals."""
-        return driver().decide()
-
-
-def _returning_text(function: Callable[..., Stand]) -> Any:
-    import inspect
-
-    return inspect.signature(function, eval_str=True).replace(return_annotation=str)
+    own = inspect.signature(step, eval_str=True)
+    given = [
+        item.replace(default=WATCH_SECONDS) if item.name == "seconds" else item
+        for item in own.parameters.values()
+        if item.name not in _NOT_OF_CLIENTS
+    ]
+    call.__doc__ = inspect.getdoc(step)
+    call.__signature__ = own.replace(  # type: ignore[attr-defined]
+        parameters=given, return_annotation=str
+    )
+    return call
 
 
 def _add_resources(made: MCPServer, project: Path, tag: str) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import attrs
 import click
 
-from autoresearch.cli.output import print_facts, print_json
-from autoresearch.cli.project import (
+from autoresearch.cli.shared import (
     environment,
     json_option,
+    print_facts,
+    print_json,
     project_option,
     root_of,
     settings_at,

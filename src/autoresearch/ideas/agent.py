@@ -141,9 +141,7 @@ class Plugin:
     @hookimpl
     def implement_idea(self, idea: Idea, workspace: Workspace, desk: Desk) -> Mapping[str, str]:
         """Return the files into which the agent wrote an idea in words, or repaired a crash."""
-        files = {workspace.script: workspace.read_script()}
-        if self._config.editable:
-            files |= dict(self._texts(workspace.path))
+        files = workspace.read_editable()
         task = f"{self._task(desk)}\nMake this change, and no other: "
         return self._work(desk, files, f"{task}{idea.description}\n\n{idea.hypothesis}\n")[0]
 

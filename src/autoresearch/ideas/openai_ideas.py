@@ -171,7 +171,7 @@ class Plugin:
     @hookimpl
     def implement_idea(self, idea: Idea, workspace: Workspace, desk: Desk) -> Mapping[str, str]:
         """Return the files into which an idea in words was written, or with a crash repaired."""
-        script, files = workspace.script, _editable(workspace)
+        script, files = workspace.script, workspace.read_editable()
         schema = prompts.change_schema(list(self._ordered(files, script)))
         messages = prompts.task(
             idea, self._settings, self._ordered(files, script), self._written_out(schema)
@@ -286,15 +286,3 @@ def _record(model: str, history: History) -> tuple[int, int]:
     kept = sum(item.verdict is Verdict.KEEP for item in own)
     refused = sum(item.author == author for item in history.refusals)
     return 1 + kept, 1 + len(own) - kept + refused
-
-
-def _editable(workspace: Workspace) -> dict[str, str]:
-    """Return the text of every editable file of a worktree by path."""
-    found = {workspace.script: workspace.read_script()}
-    if not workspace.editable:  # a worktree may be large
-        return found
-    for place in workspace.path.rglob("*"):
-        path = place.relative_to(workspace.path).as_posix()
-        if workspace.allows(path) and place.is_file() and not place.is_symlink():
-            found[path] = place.read_bytes().decode("utf-8")
-    return found

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from attrs import Attribute, asdict, field, frozen
 
 from autoresearch.durable import replace_file
 from autoresearch.errors import AutoresearchError
-from autoresearch.model import RunOutput, RunStatus
+from autoresearch.model import RunOutput, RunRequest, RunStatus
 
 _RESERVE_BYTES = 16_384
 
@@ -109,6 +109,21 @@ class RunFolder:
                 f"the run {name!r} was started with script {known[:12]}, not with {asked[:12]}; "
                 "use another tag, or give back the script"
             )
+
+    def order(
+        self, file: str, request: RunRequest, make: Callable[[], Mapping[str, Any]]
+    ) -> Mapping[str, Any]:
+        """Return what was ordered under the request's name, made and kept the first time.
+
+        Raises AutoresearchError if that was another script.
+        """
+        self.make()
+        known = self.read(file)
+        if known is None:
+            known = dict(make())
+            self.write(file, known)
+        self.check_digest(request.name, known.get("script_digest", ""), request.script_digest)
+        return known
 
     def write_spec(self, spec: Spec) -> None:
         """Keep what is to be run."""

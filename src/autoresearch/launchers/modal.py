@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 from attrs import Attribute, define, field, frozen
 
 from autoresearch.config import Config, setting
-from autoresearch.durable import replace_file
+from autoresearch.durable import digest, replace_file
 from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
@@ -142,13 +141,7 @@ def launch(
 ) -> ModalRun:
     """Keep the order, then have it carried out; both at most once for a name."""
     folder = RunFolder.of(request.folder)
-    folder.make()
-    known = folder.read("modal_order.json")
-    if known is None:
-        order = {**order_for(request, workspace, settings), "asked_at": time.time()}
-        folder.write("modal_order.json", order)
-    else:
-        folder.check_digest(request.name, known.get("script_digest", ""), request.script_digest)
+    folder.order("modal_order.json", request, lambda: order_for(request, workspace, settings))
     run = ModalRun(request.name, folder, remote, settings)
     run.poll()
     return run
@@ -162,13 +155,14 @@ def order_for(request: RunRequest, workspace: Workspace, settings: Settings) -> 
     return {
         "name": _place(request),
         "script": Path(workspace.script).name,
-        "script_digest": request.script_digest or hashlib.sha256(source.encode()).hexdigest(),
+        "script_digest": request.script_digest or digest(source),
         "source": source,
         "command": [there.get(word, word) for word in request.command],
         "env": {**request.env, "SEED": str(request.seed), "RUN_ID": request.name},
         "timeout_seconds": request.timeout_seconds,
         "max_log_bytes": request.max_log_bytes,
         "keep": list(settings.keep),
+        "asked_at": time.time(),
     }
 
 
@@ -176,7 +170,7 @@ def _place(request: RunRequest) -> str:
     """Name the run in a workspace that campaigns of other projects share, with equal tags."""
     if not request.campaign_id:
         return request.name
-    return f"{request.name}-{hashlib.sha256(request.campaign_id.encode()).hexdigest()[:8]}"
+    return f"{request.name}-{digest(request.campaign_id)[:8]}"
 
 
 def _check_processes(command: tuple[str, ...], settings: Settings) -> None:

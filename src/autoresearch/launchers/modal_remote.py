@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
+from autoresearch.durable import digest
 from autoresearch.errors import AutoresearchError, needs
 from autoresearch.launchers.environment import clean_environment
 from autoresearch.model import RunStatus
@@ -113,7 +113,7 @@ class ModalRemote:
     @property
     def deployment(self) -> str:
         """The app's name with a digest of the script, so that a new text never meets an old one."""
-        return f"{self.app}-{hashlib.sha256(self.script.read_bytes()).hexdigest()[:10]}"
+        return f"{self.app}-{digest(self.script.read_bytes())[:10]}"
 
     def _spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
         function = client().Function.from_name(self.deployment, _FUNCTION)

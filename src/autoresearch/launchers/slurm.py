@@ -89,13 +89,12 @@ class Plugin:
         if request.launcher != "slurm":
             return None
         folder = RunFolder.of(request.folder)
-        folder.make()
-        known = folder.read("slurm_order.json")
-        if known is None:
-            runs = RunsConfig(gpus=self._settings.gpus)
-            folder.write("slurm_order.json", order_for(request, workspace, self._passed, runs, {}))
-        else:
-            folder.check_digest(request.name, known["script_digest"], request.script_digest)
+        runs = RunsConfig(gpus=self._settings.gpus)
+        folder.order(
+            "slurm_order.json",
+            request,
+            lambda: order_for(request, workspace, self._passed, runs, {}),
+        )
         run = SlurmRun(request.name, folder, self._settings, self._jobs)
         run.submit()
         return run

@@ -9,7 +9,6 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from attrs import Attribute, define, evolve, field, frozen
 
 from autoresearch.config import Config, RunsConfig, setting
+from autoresearch.durable import digest
 from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.far import order_for
@@ -111,19 +111,17 @@ class Plugin:
             return None
         self._started = [item for item in self._started if item.poll() is None]
         folder = RunFolder.of(request.folder)
-        folder.make()
-        order = folder.read("ssh_order.json")
-        if order is None:
-            order = {
+
+        def made() -> dict[str, Any]:
+            return {
                 **order_for(request, workspace, self._passed, self._runs),
                 "place": _place(request),
                 "host": self._free_host(),
                 "checkout": str(workspace.path.absolute()),
                 "asked_at": time.time(),
             }
-            folder.write("ssh_order.json", order)
-        else:
-            folder.check_digest(request.name, order["script_digest"], request.script_digest)
+
+        order = folder.order("ssh_order.json", request, made)
         run = SshRun(request.name, folder, order, self._settings)
         self._started.append(run)
         run.start()
@@ -137,7 +135,7 @@ class Plugin:
 def _place(request: RunRequest) -> str:
     """Name the run's folder on a host that runs of other projects share."""
     identity = f"{request.campaign_id} {request.folder.absolute()}"
-    return f"{request.name}-{sha256(identity.encode()).hexdigest()[:10]}"
+    return f"{request.name}-{digest(identity)[:10]}"
 
 
 @define

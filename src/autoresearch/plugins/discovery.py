@@ -22,6 +22,7 @@ from types import ModuleType
 from attrs import evolve, field, frozen
 
 from autoresearch.config import Config
+from autoresearch.durable import digest
 from autoresearch.errors import ConfigError, PluginError
 from autoresearch.presets import presets
 from autoresearch.structure import suggest
@@ -199,7 +200,7 @@ def from_object(plugin: object) -> Found:
         default=True,
         load=lambda: plugin,
         given=plugin,
-        digest=lambda: hashlib.sha256(_text_of(home).encode()).hexdigest(),
+        digest=lambda: digest(_text_of(home)),
     )
 
 
@@ -264,7 +265,7 @@ def _execute(path: Path) -> ModuleType:
     # Types written as text are resolved through sys.modules, so the module must stand there;
     # two files of one name in two projects get two names.
     package = path.name == "__init__.py"
-    place = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    place = digest(str(path))[:8]
     stem = path.parent.name if package else path.stem
     name = f"autoresearch_plugin_{re.sub(r'[^0-9A-Za-z_]', '_', stem)}_{place}"
     parts = [str(path.parent)] if package else None
@@ -301,7 +302,7 @@ def _sources(module: str) -> list[Path]:
 
 def _digest(paths: Sequence[Path]) -> str:
     if len(paths) == 1:  # what sha256sum prints
-        return hashlib.sha256(paths[0].read_bytes()).hexdigest()
+        return digest(paths[0].read_bytes())
     total = hashlib.sha256()
     for path in paths:
         total.update(hashlib.sha256(path.read_bytes()).digest())

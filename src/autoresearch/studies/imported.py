@@ -20,8 +20,9 @@ from autoresearch.git import Git
 from autoresearch.history import History
 from autoresearch.inbox import IMPORTED
 from autoresearch.model import RunStatus, Verdict
-from autoresearch.opening import open_campaign, settings_of, store_of, tags, write_projections
+from autoresearch.opening import open_campaign, store_of, tags, write_projections
 from autoresearch.presets import presets
+from autoresearch.settings import load
 from autoresearch.setup import FILES, environment, hide
 from autoresearch.studies import columns, ledgers
 from autoresearch.studies.columns import Past, Reading
@@ -149,10 +150,10 @@ def _config(
         "metric.name": first.metric,
         "metric.better": "lower" if first.lower else "higher",
     }
-    config = settings_of(project, None, given, environ).config
+    config = load(project, environ=environ, overrides=given).config
     for name, preset in presets().items():
         if config.preset != name and preset.settings.get("metric", {}).get("name") == first.metric:
-            config = settings_of(project, None, {"preset": name, **given}, environ).config
+            config = load(project, environ=environ, overrides={"preset": name, **given}).config
     notes = [f"settings of the preset {config.preset}: noise {config.metric.sd:g}"]
     sized = sum(row.size is not None for row in first.rows if row.score is not None)
     if limit := config.limits.artifact_bytes:

@@ -5,7 +5,6 @@ The plugin under test stands behind the real facade, as in a campaign.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator
 from functools import cache
@@ -17,6 +16,7 @@ import pytest
 from attrs import evolve
 
 from autoresearch.config import Config, MetricConfig
+from autoresearch.durable import digest_files
 from autoresearch.history import History
 from autoresearch.hookspecs import HOOKS
 from autoresearch.model import Backtrack, Candidate, Idea, Run, RunStatus, Signal, Verdict
@@ -105,7 +105,7 @@ def _told(name: str) -> History:
 def snapshot(folder: Path) -> dict[str, str]:
     """Return the digest of every file under a folder, to see what was written."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): digest_files(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -13,6 +12,7 @@ from attrs import evolve
 
 from autoresearch import events
 from autoresearch.config import Config, MetricConfig, unstructure
+from autoresearch.durable import digest
 from autoresearch.folding import empty, fold, step
 from autoresearch.history import History
 from autoresearch.log import MemoryLog, Recorded
@@ -173,11 +173,6 @@ def _fact(kind: type[E], thing: object, /, **more: Any) -> E:
     if "changes" in given:  # an event holds plain values
         given["changes"] = tuple(attrs.asdict(item) for item in given["changes"])
     return kind(**{**given, **more})
-
-
-def digest(text: str) -> str:
-    """Return a sha256 that stands for something of this name."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def proposal(past: History, told: Experiment) -> Iterator[events.Event]:
