@@ -95,7 +95,9 @@ class Campaign(Inbox):
         another process runs this campaign.
         """
         if parallel is not None and parallel != self.config.runs.parallel:
-            self.config = evolve(self.config, runs=evolve(self.config.runs, parallel=parallel))
+            self.config: Config = evolve(
+                self.config, runs=evolve(self.config.runs, parallel=parallel)
+            )
             self.started_with = None  # its launcher shares out the GPUs by the other number
         target = until
         if experiments is not None:

@@ -107,7 +107,8 @@ class Driver:
         tick: Tell = silent,
         clock: Clock | None = None,
     ) -> None:
-        self.campaign, self.by = campaign, one_line(by, 60) or person()
+        self.campaign: Campaign = campaign
+        self.by: str = one_line(by, 60) or person()
         self._told: list[str] = []
         self._tell = tell
         self._kit: Kit | None = None

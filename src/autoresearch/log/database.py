@@ -50,11 +50,13 @@ class Database:
     """
 
     def __init__(self, ordering: Ordering, sources: SourceStore, schema: Schema) -> None:
-        self.ordering, self.sources, self.schema = ordering, sources, schema
-        self.path = ordering.root / "events.duckdb"
-        self.wal = ordering.root / "events.duckdb.wal"
-        self.state = ordering.root / "fold.json"
-        self.lock = ordering.locks / "fold.lock"
+        self.ordering: Ordering = ordering
+        self.sources: SourceStore = sources
+        self.schema: Schema = schema
+        self.path: Path = ordering.root / "events.duckdb"
+        self.wal: Path = ordering.root / "events.duckdb.wal"
+        self.state: Path = ordering.root / "fold.json"
+        self.lock: Path = ordering.locks / "fold.lock"
 
     def sync(self) -> bool:
         """Bring the file up to date; False when it is held elsewhere or cannot be written."""

@@ -221,10 +221,11 @@ class Ordering:
     """The order of one store's journals, kept up with from where the last call left it."""
 
     def __init__(self, root: Path, notify: Callable[[str], None]) -> None:
-        self.root, self.notify = root, notify
-        self.journals = root / "journal"
-        self.locks = root / "locks"
-        self.manifest = root / "manifest.jsonl"
+        self.root: Path = root
+        self.notify: Callable[[str], None] = notify
+        self.journals: Path = root / "journal"
+        self.locks: Path = root / "locks"
+        self.manifest: Path = root / "manifest.jsonl"
         self._mutex = threading.RLock()
         self._is_complete = False
         self._forget()

@@ -107,7 +107,7 @@ class Calls:
         self._trace = environ.get(TRACE, "") not in ("", "0")
         self._counts: Counter[tuple[str, str]] = Counter()
         self.outcomes: dict[str, str] = {}
-        self.answered = ""
+        self.answered: str = ""
 
     def implementations(self, hook: str) -> tuple[pluggy.HookImpl, ...]:
         """Return a hook's implementations in the order in which they are asked."""
@@ -143,7 +143,8 @@ class Calls:
                 answered = impl.plugin_name
                 break
             outcomes[impl.plugin_name] = failures[0].error if failures else ""
-        self.outcomes, self.answered = outcomes, answered
+        self.outcomes = outcomes
+        self.answered = answered
         for impl, wrapper in reversed(opened):
             if wrapper is not None:
                 answer = self._close(impl, wrapper, hook, check, given, answer)
