@@ -95,9 +95,8 @@ class Campaign(Inbox):
         another process runs this campaign.
         """
         if parallel is not None and parallel != self.config.runs.parallel:
-            self.config: Config = evolve(
-                self.config, runs=evolve(self.config.runs, parallel=parallel)
-            )
+            at_once = evolve(self.config.runs, parallel=parallel)
+            self.config: Config = evolve(self.config, runs=at_once)
             self.started_with = None  # its launcher shares out the GPUs by the other number
         target = until
         if experiments is not None:

@@ -125,7 +125,8 @@ class Later(click.Command):
 
     def __init__(self, verb: str, where: str, summary: str, group: str) -> None:
         super().__init__(verb, short_help=summary)
-        self.where, self.group = where, group
+        self.where: str = where
+        self.group: str = group
 
     def load(self) -> click.Command:
         """Import the command."""

@@ -38,14 +38,16 @@ _PATH = click.Path(path_type=Path)
 _SET = "Set one setting, such as limits.hours=8; may be repeated."
 _PLUGIN = "Make a plugin active, load one from a file, or block one; may be repeated."
 
-project_option = click.option(
+project_option: Callable[[Verb], Verb] = click.option(
     "--project", type=_PATH, default=Path(), help="Folder of the project, or any folder inside it."
 )
-tag_option = click.option(
+tag_option: Callable[[Verb], Verb] = click.option(
     "--tag", help="Run tag: the last active one by default; today's date for a new campaign."
 )
-at_option = click.option("--at", type=click.IntRange(min=0), help="As of this position of the log.")
-plugin_option = click.option(
+at_option: Callable[[Verb], Verb] = click.option(
+    "--at", type=click.IntRange(min=0), help="As of this position of the log."
+)
+plugin_option: Callable[[Verb], Verb] = click.option(
     "--plugin", "plugins", multiple=True, metavar="NAME|FILE|no:NAME", help=_PLUGIN
 )
 _OPTIONS = {
@@ -56,7 +58,9 @@ _OPTIONS = {
     "sets": click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help=_SET),
     "plugins": plugin_option,
 }
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option: Callable[[Verb], Verb] = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON."
+)
 
 
 def _handing(resolve: Callable[..., Mapping[str, Any]]) -> Callable[[Verb], Verb]:
