@@ -127,6 +127,14 @@ def test_a_bundle_tells_of_its_parts(config: Config) -> None:
     assert both.gain({"USE_GATE": (True, False)})[0] == pytest.approx(-both.gain(ON)[0])
 
 
+def test_what_is_long_ago_is_forgotten_but_where_the_script_began_is_not(config: Config) -> None:
+    """An idea late in a long campaign costs no more than one in the middle."""
+    old = shown("USE_GATE", gain=-0.01)
+    late = learned(config, old, *(shown("USE_SMALL", gain=0.0, number=n) for n in range(2, 500)))
+    assert late.starts["USE_GATE"] is False
+    assert late.tried.keys() == {("USE_SMALL", True)}
+
+
 def test_a_crash_is_searched_for_by_halves(config: Config) -> None:
     """Who crashed together is suspected, who then ran is not, and who is left is not tried."""
     crashed = shown("USE_GATE", "USE_SMALL", gain=None)

@@ -35,6 +35,7 @@ _OF_SCALE = 0.15  # sd of a move of a number, as a share of a good gain
 _MODEL = 0.1  # of what a run was expected to bring: gains do not simply add up
 _CRASHES, _TRIES = 1.0, 20.0  # so many of so many new values crash, before any was tried
 _CRASH_COST = 0.25  # of a run
+_NEWEST = 300  # experiments that are learned from, so that an idea costs the same in long campaigns
 _SIZE_SD, _SIZE_NOISE = 0.01, 0.0003  # of the limit: what one value may weigh, and two runs differ
 
 
@@ -127,7 +128,7 @@ class Learned:
         self._safe: set[Part] = set()
         self._crashed: list[set[Part]] = []
         self.rows = [row for row in known(config.knowledge) if self._expect(row)]
-        for one in shown:
+        for one in shown[-_NEWEST:]:
             self._take(one)
 
     def _expect(self, row: Known) -> bool:
