@@ -8,7 +8,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.14; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check docs bench bench-cost house soak
+.PHONY: demo test test-all check docs package changelog bench bench-cost house soak
 
 demo: .venv/.demo
 	$(BIN)/python data/build_local_dataset.py --name sotu_sp1024
@@ -55,6 +55,17 @@ soak: .venv/.test
 docs: .venv/.test
 	$(PIP) -e '.[docs]'
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build
+
+# Wheel and source distribution, each tried in an environment of its own on every Python there is.
+package: .venv/.test
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python tests/kit/clean_install.py dist/*.whl dist/*.tar.gz
+
+# CHANGELOG.md from the fragments, which a release then removes: towncrier build --yes.
+changelog: .venv/.test
+	rm -f CHANGELOG.md
+	$(BIN)/towncrier build --keep --version $$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) --date $$(git log -1 --format=%cs)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

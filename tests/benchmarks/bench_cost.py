@@ -43,6 +43,8 @@ VERBS = {
     "status": ("status",),
     "show": ("show", "5"),
     "sql": ("sql", "select status, count(*) from experiments group by 1"),
+    "watch": ("watch", "--once"),
+    "report": ("report", "--out", "{folder}/report.html"),
 }
 
 
@@ -176,8 +178,10 @@ def measure(count: int, measured: int, folder: Path) -> dict[str, list[float]]:
     found = {"experiment": meter.means()}
     for verb, words in VERBS.items():
         command = [sys.executable, "-m", "autoresearch", *words, "--project", str(project)]
+        command = [word.format(folder=folder) for word in command]
         found[verb] = list(map(statistics.median, zip(*map(timed, [command] * 5), strict=True)))
     found["notes.md"] = [(campaign.lab.folder / "notes.md").stat().st_size]
+    found["report.html"] = [(folder / "report.html").stat().st_size]
     return found
 
 
@@ -202,6 +206,7 @@ def table(found: dict[int, dict[str, list[float]]]) -> Iterator[str]:
         "bytes written per experiment": ("experiment", 4, "{:,.0f}"),
         **{f"`{verb}`, CPU": (verb, 1, "{:.2f} s") for verb in VERBS},
         "size of notes.md": ("notes.md", 0, "{:,.0f} B"),
+        "size of report.html": ("report.html", 0, "{:,.0f} B"),
     }
     for title, (part, index, shape) in rows.items():
         cells = (shape.format(found[size][part][index]) for size in found)

@@ -6,6 +6,8 @@ import json
 import os
 import pty
 import select
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from autoresearch.cli.watching import estimated_end
 from autoresearch.report import bounds
 from autoresearch.testing import experiment, history, idea, make_project
 
+TMUX = shutil.which("tmux")
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -91,6 +94,35 @@ def test_keys_pause_and_quit_in_a_terminal(project: Path) -> None:
         os.close(other)
     assert process.returncode == 0
     assert b"campaign t1" in shown
+
+
+@pytest.mark.skipif(TMUX is None, reason="needs tmux (apt-get install tmux)")
+def test_it_fills_a_terminal_of_eighty_columns(project: Path, tmp_path: Path) -> None:
+    """Through tmux: what a person sees is whole and aligned, and q gives the terminal back."""
+
+    def tmux(*words: str) -> str:
+        command = [str(TMUX), "-S", str(tmp_path / "socket"), "-f", os.devnull, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+
+    def shown(until: str) -> list[str]:
+        deadline = time.monotonic() + 60
+        while until not in (seen := tmux("capture-pane", "-p")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return seen.splitlines()
+
+    words = [sys.executable, "-m", "autoresearch", "watch", "--project", str(project)]
+    try:
+        tmux("new-session", "-d", "-x", "80", "-y", "24", "sh")
+        tmux("send-keys", f"{shlex.join(words)}; echo it is over", "Enter")
+        lines = shown("uit watching")
+        assert lines[0] == "campaign t1: score, 2 experiments"
+        names = [line[:5].strip() for line in lines[1:6]]
+        assert names == ["head", "best", "spent", "ends", "loop"]
+        assert [line.split()[1] for line in lines[6:8]] == ["keep", "keep"]
+        tmux("send-keys", "q")
+        assert "it is over" in shown("\nit is over")
+    finally:
+        tmux("kill-server")
 
 
 def test_the_end_is_estimated_from_the_pace(project: Path) -> None:
