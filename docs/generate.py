@@ -19,7 +19,7 @@ from attrs import NOTHING, Factory, fields, has, resolve_types
 import autoresearch
 import autoresearch.testing
 from autoresearch.cli import cli
-from autoresearch.config import Config
+from autoresearch.config import Config, StageConfig
 from autoresearch.inbox import Inbox
 from autoresearch.presets import presets
 from autoresearch.projections.sql_page import sql_page
@@ -70,6 +70,12 @@ def settings_page() -> str:
     lines += [
         f"| `{name}` | {kind} | `{value!r}` | {doc} |" for name, kind, value, doc in _rows(default)
     ]
+    lines += ["", "Each table `[[stages]]`, a step of a [funnel](stages.md), has these:", ""]
+    lines += ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    lines += [
+        f"| `{name}` | {kind} | `{value!r}` | {doc} |"
+        for name, kind, value, doc in _rows(StageConfig())
+    ]
     for preset in presets().values():
         if preset.settings:
             lines += [
@@ -88,7 +94,8 @@ def _rows(value: object, prefix: str = "") -> Iterator[tuple[str, str, object, s
             yield from _rows(inner, f"{prefix}{item.name}.")
         else:
             kind = str(item.type).replace("<class '", "").replace("'>", "")
-            kind = kind.replace("collections.abc.", "").replace("typing.", "")
+            for module in ("collections.abc.", "typing.", "autoresearch.config."):
+                kind = kind.replace(module, "")
             shown = dict(inner) if kind.startswith("Mapping") else inner
             yield f"{prefix}{item.name}", kind, shown, item.metadata["doc"].replace("|", "\\|")
 

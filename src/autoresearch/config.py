@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sized
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from autoresearch.presets import DEFAULT
 from autoresearch.structure import CONVERTER, structure
 
 S = TypeVar("S")
+LOCAL = ("local", "torchrun")  # launchers of this machine
 RUN_FOLDER = "{run}"  # as a working directory: where a run has nothing but what it wrote
 
 
@@ -154,6 +156,31 @@ class NoiseConfig:
 
 
 @frozen(kw_only=True)
+class StageConfig:
+    """A step of the funnel that every idea goes through; what is empty or 0 is the campaign's."""
+
+    name: str = setting("", "name of the stage, in the order in which they follow each other")
+    launcher: str = setting("", "launcher plugin that runs the command")
+    options: Mapping[str, Any] = setting({}, "other values of the launcher's own table")
+    command: tuple[str, ...] = setting((), "program and arguments of a run")
+    env: Mapping[str, str] = setting({}, "environment of its runs, over that of the campaign")
+    seconds: float = _from_zero(0.0, "a run is killed after this, seconds")
+    sd: float = _from_zero(0.0, "seed-to-seed standard deviation of the metric in this stage")
+    hours: float = _from_zero(0.0, "stop after this many hours of its runs")
+    usd: float = _from_zero(0.0, "stop after this much money for its runs")
+    gpu_hours: float = _from_zero(0.0, "stop after this many GPU hours of its runs")
+
+
+def _stages(_: object, __: object, stages: tuple[StageConfig, ...]) -> None:
+    names = [item.name for item in stages]
+    for number, name in enumerate(names, 1):
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name):
+            raise ConfigError(f"stage {number} is named {name!r}; use letters, digits, - and _")
+        if names.count(name) > 1:
+            raise ConfigError(f"two stages are named {name!r}; give each a name of its own")
+
+
+@frozen(kw_only=True)
 class ControlsConfig:
     """How often the best is measured again, with another seed."""
 
@@ -246,6 +273,9 @@ class Config:
     runs: RunsConfig = section(RunsConfig, "runs side by side")
     evaluation: EvaluationConfig = section(EvaluationConfig, "evaluation by a command of its own")
     noise: NoiseConfig = section(NoiseConfig, "measuring the noise")
+    stages: tuple[StageConfig, ...] = setting(
+        (), "steps of a funnel, each a table [[stages]]; empty: one run is all", validator=_stages
+    )
     controls: ControlsConfig = section(ControlsConfig, "measuring the best again")
     rules: RulesConfig = section(RulesConfig, "backtracking rules")
     active: tuple[str, ...] = setting(
@@ -267,10 +297,41 @@ class Config:
             return self
         return evolve(self, knowledge=str(project / self.knowledge))
 
+    def stage_named(self, name: str) -> StageConfig:
+        """Return a stage, or one that has nothing of its own."""
+        return next((item for item in self.stages if item.name == name), StageConfig())
+
+    def in_stage(self, name: str) -> Config:
+        """Return the configuration with what a stage has of its own; with no such stage, as is."""
+        stage = self.stage_named(name)
+        if not stage.name:
+            return self
+        launcher = stage.launcher or self.launcher
+        table = {**self.plugins.get(launcher, {}), **stage.options}
+        if launcher in LOCAL:  # which have no table but that of the runs
+            with_options(self.runs, stage.options, f"stages.{name}.options")
+        return evolve(
+            self,
+            launcher=launcher,
+            command=stage.command or self.command,
+            env={**self.env, **stage.env},
+            limits=evolve(
+                self.limits, timeout_seconds=stage.seconds or self.limits.timeout_seconds
+            ),
+            plugins={**self.plugins, **({launcher: table} if table else {})},
+        )
+
     @property
     def lower_is_better(self) -> bool:
         """Whether a smaller metric is an improvement."""
         return self.metric.better == "lower"
+
+
+def with_options(settings: S, options: Mapping[str, Any], where: str) -> S:
+    """Return a plugin's settings with other values for one run, checked as the table is."""
+    if not options:
+        return settings
+    return structure({**CONVERTER.unstructure(settings), **options}, type(settings), where)
 
 
 def expanded(path: str) -> str:

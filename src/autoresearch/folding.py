@@ -227,7 +227,10 @@ for _kind, _changed in _TOLD_OF_ONE.items():
 
 @_on(events.CampaignStarted)
 def _started(draft: Draft, event: events.CampaignStarted, _: str) -> None:
+    stages = _stages(event.config.get("stages"))
     draft.set(
+        stages=stages,
+        stage=stages[-1] if stages else "",
         metric=event.metric,
         lower_is_better=event.better == "lower",
         size=_size(event, draft.history.size),
@@ -237,6 +240,13 @@ def _started(draft: Draft, event: events.CampaignStarted, _: str) -> None:
         plugins=event.plugins,
         stopped=None,
     )
+
+
+def _stages(told: object) -> tuple[str, ...]:
+    tables = told if isinstance(told, (list, tuple)) else ()
+    names = tuple(item.get("name") for item in tables if isinstance(item, Mapping))
+    sound = len(names) == len(tables) == len(set(names)) and all(isinstance(n, str) for n in names)
+    return names if sound else ()
 
 
 def _size(event: events.CampaignStarted, otherwise: str) -> str:
@@ -401,6 +411,7 @@ def _committed(draft: Draft, event: events.CommitMade, _: str) -> None:
         event.experiment,
         commit=event.commit,
         parent_commit=event.parent,
+        promoted="",  # nothing is known of another commit
         runs=tuple(evolve(run, superseded=True) for run in old.runs),
     )
     if not old.commit or event.parent != old.commit:  # and not a fix of the commit before
@@ -428,6 +439,11 @@ def _requested(draft: Draft, event: events.RunRequested, _: str) -> None:
         draft.set(reserved=draft.history.reserved.discard(before.request.run))
     opened = draft.history.open_runs.set(event.experiment, OpenRun(request=event))
     draft.set(open_runs=opened)
+
+
+@_about(events.RunPromoted)
+def _promoted(draft: Draft, event: events.RunPromoted, _: str) -> None:
+    draft.change(event.experiment, promoted=event.stage)
 
 
 @_about(events.BudgetReserved)
@@ -487,8 +503,7 @@ def _finished(draft: Draft, event: events.RunFinished, _: str) -> None:
 @_about(events.RunLocked)
 def _measured(draft: Draft, event: events.RunLocked, _: str) -> None:
     runs = draft.history.experiments[event.experiment].runs
-    hardware = event.measurement.get("hardware", "")
-    _change_run(draft, event.experiment, event.run, hardware=hardware)
+    _change_run(draft, event.experiment, event.run, measurement=event.measurement)
     if not any(run.name == event.run and run.control for run in runs):
         draft.change(event.experiment, measurement=event.measurement)
 
@@ -531,7 +546,9 @@ def _decided(draft: Draft, event: events.Decided, at: str) -> None:
     verdict = _member(Verdict, event.verdict)
     if verdict is None:
         return
-    draft.change(event.experiment, decision=alike(Decision, event, verdict=verdict), ended_at=at)
+    judged = len(draft.history.experiments[event.experiment].runs)
+    decision = alike(Decision, event, verdict=verdict)
+    draft.change(event.experiment, decision=decision, ended_at=at, judged=judged)
     if verdict is Verdict.RERUN:
         draft.open(event.experiment)
         return
@@ -635,14 +652,48 @@ def _unsteered(draft: Draft, event: events.SteeringWithdrawn, _: str) -> None:
 
 @_on(events.CostIncurred)
 def _spent(draft: Draft, event: events.CostIncurred, _: str) -> None:
-    old = draft.history.spent
-    new = Spent(
+    history = draft.history
+    draft.set(spent=_more(history.spent, event))
+    opened = history.open_runs.get(-1 if event.experiment is None else event.experiment)
+    if opened is not None and opened.request.stage and event.kind == "run":
+        stage = opened.request.stage
+        spent = _more(history.spent_in.get(stage, Spent()), event)
+        draft.set(spent_in=history.spent_in.set(stage, spent))
+
+
+def _more(old: Spent, event: events.CostIncurred) -> Spent:
+    return Spent(
         seconds=old.seconds + event.seconds,
         gpu_seconds=old.gpu_seconds + event.gpu_seconds,
         usd=old.usd + event.usd,
         tokens=old.tokens + event.tokens_in + event.tokens_out,
     )
-    draft.set(spent=new)
+
+
+def in_stage(history: History, stage: str, *numbers: int) -> History:
+    """Return the history as a stage shows it, for whoever judges there.
+
+    Scores are those of the stage; head, best, baseline and the experiments of these numbers have
+    nothing but their runs there. Without stages it is the history itself.
+    """
+    if not history.stages:
+        return history
+    shown = {history.head, history.best_number, history.baseline_number, *numbers} - {None}
+    experiments = history.experiments
+    for number in sorted(number for number in shown if 0 <= number < len(experiments)):
+        item = experiments[number]
+        runs = tuple(run for run in item.runs if run.stage == stage)
+        measured = [run.measurement for run in runs if run.counts and not run.control]
+        experiments = experiments.set(
+            number,
+            evolve(
+                item,
+                runs=runs,
+                metrics=merged(runs, history.metric, history.size),
+                measurement=measured[-1] if measured else {},
+            ),
+        )
+    return evolve(history, stage=stage, experiments=experiments)
 
 
 def empty(campaign: str) -> History:

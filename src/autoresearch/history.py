@@ -125,7 +125,9 @@ class History:
     a run. ``reserved`` has the worst case of each run that has not finished. ``last_step`` and
     ``last_at`` are the type and time of the newest event that the loop itself recorded.
     ``control`` is the request of the newest run that measures a kept experiment again, asked for
-    when ``control_at`` experiments were decided.
+    when ``control_at`` experiments were decided. ``stages`` are the names of all stages in their
+    order, ``stage`` the one whose scores are read: the last one, but for what judges an earlier.
+    ``spent_in`` has what the runs of each stage took.
     """
 
     campaign: str = ""
@@ -167,6 +169,9 @@ class History:
     last_at: str = ""
     control: events.RunRequested | None = None
     control_at: int = 0
+    stages: tuple[str, ...] = ()
+    stage: str = ""
+    spent_in: PMap[str, Spent] = field(factory=pmap)
 
     def __repr__(self) -> str:
         best = "nothing kept"
@@ -281,11 +286,19 @@ class History:
     @property
     def noise(self) -> Noise:
         """How much the score differs from seed to seed: as set, as measured, or as estimated."""
-        metric = self.started.config.get("metric") if self.started else None
-        told = metric.get("sd") if isinstance(metric, Mapping) else None
-        if isinstance(told, float) and told > 0:
-            return Noise(sd=told, source="metric.sd")
-        return self._repeated() or self._estimated() or Noise()
+        known = self._told()
+        if self.is_early:  # what holds for whole runs is taken there only for want of better
+            own = self._told(self.stages.index(self.stage))
+            return own or self._repeated() or self._estimated() or known or Noise()
+        return known or self._repeated() or self._estimated() or Noise()
+
+    def _told(self, stage: int | None = None) -> Noise | None:
+        """Return the noise that the settings name for the campaign, or for one stage."""
+        config = self.started.config if self.started else {}
+        found = config.get("metric") if stage is None else config["stages"][stage]
+        sd = found.get("sd") if isinstance(found, Mapping) else None
+        source = "metric.sd" if stage is None else f"sd of the stage {self.stage}"
+        return Noise(sd=sd, source=source) if isinstance(sd, (int, float)) and sd > 0 else None
 
     def _repeated(self) -> Noise | None:
         """Return the pooled deviation over experiments that ran with several seeds.
@@ -318,13 +331,21 @@ class History:
         return Noise(sd=sd, freedom=len(steps), source=source)
 
     def scores(self, experiment: Experiment) -> list[float]:
-        """Return the score of every completed run of an experiment, in their order."""
-        done = (run.metrics for run in experiment.runs if run.counts)
+        """Return the score of every completed run of an experiment in the stage, in their order."""
+        done = (run.metrics for run in experiment.runs if run.counts and run.stage == self.stage)
         return [metrics[self.metric] for metrics in done if self.metric in metrics]
 
     def score(self, experiment: Experiment) -> float | None:
-        """Return the campaign's metric of an experiment, or None when it has none."""
-        return experiment.metrics.get(self.metric)
+        """Return the campaign's metric of an experiment in the stage, or None when it has none."""
+        if not self.stages:
+            return experiment.metrics.get(self.metric)
+        scores = self.scores(experiment)
+        return sum(scores) / len(scores) if scores else None
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the scores that are read are those of a stage before the last one."""
+        return self.stage in self.stages[:-1]
 
     def better(self, first: float, second: float) -> bool:
         """Return whether ``first`` is strictly better than ``second``."""
@@ -431,6 +452,7 @@ class PerExperiment(Generic[T]):
     def each(self, experiments: Sequence[Experiment], history: History) -> list[T]:
         """Return the answer for each of some experiments of a history."""
         setting = (history.campaign, history.metric, history.size, history.lower_is_better)
+        setting += (history.stage,)
         if setting != self._setting:
             self._made.clear()
             self._setting, self._last = setting, ((), [])

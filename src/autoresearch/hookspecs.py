@@ -33,6 +33,7 @@ from autoresearch.model import (
     Idea,
     Notice,
     Objection,
+    Promotion,
     Quote,
     RunHandle,
     RunOutput,
@@ -303,11 +304,23 @@ def analyze_run(experiment: Experiment, history: History, desk: Desk) -> Analysi
     """
 
 
+@hook(first_result=True, check="promotion")
+def promote_run(experiment: Experiment, history: History) -> Promotion | None:
+    """Say whether an experiment is worth a run in the next stage.
+
+    Called after the analysis of a run in any stage but the last, where the run has a score and no
+    limit is broken; not for the baseline, which runs in all of them. ``history`` is as that stage
+    shows it: ``history.best_metric`` is the best's score there. First result; ``None`` passes on.
+    What is not promoted is discarded with the reason.
+    """
+
+
 @hook(first_result=True, check="decision", contract="DecisionPolicyContract")
 def decide(candidate: Candidate, history: History) -> Decision | None:
     """Judge a finished experiment: keep, discard, crash, rerun or quarantine.
 
-    Called after the analysis. ``history`` does not contain the candidate's decision yet;
+    Called after the analysis, of a run in the last stage where there are several. ``history`` does
+    not contain the candidate's decision yet;
     ``history.best`` is what it must beat. First result; ``None`` passes on. A veto over other
     policies is an implementation with ``wrapper=True``.
     """

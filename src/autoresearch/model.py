@@ -230,7 +230,8 @@ class RunRequest:
 
     ``campaign_id`` tells apart campaigns of several projects that have one tag. ``cwd`` is where
     the command starts; None: in ``folder``, where what is written is kept. ``reads`` are further
-    folders that the command may read.
+    folders that the command may read. ``options`` are values of the launcher's own table that hold
+    for this run alone.
     """
 
     name: str
@@ -248,6 +249,7 @@ class RunRequest:
     campaign_id: str = ""
     cwd: Path | None = None
     reads: tuple[Path, ...] = field(default=(), converter=_tuple)
+    options: Mapping[str, Any] = field(factory=dict, converter=_mapping)
 
 
 @frozen(kw_only=True)
@@ -320,7 +322,7 @@ class Run:
     it was seen during the run: training step to value. ``interrupted``: a person stopped it.
     ``superseded``: the experiment got another commit since, so that its score no longer counts.
     ``stage`` is the one that it runs in, empty where a campaign has none; ``control``: it measures
-    a kept experiment again. ``hardware`` is what it ran on, as far as it was measured.
+    a kept experiment again. ``measurement`` is what its score was measured with.
     """
 
     index: int
@@ -336,7 +338,7 @@ class Run:
     superseded: bool = False
     stage: str = ""
     control: bool = False
-    hardware: str = ""
+    measurement: Mapping[str, str] = field(factory=dict, converter=_mapping)
 
     @property
     def counts(self) -> bool:
@@ -361,6 +363,15 @@ class Decision:
 
 
 @frozen(kw_only=True)
+class Promotion:
+    """Whether an experiment gets a run in the next stage, and why."""
+
+    promote: bool
+    reason: str
+    author: str = ""
+
+
+@frozen(kw_only=True)
 class Experiment:
     """One idea tried; number 0 is the baseline. Fields that are not known yet are empty or None.
 
@@ -368,7 +379,8 @@ class Experiment:
     ``sources`` maps every editable file to the sha256 of its text, ``source_digest`` stands for all
     of them. ``added_lines`` and ``removed_lines`` count its changes, fixes included. ``built_on``
     and ``rival`` are the numbers of the experiments that were head and the best when it was
-    committed.
+    committed. ``promoted`` is the stage that it was promoted to last, empty while it is in the
+    first; ``metrics`` are of its newest stage. ``judged`` counts the runs that its decision knew.
     """
 
     number: int
@@ -390,6 +402,8 @@ class Experiment:
     measurement: Mapping[str, str] = field(factory=dict, converter=_mapping)
     prediction: str = ""
     fixes: int = 0
+    promoted: str = ""
+    judged: int = 0
     added_lines: int = 0
     removed_lines: int = 0
     started_at: str = ""
@@ -399,6 +413,11 @@ class Experiment:
     def verdict(self) -> Verdict | None:
         """The verdict, or None while the experiment is not decided."""
         return self.decision.verdict if self.decision else None
+
+    @property
+    def stage(self) -> str:
+        """The stage of its newest run, controls aside; empty where the campaign has none."""
+        return next((run.stage for run in reversed(self.runs) if not run.control), "")
 
     @property
     def seconds(self) -> float:

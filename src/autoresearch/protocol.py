@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from autoresearch import events
@@ -70,10 +71,37 @@ def _run(history: History, event: events.RunRequested) -> None:
         raise ProtocolError(
             f"run {opened.request.run} is still open; finish it before starting another"
         )
+    due = next_stage(history, event.experiment, control=event.control)
+    if history.stages and event.stage != due:
+        raise ProtocolError(
+            f"experiment {event.experiment} was not promoted to the stage {event.stage!r}; "
+            f"run it in {due!r}"
+        )
     if history.experiments[event.experiment].reasoning is None:
         raise ProtocolError(
             f"experiment {event.experiment} has no reasoning; record it before the run"
         )
+
+
+def next_stage(history: History, number: int, *, control: bool = False) -> str:
+    """Return the stage of an experiment's next run; empty where the campaign has none.
+
+    A control measures what decisions compare with, so it runs in the last one.
+    """
+    first, last = (*history.stages[:1], ""), (*history.stages[-1:], "")
+    return last[0] if control else history.experiments[number].promoted or first[0]
+
+
+def _promotion(history: History, event: events.RunPromoted) -> None:
+    _must_exist(history, event.experiment)
+    experiment = history.experiments[event.experiment]
+    if event.experiment in history.open_runs or experiment.analysis is None:
+        raise ProtocolError(
+            f"experiment {event.experiment} has no analysis; record it before the promotion"
+        )
+    due = dict(pairwise(history.stages)).get(experiment.stage)
+    if event.stage != due:
+        raise ProtocolError(f"the stage {event.stage!r} does not follow {experiment.stage!r}")
 
 
 def _decision(history: History, event: events.Decided) -> None:
@@ -84,6 +112,12 @@ def _decision(history: History, event: events.Decided) -> None:
     if history.experiments[event.experiment].analysis is None:
         raise ProtocolError(
             f"experiment {event.experiment} has no analysis; record it before the decision"
+        )
+    stage = history.experiments[event.experiment].stage
+    if event.verdict == Verdict.KEEP and stage in history.stages[:-1]:
+        raise ProtocolError(
+            f"experiment {event.experiment} ran in the stage {stage!r} alone; promote it, since "
+            f"only what ran in {history.stages[-1]!r} is kept"
         )
 
 
@@ -103,5 +137,6 @@ _RULES: dict[type[events.Event], Callable[[History, Any], None]] = {
     events.MemoryReviewed: _review,
     events.ReasoningRecorded: _reasoning,
     events.RunRequested: _run,
+    events.RunPromoted: _promotion,
     events.Decided: _decision,
 }

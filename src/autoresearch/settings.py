@@ -80,8 +80,10 @@ def load(
 
 def _refuse_user(name: str, value: Any, origin: str) -> None:
     """Settings are recorded, and a log forgets nothing."""
-    values = value if isinstance(value, (list, tuple)) else (value,)
-    for text in values:
+    if isinstance(value, (list, tuple, Mapping)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            _refuse_user(name, inner, origin)
+    for text in (value,):
         if isinstance(text, str) and (shown := without_users(text)) != text:
             raise ConfigError(
                 f"{name} from {origin} has a user or password in {shown}; take it out, and pass "

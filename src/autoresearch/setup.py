@@ -210,9 +210,10 @@ def check_launcher(project: Path, config: Config, plugins: Plugins, tell: Tell) 
     Raises ConfigError or DataError with the first thing that is missing. Data that runs elsewhere
     do not need here, since their launcher looks after it, is told.
     """
-    problems = plugins.check_launcher(config, project)
-    if problems:
-        raise ConfigError(problems[0])
+    for name in [item.name for item in config.stages] or [""]:
+        problems = plugins.check_launcher(config.in_stage(name), project)
+        if problems:
+            raise ConfigError(f"stage {name}: {problems[0]}" if name else problems[0])
     elsewhere = problems is not None and config.launcher != "local"
     for name in config.data:
         if (project / expanded(name)).exists():

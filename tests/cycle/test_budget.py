@@ -92,7 +92,7 @@ def test_what_a_run_did_not_take_is_free_again(go: Go) -> None:
     made, launcher, _ = go("hours = 2.0", seconds=1800.0)
     assert len(launcher.started) == 3
     assert made.history.reserved == {}
-    hours = next(line for line in ledger(made.history, made.config.limits) if line.name == "hours")
+    hours = next(line for line in ledger(made.history, made.config) if line.name == "hours")
     assert (hours.spent, hours.reserved, hours.left) == (1.5, 0.0, 0.5)
 
 

@@ -87,6 +87,7 @@ CALLS: dict[str, Callable[[Plugins, Path], object]] = {
         experiment(-1.0), run_output(folder), PAST
     ),
     "analyze_run": lambda plugins, _: plugins.analyze_run(experiment(), PAST),
+    "promote_run": lambda plugins, _: plugins.promote_run(experiment(0.9), PAST),
     "decide": lambda plugins, _: plugins.decide(
         candidate(0.9, PAST, artifact_bytes=2_000_000), PAST
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from autoresearch.cli.shared import (
 )
 from autoresearch.cycle.budget import shown as shown_budgets
 from autoresearch.errors import ConfigError, WorkspaceError
-from autoresearch.history import History
+from autoresearch.folding import in_stage
+from autoresearch.history import History, Spent
 from autoresearch.launchers.boundary import boundary_in_force
 from autoresearch.launchers.supervisor import run_around
 from autoresearch.model import Experiment, Verdict
@@ -51,7 +52,7 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
     facts = {**_facts(campaign.lab.branch, history), "loop": loop}
     facts["settings"] = campaign.unread or None
     known = not campaign.unread
-    facts["budgets"] = shown_budgets(history, campaign.config.limits) if known else {}
+    facts["budgets"] = shown_budgets(history, campaign.config) if known else {}
     facts["boundary"] = boundary_in_force(campaign.config) if known else None
     facts["hidden"] = _hidden_score(campaign, history)
     if history.position == newest.position:
@@ -115,6 +116,7 @@ def _facts(branch: str, history: History) -> dict[str, Any]:
         "best_change": best.idea.description if best else None,
         "running": current.idea.description if current else None,
         "control": "; ".join(controls(history)) or None,
+        "stages": "; ".join(_stages(history)) or None,
         "stopped": history.stopped,
         "dead_ends": ", ".join(sorted(history.dead_ends)) or None,
         "queue": len(history.queue),
@@ -125,6 +127,20 @@ def _facts(branch: str, history: History) -> dict[str, Any]:
         "minds": {name: _silence(item) for name, item in history.suspended.items()},
         "tip": f"{history.position}:{history.tip_hash}",
     }
+
+
+def _stages(history: History) -> Iterator[str]:
+    """Say of each stage what the best scored there, and how many experiments came no further."""
+    for stage in history.stages:
+        best, ended = history.best, [item for item in history.decided if item.stage == stage]
+        shown = in_stage(history, stage)
+        score = None if best is None else shown.score(best)
+        spent = history.spent_in.get(stage, Spent())
+        told = "no score yet" if score is None else f"best {score:.6g}"
+        count = sum(item.stage == stage for item in history.in_flight)
+        flying = f", {count} under way" if count else ""
+        hours = f"{spent.seconds / 3600:.2f} run hours"
+        yield f"{stage}: {told}, {len(ended)} ended here{flying}, {hours}"
 
 
 def _silence(item: events.MindSuspended) -> str:

@@ -142,7 +142,15 @@ def _as_text(campaign: Campaign, history: History, experiment: Experiment) -> It
 
 def _run(history: History, run: Run) -> Iterator[str]:
     numbers = " ".join(f"{name}={value:g}" for name, value in sorted(run.metrics.items()))
-    parts = (f"seed {run.seed}", run.status or "running", run.detail, numbers)
+    stage = f"stage {run.stage}" if run.stage else ""
+    parts = (
+        "control" if run.control else "",
+        stage,
+        f"seed {run.seed}",
+        run.status or "running",
+        run.detail,
+        numbers,
+    )
     yield f"run {run.name}: {', '.join(part for part in parts if part)}"
     seen = [value for _, value in sorted(run.observed.items())]
     if len(seen) > 1:
@@ -178,7 +186,7 @@ def _provenance(campaign: Campaign, experiment: Experiment) -> Iterator[str]:
 def diff_of(campaign: Campaign, experiment: Experiment, other: Experiment | None = None) -> str:
     """Return what an experiment changed, or how it differs from another; empty for the baseline."""
     before = other.commit if other is not None else experiment.parent_commit
-    if not before or not experiment.commit:
+    if not (before.isalnum() and experiment.commit.isalnum()):  # what no git ever named
         return ""
     done = Git(campaign.project).attempt(
         "diff", "--no-color", "--no-ext-diff", f"{before}..{experiment.commit}", "--"

@@ -111,7 +111,7 @@ def estimated_end(campaign: Campaign, history: History, now: datetime) -> str:
     decided = history.decided
     began = datetime.fromisoformat(decided[0].started_at) if decided else now
     elapsed = (now - began).total_seconds()
-    lines = [line for line in ledger(history, campaign.config.limits) if line.limit > 0]
+    lines = [line for line in ledger(history, campaign.config) if line.limit > 0]
     if not lines:
         return "never by itself: no limit is set"
 

@@ -5,15 +5,15 @@ What a run reserved is released by its ``run_finished``, when what it really too
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import frozen
 
 from autoresearch import events
-from autoresearch.config import LimitsConfig
+from autoresearch.config import Config, LimitsConfig, StageConfig
 from autoresearch.cycle import minds
 from autoresearch.cycle.kit import Kit
-from autoresearch.history import History
+from autoresearch.history import History, Spent
 from autoresearch.model import Quote, RunRequest
 
 _NEARLY = 1e-9  # sums of fractions are not exact
@@ -29,6 +29,11 @@ class Line:
     reserved: float
 
     @property
+    def setting(self) -> str:
+        """Its setting."""
+        return self.name if "." in self.name else f"limits.{self.name}"
+
+    @property
     def left(self) -> float:
         """What may still be reserved."""
         return max(0.0, self.limit - self.spent - self.reserved)
@@ -38,27 +43,41 @@ class Line:
         if self.limit <= 0:
             return False
         taken = self.spent + self.reserved
+        if need < 0:  # a budget of another stage
+            return False
         return taken >= self.limit or taken + need > self.limit + _NEARLY
 
 
-def ledger(history: History, limits: LimitsConfig) -> tuple[Line, ...]:
-    """Return what is spent, reserved and left of every budget."""
-    spent, promised = history.spent, history.reserved.values()
+def ledger(history: History, config: Config) -> tuple[Line, ...]:
+    """Return what is spent, reserved and left of every budget, those of the stages last."""
     under_way = len(history.open_numbers)
-    rows = {
-        "experiments": (len(history.experiments) - under_way, under_way, limits.experiments),
-        "hours": (spent.seconds / 3600, sum(i.seconds for i in promised) / 3600, limits.hours),
-        "usd": (spent.usd, sum(item.usd for item in promised), limits.usd),
-        "gpu_hours": (
-            spent.gpu_seconds / 3600,
-            sum(item.gpu_seconds for item in promised) / 3600,
-            limits.gpu_hours,
-        ),
-    }
-    return tuple(
-        Line(name=name, spent=float(used), reserved=float(held), limit=float(limit))
-        for name, (used, held, limit) in rows.items()
-    )
+    decided = len(history.experiments) - under_way
+    limit = float(config.limits.experiments)
+    tried = Line(name="experiments", spent=decided, reserved=under_way, limit=limit)
+    lines = [tried, *_lines(history.spent, history.reserved.values(), config.limits)]
+    for stage in config.stages:
+        spent = history.spent_in.get(stage.name, Spent())
+        opened = [item.request for item in history.open_runs.values()]
+        names = [item.run for item in opened if item.stage == stage.name]
+        promised = [history.reserved[name] for name in names if name in history.reserved]
+        lines += _lines(spent, promised, stage, f"stages.{stage.name}.")
+    return tuple(lines)
+
+
+def _lines(
+    spent: Spent,
+    promised: Iterable[events.BudgetReserved],
+    limits: LimitsConfig | StageConfig,
+    prefix: str = "",
+) -> Iterator[Line]:
+    held, hour = list(promised), 3600.0
+    for name, used, reserved in (
+        ("hours", spent.seconds / hour, sum(item.seconds for item in held) / hour),
+        ("usd", spent.usd, sum(item.usd for item in held)),
+        ("gpu_hours", spent.gpu_seconds / hour, sum(item.gpu_seconds for item in held) / hour),
+    ):
+        limit = float(getattr(limits, name))
+        yield Line(name=prefix + name, spent=float(used), reserved=float(reserved), limit=limit)
 
 
 @frozen
@@ -81,17 +100,19 @@ class Refusal:
             more = ", or have shorter answers of a cheaper model"
         return (
             f"the budget of {line.limit:g} {line.name} has {line.left:.4g} left, and the next "
-            f"{what} may take {self.need:.4g}; raise limits.{line.name} or lower "
+            f"{what} may take {self.need:.4g}; raise {line.setting} or lower "
             f"limits.timeout_seconds{more}"
         )
 
 
-def refusal(kit: Kit, *, new: bool) -> Refusal | None:
+def refusal(kit: Kit, *, new: bool, stage: str = "") -> Refusal | None:
     """Return the budget that the next run does not fit into, None where it fits.
 
-    ``new``: the run is that of one more experiment, whose idea may cost something too.
+    ``new``: the run is that of one more experiment, whose idea may cost something too; any other
+    is in ``stage``.
     """
-    quote, idea = _quote(kit), 0.0
+    stage = next(iter(kit.history.stages), "") if new else stage
+    quote, idea = _quote(kit, stage), 0.0
     baseline = kit.history.baseline is None  # which is nobody's idea
     if new and not baseline and kit.config.limits.usd > 0:
         idea = kit.plugins.quote_call(kit.history, kit.files_at_head(), minds.desk(kit))
@@ -101,9 +122,11 @@ def refusal(kit: Kit, *, new: bool) -> Refusal | None:
         "usd": quote.usd + idea,
         "gpu_hours": quote.gpus * quote.seconds / 3600,
     }
-    lines = ledger(kit.history, kit.config.limits)
+    need |= {f"stages.{stage}.{name}": value for name, value in need.items()}
+    need[f"stages.{stage}.usd"] = quote.usd  # an idea is thought of in no stage
+    lines = ledger(kit.history, kit.config)
     lines = lines if new else lines[1:]  # the experiment itself is under way already
-    found = next((item for item in lines if item.refuses(need[item.name])), None)
+    found = next((line for line in lines if line.refuses(need.get(line.name, -1.0))), None)
     if found is None:
         return None
     return Refusal(found, need[found.name], idea if found.name == "usd" else 0.0)
@@ -111,10 +134,10 @@ def refusal(kit: Kit, *, new: bool) -> Refusal | None:
 
 def reservation(kit: Kit, asked: events.RunRequested) -> list[events.Event]:
     """Return the fact that reserves what a run may take; none where no budget is set."""
-    limits = kit.config.limits
-    if not (limits.hours or limits.usd or limits.gpu_hours):
+    capped = (kit.config.limits, *kit.config.stages)
+    if not any(item.hours or item.usd or item.gpu_hours for item in capped):
         return []
-    quote = _quote(kit)
+    quote = _quote(kit, asked.stage)
     return [
         events.BudgetReserved(
             run=asked.run,
@@ -127,7 +150,7 @@ def reservation(kit: Kit, asked: events.RunRequested) -> list[events.Event]:
     ]
 
 
-def shown(history: History, limits: LimitsConfig) -> Mapping[str, Mapping[str, float]]:
+def shown(history: History, config: Config) -> Mapping[str, Mapping[str, float]]:
     """Return the budgets that are set, for `status`."""
     return {
         line.name: {
@@ -136,16 +159,17 @@ def shown(history: History, limits: LimitsConfig) -> Mapping[str, Mapping[str, f
             "reserved": round(line.reserved, 4),
             "left": round(line.left, 4),
         }
-        for line in ledger(history, limits)
+        for line in ledger(history, config)
         if line.limit > 0
     }
 
 
-def _quote(kit: Kit) -> Quote:
-    config = kit.config
+def _quote(kit: Kit, stage: str) -> Quote:
+    config = kit.config.in_stage(stage)
     request = RunRequest(
         name="", campaign=kit.history.campaign, experiment=kit.history.next_number, index=0,
         command=config.command, launcher=config.launcher, env=config.env,
         timeout_seconds=config.limits.timeout_seconds,
+        options=kit.config.stage_named(stage).options,
     )  # fmt: skip
     return kit.plugins.quote_run(request) or Quote(seconds=request.timeout_seconds)

@@ -7,6 +7,7 @@ code as going on after the last step; events that may be repeated carry ids made
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from attrs import evolve
@@ -19,6 +20,7 @@ from autoresearch.cycle.measurement import other_hardware, other_measurement
 from autoresearch.cycle.proposals import current
 from autoresearch.cycle.trouble import passes
 from autoresearch.errors import WorkspaceError
+from autoresearch.folding import in_stage
 from autoresearch.history import History
 from autoresearch.model import (
     Candidate,
@@ -30,7 +32,7 @@ from autoresearch.model import (
     RunStatus,
     Verdict,
 )
-from autoresearch.policies.greedy import refuse
+from autoresearch.policies.greedy import first_score, refuse
 from autoresearch.projections.blocks import analysis_block, shown_status
 from autoresearch.projections.controls import controls
 from autoresearch.text import block, one_line
@@ -59,8 +61,10 @@ def needs_a_run(history: History, experiment: Experiment) -> bool:
     if not experiment.runs:
         return True
     newest = experiment.runs[-1]
-    another_seed = experiment.verdict is Verdict.RERUN and experiment.analysis is not None
-    return newest.superseded or another_seed or _says_nothing(experiment)
+    # A verdict says it of the runs that it knew, and a crash may come before the next verdict.
+    another_seed = experiment.verdict is Verdict.RERUN and experiment.judged == len(experiment.runs)
+    promoted = experiment.promoted not in ("", newest.stage)
+    return newest.superseded or another_seed or promoted or _says_nothing(experiment)
 
 
 def failed_in_a_row(experiment: Experiment) -> int:
@@ -152,9 +156,15 @@ def analyse(
 
 
 def decide(kit: Kit, number: int, output: RunOutput, told: Decision | None = None) -> None:
-    """Decide by the policies, or as ``told`` by whoever made the experiment, within the limits."""
+    """Decide by the policies, or as ``told`` by whoever made the experiment, within the limits.
+
+    In a stage that is not the last one, what would be kept is promoted to the next.
+    """
     decision = _decide(kit, number, output, told)
     facts: list[events.Event] = []
+    if decision.verdict is Verdict.KEEP and _past(kit, number).is_early:
+        _promote(kit, number, output, decision)
+        return
     if decision.verdict is Verdict.KEEP and _head_moved(kit, number):
         decision, facts = _on_new_head(kit, number, decision)
     _record_decision(kit, number, output, decision, facts)
@@ -167,11 +177,24 @@ def _head_moved(kit: Kit, number: int) -> bool:
 
 
 def _past(kit: Kit, number: int) -> History:
-    """Return the history that an experiment is judged by: of head and best as it found them."""
+    """Return the history that an experiment is judged by: its stage's, as it found head."""
     history, experiment = kit.history, kit.history.experiments[number]
-    if not _head_moved(kit, number):
-        return history
-    return evolve(history, head=experiment.built_on, best_number=experiment.rival)
+    if _head_moved(kit, number):
+        history = evolve(history, head=experiment.built_on, best_number=experiment.rival)
+    return in_stage(history, experiment.stage, number)
+
+
+def _promote(kit: Kit, number: int, output: RunOutput, decision: Decision) -> None:
+    stage = dict(pairwise(kit.history.stages))[kit.history.experiments[number].stage]
+    promoted = events.RunPromoted(
+        experiment=number,
+        run=output.name,
+        stage=stage,
+        reason=one_line(decision.reason, 1_000),
+        author=decision.author,
+    )
+    kit.recorder.record(promoted, event_id=f"{output.name}/promoted")
+    kit.tell(f"experiment {number}: promoted to {stage}, {decision.reason}")
 
 
 def _on_new_head(kit: Kit, number: int, decision: Decision) -> tuple[Decision, list[events.Event]]:
@@ -192,7 +215,8 @@ def _on_new_head(kit: Kit, number: int, decision: Decision) -> tuple[Decision, l
 def _audit(kit: Kit, number: int, output: RunOutput) -> None:
     if output.status is not RunStatus.COMPLETED:
         return
-    experiment, past = kit.history.experiments[number], _past(kit, number)
+    past = _past(kit, number)
+    experiment = past.experiments[number]
     found = (
         *other_measurement(experiment, past),
         *kit.plugins.audit_run(experiment, output, past),
@@ -216,7 +240,7 @@ def _analyse(kit: Kit, number: int, output: RunOutput, words: Mapping[str, str])
     if experiment.analysis is None:
         desk = minds.desk(kit)
         past = _past(kit, number)
-        made = kit.plugins.analyze_run(experiment, past, minds.resting(kit), desk)
+        made = kit.plugins.analyze_run(past.experiments[number], past, minds.resting(kit), desk)
         made = evolve(made, **words)
         kit.record_costs()
         recorded = events.AnalysisRecorded(
@@ -249,7 +273,8 @@ def _scored_prediction(
 
 
 def _decide(kit: Kit, number: int, output: RunOutput, told: Decision | None) -> Decision:
-    experiment, history = kit.history.experiments[number], _past(kit, number)
+    history = _past(kit, number)
+    experiment = history.experiments[number]
     size = experiment.metrics.get(kit.config.metric.size)
     status = output.status
     if experiment.number == history.baseline_number and history.score(experiment) is not None:
@@ -262,8 +287,30 @@ def _decide(kit: Kit, number: int, output: RunOutput, told: Decision | None) -> 
         status=status,
         violations=experiment.violations,
     )
+    config = kit.config
+    if history.is_early and size is None:  # a smoke test need not write the artifact
+        config = evolve(config, limits=evolve(config.limits, artifact_bytes=0))
+    if told is None and history.is_early:
+        told = _judge_early(kit, candidate, history, config)
     decision = told or kit.plugins.decide(candidate, history)
-    return bounded(decision, candidate, history, kit.config)
+    return bounded(decision, candidate, history, config)
+
+
+def _judge_early(kit: Kit, candidate: Candidate, history: History, config: Config) -> Decision:
+    """Judge a run of a stage that is not the last one: keep stands for promote."""
+    refused = refuse(candidate, history, config)
+    if refused is not None:
+        return evolve(refused, author="protocol")
+    experiment = candidate.experiment
+    if experiment.number == history.baseline_number:
+        made = first_score(candidate, history, config)
+        return evolve(made, author="protocol", reason=f"{made.reason} in {history.stage}")
+    answer = kit.plugins.promote_run(experiment, history)
+    verdict = Verdict.KEEP if answer.promote else Verdict.DISCARD
+    said = (
+        answer.reason if answer.promote else f"not promoted from {history.stage}: {answer.reason}"
+    )
+    return Decision(verdict=verdict, reason=said, author=answer.author)
 
 
 def bounded(decision: Decision, candidate: Candidate, history: History, config: Config) -> Decision:
@@ -294,7 +341,8 @@ def _record_decision(
     kit: Kit, number: int, output: RunOutput, decision: Decision, facts: Iterable[events.Event]
 ) -> None:
     """Record a verdict together with what it rests on, and the facts that follow from it."""
-    experiment, history = kit.history.experiments[number], _past(kit, number)
+    history = _past(kit, number)
+    experiment = history.experiments[number]
     assert experiment.analysis is not None
     score, best = history.score(experiment), history.best_metric
     delta = decision.delta

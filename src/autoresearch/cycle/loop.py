@@ -22,6 +22,7 @@ from autoresearch.cycle.trouble import pause_seconds
 from autoresearch.errors import PluginError
 from autoresearch.history import History
 from autoresearch.model import Backtrack, Experiment, Notice, Signal, Verdict
+from autoresearch.protocol import next_stage
 from autoresearch.text import counted, one_line
 
 REFUSALS = 2  # ideas of one author that are refused before the next author has the turn
@@ -140,11 +141,15 @@ class Loop:
         if not every or best is None or decided - history.control_at < every:
             return False
         flies = history.control is not None and history.control.experiment in history.open_runs
-        if flies or not history.experiments[best].commit or budget.refusal(kit, new=False):
+        if flies or not history.experiments[best].commit or not self._fits(best):
             return False
         self._at(best)
         runs.request_run(kit, best, control=True)
         return True
+
+    def _fits(self, number: int) -> bool:
+        stage = next_stage(self.kit.history, number, control=True)
+        return budget.refusal(self.kit, new=False, stage=stage) is None
 
     def _has_enough(self) -> bool:
         """Whether as many experiments as were asked for are decided or under way."""
@@ -257,7 +262,8 @@ class Loop:
 
     def _may_run(self, experiment: Experiment) -> bool:
         """Whether another run may start now: not while the machine fails, nor beyond a budget."""
-        return not self._must_wait(experiment) and self._affords(new=False)
+        stage = next_stage(self.kit.history, experiment.number)
+        return not self._must_wait(experiment) and self._affords(stage=stage)
 
     def _must_wait(self, experiment: Experiment) -> bool:
         """Wait before another run when the machine failed too often."""
@@ -454,9 +460,9 @@ class Loop:
             return f"{done} {'is' if self.target == 1 else 'are'} done, as asked"
         return None
 
-    def _affords(self, *, new: bool) -> bool:
+    def _affords(self, *, new: bool = False, stage: str = "") -> bool:
         """Whether the worst case of one more run fits; where none may release some, it is over."""
-        found = budget.refusal(self.kit, new=new)
+        found = budget.refusal(self.kit, new=new, stage=stage)
         if found is None:
             return True
         line = found.line

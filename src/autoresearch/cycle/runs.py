@@ -21,10 +21,13 @@ from autoresearch.cycle.measurement import LINE
 from autoresearch.cycle.retention import collect
 from autoresearch.cycle.tail import Tail
 from autoresearch.durable import digest, digest_files
+from autoresearch.folding import in_stage
 from autoresearch.frozen import alike
 from autoresearch.git import Git
+from autoresearch.history import History
 from autoresearch.launchers.folder import log_in
 from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
+from autoresearch.protocol import next_stage
 from autoresearch.text import one_line
 
 # What Python says of a file or a module that is not there.
@@ -121,7 +124,7 @@ class Flight:
         reason = (
             f"stopped by {order.by}"
             if order is not None and now
-            else kit.plugins.should_stop_run(request, observed, kit.history)
+            else kit.plugins.should_stop_run(request, observed, _shown(kit, request))
         )
         if reason and not self.stopping:
             self.stopping = True
@@ -132,18 +135,20 @@ class Flight:
 def request_run(kit: Kit, number: int, *, control: bool = False) -> None:
     """Record that a run is about to be launched, under a name nobody had before."""
     experiment = kit.history.experiments[number]
-    index = len(experiment.runs)
-    done = sum(run.counts for run in experiment.runs)
+    index, stage = len(experiment.runs), next_stage(kit.history, number, control=control)
+    config = kit.config.in_stage(stage)
+    done = sum(run.counts and run.stage == stage for run in experiment.runs)
     asked = events.RunRequested(
         experiment=number,
         run=f"{kit.history.campaign}-{number}-{index}",
         index=index,
-        seed=kit.config.seed + done,
-        launcher=kit.config.launcher,
-        command=kit.config.command,
-        timeout_seconds=kit.config.limits.timeout_seconds,
+        seed=config.seed + done,
+        launcher=config.launcher,
+        command=config.command,
+        timeout_seconds=config.limits.timeout_seconds,
         script_digest=experiment.source_digest,
         env=experiment.env if control else kit.env_of(experiment),
+        stage=stage,
         control=control,
     )
     kit.recorder.record_together(asked, *reservation(kit, asked))
@@ -191,14 +196,16 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
             seconds=run.seconds,
             detail="the machine failed before the loop was interrupted",
         )
+    config = kit.config.in_stage(run.stage)
     asked = events.RunRequested(
         experiment=experiment.number,
         run=run.name,
         index=run.index,
         seed=run.seed,
-        launcher=kit.config.launcher,
-        command=kit.config.command,
-        timeout_seconds=kit.config.limits.timeout_seconds,
+        launcher=config.launcher,
+        command=config.command,
+        timeout_seconds=config.limits.timeout_seconds,
+        stage=run.stage,
         env=dict(experiment.env),
         script_digest=run.script_digest or experiment.source_digest,
     )
@@ -217,7 +224,8 @@ def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspac
         "project": str(kit.lab.project),
         "run": str(kit.lab.folder / "runs" / asked.run),
     }
-    env = {key: fill(text, names) for key, text in {**kit.config.env, **asked.env}.items()}
+    config = kit.config.in_stage(asked.stage)
+    env = {key: fill(text, names) for key, text in {**config.env, **asked.env}.items()}
     request = alike(
         RunRequest,
         asked,
@@ -228,6 +236,7 @@ def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspac
         max_log_bytes=kit.config.limits.max_log_bytes,
         folder=kit.lab.folder / "runs" / asked.run,
         campaign_id=kit.history.started.base_commit if kit.history.started else "",
+        options=kit.config.stage_named(asked.stage).options,
         cwd=None if kit.config.cwd == RUN_FOLDER else workspace.path / kit.config.cwd,
     )
     return request, workspace
@@ -292,7 +301,7 @@ def _record_end(
         gpu_seconds=round(output.gpu_seconds, 3),
         usd=output.cost_usd,
     )
-    metrics = {**_metrics(kit, output, tail), **scores}
+    metrics = {**_metrics(kit, request, output, tail), **scores}
     output = evolve(output, detail=_evidence(kit, request, output, tail, metrics))
     if output.status is not RunStatus.COMPLETED:
         # What it had printed so far is no score; it stands in the detail and in what was observed.
@@ -318,13 +327,14 @@ def _record_end(
         (extracted, f"{request.name}/metrics"),
     ]
     completed = output.status is RunStatus.COMPLETED
-    if measurement := kit.plugins.measure_run(output, kit.history) if completed else {}:
+    past = _shown(kit, request)
+    if measurement := kit.plugins.measure_run(output, past) if completed else {}:
         locked = events.RunLocked(
             run=request.name, experiment=request.experiment, measurement=dict(measurement)
         )
         # The id that older releases gave: a run that one of them recorded stays recorded once.
         facts.append((locked, f"{request.name}/locks"))
-        if LINE in measurement and not any(item.measurement for item in kit.history.experiments):
+        if LINE in measurement and not any(item.measurement for item in past.experiments):
             kit.tell(
                 f"the score is read from the line {measurement[LINE]!r}, here and in every later "
                 "experiment"
@@ -337,9 +347,16 @@ def _judged(kit: Kit) -> tuple[str, str]:
     return kit.config.metric.name, kit.config.metric.size
 
 
-def _metrics(kit: Kit, output: RunOutput, tail: Tail) -> dict[str, float]:
+def _shown(kit: Kit, request: RunRequest) -> History:
+    """Return the history as the stage of a run shows it."""
+    runs = kit.history.experiments[request.experiment].runs
+    stage = next((run.stage for run in runs if run.name == request.name), "")
+    return in_stage(kit.history, stage, request.experiment)
+
+
+def _metrics(kit: Kit, request: RunRequest, output: RunOutput, tail: Tail) -> dict[str, float]:
     """Return what the plugins read, and every other named number that was printed last."""
-    read = dict(kit.plugins.extract_metrics(output, kit.history))
+    read = dict(kit.plugins.extract_metrics(output, _shown(kit, request)))
     if kit.config.evaluation.command:
         read.pop(kit.config.metric.name, None)  # the judged does not judge itself
     if kit.config.metric.reader not in ("", "pattern_metrics"):

@@ -255,6 +255,8 @@ class Driver:
                 kit.recorder.sync()
         made = kit.history.experiments[number].decision
         facts = {"verdict": made.verdict.value, "reason": made.reason} if made else {}
+        if stage := kit.history.experiments[number].promoted:
+            facts |= {"promoted": stage}
         return self._stand(kit.history, "decide", facts)
 
     def look(self) -> Stand:

@@ -34,6 +34,17 @@ class RunRequested(Event):
     control: bool = doc("whether the best runs again only to be measured again", default=False)
 
 
+@event("run_promoted")
+class RunPromoted(Event):
+    """What a run showed in one stage is worth a run in the next."""
+
+    experiment: int = experiment_number()
+    run: str = run_name()
+    stage: str = doc("stage that the experiment goes on to")
+    reason: str = doc("why")
+    author: str = doc("plugin that decided", default="")
+
+
 @event("run_started")
 class RunStarted(Event):
     """The launcher answered with a handle."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from attrs import evolve, frozen
 
-from autoresearch.config import RUN_FOLDER, BoundaryConfig, Config, RunsConfig
+from autoresearch.config import LOCAL, RUN_FOLDER, BoundaryConfig, Config, RunsConfig, with_options
 from autoresearch.errors import AutoresearchError
 from autoresearch.frozen import alike
 from autoresearch.hookspecs import hookimpl
@@ -25,7 +25,6 @@ from autoresearch.launchers.folder import InFolder, Outcome, RunFolder, Spec
 from autoresearch.launchers.supervisor import RUN_MARKER, hide_memory, kill_marked
 from autoresearch.model import Quote, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
-_LAUNCHERS = ("local", "torchrun")
 _TORCHRUN = "torch.distributed.run"
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
@@ -169,7 +168,7 @@ class Plugin:
     @hookimpl
     def check_launcher(self, config: Config, project: Path) -> Sequence[str] | None:
         """Look for the program of the command, or torch, and the boundary; measure the words."""
-        if config.launcher not in _LAUNCHERS:
+        if config.launcher not in LOCAL:
             return None
         found = _no_torchrun(config) if config.launcher == "torchrun" else _missing(config, project)
         return (*found, *_too_long(config), *unheld(config.boundary))
@@ -183,9 +182,10 @@ class Plugin:
     @hookimpl
     def quote_run(self, request: RunRequest) -> Quote | None:
         """Return the deadline, and the GPUs that a run would get; this machine costs nothing."""
-        if request.launcher not in _LAUNCHERS:
+        if request.launcher not in LOCAL:
             return None
-        count = share(self._runs, devices(self._runs, {**os.environ, **request.env}))
+        runs = with_options(self._runs, request.options, "options")
+        count = share(runs, devices(runs, {**os.environ, **request.env}))
         return Quote(seconds=request.timeout_seconds, gpus=count)
 
     @hookimpl
@@ -195,7 +195,7 @@ class Plugin:
         `request.folder` is the working directory, so that what a script writes stays with its run;
         a word of the command that is the script's name therefore means the one in the worktree.
         """
-        if request.launcher not in _LAUNCHERS:
+        if request.launcher not in LOCAL:
             return None
         hide_memory()
         folder = RunFolder.of(request.folder)
@@ -209,7 +209,8 @@ class Plugin:
         folder.make()
         known = folder.read_spec()
         if known is None:
-            spec = _spec(request, workspace, folder, self._passed, self._runs)
+            runs = with_options(self._runs, request.options, "options")
+            spec = _spec(request, workspace, folder, self._passed, runs)
             folder.write_spec(self._held(spec, workspace, folder, request.reads))
         elif known.name != request.name:
             raise AutoresearchError(

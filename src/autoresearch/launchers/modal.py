@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import Attribute, define, field, frozen
 
-from autoresearch.config import Config, setting
+from autoresearch.config import Config, setting, with_options
 from autoresearch.durable import digest, replace_file
 from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.hookspecs import hookimpl
@@ -93,7 +93,7 @@ class Plugin:
             return None
         try:
             _module(project, self._settings)
-            _check_processes(config.command, self._settings)
+            _check_processes(config.command, config.settings("modal", Settings))
             check_token()
         except AutoresearchError as error:
             return (str(error),)
@@ -104,7 +104,7 @@ class Plugin:
         """Return Modal's own limit on the function, at the price of the settings."""
         if request.launcher != "modal":
             return None
-        chosen = self._settings
+        chosen = with_options(self._settings, request.options, "options")
         return Quote(
             seconds=request.timeout_seconds + _SPARE_SECONDS,
             gpus=chosen.gpus,
@@ -117,7 +117,7 @@ class Plugin:
         """Order a run, or find the one that was ordered under the same name."""
         if request.launcher != "modal":
             return None
-        chosen = self._settings
+        chosen = with_options(self._settings, request.options, "options")
         remote = ModalRemote(
             script=_module(workspace.project, chosen),
             app=chosen.app,

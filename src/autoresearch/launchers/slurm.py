@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 from attrs import define, evolve, field, frozen
 
-from autoresearch.config import Config, RunsConfig, setting
+from autoresearch.config import Config, RunsConfig, setting, with_options
 from autoresearch.errors import needs
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.far import order_for, spec_here
@@ -66,7 +66,8 @@ class Plugin:
         if config.launcher != "slurm":
             return None
         submitit = _submitit()
-        if self._settings.cluster == "slurm" and submitit.SlurmExecutor.affinity() < 0:
+        chosen = config.settings("slurm", Settings)
+        if chosen.cluster == "slurm" and submitit.SlurmExecutor.affinity() < 0:
             return ("no srun is here, so this is no Slurm cluster; set plugins.slurm.cluster",)
         return ()
 
@@ -75,12 +76,12 @@ class Plugin:
         """Return the cluster's own limit on a job, at the price of its GPUs."""
         if request.launcher != "slurm":
             return None
-        gpus = self._settings.all_gpus
+        chosen = with_options(self._settings, request.options, "options")
         return Quote(
             seconds=request.timeout_seconds,
-            gpus=gpus,
-            usd_per_hour=gpus * self._settings.usd_per_gpu_hour,
-            prices=self._settings.prices,
+            gpus=chosen.all_gpus,
+            usd_per_hour=chosen.all_gpus * chosen.usd_per_gpu_hour,
+            prices=chosen.prices,
         )
 
     @hookimpl
@@ -88,14 +89,15 @@ class Plugin:
         """Submit a job, or find the one that was submitted under the same name."""
         if request.launcher != "slurm":
             return None
+        chosen = with_options(self._settings, request.options, "options")
         folder = RunFolder.of(request.folder)
-        runs = RunsConfig(gpus=self._settings.gpus)
+        runs = RunsConfig(gpus=chosen.gpus)
         folder.order(
             "slurm_order.json",
             request,
             lambda: order_for(request, workspace, self._passed, runs, {}),
         )
-        run = SlurmRun(request.name, folder, self._settings, self._jobs)
+        run = SlurmRun(request.name, folder, chosen, self._jobs)
         run.submit()
         return run
 

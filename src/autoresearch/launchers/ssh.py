@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import Attribute, define, evolve, field, frozen
 
-from autoresearch.config import Config, RunsConfig, setting
+from autoresearch.config import Config, RunsConfig, setting, with_options
 from autoresearch.durable import digest
 from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.hookspecs import hookimpl
@@ -80,9 +80,10 @@ class Plugin:
         """Ask every host whether it has this release of autoresearch."""
         if config.launcher != "ssh":
             return None
-        if not self._settings.hosts:
+        hosts = config.settings("ssh", Settings).hosts
+        if not hosts:
             return ("the launcher 'ssh' has no hosts; set plugins.ssh.hosts",)
-        return [told for host in self._settings.hosts if (told := self._missing(host))]
+        return [told for host in hosts if (told := self._missing(host))]
 
     def _missing(self, host: str) -> str:
         try:
@@ -96,7 +97,7 @@ class Plugin:
         """Return the deadline at the price of a host."""
         if request.launcher != "ssh":
             return None
-        chosen = self._settings
+        chosen = with_options(self._settings, request.options, "options")
         return Quote(
             seconds=request.timeout_seconds,
             gpus=self._runs.gpus,
@@ -109,6 +110,7 @@ class Plugin:
         """Keep the order and send it to the host with the fewest runs; or find it there."""
         if request.launcher != "ssh":
             return None
+        chosen = with_options(self._settings, request.options, "options")
         self._started = [item for item in self._started if item.poll() is None]
         folder = RunFolder.of(request.folder)
 
@@ -116,20 +118,20 @@ class Plugin:
             return {
                 **order_for(request, workspace, self._passed, self._runs),
                 "place": _place(request),
-                "host": self._free_host(),
+                "host": self._free_host(chosen),
                 "checkout": str(workspace.path.absolute()),
                 "asked_at": time.time(),
             }
 
         order = folder.order("ssh_order.json", request, made)
-        run = SshRun(request.name, folder, order, self._settings)
+        run = SshRun(request.name, folder, order, chosen)
         self._started.append(run)
         run.start()
         return run
 
-    def _free_host(self) -> str:
+    def _free_host(self, chosen: Settings) -> str:
         busy = [item.host for item in self._started]
-        return min(self._settings.hosts, key=busy.count)
+        return min(chosen.hosts, key=busy.count)
 
 
 def _place(request: RunRequest) -> str:

@@ -24,6 +24,7 @@ from autoresearch.model import (
     Decision,
     Idea,
     Objection,
+    Promotion,
     Quote,
     RunHandle,
     Signal,
@@ -42,6 +43,7 @@ _AUTHORS: Mapping[type[Any], str] = {
     Idea: "author",
     Objection: "author",
     Analysis: "author",
+    Promotion: "author",
     Decision: "author",
     Backtrack: "author",
     Cost: "source",
@@ -51,6 +53,7 @@ _WORDS: Mapping[type[Any], tuple[str, ...]] = {
     Objection: ("reason",),
     Violation: ("rule", "detail"),
     Analysis: ("result", "versus_expected", "why", "lesson"),
+    Promotion: ("reason",),
     Decision: ("reason",),
     Backtrack: ("reason",),
 }
@@ -215,6 +218,14 @@ def decision(answer: object, plugin: str, given: Given) -> Decision:
         _refuse(f"confidence is {made.confidence}; give a probability from 0 to 1")
     if made.verdict is Verdict.KEEP and candidate.metric is None:
         _refuse(f"experiment {candidate.experiment.number} has no score and cannot be kept")
+    return made
+
+
+def promotion(answer: object, plugin: str, _: Given) -> Promotion:
+    """Check a Promotion: a plain yes or no, with its reason."""
+    made = _sound(answer, Promotion, plugin)
+    if not isinstance(made.promote, bool):
+        _refuse(f"promote is {made.promote!r}; say True or False")
     return made
 
 

@@ -351,7 +351,8 @@ class BuiltIn:
 
     ``needs`` is a module that it cannot do without;
     ``preset`` makes it active in campaigns that start from that preset; ``measures`` only in those
-    whose noise is set, or will be measured; ``launches`` only in those whose launcher it is.
+    whose noise is set, or will be measured; ``launches`` only in those whose launcher it is;
+    ``promotes`` only in those that have stages.
     """
 
     name: str
@@ -361,11 +362,14 @@ class BuiltIn:
     needs: str = ""
     measures: bool = False
     launches: bool = False
+    promotes: bool = False
 
     def starts_active(self, config: Config) -> bool:
         """Whether it takes part without being named."""
         if self.measures and config.metric.sd == 0 and config.noise.runs < 2:
             return False
+        if self.promotes:
+            return len(config.stages) > 1
         if self.launches:
             return config.launcher == self.name
         return self.default or (self.preset != "" and config.preset == self.preset)
@@ -388,6 +392,9 @@ _ALWAYS = (
         default=False,
         preset="plain",
         measures=True,
+    ),
+    BuiltIn(
+        name="promotion", module="autoresearch.policies.promotion", default=False, promotes=True
     ),
     BuiltIn(name="plateau", module="autoresearch.rules:Plateau"),
     BuiltIn(name="dead_end", module="autoresearch.rules:DeadEnd"),

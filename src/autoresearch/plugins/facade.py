@@ -25,6 +25,7 @@ from autoresearch.model import (
     Idea,
     Notice,
     Objection,
+    Promotion,
     Quote,
     RunHandle,
     RunOutput,
@@ -276,6 +277,18 @@ class Plugins(Registry):
         if found is None:
             raise PluginError(
                 f"no plugin analysed experiment {experiment.number}; make plugin analysis active"
+            )
+        return found
+
+    def promote_run(self, experiment: Experiment, history: History) -> Promotion:
+        """Return whether an experiment goes on to the next stage; PluginError when none says so."""
+        found: Promotion | None = self.calls.first(
+            "promote_run", experiment=experiment, history=history
+        )
+        if found is None:
+            raise PluginError(
+                f"no plugin says whether experiment {experiment.number} is promoted; "
+                "make plugin promotion active"
             )
         return found
 

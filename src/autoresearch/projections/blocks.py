@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autoresearch.history import History
 from autoresearch.model import Analysis, Experiment, Reasoning
 from autoresearch.text import one_line
 
@@ -33,6 +34,13 @@ def analysis_block(analysis: Analysis, verdict: str) -> str:
             "===",
         ]
     )
+
+
+def in_its_stage(experiment: Experiment, history: History) -> str:
+    """Return the score of an experiment that did not come to the last stage, with the stage."""
+    score = experiment.metrics.get(history.metric)
+    shown = "no score" if score is None else f"{history.metric} {score:.6f}"
+    return f"{shown} in the stage {experiment.stage or 'none'}"
 
 
 def shown_status(experiment: Experiment) -> str:

@@ -52,10 +52,11 @@ def _measured(history: History, experiment: Experiment, run: Run, score: float) 
 
 def _machine(experiment: Experiment, run: Run) -> tuple[str, ...]:
     """Say where the newest control ran on another machine or at another pace than the first run."""
-    first = next(item for item in experiment.runs if item.counts)
+    first = next(item for item in experiment.runs if item.counts and item.stage == run.stage)
     told = []
-    if run.hardware and first.hardware and run.hardware != first.hardware:
-        told.append(f"it ran on {run.hardware}, not {first.hardware}")
+    here, there = (item.measurement.get("hardware") for item in (run, first))
+    if here and there and here != there:
+        told.append(f"it ran on {here}, not {there}")
     now, before = step_seconds(run), step_seconds(first)
     if now and before and not 1 / SLOWER <= now / before <= SLOWER:
         word = "slower" if now > before else "faster"

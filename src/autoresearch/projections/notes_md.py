@@ -12,7 +12,12 @@ from attrs import field, frozen
 
 from autoresearch.history import History, PerExperiment, parent_of
 from autoresearch.model import Experiment, Verdict
-from autoresearch.projections.blocks import analysis_block, reasoning_block, shown_status
+from autoresearch.projections.blocks import (
+    analysis_block,
+    in_its_stage,
+    reasoning_block,
+    shown_status,
+)
 from autoresearch.projections.controls import controls
 from autoresearch.projections.memory import Card, Memory, better_by, dead_ends, digests
 from autoresearch.text import one_line
@@ -138,6 +143,7 @@ def _queue(history: History) -> str:
 def _summary(experiment: Experiment, history: History) -> str:
     score = history.score(experiment)
     shown = "no score" if score is None else f"{history.metric} {score:.6f}"
+    shown = shown if experiment.stage == history.stage else in_its_stage(experiment, history)
     lesson = experiment.analysis.lesson if experiment.analysis else "no lesson"
     what, verdict = one_line(experiment.idea.description, 80), shown_status(experiment)
     return f"- {experiment.number}: {what}; {shown}; {verdict}; {one_line(lesson, 120)}\n"

@@ -9,7 +9,7 @@ from attrs import field, frozen
 from autoresearch import events
 from autoresearch.history import History, PerExperiment
 from autoresearch.model import Experiment, Verdict
-from autoresearch.projections.blocks import shown_status
+from autoresearch.projections.blocks import in_its_stage, shown_status
 from autoresearch.text import one_line
 
 COLUMNS = ("commit", "metric", "artifact_mb", "status", "reasoning", "description")
@@ -55,7 +55,7 @@ def _row(experiment: Experiment, history: History) -> str:
         *_numbers(history, experiment),
         shown_status(experiment),
         one_line(experiment.reasoning.hypothesis if experiment.reasoning else "", 300),
-        one_line(_description(experiment), 300),
+        one_line(_description(experiment, history), 300),
     )
     return _line(cells)
 
@@ -74,12 +74,15 @@ def _backtrack(history: History, event: events.Backtracked) -> tuple[str, ...]:
 def _numbers(history: History, experiment: Experiment) -> tuple[str, str]:
     crashed = experiment.verdict is Verdict.CRASH
     score = None if crashed else history.score(experiment)
-    size = None if crashed else experiment.metrics.get(history.size)
+    early = experiment.stage != history.stage  # its numbers are no match for those of whole runs
+    size = None if crashed or early else experiment.metrics.get(history.size)
     return (f"{score or 0.0:.6f}", f"{(size or 0.0) / 1e6:.1f}")
 
 
-def _description(experiment: Experiment) -> str:
+def _description(experiment: Experiment, history: History) -> str:
     words = experiment.idea.description
+    if experiment.stage != history.stage:
+        words = f"{words} [{in_its_stage(experiment, history)}]"
     if experiment.verdict is Verdict.QUARANTINE and experiment.decision:
         return f"{words} [quarantined: {experiment.decision.reason}]"
     return words
