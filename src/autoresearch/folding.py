@@ -244,8 +244,9 @@ def _started(draft: Draft, event: events.CampaignStarted, _: str) -> None:
 
 def _stages(told: object) -> tuple[str, ...]:
     tables = told if isinstance(told, (list, tuple)) else ()
-    names = tuple(item.get("name") for item in tables if isinstance(item, Mapping))
-    sound = len(names) == len(tables) == len(set(names)) and all(isinstance(n, str) for n in names)
+    found = [item.get("name") for item in tables if isinstance(item, Mapping)]
+    names = tuple(name for name in found if isinstance(name, str))
+    sound = len(names) == len(tables) == len(set(names))
     return names if sound else ()
 
 
@@ -678,9 +679,11 @@ def in_stage(history: History, stage: str, *numbers: int) -> History:
     """
     if not history.stages:
         return history
-    shown = {history.head, history.best_number, history.baseline_number, *numbers} - {None}
+    named = {history.head, history.best_number, history.baseline_number, *numbers}
     experiments = history.experiments
-    for number in sorted(number for number in shown if 0 <= number < len(experiments)):
+    for number in named:
+        if number is None or not 0 <= number < len(experiments):
+            continue
         item = experiments[number]
         runs = tuple(run for run in item.runs if run.stage == stage)
         measured = [run.measurement for run in runs if run.counts and not run.control]

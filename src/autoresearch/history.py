@@ -451,8 +451,8 @@ class PerExperiment(Generic[T]):
 
     def each(self, experiments: Sequence[Experiment], history: History) -> list[T]:
         """Return the answer for each of some experiments of a history."""
-        setting = (history.campaign, history.metric, history.size, history.lower_is_better)
-        setting += (history.stage,)
+        better, stage = history.lower_is_better, history.stage
+        setting = (history.campaign, history.metric, history.size, better, stage)
         if setting != self._setting:
             self._made.clear()
             self._setting, self._last = setting, ((), [])

@@ -134,7 +134,7 @@ def refusal(kit: Kit, *, new: bool, stage: str = "") -> Refusal | None:
 
 def reservation(kit: Kit, asked: events.RunRequested) -> list[events.Event]:
     """Return the fact that reserves what a run may take; none where no budget is set."""
-    capped = (kit.config.limits, *kit.config.stages)
+    capped: tuple[LimitsConfig | StageConfig, ...] = (kit.config.limits, *kit.config.stages)
     if not any(item.hours or item.usd or item.gpu_hours for item in capped):
         return []
     quote = _quote(kit, asked.stage)

@@ -141,15 +141,13 @@ class Loop:
         if not every or best is None or decided - history.control_at < every:
             return False
         flies = history.control is not None and history.control.experiment in history.open_runs
-        if flies or not history.experiments[best].commit or not self._fits(best):
+        stage = next_stage(history, best, control=True)
+        full = budget.refusal(kit, new=False, stage=stage) is not None
+        if flies or full or not history.experiments[best].commit:
             return False
         self._at(best)
         runs.request_run(kit, best, control=True)
         return True
-
-    def _fits(self, number: int) -> bool:
-        stage = next_stage(self.kit.history, number, control=True)
-        return budget.refusal(self.kit, new=False, stage=stage) is None
 
     def _has_enough(self) -> bool:
         """Whether as many experiments as were asked for are decided or under way."""

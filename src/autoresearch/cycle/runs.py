@@ -26,7 +26,15 @@ from autoresearch.frozen import alike
 from autoresearch.git import Git
 from autoresearch.history import History
 from autoresearch.launchers.folder import log_in
-from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
+from autoresearch.model import (
+    Experiment,
+    Run,
+    RunHandle,
+    RunOutput,
+    RunRequest,
+    RunStatus,
+    Workspace,
+)
 from autoresearch.protocol import next_stage
 from autoresearch.text import one_line
 
@@ -136,22 +144,34 @@ def request_run(kit: Kit, number: int, *, control: bool = False) -> None:
     """Record that a run is about to be launched, under a name nobody had before."""
     experiment = kit.history.experiments[number]
     index, stage = len(experiment.runs), next_stage(kit.history, number, control=control)
-    config = kit.config.in_stage(stage)
     done = sum(run.counts and run.stage == stage for run in experiment.runs)
-    asked = events.RunRequested(
-        experiment=number,
-        run=f"{kit.history.campaign}-{number}-{index}",
+    run = Run(
         index=index,
-        seed=config.seed + done,
-        launcher=config.launcher,
-        command=config.command,
-        timeout_seconds=config.limits.timeout_seconds,
+        name=f"{kit.history.campaign}-{number}-{index}",
+        seed=kit.config.seed + done,
         script_digest=experiment.source_digest,
-        env=experiment.env if control else kit.env_of(experiment),
         stage=stage,
         control=control,
     )
+    asked = _order(kit, number, run, experiment.env if control else kit.env_of(experiment))
     kit.recorder.record_together(asked, *reservation(kit, asked))
+
+
+def _order(kit: Kit, number: int, run: Run, env: Mapping[str, str]) -> events.RunRequested:
+    """Return what is asked of a launcher for a run, as its stage has it."""
+    config = kit.config.in_stage(run.stage)
+    source = run.script_digest or kit.history.experiments[number].source_digest
+    return alike(
+        events.RunRequested,
+        run,
+        experiment=number,
+        run=run.name,
+        launcher=config.launcher,
+        command=config.command,
+        timeout_seconds=config.limits.timeout_seconds,
+        script_digest=source,
+        env=dict(env),
+    )
 
 
 def launch(kit: Kit, asked: events.RunRequested) -> Flight:
@@ -196,19 +216,7 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
             seconds=run.seconds,
             detail="the machine failed before the loop was interrupted",
         )
-    config = kit.config.in_stage(run.stage)
-    asked = events.RunRequested(
-        experiment=experiment.number,
-        run=run.name,
-        index=run.index,
-        seed=run.seed,
-        launcher=config.launcher,
-        command=config.command,
-        timeout_seconds=config.limits.timeout_seconds,
-        stage=run.stage,
-        env=dict(experiment.env),
-        script_digest=run.script_digest or experiment.source_digest,
-    )
+    asked = _order(kit, experiment.number, run, experiment.env)
     request, workspace = _request(kit, asked)
     handle = kit.plugins.launch_run(request, workspace)
     flight = Flight(kit, request, workspace, handle, {})

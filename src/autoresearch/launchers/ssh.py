@@ -118,7 +118,7 @@ class Plugin:
             return {
                 **order_for(request, workspace, self._passed, self._runs),
                 "place": _place(request),
-                "host": self._free_host(chosen),
+                "host": self._free_host(chosen.hosts),
                 "checkout": str(workspace.path.absolute()),
                 "asked_at": time.time(),
             }
@@ -129,9 +129,9 @@ class Plugin:
         run.start()
         return run
 
-    def _free_host(self, chosen: Settings) -> str:
+    def _free_host(self, hosts: Sequence[str]) -> str:
         busy = [item.host for item in self._started]
-        return min(chosen.hosts, key=busy.count)
+        return min(hosts, key=busy.count)
 
 
 def _place(request: RunRequest) -> str:
