@@ -9,5 +9,5 @@ release = metadata.version("autoresearch")
 extensions = ["myst_parser"]
 html_theme = "furo"
 html_title = "autoresearch"
-exclude_patterns = ["_build", "changelog.d", "notebook.ipynb"]
+exclude_patterns = ["_build", "changelog.d", "notebook.ipynb", "sample"]
 myst_heading_anchors = 3
