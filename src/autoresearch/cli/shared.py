@@ -50,7 +50,7 @@ at_option: Callable[[Verb], Verb] = click.option(
 plugin_option: Callable[[Verb], Verb] = click.option(
     "--plugin", "plugins", multiple=True, metavar="NAME|FILE|no:NAME", help=_PLUGIN
 )
-_OPTIONS = {
+_OPTIONS: Mapping[str, Callable[..., Any]] = {
     "project": project_option,
     "tag": tag_option,
     "at": at_option,
