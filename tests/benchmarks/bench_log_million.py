@@ -1,4 +1,4 @@
-"""What a long log costs: opening it, folding one event, rebuilding, asking; time and memory.
+"""What a long log costs: opening it, syncing one event, rebuilding, asking; time and memory.
 
     python tests/benchmarks/bench_log_million.py [--events 1000000] [--folder DIR]
 
@@ -110,13 +110,13 @@ def write(log: FileLog, count: int) -> int:
     return count
 
 
-def folds(log: FileLog, _: int) -> list[list[float]]:
-    """Append one event and fold it, twenty times."""
+def syncs(log: FileLog, _: int) -> list[list[float]]:
+    """Append one event and sync it, twenty times."""
     times = []
     with log.writer(TAG, "notes") as writer:
         for n in range(20):
             writer.append(events.NoteAdded(text=str(n), author="bench"))
-            times.append(timed(log.fold))
+            times.append(timed(log.sync))
     return [list(map(statistics.median, zip(*times, strict=True)))]
 
 
@@ -143,7 +143,7 @@ STEPS: dict[str, Callable[[FileLog, int], object]] = {
     "rebuild with verification": lambda log, _: log.rebuild().events,
     "History, first time": lambda log, _: remembered_history(log, TAG).position,
     "History, with a snapshot": lambda log, _: remembered_history(log, TAG).position,
-    "fold one event": folds,
+    "sync one event": syncs,
     "connect": lambda log, _: log.connect().close(),
     "three questions": questions,
     "read all": lambda log, _: sum(1 for _ in log.read()),

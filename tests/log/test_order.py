@@ -13,8 +13,8 @@ import pytest
 
 from autoresearch import events
 from autoresearch.errors import LogError
-from autoresearch.log import FileLog, open_log
-from autoresearch.log.order import LONGEST
+from autoresearch.log import FileLog, Tip, open_log, placing
+from autoresearch.log.order import LONGEST, Order
 
 Open = Callable[[], FileLog]
 
@@ -394,3 +394,68 @@ def test_what_was_rejected_later_is_not_seen_earlier(store: FileLog, tmp_path: P
         for at, expected in ((0, []), (1, []), (2, [("there",)]), (3, [("there",)])):
             with store.connect(at=at) as connection:
                 assert connection.execute(query).fetchall() == expected, at
+
+
+def seen(log: FileLog) -> list[object]:
+    """Return what an order is asked for: tips, events, ids, places, and what is rejected."""
+    middle = log.find("id 4")
+    assert middle is not None
+    found = [record.hash for record in log.read()], list(log.read(after=5, until=8)), middle
+    order = log.ordering.sequence()
+    return [*found, log.tip(), order.lines, order.places, order.last_version("a"), rejected(log)]
+
+
+@pytest.fixture
+def kept(store: FileLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileLog:
+    """A log whose order was kept after some lines; more came since, and one was in conflict."""
+    monkeypatch.setattr(placing, "MANY", 5)
+    with store.writer("a") as writer:
+        writer.append(note("common"))
+    other = copied(store, tmp_path / "other")
+    with store.writer("a") as mine, other.writer("a") as theirs:
+        for n in range(1, 12):
+            mine.append(note(str(n)), event_id=f"id {n}")
+            store.tip()
+        theirs.append(note("there"))
+    rename_host(other, "elsewhere")
+    for path in (other.root / "journal").iterdir():
+        shutil.copy(path, store.root / "journal")
+    assert open_log(store.root, store.schema).tip().position == 12  # which keeps the order
+    with store.writer("a") as writer:
+        writer.append(note("later"), event_id="id 12")
+        store.tip()
+    return store
+
+
+def test_an_order_that_was_kept_is_the_one_that_is_read(kept: FileLog) -> None:
+    """Opened by the kept order or line by line, a log answers the same; the kept one is short."""
+    short = open_log(kept.root, kept.schema)
+    told = seen(short)
+    assert len(short.ordering.sequence().entries) < short.ordering.sequence().lines == 15
+    assert all(short.ordering.saw(Tip(*tip)) for tip in tips(kept))
+    assert not short.ordering.saw(Tip(3, "f" * 64))
+    shutil.rmtree(kept.root / "snapshots")
+    assert told == seen(open_log(kept.root, kept.schema))
+    assert short.sync()
+    assert short.verify().ok
+
+
+def tips(log: FileLog) -> list[tuple[int, str]]:
+    """Return every position with the hash of its manifest line."""
+    whole = Order()
+    for line in (log.root / "manifest.jsonl").read_bytes().splitlines():
+        whole.add_line(line)
+    return [(p, hashed) for p in range(1, whole.position + 1) for hashed in whole.hash_at(p)]
+
+
+def test_a_kept_order_hides_no_damage(kept: FileLog) -> None:
+    """A line of the manifest that was changed or cut is named although its order is known."""
+    manifest = kept.root / "manifest.jsonl"
+    whole = manifest.read_bytes()
+    line = whole.index(b'"first":4')
+    manifest.write_bytes(whole[:line] + b'"first":7' + whole[line + 9 :])
+    with pytest.raises(LogError, match="line 4 does not match its hash"):
+        open_log(kept.root, kept.schema).tip()
+    kept.sync()
+    manifest.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+    assert not open_log(kept.root, kept.schema).verify().ok

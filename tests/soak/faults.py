@@ -282,7 +282,7 @@ def _crowd(house: House, chance: Random) -> None:
     value = chance.randint(1, 10**6)
     words = (
         ("note", f"note {value}"),
-        ("idea", "add", f"env {value}", "--env", f"EXTRA={value}"),
+        ("idea", "add", f"env {value}", "--env", f"EXTRA={value}", "--anyway"),
         ("status",),
     )
     shells = [

@@ -151,7 +151,7 @@ class Database:
 
         With ``until`` those are left out that came when the log was already longer.
         """
-        for entry in order.entries[entries:]:
+        for entry in order.entries_from(entries):
             late = until is not None and entry.last > until
             if entry.reason not in (None, DUPLICATE) and not late:
                 start = entry.start
@@ -200,12 +200,7 @@ class Database:
     def _is_current(self, state: Synced, order: Order) -> bool:
         same_schema = state.schema == self.schema.digest
         same_sources = state.sources == len(self.sources)
-        return (
-            not state.writing
-            and same_schema
-            and same_sources
-            and state.entries == len(order.entries)
-        )
+        return not state.writing and same_schema and same_sources and state.entries == order.lines
 
     def _sync_into(self, state: Synced, order: Order) -> bool:
         try:
@@ -274,7 +269,7 @@ class Database:
         return Synced(
             position=last,
             hash=digest,
-            entries=len(order.entries),
+            entries=order.lines,
             rejected=rejected,
             sources=sources,
             schema=self.schema.digest,

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from sys import intern
+from typing import Any
 
-from attrs import asdict, define, evolve, field, frozen
+from attrs import asdict, astuple, define, evolve, field, fields, frozen
 
 from autoresearch.codec import canonical
 from autoresearch.durable import digest, replace_file
@@ -57,6 +58,19 @@ class Entry:
     def last(self) -> int:
         """The newest position of the log after this entry."""
         return self.first - 1 if self.reason else self.first + self.count - 1
+
+    def is_followed_by(self, other: Entry) -> bool:
+        """Return whether the two may be one: they are neighbours, and it will not be too long."""
+        return (
+            self.reason is other.reason is None
+            and (self.journal, self.stream) == (other.journal, other.stream)
+            and self.end == other.start
+            and self.version + self.count == other.version
+            and self.count + other.count <= LONGEST
+        )
+
+
+_FIELDS = tuple(item.name for item in fields(Entry))
 
 
 def pack_entry(entry: Entry, previous: str) -> tuple[bytes, str]:
@@ -104,6 +118,15 @@ def unpack_entry(text: str, previous: str) -> tuple[Entry, str]:
     return entry, stated
 
 
+def last_position(text: str) -> int | None:
+    """Return the log's newest position after a manifest line, None for another text."""
+    match = _LINE.fullmatch(text)
+    if match is None:
+        return None
+    count, first, reason = int(match[2]), int(match[3]), match[8]
+    return first - 1 + (count if reason == "null" else 0)
+
+
 @frozen
 class Place:
     """How far a journal is in the order: bytes covered, and the hash of the last line covered."""
@@ -119,6 +142,7 @@ class Order:
     entries: list[Entry] = field(factory=list)
     hashes: list[str] = field(factory=list)
     places: dict[str, Place] = field(factory=dict)
+    joined: int = 0  # manifest lines that are no entries of their own, at the beginning
     _lasts: list[int] = field(factory=list)
     _streams: dict[str, list[tuple[int, int, int]]] = field(factory=dict)
 
@@ -146,8 +170,18 @@ class Order:
         """Return an order that can grow without changing this one."""
         streams = {stream: list(spans) for stream, spans in self._streams.items()}
         return Order(
-            list(self.entries), list(self.hashes), dict(self.places), list(self._lasts), streams
-        )
+            list(self.entries), list(self.hashes), dict(self.places), self.joined,
+            list(self._lasts), streams,
+        )  # fmt: skip
+
+    @property
+    def lines(self) -> int:
+        """How many lines of the manifest it has."""
+        return self.joined + len(self.entries)
+
+    def entries_from(self, line: int) -> list[Entry]:
+        """Return the entries of the manifest's lines from one on, and maybe some before it."""
+        return self.entries[max(0, line - self.joined) :]
 
     @property
     def position(self) -> int:
@@ -197,8 +231,27 @@ class Order:
         if joined:
             yield joined
 
+    def to_state(self) -> list[list[object]]:
+        """Return entries and their hashes as plain values, those that follow each other as one."""
+        made: list[tuple[Entry, str]] = []
+        for entry, hashed in zip(self.entries, self.hashes, strict=True):
+            if made and (joined := made[-1][0]).is_followed_by(entry):
+                joined.count += entry.count
+                joined.given += entry.given
+                joined.end, joined.last_hash = entry.end, entry.last_hash
+                made[-1] = joined, hashed
+            else:
+                made.append((evolve(entry), hashed))
+        return [[*astuple(entry), hashed] for entry, hashed in made]
+
+    def add_state(self, state: list[list[Any]], lines: int) -> None:
+        """Take over what :meth:`to_state` returned of so many lines into an empty order."""
+        for *values, hashed in state:
+            self.add(Entry(**dict(zip(_FIELDS, values, strict=True))), hashed)
+        self.joined = lines - len(self.entries)
+
     def hash_at(self, position: int) -> list[str]:
-        """Return the hashes under which the order ended at a position, if it ever did."""
+        """Return the hashes under which the order ended at a position, as far as it has them."""
         low, high = bisect_left(self._lasts, position), bisect_right(self._lasts, position)
         return ([GENESIS] if position == 0 else []) + self.hashes[low:high]
 
@@ -252,11 +305,11 @@ def lost_lines(order: Order, synced: Synced | None, in_database: int) -> str | N
     ``in_database`` is the last position in events.duckdb, as far as it can be asked.
     """
     entries = synced.entries if synced else 0
-    if len(order.entries) >= entries and order.position >= in_database:
+    if order.lines >= entries and order.position >= in_database:
         return None
     known = f"line {entries} was" if synced else f"position {in_database} was"
     state = (
-        f"ends at line {len(order.entries)} (position {order.position})"
+        f"ends at line {order.lines} (position {order.position})"
         if order.entries
         else "is missing or empty"
     )

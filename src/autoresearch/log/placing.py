@@ -7,15 +7,19 @@ places that they would get, in memory only.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import duckdb
 from attrs import define, field
 
+from autoresearch.codec import canonical
 from autoresearch.durable import (
     UNWRITABLE,
     locked,
@@ -41,12 +45,16 @@ from autoresearch.log.order import (
     Entry,
     Order,
     Synced,
+    last_position,
     load_synced,
     lost_lines,
     pack_entry,
 )
-from autoresearch.log.records import Recorded
+from autoresearch.log.records import Recorded, Tip
+from autoresearch.log.snapshots import SNAPSHOTS, keep, kept
 
+MANY = 1_000  # lines of the manifest: less is read in a few hundredths of a second
+_KEPT = "the order of all events"
 DUPLICATE = "duplicate"  # the reason of lines that repeat an event; anything else is a conflict
 
 
@@ -318,25 +326,62 @@ class Ordering:
         self._is_complete = True
 
     def _read_manifest(self) -> None:
-        try:
-            if self.manifest.stat().st_size == self._end + len(self._tail):
-                return
-            with self.manifest.open("rb") as file:
-                file.seek(self._end)
-                data = file.read()
-        except FileNotFoundError:
-            data = b""
-        if len(data) < len(self._tail) or (not data and self._end):
+        size = self.manifest.stat().st_size if self.manifest.exists() else 0
+        known = self._end + len(self._tail)
+        if size < known:
             raise LogError(f"{self.manifest} became shorter; restore it from a backup")
+        if size == known:
+            return
+        if not self._end:
+            self._recall_order()
+        with self.manifest.open("rb") as file:
+            file.seek(self._end)
+            data = file.read()
         *lines, self._tail = data.split(b"\n")
         for line in lines:
             self._take(line)
+        if len(lines) >= MANY:
+            self._keep_order()
+
+    def _keep_order(self) -> None:
+        """Spare the next process to take the manifest apart line by line."""
+        order = self._sequencer.order
+        state = {
+            "bytes": self._end,
+            "digest": _digest_of_start(self.manifest, self._end),
+            "entries": order.to_state(),
+            "lines": order.lines,
+        }
+        with suppress(OSError):
+            keep(self.root / SNAPSHOTS, _KEPT, order.tip, canonical(state).encode())
+
+    def _recall_order(self) -> None:
+        """Take over the order of the manifest's first bytes, where they are what they were."""
+        found = kept(self.root / SNAPSHOTS, _KEPT)
+        state = json.loads(found[1]) if found is not None else {"bytes": 0}
+        if not 0 < state["bytes"] <= self.manifest.stat().st_size:
+            return
+        if _digest_of_start(self.manifest, state["bytes"]) == state["digest"]:
+            self._sequencer.order.add_state(state["entries"], state["lines"])
+            self._end = state["bytes"]
+
+    def saw(self, tip: Tip) -> bool:
+        """Return whether the order once ended with this tip."""
+        if tip.hash in (order := self.sequence()).hash_at(tip.position):
+            return True
+        if not 0 < tip.position <= order.position:
+            return False
+        with self.manifest.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            end = data.find(f'"hash":"{tip.hash}"}}\n'.encode())
+            start = data.rfind(b"\n", 0, max(end, 0)) + 1
+            line = data[start : data.find(b"\n", start)].decode(errors="replace")
+        return end >= 0 and last_position(line) == tip.position
 
     def _take(self, line: bytes) -> None:
         try:
             self._sequencer.order.add_line(line)
         except ValueError as error:
-            number = len(self._sequencer.order.entries) + 1
+            number = self._sequencer.order.lines + 1
             raise LogError(f"{self.manifest} line {number} {error}; run verify") from None
         self._end += len(line) + 1
 
@@ -383,6 +428,15 @@ class Ordering:
         sizes = journal_sizes(self.journals).items()
         trial.place_new([(name, size) for name, size in sizes if size > order.place(name).end])
         return order
+
+
+def _digest_of_start(path: Path, end: int) -> str:
+    whole = sha256()
+    with path.open("rb") as file:
+        while end > 0 and (piece := file.read(min(end, 1 << 20))):
+            whole.update(piece)
+            end -= len(piece)
+    return whole.hexdigest()
 
 
 def ever_synced(root: Path) -> tuple[Synced | None, int]:

@@ -7,11 +7,16 @@ tip that it was made from, and it can be deleted at any time.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoresearch.durable import digest, make_folder, replace_file
 from autoresearch.log.journal import checked_name
-from autoresearch.log.placing import Ordering
 from autoresearch.log.records import Tip
+
+if TYPE_CHECKING:
+    from autoresearch.log.placing import Ordering
+
+SNAPSHOTS = "snapshots"
 
 
 class SnapshotStore:
@@ -19,31 +24,35 @@ class SnapshotStore:
 
     def __init__(self, ordering: Ordering) -> None:
         self._ordering = ordering
-        self.folder: Path = ordering.root / "snapshots"
+        self.folder: Path = ordering.root / SNAPSHOTS
 
     def save(self, name: str, tip: Tip, state: bytes) -> None:
         """Keep a state that was computed from all events up to ``tip``, where that is possible."""
         checked_name(name, "snapshot")
-        stated = digest(str(tip).encode() + state)
         try:
-            make_folder(self.folder)
-            replace_file(self._path(name), f"{stated} {tip}\n".encode() + state)
+            keep(self.folder, name, tip, state)
         except OSError as error:
             self._ordering.notify(f"the snapshot {name} was not kept: {error.strerror}")
 
     def load(self, name: str) -> tuple[Tip, bytes] | None:
         """Return the newest state with its tip, or None when there is none of this log."""
-        try:
-            found = unpack_snapshot(self._path(name).read_bytes())
-        except OSError:
-            return None
-        if found is None:
-            return None
-        tip, _ = found
-        return found if tip.hash in self._ordering.sequence().hash_at(tip.position) else None
+        found = kept(self.folder, name)
+        return found if found is not None and self._ordering.saw(found[0]) else None
 
-    def _path(self, name: str) -> Path:
-        return self.folder / digest(name)[:32]
+
+def keep(folder: Path, name: str, tip: Tip, state: bytes) -> None:
+    """Write a snapshot; raises OSError with the one before in its place."""
+    make_folder(folder)
+    stated = digest(str(tip).encode() + state)
+    replace_file(folder / digest(name)[:32], f"{stated} {tip}\n".encode() + state)
+
+
+def kept(folder: Path, name: str) -> tuple[Tip, bytes] | None:
+    """Return the tip and the state of a snapshot as it was written, or None."""
+    try:
+        return unpack_snapshot((folder / digest(name)[:32]).read_bytes())
+    except OSError:
+        return None
 
 
 def unpack_snapshot(data: bytes) -> tuple[Tip, bytes] | None:
