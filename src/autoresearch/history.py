@@ -357,10 +357,9 @@ class History:
 
     def recent(self, direction: str) -> tuple[Experiment, ...]:
         """Return the decided experiments of a direction, newest first, however it was worded."""
-        wanted = family(direction)
-        found = (
-            item for item in reversed(self.experiments) if family(item.idea.direction) == wanted
-        )
+        wanted, families = family(direction), _FAMILY.each(self.experiments, self)
+        numbers = (n for n in reversed(range(len(families))) if families[n] == wanted)
+        found = (self.experiments[number] for number in numbers)
         return tuple(item for item in found if not is_open(item))
 
     def dead(self, direction: str) -> events.DirectionDeclaredDead | None:
@@ -373,8 +372,8 @@ class History:
         if found is None:
             return None
         last = max(found.experiments, default=-1)
-        newer = (item for item in self.recent(direction) if item.number > last)
-        return None if any(item.verdict is Verdict.KEEP for item in newer) else found
+        newer = (item for item in self.kept if item.number > last)
+        return None if any(family(item.idea.direction) == wanted for item in newer) else found
 
     @property
     def dead_families(self) -> frozenset[str]:
@@ -458,6 +457,8 @@ class PerExperiment(Generic[T]):
             self._setting, self._last = setting, ((), [])
         # Nearly always the last question with one more behind it.
         asked, answers = self._last
+        if asked is experiments:
+            return answers
         same = [*map(is_, asked, experiments), False].index(False)
         told = answers[:same] + [self._of(item, history) for item in experiments[same:]]
         self._last = (experiments, told)
@@ -472,4 +473,5 @@ class PerExperiment(Generic[T]):
 
 
 _DECIDED = PerExperiment(lambda item, _: not is_open(item))
+_FAMILY = PerExperiment(lambda item, _: family(item.idea.direction))
 _KEPT = PerExperiment(lambda item, _: item.verdict is Verdict.KEEP)

@@ -58,7 +58,8 @@ class Meter:
 
     def __init__(self) -> None:
         self.readings: list[tuple[float, ...]] = []
-        self.processes = 0
+        self.processes, self.decided = 0, 0.0
+        self.waits: list[float] = []  # from each decision to the next launch
         sys.addaudithook(self._started)
 
     def _started(self, name: str, _: Any) -> None:
@@ -67,11 +68,14 @@ class Meter:
     @hookimpl
     def event_recorded(self, event: autoresearch.Recorded) -> None:
         """Take a reading between two experiments."""
+        if event.type == "run_started" and self.decided:
+            self.waits.append(time.perf_counter() - self.decided)
         if event.type == "decided":
             spent = os.times()
             own, git = spent.user + spent.system, spent.children_user + spent.children_system
             told = Path("/proc/self/io").read_text().split()
             written = float(told[told.index("wchar:") + 1])
+            self.decided = time.perf_counter()
             self.readings.append((time.perf_counter(), own, git, self.processes, written))
 
     def means(self) -> list[float]:
@@ -174,8 +178,9 @@ def measure(count: int, measured: int, folder: Path) -> dict[str, list[float]]:
     campaign.run(1, plugins=plugins)
     fill(campaign, count)
     meter.readings.clear()
+    meter.waits.clear()
     campaign.run(measured + 2, plugins=plugins, wait=False)
-    found = {"experiment": meter.means()}
+    found = {"experiment": meter.means(), "launch": [statistics.median(meter.waits)]}
     for verb, words in VERBS.items():
         command = [sys.executable, "-m", "autoresearch", *words, "--project", str(project)]
         command = [word.format(folder=folder) for word in command]
@@ -200,6 +205,7 @@ def table(found: dict[int, dict[str, list[float]]]) -> Iterator[str]:
     yield "|---|" + "---:|" * len(found)
     rows = {
         "time per experiment": ("experiment", 0, "{:.3f} s"),
+        "from a decision to the next launch": ("launch", 0, "{:.3f} s"),
         "own CPU per experiment": ("experiment", 1, "{:.3f} s"),
         "CPU of git per experiment": ("experiment", 2, "{:.3f} s"),
         "processes per experiment": ("experiment", 3, "{:.0f}"),

@@ -1,6 +1,6 @@
 """How many experiments an hour come of runs side by side, and what our own part costs.
 
-    python tests/benchmarks/bench_parallel.py [--parallel 1 2 4 8 16] [--rounds 3] [--size 1000]
+    python tests/benchmarks/bench_parallel.py [--parallel 1 2 4 8 16] [--rounds 3]
 
 Runs are simulated: each takes ten minutes of a clock that skips what the loop would wait and counts
 what it works, so that our own time is in the figures and an hour of runs takes a minute. The loop,

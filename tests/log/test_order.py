@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -233,26 +234,28 @@ def without_rights() -> list[str]:
     return prefix
 
 
-def python_as_nobody(root: Path, code: str) -> None:
-    """Run code where the store cannot be written, and check what it printed."""
+def python_as_nobody(store: Path, code: str) -> None:
+    """Run code where a store cannot be written, and check what it printed."""
     prefix = without_rights()
-    for path in [root, *root.rglob("*")]:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    for folder in root.parents:
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    done = subprocess.run(
-        [*prefix, sys.executable, "-c", code, str(root)], capture_output=True, text=True, timeout=60
-    )
-    for path in [root, *root.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    # Not in pytest's own folder: another pytest that starts meanwhile takes our rights there away.
+    with tempfile.TemporaryDirectory() as name:
+        root = shutil.copytree(store, Path(name, "store"))
+        for path in [root, *root.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        Path(name).chmod(0o755)
+        before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        done = subprocess.run(
+            [*prefix, sys.executable, "-c", code, root], capture_output=True, text=True, timeout=60
+        )
+        after = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for path in [root, *root.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:3] == ["[1, 2] 2 False", "[(2,)]", "True 1"]
     assert lines[3].startswith("LogError cannot write ")
     assert lines[3].endswith("make the store writable")
-    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert after == before
 
 
 @pytest.fixture
