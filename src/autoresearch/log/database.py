@@ -41,6 +41,10 @@ from autoresearch.log.tables import (
 
 _BLOCK = "65536"  # bytes; with DuckDB's 262144 the tables of a short log are mostly empty blocks
 
+# Megabytes in which DuckDB makes a file of a million events, measured; a longer log gets more. What
+# does not fit goes to a folder beside the file.
+_BUILDING = 150
+
 
 class Database:
     """events.duckdb of one store, with the sidecar ``fold.json`` that says what is in it.
@@ -122,7 +126,9 @@ class Database:
     def _build(self, fresh: Path, order: Order, *, bulk: bool) -> Synced:
         for leftover in (fresh, fresh.with_name(f"{fresh.name}.wal")):
             leftover.unlink(missing_ok=True)
-        with duckdb.connect(fresh, config={"default_block_size": _BLOCK}) as connection:
+        megabytes = max(_BUILDING, order.position * _BUILDING // 1_000_000)
+        settings = {"default_block_size": _BLOCK, "memory_limit": f"{megabytes}MB"}
+        with duckdb.connect(fresh, config=settings) as connection:  # type: ignore[arg-type]
             create_tables(connection)
             loaded = not bulk or load_journals(connection, self.ordering.journals, order)
             if loaded:
