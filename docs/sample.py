@@ -1,7 +1,6 @@
-"""A sample campaign, told as events: the questions and pictures of the docs are made from it.
+"""A sample campaign, told as events: the questions of the docs are made from it.
 
-Run ``.venv/bin/python docs/sample.py`` to write docs/sql-questions.md again with today's answers,
-and docs/progress.png.
+Run ``.venv/bin/python docs/sample.py`` to write docs/sql-questions.md again with today's answers.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from autoresearch.cli.shared import cell
 from autoresearch.config import MetricConfig
 from autoresearch.model import Decision, Idea, Run, RunStatus
 from autoresearch.projections.tables import people_schema
-from autoresearch.report import draw, figure
 from autoresearch.testing import Story, analysis, experiment
 
 PAGE = Path(__file__).parent / "sql-questions.md"
@@ -132,8 +130,7 @@ def main() -> None:
     """Write the page again."""
     with sample().log.connect() as connection:
         PAGE.write_text(answered(PAGE.read_text(encoding="utf-8"), connection), encoding="utf-8")
-        draw(figure(sample().history, connection), PAGE.with_name("progress.png"))
-    print(f"wrote {PAGE} and progress.png")
+    print(f"wrote {PAGE}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+import autoresearch
 from autoresearch.history import family
 
 SAMPLE = Path(__file__).parents[1] / "docs" / "sample"
@@ -102,3 +103,46 @@ def test_every_experiment_stands_in_the_log_of_the_notes(notes, log) -> None:
         line = rf"^- {number}: .+; {score}; {row['status']}; "
         old = re.search(line, notes, re.MULTILINE) is not None
         assert old != (f"### Experiment {number}: " in notes), number
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real campaign, unpacked."""
+    return script("pictures").unpack(tmp_path_factory.mktemp("shipped"))
+
+
+def test_readme_and_page_tell_what_the_real_campaign_did(shipped: Path) -> None:
+    """Its lines are in results.tsv, its figures in the history; chance had as many runs."""
+    history = autoresearch.open_campaign(shipped, "search").history
+    chance = autoresearch.open_campaign(shipped, "chance").history
+    runs = [sum(len(item.runs) for item in one.decided) for one in (history, chance)]
+    assert runs == [37, 37]
+    readme = (SAMPLE.parents[1] / "README.md").read_text(encoding="utf-8")
+    lines = readme.partition("```text\n")[2].partition("```")[0].splitlines()
+    told = (shipped / ".autoresearch" / "search" / "results.tsv").read_text(encoding="utf-8")
+    assert set(lines) <= set(told.splitlines())
+    page = (SAMPLE.parent / "sample-campaign.md").read_text(encoding="utf-8")
+    best, table = history.best, history.experiments[10]
+    assert best is not None
+    for number in (
+        history.score(history.experiments[0]),
+        history.score(table),
+        history.best_metric,
+    ):
+        assert f"{number:.6f}" in page
+    assert table.verdict == "discard"
+    assert f"{table.metrics['artifact_bytes']:,.0f} bytes" in page
+
+
+def test_fresh_seeds_confirm_what_the_page_says() -> None:
+    """The table is that of the file; the campaign's best is ahead of chance and baseline."""
+    with (SAMPLE / "confirmed.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    page = (SAMPLE.parent / "sample-campaign.md").read_text(encoding="utf-8")
+    means = []
+    for part in (rows[:3], rows[3:6], rows[6:9]):
+        assert len({row["seed"] for row in part}) == 3
+        scores = [float(row["val_bpb"]) for row in part]
+        means.append(sum(scores) / 3)
+        assert f"| {' | '.join(f'{score:.4f}' for score in scores)} | {means[-1]:.4f} |" in page
+    assert means[1] < means[2] < means[0]
