@@ -1,6 +1,6 @@
 """Sixteen runs in flight, and the loop killed at moments by chance.
 
-``AUTORESEARCH_KILL_EXPERIMENTS=1000 pytest -s tests/soak/test_many_in_flight.py`` is the long one.
+``KILL_EXPERIMENTS=1000 pytest -s tests/soak/test_many_in_flight.py`` is the long one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from autoresearch import Campaign, Verdict
 
 PARALLEL = 16
 STARTS_PER_KILL = 3
-EXPERIMENTS = int(os.environ.get("AUTORESEARCH_KILL_EXPERIMENTS", "20"))
+EXPERIMENTS = int(os.environ.get("KILL_EXPERIMENTS", "20"))
 SECONDS_EACH = 20.0  # for an experiment on a busy machine, before the test is given up
 
 
