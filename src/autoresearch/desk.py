@@ -25,7 +25,7 @@ from autoresearch.durable import digest
 from autoresearch.errors import PluginError
 from autoresearch.frozen import alike
 from autoresearch.history import History, parent_of, script_of
-from autoresearch.model import Cost, Experiment, Run
+from autoresearch.model import Cost, Experiment, Run, RunOutput
 from autoresearch.projections.memory import review
 from autoresearch.text import block, one_line, without_escapes
 
@@ -82,6 +82,11 @@ class Hands:
     def copy(self, folder: Path) -> None:
         """Write the files of head into a folder, without a repository around them."""
         del folder
+
+    def job(self, beside: RunOutput, name: str, source: str, seconds: float) -> RunOutput | None:
+        """Run a script beside a run that is over; None where no loop lends a launcher."""
+        del beside, name, source, seconds
+        return None
 
     def environment(self, passed: Sequence[str]) -> Mapping[str, str]:
         """Return what a command may see of the environment: the machine, and names to pass."""
@@ -299,6 +304,17 @@ class Desk:
                 seconds=time.monotonic() - start,
                 stopped=stopped,
             )
+
+    def job(
+        self, beside: RunOutput, name: str, source: str, *, seconds: float = 900.0
+    ) -> RunOutput | None:
+        """Run a script by the campaign's launcher, as one process, and return what came of it.
+
+        It belongs to a run that is over, whose environment it has, and is started once for a
+        ``name``, however often it is asked for; after ``seconds`` it is ended. None where there is
+        no loop.
+        """
+        return self._hands.job(beside, name, source, seconds)
 
     def _wait(self, process: psutil.Popen, seconds: float, files: tuple[IO[bytes], ...]) -> str:
         """Wait for the end of a process and of what it started; return why it was ended, if so."""

@@ -284,11 +284,12 @@ def should_stop_run(
 
 @hook(check="violations", contract="AuditContract")
 def audit_run(
-    experiment: Experiment, output: RunOutput, history: History
+    experiment: Experiment, output: RunOutput, history: History, desk: Desk
 ) -> Sequence[Violation] | None:
     """Find what must not be believed: sizes, clocks, conservation of bytes, implausible gains.
 
-    Called after the metrics of a completed run were extracted and before it is analysed.
+    Called after the metrics of a completed run were extracted and before it is analysed. What can
+    only be found where the run was is asked of the ``desk``: ``job`` runs a script there.
     Collecting; ``None`` or an empty sequence found nothing. A blocking violation makes the
     verdict ``quarantine`` whatever a policy says.
     """

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 import autoresearch
-from autoresearch import Campaign, Idea, RunStatus, Verdict, events, hookimpl
+from autoresearch import Campaign, History, Idea, RunOutput, RunStatus, Verdict, events, hookimpl
 from autoresearch.cli import main
 from autoresearch.cycle.trouble import Clock
+from autoresearch.desk import Desk
 from autoresearch.errors import BlockedError, WorkspaceError
 from autoresearch.evidence import missing_things
 from autoresearch.launchers.supervisor import RUN_MARKER
 from autoresearch.testing import ScriptedIdeas, make_project, set_constant
-from autoresearch.testing.builders import SETTINGS
+from autoresearch.testing.builders import SETTINGS, run_output
 
 
 class Time(Clock):
@@ -201,3 +202,36 @@ def test_status_says_when_the_hidden_score_disagrees(
     assert "hidden score 0.91, for you alone" in said("show", "0")
     monkeypatch.setenv(RUN_MARKER, str(tmp_path))
     assert "hidden score" not in said("show", "0")
+
+
+class Looks:
+    """A plugin that runs a script of its own beside each run, and asks for it twice."""
+
+    name = "looks"
+
+    def __init__(self) -> None:
+        self.found: list[RunOutput] = []
+
+    @hookimpl
+    def audit_run(self, output: RunOutput, desk: Desk) -> None:
+        """Look at the run from a job."""
+        job = "import os\nopen('count', 'a').write('x')\nprint('beside', os.environ['RUN_ID'])\n"
+        self.found += [desk.job(output, "look", job, seconds=60.0) for _ in range(2)]
+
+
+def test_a_job_beside_a_run_is_started_once(tmp_path: Path) -> None:
+    """The launcher of the campaign runs it under a name of its own, and it is paid for once."""
+    looks = Looks()
+    made = run(tmp_path, settings="", script="print('score: 1', 'loss: 3')\n", plugins=(looks,))
+    assert [item.status for item in looks.found] == [RunStatus.COMPLETED] * 2
+    assert {item.name for item in looks.found} == {"t1-0-0-look"}
+    assert looks.found[0].log_path.read_text() == "beside t1-0-0-look\n"
+    assert (looks.found[1].folder / "count").read_text() == "x"
+    costs = [r.event for r in made.log.read() if isinstance(r.event, events.CostIncurred)]
+    assert [(item.kind, item.experiment) for item in costs] == [("run", 0)] * 2
+    assert len(made.history.experiments[0].runs) == 1
+
+
+def test_without_a_loop_there_is_no_job(tmp_path: Path) -> None:
+    """A desk that no loop lends hands runs nothing."""
+    assert Desk(history=History()).job(run_output(tmp_path), "look", "print()") is None

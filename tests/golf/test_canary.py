@@ -15,6 +15,7 @@ np = pytest.importorskip("numpy")
 spm = pytest.importorskip("sentencepiece")
 
 MINI = Path(__file__).parent / "cheats" / "mini_trainer.py"
+FOREIGN = MINI.with_name("foreign_trainer.py")
 SCRIPT = Path(__file__).parents[2] / "train_gpt.py"
 QUICK = {"TRAIN_SEQ_LEN": "64"}
 
@@ -332,3 +333,32 @@ class TestShippedScript:
         report = run_canary(copy, tokenizer=tokenizer, timeout_s=280.0)
         assert not report.passed
         assert {"T2", "T5"} <= failed(report), format_report(report)
+
+
+class TestForeignScript:
+    """A script with torch and without the protocol: what it evaluates with is found in it."""
+
+    @pytest.fixture(autouse=True)
+    def _torch(self) -> None:
+        pytest.importorskip("torch")
+
+    def test_an_honest_one_passes(self, tokenizer: Path) -> None:
+        """Its own evaluation answers T1 to T6, of two networks."""
+        report = judge(FOREIGN, tokenizer)
+        assert report.passed, format_report(report)
+        assert {t.rule for t in report.tests} == {"T1", "T2", "T3", "T4", "T5", "T6"}
+        assert "byte count, sure network" in {t.name for t in report.tests}
+
+    def test_a_leak_fails(self, tokenizer: Path, tmp_path: Path) -> None:
+        """What the printed score does not show: the model sees what comes later."""
+        old, new = "self.emb(ids).cumsum(1)", "(self.emb(ids).cumsum(1) + self.emb(ids[:, -1:]))"
+        report = judge(edited(FOREIGN, tmp_path, old, new), tokenizer)
+        assert {"T1"} <= failed(report), format_report(report)
+
+    def test_what_was_not_found_is_named(self, tokenizer: Path, tmp_path: Path) -> None:
+        """An evaluation that is named otherwise leaves T5 and T6, and the report says why."""
+        script = tmp_path / "train_gpt.py"
+        script.write_text(FOREIGN.read_text().replace("eval_val", "score"), encoding="utf-8")
+        report = judge(script, tokenizer)
+        assert [t.rule for t in report.tests] == ["T5", "T6"]
+        assert "no function named as one that evaluates" in report.notes[0]

@@ -14,11 +14,13 @@ from pyrsistent import pvector
 
 from autoresearch import Change, Experiment, History, Idea, RunOutput, RunStatus, Workspace
 from autoresearch.config import Config, LimitsConfig
+from autoresearch.desk import Desk
 from autoresearch.golf import reading
 from autoresearch.golf.plugin import Plugin
 
 TOKENS, LOSS = 640, 2.5
 BYTES = 1600
+DESK = Desk(history=History())
 SCRIPT = 'import os\ntrain_seq_len = int(os.environ.get("TRAIN_SEQ_LEN", 64))\n'
 
 
@@ -104,7 +106,7 @@ def rules(output: RunOutput, number: int = 0) -> list[str]:
     """The rules that a run breaks."""
     idea = Idea(direction="d", description="d", hypothesis="h")
     experiment = Experiment(number=number, idea=idea, source_digest=sha(SCRIPT.encode()))
-    found = plugin().audit_run(experiment, output, History()) or ()
+    found = plugin().audit_run(experiment, output, History(), DESK) or ()
     return sorted({item.rule for item in found if item.blocks})
 
 
@@ -168,7 +170,7 @@ def test_one_experiment_reads_its_log_once(run, monkeypatch: pytest.MonkeyPatch)
     for _ in range(2):
         assert asked.extract_metrics(output, History())
         assert asked.measure_run(output, History())
-        assert not [v for v in asked.audit_run(experiment, output, History()) if v.blocks]
+        assert not [v for v in asked.audit_run(experiment, output, History(), DESK) if v.blocks]
     assert opened == [output.log_path]
     assert asked.measure_run(evolve(output, exit_code=1), History()) is None
     output.log_path.write_text("another\n")
@@ -262,7 +264,7 @@ def test_unproved_evaluation_change_waits_for_a_person(run) -> None:
     """It ran, and its result is quarantined with what was missing and what to do."""
     idea = Idea(direction="d", description="d", hypothesis="h", kind="evaluation")
     experiment = Experiment(number=3, idea=idea, source_digest=sha(SCRIPT.encode()))
-    found = [v for v in plugin().audit_run(experiment, run(), History()) if v.blocks]
+    found = [v for v in plugin().audit_run(experiment, run(), History(), DESK) if v.blocks]
     assert [v.rule for v in found] == ["T5"]
     assert "the canary could not run: " in found[0].detail
     assert found[0].detail.endswith("check it, then autoresearch accept 3 --reason WHY")

@@ -14,11 +14,9 @@ from autoresearch.cycle.tail import Tail
 from autoresearch.durable import digest_files
 from autoresearch.errors import BlockedError, PluginError
 from autoresearch.launchers.folder import RunFolder
-from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
+from autoresearch.model import RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.policies.pattern_metrics import numbers_in
 from autoresearch.text import one_line
-
-POLL_SECONDS = 0.1
 
 
 def evaluate(
@@ -48,7 +46,7 @@ def _judge(
     """Record how an evaluation ended; return that in words, and the numbers that it printed."""
     asked = _request(kit, request, command, events.EVALUATIONS[hidden])
     handle = kit.plugins.launch_run(asked, _pristine(kit, asked))
-    ended = _wait(kit, asked, handle)
+    ended = kit.wait(asked, handle)
     tail = Tail(ended.log_path)
     tail.finish()
     metric = kit.config.metric
@@ -113,10 +111,3 @@ def _pristine(kit: Kit, asked: RunRequest) -> Workspace:
     made = kit.lab.pristine_worktree(kit.history.started.base_commit)
     kit.lab.lend(made, kit.config.data)
     return made
-
-
-def _wait(kit: Kit, asked: RunRequest, handle: RunHandle) -> RunOutput:
-    while (output := handle.poll()) is None:
-        kit.tick(f"experiment {asked.experiment}: {asked.name.rpartition('-')[2]}")
-        kit.clock.sleep(POLL_SECONDS)
-    return output

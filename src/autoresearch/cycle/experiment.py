@@ -219,7 +219,7 @@ def _audit(kit: Kit, number: int, output: RunOutput) -> None:
     experiment = past.experiments[number]
     found = (
         *other_measurement(experiment, past),
-        *kit.plugins.audit_run(experiment, output, past),
+        *kit.plugins.audit_run(experiment, output, past, minds.desk(kit)),
     )
     for index, item in enumerate(found):
         if item.blocks:

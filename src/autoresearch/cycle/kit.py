@@ -19,12 +19,13 @@ from autoresearch.errors import WorkspaceError
 from autoresearch.frozen import alike
 from autoresearch.history import History
 from autoresearch.log import SourceStore
-from autoresearch.model import Experiment
+from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest
 from autoresearch.plugins import Plugins
 from autoresearch.projections import Projection
 from autoresearch.text import one_line
 from autoresearch.workspace import Lab
 
+POLL_SECONDS = 0.1
 Tell = Callable[[str], None]
 
 
@@ -84,6 +85,13 @@ class Kit:
     def head_commit(self) -> str:
         """Return the kept commit that the next idea builds on."""
         return head_commit(self.history)
+
+    def wait(self, request: RunRequest, handle: RunHandle) -> RunOutput:
+        """Return what came out of something short that runs beside the experiments."""
+        while (output := handle.poll()) is None:
+            self.tick(f"experiment {request.experiment}: {request.name.rpartition('-')[2]}")
+            self.clock.sleep(POLL_SECONDS)
+        return output
 
     def env_of(self, experiment: Experiment) -> dict[str, str]:
         """Return the overrides that an experiment runs with: those it builds on, and its own."""

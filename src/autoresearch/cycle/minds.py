@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from attrs import frozen
 
 from autoresearch import events
 from autoresearch.config import BoundaryConfig
-from autoresearch.cycle.kit import Kit
+from autoresearch.cycle.kit import Kit, write_text
 from autoresearch.desk import Desk, Hands
+from autoresearch.durable import digest
 from autoresearch.launchers.boundary import Boundary
 from autoresearch.launchers.environment import clean_environment
 from autoresearch.launchers.folder import log_in
-from autoresearch.model import Workspace
+from autoresearch.model import RunOutput, RunRequest, Workspace
 
 
 @frozen
@@ -50,6 +52,10 @@ class LoopHands(Hands):
         """Write every tracked file of head into a folder."""
         self.kit.lab.export(self.kit.head_commit(), folder)
 
+    def job(self, beside: RunOutput, name: str, source: str, seconds: float) -> RunOutput:
+        """Run a script by the campaign's launcher."""
+        return _run_job(self.kit, beside, name, source, seconds)
+
     def environment(self, passed: Sequence[str]) -> Mapping[str, str]:
         """Return what a run would see, and the names to pass."""
         return clean_environment(os.environ, {}, passed)
@@ -69,6 +75,48 @@ class LoopHands(Hands):
         """Take in what people said meanwhile; an order to stop at once ends the command."""
         order = self.kit.recorder.refresh().stop
         return f"stopped by {order.by}" if order is not None and order.now else ""
+
+
+def _run_job(kit: Kit, run: RunOutput, name: str, source: str, seconds: float) -> RunOutput:
+    """Run a script of a plugin's beside a run that is over, with its environment, and wait for it.
+
+    The launcher finds it again under its name, so that it is started and paid for once.
+    """
+    history, asked = kit.history, f"{run.name}-{name}"
+    number = next(
+        item.number for item in history.experiments if run.name in {r.name for r in item.runs}
+    )
+    place = Workspace(
+        path=kit.lab.folder / "jobs" / asked, script=kit.lab.script, project=kit.lab.project
+    )
+    place.script_path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(place.script_path, source)
+    launcher = kit.config.launcher
+    request = RunRequest(
+        name=asked,
+        campaign=history.campaign,
+        experiment=number,
+        index=0,
+        command=(sys.executable, str(place.script_path)),
+        env=run.env,
+        launcher="local" if launcher == "torchrun" else launcher,  # one process and one GPU
+        timeout_seconds=seconds,
+        max_log_bytes=kit.config.limits.max_log_bytes,
+        script_digest=digest(source),
+        folder=kit.lab.folder / "runs" / asked,
+        campaign_id=history.started.base_commit if history.started else "",
+    )
+    ended = kit.wait(request, kit.plugins.launch_run(request, place))
+    cost = events.CostIncurred(
+        kind="run",
+        source=request.launcher,
+        experiment=number,
+        seconds=round(ended.seconds, 3),
+        gpu_seconds=round(ended.gpu_seconds, 3),
+        usd=ended.cost_usd,
+    )
+    kit.recorder.record(cost, event_id=f"{asked}/cost")
+    return ended
 
 
 def desk(kit: Kit) -> Desk:

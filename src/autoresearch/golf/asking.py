@@ -24,22 +24,23 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from attrs import asdict, frozen
 from numpy.typing import NDArray
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.golf.measurement import Files, join_shards, write_shard
+from autoresearch.golf.measurement import Files, join_shards
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
 _KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_")
 # A port that no one listens on: a client that honours proxies fails at once instead of waiting.
 _NOWHERE = "http://127.0.0.1:9"
-_OFFLINE = {
+OFFLINE = {
     **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), _NOWHERE),
     **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), _NOWHERE),
-    **dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1"),
+    **dict.fromkeys(("HF_HUBOFFLINE", "HF_DATASETSOFFLINE", "TRANSFORMERSOFFLINE"), "1"),
     "no_proxy": "",
     "NO_PROXY": "",
 }
@@ -116,7 +117,7 @@ def bare_environment(
         for name, value in environ.items()
         if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     }
-    return {**kept, **_OFFLINE, "HOME": str(folder), "PYTHONUNBUFFERED": "1", **extra}
+    return {**kept, **OFFLINE, "HOME": str(folder), "PYTHONUNBUFFERED": "1", **extra}
 
 
 @lru_cache(maxsize=1)
@@ -174,26 +175,6 @@ class Asker:
     folder: Path
     python: str
 
-    def ask(
-        self,
-        name: str,
-        tokens: NDArray[np.int64],
-        distribution_at: Sequence[int] = (),
-        *,
-        artifact: Path | None = None,
-        timeout_s: float,
-    ) -> Answer:
-        """Ask about one text; ``name`` names the folder that the script runs in.
-
-        Without an ``artifact`` the script's untrained weights answer.
-        Raises ``NoAnswerError`` with one line that says what went wrong.
-        """
-        (self.folder / name).mkdir(parents=True, exist_ok=True)
-        text = self.folder / name / "tokens.bin"
-        write_shard(text, tokens.tolist())
-        answer = self.ask_file(name, text, distribution_at, artifact=artifact, timeout_s=timeout_s)
-        return read_answer(answer, tokens, len(distribution_at))
-
     def ask_file(
         self,
         name: str,
@@ -233,15 +214,15 @@ def _scalars(values: Mapping[str, NDArray[np.generic]]) -> Scalars:
     return Scalars(val_loss=loss, val_bpb=bpb, val_tokens=round(tokens), val_bytes=round(count))
 
 
-def _load(path: Path, names: Iterable[str]) -> dict[str, NDArray[np.generic]]:
+def _load(path: Path | IO[bytes], names: Iterable[str]) -> dict[str, NDArray[np.generic]]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: np.asarray(stored[name]) for name in names}
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise NoAnswerError(f"{path.name} is not an answer: {error}") from None
+        raise NoAnswerError(f"what it wrote is not an answer: {error}") from None
 
 
-def read_answer(path: Path, tokens: NDArray[np.int64], asked: int) -> Answer:
+def read_answer(path: Path | IO[bytes], tokens: NDArray[np.int64], asked: int) -> Answer:
     """Read and check an answer; pickled values are refused, because they could run code."""
     values = _load(path, (*_ARRAYS, *_SCALARS))
     for name, dimensions in _ARRAYS.items():

@@ -6,6 +6,9 @@ evaluation sees its targets or does not normalise its probabilities.
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import io
 import json
 import math
 import re
@@ -13,18 +16,19 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from attrs import evolve, field, frozen
 
 from autoresearch.errors import DataError
 from autoresearch.golf import model_tests as tests
-from autoresearch.golf.asking import Answer, Asker, NoAnswerError, run_script
+from autoresearch.golf.asking import OFFLINE, Answer, NoAnswerError, read_answer, run_script
 from autoresearch.golf.audits.script import try_parse
 from autoresearch.golf.audits.settings import read_settings
-from autoresearch.golf.measurement import write_shard
+from autoresearch.golf.model_job import MARK
 from autoresearch.golf.model_tests import (
     SCORED,
     ByteTable,
@@ -35,7 +39,7 @@ from autoresearch.golf.model_tests import (
     draw_streams,
 )
 from autoresearch.golf.plausibility import broken, doubt
-from autoresearch.model import Violation
+from autoresearch.model import RunOutput, Violation
 from autoresearch.text import one_line
 
 # A small network, trained for a few careful steps: a fresh one has zero output projections, through
@@ -50,7 +54,11 @@ _SMALL = (
 )
 # Enough to learn by heart that two tokens alternate, and to find any other next to impossible.
 _SURE = {"ITERATIONS": "24", "TIED_EMBED_LR": "0.05", "EMBED_LR": "0.05", "HEAD_LR": "0.05"}
-_QUIET = "DEVICE=cpu CPU_DTYPE=fp32 COMPILE=0 RELOAD_CHECK=0 SEED=1337 CUDA_VISIBLE_DEVICES="
+_QUIET = "COMPILE=0 RELOAD_CHECK=0 SEED=1337"
+_ON_CPU = "DEVICE=cpu CPU_DTYPE=fp32 CUDA_VISIBLE_DEVICES="
+_TEXTS = ["base", "flipped", "shorter", "narrow"]
+_JOB = Path(__file__).with_name("model_job.py")
+_THERE = 600.0  # seconds for everything on the device of the runs, where code is compiled first
 DEFAULT_SEQUENCE = 1024
 PROTOCOL = "MODEL_TEST"
 
@@ -80,33 +88,110 @@ def run_canary(
         if path is not None and not path.is_file():
             raise DataError(f"{path} is not a file: name {what}")
     started = time.monotonic()
+    job = prepare(script.read_text(encoding="utf-8", errors="replace"), tokenizer=tokenizer,
+                  env={**_here(), **(env or {})}, artifact=artifact, timeout_s=timeout_s,
+                  tokens=tokens, seed=seed)  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="canary-") as name:
+        folder = Path(name)
+        (folder / "job.py").write_text(job.source, encoding="utf-8")
+        done = run_script(
+            folder / "job.py", env={}, folder=folder, python=python, timeout_s=timeout_s + 10.0
+        )
+    return job.judge(done.output, script=str(script), seconds=time.monotonic() - started)
+
+
+def _here() -> dict[str, str]:
+    return dict(word.split("=") for word in _ON_CPU.split())
+
+
+@frozen(eq=False, kw_only=True)
+class Job:
+    """A script that makes another one answer, and what is needed to judge its answers."""
+
+    source: str
+    seconds: float
+    seed: int
+    table: ByteTable
+    streams: Streams
+    sequence: int
+    speaks: bool
+    given: bool
+
+    def judge(self, output: str, *, script: str, seconds: float, ended: str = "") -> CanaryReport:
+        """Judge what the job printed, as far as it came; ``ended`` says why no further."""
+        bird = _Canary(job=self, steps=_steps(output), ended=ended or "the job told nothing")
+        results = tuple(bird.judge())
+        return CanaryReport(
+            script=script,
+            tests=results,
+            notes=tuple(bird.notes),
+            seed=self.seed,
+            vocabulary=self.table.vocabulary,
+            tokens=self.streams.scored,
+            seconds=seconds,
+        )
+
+
+def prepare(
+    source: str,
+    *,
+    tokenizer: Path,
+    env: Mapping[str, str],
+    artifact: Path | None = None,
+    timeout_s: float = 120.0,
+    tokens: int = SCORED,
+    seed: int | None = None,
+) -> Job:
+    """Draw the texts, and write the job that asks a script about them; see `run_canary`.
+
+    Raises ``DataError`` where the tokenizer cannot be read.
+    """
     seed = secrets.randbits(64) if seed is None else seed
-    table = byte_table(tokenizer)
-    source = script.read_text(encoding="utf-8", errors="replace")
+    table, speaks = byte_table(tokenizer), PROTOCOL in source
     small = _QUIET if artifact is not None else f"{_QUIET} {_SMALL}"
     settings = dict(word.split("=") for word in small.split())
-    settings |= {"VOCAB_SIZE": str(table.vocabulary), "TOKENIZER_PATH": str(tokenizer.resolve())}
-    settings = _with_lengths({**settings, **(env or {})}, source)
+    settings |= {"VOCAB_SIZE": str(table.vocabulary), "TOKENIZER_PATH": str(tokenizer.absolute())}
+    settings = _with_lengths({**settings, **env}, source)
     streams = draw_streams(seed, table, int(settings["TRAIN_SEQ_LEN"]), tokens)
-    with tempfile.TemporaryDirectory(prefix="canary-") as folder:
-        bird = _Canary(
-            asker=Asker(script=script.resolve(), env=settings, folder=Path(folder), python=python),
-            artifact=None if artifact is None else artifact.resolve(),
-            speaks=PROTOCOL in source,
-            deadline=started + timeout_s,
-            table=table,
-            streams=streams,
-        )
-        results = tuple(bird.judge())
-    return CanaryReport(
-        script=str(script),
-        tests=results,
-        notes=tuple(bird.notes),
+    sure = np.resize(streams.train[:2], len(streams.train))
+    texts = {name: getattr(streams, name) for name in (*_TEXTS, "train")} | {"sure": sure}
+    networks = [{"name": "whole", "train": "train", "env": {}, "asks": _TEXTS}]
+    if artifact is None:
+        networks.append({"name": "sure", "train": "sure", "env": _SURE, "asks": ["base"]})
+    plan = {
+        "source": source,
+        "speaks": speaks,
+        "artifact": None if artifact is None else str(artifact.resolve()),
+        "env": {**OFFLINE, **settings},
+        "seconds": timeout_s,
+        "texts": {name: _encoded(ids) for name, ids in texts.items()},
+        "asked": streams.asked,
+        "networks": networks,
+    }
+    return Job(
+        source=f"{_JOB.read_text(encoding='utf-8')}\n\nmain(json.loads({json.dumps(plan)!r}))\n",
+        seconds=timeout_s,
         seed=seed,
-        vocabulary=table.vocabulary,
-        tokens=streams.scored,
-        seconds=time.monotonic() - started,
+        table=table,
+        streams=streams,
+        sequence=int(settings["TRAIN_SEQ_LEN"]),
+        speaks=speaks,
+        given=artifact is not None,
     )
+
+
+def _encoded(ids: tests.Tokens) -> str:
+    return base64.b64encode(ids.astype("<u2").tobytes()).decode()
+
+
+def _steps(output: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What a job told, by network and step; a line that is no longer whole is left out."""
+    found = {}
+    for line in output.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            told = json.loads(line.removeprefix(MARK)) if line.startswith(MARK) else {}
+            found[told["network"], told["step"]] = told
+    return found
 
 
 def _with_lengths(settings: dict[str, str], source: str) -> dict[str, str]:
@@ -123,57 +208,41 @@ def _with_lengths(settings: dict[str, str], source: str) -> dict[str, str]:
 
 @frozen(eq=False, kw_only=True)
 class _Canary:
-    """One judgement; ``notes`` grow while it goes on."""
+    """One judgement of what a job told; ``notes`` grow while it goes on."""
 
-    asker: Asker
-    artifact: Path | None
-    speaks: bool
-    deadline: float
-    table: ByteTable
-    streams: Streams
+    job: Job
+    steps: Mapping[tuple[str, str], Mapping[str, Any]]
+    ended: str
     notes: list[str] = field(factory=list)
 
     def judge(self) -> Iterator[TestResult]:
-        """Make every test that the script allows."""
-        whole, artifact = None, self.artifact
-        if artifact is None or not self.speaks:
-            whole, artifact = self._whole()
+        """Make every test that the script allowed."""
+        whole = None
+        if not (self.job.given and self.job.speaks):
+            whole = self._whole()
             yield from self._on_whole(whole)
-        if not self.speaks:
+        if not self.job.speaks and ("whole", "base") not in self._answered():
+            told = self.steps.get(("whole", "run"), {}).get("missing", "")
             self.notes.append(
                 "the script does not implement the model-test protocol: only T5 and T6 are possible"
+                + (f"; {told}" if told else "")
             )
             return
         try:
-            yield from self._with_answers(artifact, whole)
+            yield from self._with_answers(whole)
         except NoAnswerError as failure:
             yield tests.failed("T3", "model-test protocol", str(failure))
 
-    def _left(self) -> float:
-        return self.deadline - time.monotonic()
+    def _answered(self) -> set[tuple[str, str]]:
+        return {key for key, told in self.steps.items() if "answer" in told}
 
-    def _whole(
-        self, train: tests.Tokens | None = None, env: Mapping[str, str] | None = None
-    ) -> tuple[WholeScore | None, Path | None]:
-        """Train and score a small network on random tokens; what score and artifact come out?"""
-        folder = self.asker.folder / ("whole" if train is None else "sure")
-        data = folder / "data" / "random"
-        data.mkdir(parents=True)
-        train = self.streams.train if train is None else train
-        write_shard(data / "fineweb_train_000000.bin", train.tolist())
-        write_shard(data / "fineweb_val_000000.bin", self.streams.base.tolist())
-        done = run_script(
-            self.asker.script,
-            env={**self.asker.env, **(env or {}), "DATA_PATH": str(data), "RUN_ID": "canary"},
-            folder=folder,
-            python=self.asker.python,
-            timeout_s=self._left(),
-        )
-        if not done.ok:
-            self.notes.append(f"the script could not be run whole here: {done.reason}")
-            return None, None
-        written = sorted(folder.glob("*.ptz"), key=lambda path: path.stat().st_mtime)
-        return read_score(done.output), (written[-1] if written else None)
+    def _whole(self) -> WholeScore | None:
+        """Return what the small network scored on random tokens."""
+        told = self.steps.get(("whole", "run"), {"reason": self.ended})
+        if told["reason"]:
+            self.notes.append(f"the script could not be run whole here: {told['reason']}")
+            return None
+        return read_score(str(told["output"]))
 
     def _on_whole(self, whole: WholeScore | None) -> Iterator[TestResult]:
         names = ("whole run on random tokens", "byte count of the whole run")
@@ -182,57 +251,56 @@ class _Canary:
             yield tests.not_possible("T5", names[0], why)
             yield tests.not_possible("T6", names[1], why)
             return
-        base, tokens = self.streams.base, self.streams.scored
-        yield tests.random_stream(whole.val_loss, tokens, self.table.vocabulary, names[0])
-        expected = self.table.count(base[1:], base[:-1])
+        job = self.job
+        base, tokens = job.streams.base, job.streams.scored
+        yield tests.random_stream(whole.val_loss, tokens, job.table.vocabulary, names[0])
+        expected = job.table.count(base[1:], base[:-1])
         yield tests.implied_bytes(
             tokens, whole.val_loss, whole.val_bpb, expected, whole.val_bytes, names[1]
         )
 
-    def _with_answers(
-        self, artifact: Path | None, whole: WholeScore | None
-    ) -> Iterator[TestResult]:
-        if artifact is None:
+    def _with_answers(self, whole: WholeScore | None) -> Iterator[TestResult]:
+        packed = self.steps.get(("whole", "run"), {}).get("artifact", False)
+        if not packed and not self.job.given:
             self.notes.append("no artifact was written: the untrained network is judged")
-        streams, sequence = self.streams, int(self.asker.env["TRAIN_SEQ_LEN"])
-        base = self._ask("base", artifact)
-        flipped = self._ask("flipped", artifact)
+        streams, sequence, table = self.job.streams, self.job.sequence, self.job.table
+        base, flipped = self._answer("base"), self._answer("flipped")
         yield tests.target_flip(base, flipped, streams.first)
         yield tests.normalisation(base)
         yield tests.scored_once(base, sequence)
-        yield tests.prefix_truncation(base, self._ask("shorter", artifact))
-        yield tests.random_stream(tests.nats(base), streams.scored, self.table.vocabulary)
-        narrow = self._ask("narrow", artifact)
-        yield tests.random_stream(
-            tests.nats(narrow), streams.scored, streams.alphabet, "few random tokens"
-        )
-        yield tests.byte_count(base, self.table)
-        if whole is not None and artifact is not None:
+        yield tests.prefix_truncation(base, self._answer("shorter"))
+        yield tests.random_stream(tests.nats(base), streams.scored, table.vocabulary)
+        narrow = tests.nats(self._answer("narrow"))
+        yield tests.random_stream(narrow, streams.scored, streams.alphabet, "few random tokens")
+        yield tests.byte_count(base, table)
+        if whole is not None and packed and self.job.speaks:
             yield tests.same_score(whole.val_loss, base.val_loss)
+        if ("sure", "base") in self.steps:
             yield from self._sure(sequence)
 
     def _sure(self, sequence: int) -> Iterator[TestResult]:
-        """Ask a network that is sure of itself, and wrong: only there does a cap on losses act."""
-        _, artifact = self._whole(np.resize(self.streams.train[:2], len(self.streams.train)), _SURE)
-        if artifact is None:
-            return
+        """Judge a network that is sure, and wrong: only there does a cap on losses act."""
         try:
-            answer = self._ask("base", artifact)
-        except NoAnswerError:
-            if self._left() > 0:
-                raise
-            return  # the time is over, which proves nothing
+            answer = self._answer("base", "sure")
+        except NoAnswerError as error:
+            if "not finished after" in str(error):
+                return  # the time is over, which proves nothing
+            raise
         for result in (
             tests.normalisation(answer),
             tests.scored_once(answer, sequence),
-            tests.byte_count(answer, self.table),
+            tests.byte_count(answer, self.job.table),
         ):
             yield evolve(result, name=f"{result.name}, sure network")
 
-    def _ask(self, name: str, artifact: Path | None) -> Answer:
-        asked = self.streams.asked if name in ("base", "flipped") else ()
-        tokens = getattr(self.streams, name)
-        return self.asker.ask(name, tokens, asked, artifact=artifact, timeout_s=self._left())
+    def _answer(self, name: str, network: str = "whole") -> Answer:
+        told = self.steps.get((network, name), {"reason": self.ended})
+        if "answer" not in told:
+            why = told["reason"] or "it wrote no answer"
+            raise NoAnswerError(f"the script did not answer a model test: {why}")
+        asked = self.job.streams.asked if name in ("base", "flipped") else ()
+        stored = io.BytesIO(base64.b64decode(told["answer"]))
+        return read_answer(stored, getattr(self.job.streams, name), len(asked))
 
 
 _PAIR = re.compile(r"val_loss:\s*([-+.\w]+)\s+val_bpb:\s*([-+.\w]+)")
@@ -320,18 +388,34 @@ def format_report(report: CanaryReport) -> str:
 
 
 def audit_measuring(
-    source: str, *, tokenizer: Path, env: Mapping[str, str] | None = None, typed: bool = True
+    source: str,
+    *,
+    tokenizer: Path,
+    env: Mapping[str, str] | None = None,
+    typed: bool = True,
+    run: Callable[..., RunOutput | None] | None = None,
+    seed: int | None = None,
 ) -> tuple[Violation, ...]:
     """Run the canary over a source; each test that fails is a violation.
 
-    Where nothing can be proved (no torch, no GPU that the script asks for) that is a warning, and
-    for an evaluation change (``typed``) a violation: it must not be believed untested.
-    Raises ``DataError`` where the tokenizer cannot be read.
+    ``run`` runs the job where the script runs, by the campaign's launcher; where it gives None, and
+    without it, the job runs beside the loop and on the CPU. Where nothing can be proved (no torch,
+    no GPU that the script asks for) that is a warning, and for an evaluation change (``typed``) a
+    violation: it must not be believed untested. Raises ``DataError`` where the tokenizer cannot be
+    read.
     """
-    with tempfile.TemporaryDirectory(prefix="audit-") as folder:
-        script = Path(folder) / "train_gpt.py"
-        script.write_text(source, encoding="utf-8")
-        report = run_canary(script, tokenizer=tokenizer, env=env)
+    report = None
+    if run is not None:
+        job = prepare(source, tokenizer=tokenizer, env=env or {}, timeout_s=_THERE, seed=seed)
+        done = run(job.source, seconds=_THERE + 60.0)
+        if done is not None:
+            told = done.log_path.read_text("utf-8", "replace") if done.log_path.exists() else ""
+            report = job.judge(told, script="train_gpt.py", seconds=done.seconds, ended=done.detail)
+    if report is None:
+        with tempfile.TemporaryDirectory(prefix="audit-") as folder:
+            script = Path(folder) / "train_gpt.py"
+            script.write_text(source, encoding="utf-8")
+            report = run_canary(script, tokenizer=tokenizer, env=env)
     if report.failures:
         found = (broken(t.rule, f"canary, {t.name}: {t.detail}") for t in report.failures)
         return tuple(violation for violations in found for violation in violations)

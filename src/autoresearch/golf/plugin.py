@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from attrs import evolve, frozen
 
 from autoresearch.config import Config, setting
 from autoresearch.cycle.measurement import LINE
+from autoresearch.desk import Desk
 from autoresearch.durable import digest_files
 from autoresearch.errors import AutoresearchError
 from autoresearch.golf import plausibility
@@ -146,7 +148,7 @@ class Plugin:
 
     @hookimpl
     def audit_run(
-        self, experiment: Experiment, output: RunOutput, history: History
+        self, experiment: Experiment, output: RunOutput, history: History, desk: Desk
     ) -> Sequence[Violation] | None:
         """Run the dynamic checks D2 to D9; what would be kept is scored again from its artifact."""
         reading = _read(output, history)
@@ -157,7 +159,7 @@ class Plugin:
         if result is not None:
             found += judge_result(result, experiment, output)
         if experiment.idea.kind is IdeaKind.EVALUATION:
-            found += _unproved(experiment, output)
+            found += _unproved(experiment, output, desk)
         if result is None or self._config.launcher != "local":
             return tuple(found)
         found += measure(result, output)
@@ -205,23 +207,38 @@ def _measured_ratio(history: History, pristine: str, env: Mapping[str, str]) -> 
     return (size - len(pristine.encode())) / payload if size and payload else None
 
 
-def _model_tests(source: str, tokenizer: Path, *, typed: bool = False) -> Sequence[Violation]:
-    """Run the canary; where it proves nothing, that blocks an evaluation change (``typed``)."""
+def _model_tests(source: str, tokenizer: Path) -> Sequence[Violation]:
+    """Run the canary beside the loop; where it proves nothing, a doubt stays a doubt."""
     try:
         from autoresearch.golf.canary import audit_measuring
 
-        return audit_measuring(source, tokenizer=tokenizer, typed=typed)
+        return audit_measuring(source, tokenizer=tokenizer, typed=False)
     except (AutoresearchError, ImportError) as error:
-        return (broken if typed else doubt)("T5", f"the canary could not run: {error}")
+        return doubt("T5", f"the canary could not run: {error}")
 
 
-def _unproved(experiment: Experiment, output: RunOutput) -> Iterator[Violation]:
+def _unproved(experiment: Experiment, output: RunOutput, desk: Desk) -> Iterator[Violation]:
     """Yield why a change of the evaluation is not believed yet, and what a person can do."""
-    tokenizer = Path(output.env.get("TOKENIZER_PATH", DEFAULT_TOKENIZER))
+    there = output.env.get("TOKENIZER_PATH", DEFAULT_TOKENIZER)
+    here = Path(there) if Path(there).is_file() else Path(DEFAULT_TOKENIZER)
     source = output.script_path.read_text("utf-8", "replace") if output.script_path else ""
     advice = f"check it, then autoresearch accept {experiment.number} --reason WHY"
-    for item in _model_tests(source, tokenizer, typed=True):
+    found: Sequence[Violation]
+    try:
+        from autoresearch.golf.canary import audit_measuring
+
+        run = partial(desk.job, output, "model-tests")
+        env = {"TOKENIZER_PATH": there}
+        found = audit_measuring(source, tokenizer=here, env=env, run=run, seed=_seed(output))
+    except (AutoresearchError, ImportError) as error:
+        found = broken("T5", f"the canary could not run: {error}")
+    for item in found:
         yield evolve(item, detail=f"{item.detail}; {advice}")
+
+
+def _seed(output: RunOutput) -> int:
+    """Draw the same texts when the loop asks again after a crash; no run knows its own output."""
+    return int(digest_files(output.log_path)[:16], 16)
 
 
 def judge_run(

@@ -252,10 +252,16 @@ class Plugins(Registry):
         return found
 
     def audit_run(
-        self, experiment: Experiment, output: RunOutput, history: History
+        self, experiment: Experiment, output: RunOutput, history: History, desk: Desk | None = None
     ) -> tuple[Violation, ...]:
         """Return what must not be believed; an audit that fails counts as a violation."""
-        return self._audit("audit_run", experiment=experiment, output=output, history=history)
+        return self._audit(
+            "audit_run",
+            experiment=experiment,
+            output=output,
+            history=history,
+            desk=desk or Desk(history=history),
+        )
 
     # --- after the run ------------------------------------------------------------------
 
