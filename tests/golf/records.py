@@ -1,6 +1,7 @@
-"""How the audits do on other people's scripts: ``python -m tests.golf.records MIRROR``.
+"""How the audits do on other people's scripts: ``python -m tests.golf.records MIRROR [COMMITS]``.
 
-MIRROR is a git directory of openai/parameter-golf with its pull requests. Nothing of it is in this
+MIRROR is a git directory of openai/parameter-golf with its pull requests, COMMITS how many single
+commits are judged (400), in the order of their digests. Nothing of it is in this
 repository; the figures of docs/truth.md are what this command prints.
 """
 
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
+from itertools import islice
 
 from autoresearch.golf.audits import audit_source, needs_model_tests
 from autoresearch.model import Violation
@@ -35,7 +37,6 @@ INVALID = {
     "validates on a part": (1854, 1883, 1923, 1978, 1981, 2109),
     "takes more time": (1908,),
 }  # fmt: skip
-MOST_COMMITS = 400
 MOST_LINES = 200  # a commit that changes more is a new script and no edit
 _SCRIPT = re.compile(r"(^|/)[^/]*train[^/]*\.py$")
 _PACKED = re.compile(r"\b(exec|eval)\(.{0,60}(decompress|b85|b64)")
@@ -51,7 +52,7 @@ def git(mirror: str, *words: str, given: str | None = None) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def main(mirror: str) -> None:
+def main(mirror: str, most: int = 400) -> None:
     """Print the figures of all parts, each blocked script with its first reason."""
     names = [
         n
@@ -71,7 +72,7 @@ def main(mirror: str) -> None:
             "records against themselves",
             pool.map(judge, readable, readable.values(), readable.values()),
         )
-        pairs = list(commits(mirror))
+        pairs = list(islice(commits(mirror), most))
         tell("commits that leave the evaluation alone", pool.map(judge, *zip(*pairs, strict=True)))
         entries = list(invalid(mirror, [s for n, s in readable.items() if "10min" in n]))
         tell("entries known to be invalid", pool.map(judge, *zip(*entries, strict=True)))
@@ -127,14 +128,10 @@ def commits(mirror: str) -> Iterator[tuple[str, str, str]]:
             found[before, after] = f"{commit[:9]} {rest.split(maxsplit=1)[1]}"
         elif line:
             commit = line
-    taken = 0
     for (before, after), name in sorted(found.items()):  # in the order of digests, which is none
         one, two = blob(mirror, before), blob(mirror, after)
         if one and two and edits(one, two) and not (fault(one) or fault(two)):
             yield name, two, one
-            taken += 1
-        if taken == MOST_COMMITS:
-            return
 
 
 @cache
@@ -192,4 +189,4 @@ def nearest(source: str, others: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

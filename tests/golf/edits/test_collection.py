@@ -130,7 +130,7 @@ def test_an_honest_edit_may_run(title: str) -> None:
 
 @pytest.mark.skipif(not os.environ.get(ALL), reason=f"takes a minute; {ALL}=1 tries it")
 def test_what_was_written_later_is_judged_as_the_page_says() -> None:
-    """Of twenty cheats the rules had not seen at least sixteen are caught, and no honest edit."""
+    """All twenty cheats that the rules had not seen are caught by now, and no honest edit."""
     caught, blocked = 0, []
     for edit in table("later_cheats.txt").values():
         findings = audit_source(edit.after, pristine=SCRIPT)
@@ -139,7 +139,7 @@ def test_what_was_written_later_is_judged_as_the_page_says() -> None:
         typed = edit.judge == "evaluation"
         findings = audit_source(edit.after, pristine=SCRIPT, evaluation_change=typed)
         blocked += [edit.title for v in findings if v.blocks]
-    assert caught >= 16
+    assert caught == len(table("later_cheats.txt"))
     assert not blocked
 
 

@@ -23,11 +23,7 @@ from autoresearch.golf.audits.labels import (
     grow,
     learner,
 )
-from autoresearch.golf.audits.script import (
-    Script,
-    words,
-    written,
-)
+from autoresearch.golf.audits.script import Script, inside, names_in, stores, words, written
 
 # Attributes that tell of data only how much there is, or of a file only where it lies.
 COUNTS = words("shape dtype device ndim nbytes itemsize size scored name stem parent training")
@@ -108,6 +104,9 @@ class Carrier(Ground, ABC):
                 self.bind(node.target, labels, env)
                 with self._decided(labels & {METRIC}):
                     self._branches(env, node.body, [])
+                for part in _changed_items(node):  # what an item got, what it is in has
+                    for source in inside(node.iter, (ast.Name, ast.Attribute)):
+                        self._put(source, env.get(part, CLEAN) & JUDGED, env)
         self.block(node.orelse, env)
 
     def _do_While(self, node: ast.While, env: Env) -> None:  # noqa: N802
@@ -359,3 +358,11 @@ class Carrier(Ground, ABC):
         return labels - {PATH} if trained else labels
 
     _of_ListComp = _of_SetComp = _of_GeneratorExp = _of_DictComp = _comprehension  # noqa: N815
+
+
+def _changed_items(node: ast.For) -> set[str]:
+    """The names that a loop gives its items, where the body stores into one of them."""
+    items = names_in(node.target)
+    places = (p for part in node.body for p in inside(part, (ast.Subscript, ast.Attribute)))
+    held = (place.value for place in places if stores(place))
+    return {name.id for name in held if isinstance(name, ast.Name)} & items

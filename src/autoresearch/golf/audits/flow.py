@@ -100,6 +100,9 @@ class Flow(Carrier):
             self._trains(node, name, receiver, arguments)
         if "listens" in manners:
             self._listens(node, name, env)
+        looked = self._looked_up(node, values, env) if not name else None
+        if looked is not None:
+            return looked
         library = self._library(node, name, receiver | arguments)
         if library is not None:
             return library | self._folded(node)
@@ -116,6 +119,20 @@ class Flow(Carrier):
             words = (changed, "trains" if trains else "", "listens" if listens else "")
             self.manners[node] = frozenset(words) - {""}
         return self.manners[node]
+
+    def _looked_up(self, node: ast.Call, values: list[Labels], env: Env) -> Labels | None:
+        """``getattr`` and ``setattr`` with a name that is known mean an attribute."""
+        origin = (self.script.dotted(node.func) or "").removeprefix("builtins.")
+        name = self.script.text(node.args[1]) if len(node.args) > 1 else None
+        if origin not in ("getattr", "setattr") or not (
+            isinstance(name, str) and name.isidentifier()
+        ):
+            return None
+        meant = ast.copy_location(ast.Attribute(node.args[0], str(name), ast.Load()), node)
+        if origin == "getattr":
+            return self.value(meant, env).union(*values[2:])
+        self.bind(meant, CLEAN.union(*values[2:]), env)
+        return CLEAN
 
     def _mutates(
         self, node: ast.Call, changed: str, receiver: Labels, values: list[Labels],

@@ -42,10 +42,11 @@ _HELPING = re.compile(
 # The score goes through these; replacing one changes the score and leaves the region alone.
 _TRUSTED = (
     "math.", "builtins.", "json.", "time.", "numpy.", "sentencepiece.", "hashlib.", "struct.",
-    "torch.Tensor.", "torch.distributed.",
+    "torch.Tensor.", "torch.distributed.", "pathlib.", "os.path.", "io.", "zlib.", "lzma.", "glob.",
 )  # fmt: skip
 _TRUSTED_NAMES = words(
-    "sys.stdout sys.stderr os.path.getsize os.stat torch.nn.functional.cross_entropy "
+    "sys.stdout sys.stderr os.stat os.lstat os.fstat os.listdir os.scandir os.walk "
+    "torch.nn.functional.cross_entropy "
     "torch.nn.functional.log_softmax torch.nn.functional.nll_loss torch.log_softmax "
     "torch.logsumexp torch.softmax torch.nn.functional.softmax torch.zeros torch.stack "
     "torch.tensor torch.from_numpy torch.inference_mode torch.load torch.save"

@@ -35,7 +35,8 @@ _SPARING = re.compile(
 )
 _OFF = {"", "0", "0.0", "false", "none", "no", "-1", "1.0"}  # a fraction of 1.0 spares nothing
 _GOVERNED = ("MAX_WALLCLOCK_SECONDS", "SEED", "DATA_PATH", "TOKENIZER_PATH", "MODEL_TEST")
-_ENVIRONMENT_CALLS = ("os.putenv", "os.environ.update", "os.environ.setdefault")
+_ENVIRONMENT_CALLS = ("os.putenv", *(f"os.environ.{name}" for name in (
+    "update", "setdefault", "__setitem__", "__ior__")))  # fmt: skip
 _SHARDS = ("fineweb_val_000000.bin", "fineweb_val_000001.bin", "fineweb_val_000137.bin")
 _SEEDING = re.compile(
     r"^(torch\.(cuda\.|random\.)?(manual_seed(_all)?|seed)|random\.seed|(np|numpy)\.random\.seed|"
@@ -160,15 +161,27 @@ def _validation_files(script: Script) -> Iterator[Violation]:
 
 
 def _written_environment(script: Script) -> Iterator[Violation]:
-    for node in script.every(ast.AST):
-        if isinstance(node, ast.Subscript) and stores(node):
-            name = script.text(node.slice)
-            if script.dotted(node.value) == "os.environ" and _governs(name):
-                yield finding("S8", node, f"sets {name!r} itself: it belongs to the runner")
-        elif isinstance(node, ast.Call) and script.dotted(node.func) in _ENVIRONMENT_CALLS:
-            texts = [script.text(n) for n in inside(node, ast.Constant)]
-            if any(map(_governs, [*texts, *(k.arg for k in node.keywords)])):
-                yield finding("S8", node, f"sets what belongs to the runner: {shown(node)}")
+    for place in script.every(ast.Subscript):
+        name = script.text(place.slice) if stores(place) else None
+        if _governs(name) and script.dotted(place.value) == "os.environ":
+            yield finding("S8", place, f"sets {name!r} itself: it belongs to the runner")
+    for node in script.every((ast.Call, ast.Assign, ast.AugAssign)):
+        if not _writes_environment(script, node):
+            continue
+        given = node.args if isinstance(node, ast.Call) else [node.value]
+        parts = [node, *map(script.resolve, given)]
+        texts = {script.text(n) for part in parts for n in inside(part, ast.Constant)}
+        named = {k.arg for part in parts for k in inside(part, ast.keyword)}
+        if any(map(_governs, texts | named)):
+            yield finding("S8", node, f"sets what belongs to the runner: {shown(node)}")
+
+
+def _writes_environment(script: Script, node: ast.Call | ast.Assign | ast.AugAssign) -> bool:
+    """Whether several settings are given at once: ``os.environ |= {...}``, or a call that does."""
+    if isinstance(node, ast.Call):
+        return script.dotted(node.func) in _ENVIRONMENT_CALLS
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return any(script.dotted(target) == "os.environ" for target in targets)
 
 
 def _governs(name: object) -> bool:
