@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import base64
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -148,7 +149,8 @@ class Finder:
 
     def __init__(self, plan: dict[str, Any], place: Path) -> None:
         import numpy as np
-        import torch
+
+        torch: Any = importlib.import_module("torch")  # its types would take minutes to read
 
         self.np, self.torch = np, torch
         self.plan, self.place = plan, place
@@ -173,7 +175,7 @@ class Finder:
         tree = ast.parse(self.plan["source"])
         last = tree.body[-1]
         ends = isinstance(last, ast.If) and "__main__" in ast.unparse(last.test)
-        body, end = (tree.body[:-1], last.body) if ends else (tree.body, [])  # type: ignore[attr-defined]
+        body, end = (tree.body[:-1], last.body) if ends else (tree.body, [])
         try:
             for part in (body, end):
                 exec(compile(ast.Module(part, []), str(script), "exec"), names)

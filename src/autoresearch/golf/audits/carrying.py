@@ -364,5 +364,5 @@ def _changed_items(node: ast.For) -> set[str]:
     """The names that a loop gives its items, where the body stores into one of them."""
     items = names_in(node.target)
     places = (p for part in node.body for p in inside(part, (ast.Subscript, ast.Attribute)))
-    held = (place.value for place in places if stores(place))
+    held = (getattr(place, "value", None) for place in places if stores(place))
     return {name.id for name in held if isinstance(name, ast.Name)} & items

@@ -165,7 +165,8 @@ def _written_environment(script: Script) -> Iterator[Violation]:
         name = script.text(place.slice) if stores(place) else None
         if _governs(name) and script.dotted(place.value) == "os.environ":
             yield finding("S8", place, f"sets {name!r} itself: it belongs to the runner")
-    for node in script.every((ast.Call, ast.Assign, ast.AugAssign)):
+    node: ast.Call | ast.Assign | ast.AugAssign
+    for node in script.every((ast.Call, ast.Assign, ast.AugAssign)):  # type: ignore[assignment]
         if not _writes_environment(script, node):
             continue
         given = node.args if isinstance(node, ast.Call) else [node.value]
