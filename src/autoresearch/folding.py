@@ -30,7 +30,7 @@ from autoresearch.model import (
 
 E = TypeVar("E", bound=events.Event)
 M = TypeVar("M", bound=StrEnum)
-V = TypeVar("V", History, Experiment, Run)
+V = TypeVar("V", History, Experiment)
 T = TypeVar("T")
 
 
@@ -141,7 +141,7 @@ def _copied(value: V) -> V:
     return made
 
 
-_FIELDS = {kind: tuple(item.name for item in fields(kind)) for kind in (History, Experiment, Run)}
+_FIELDS = {kind: tuple(item.name for item in fields(kind)) for kind in (History, Experiment)}
 
 
 def _on(kind: type[E]) -> Callable[[Callable[[Draft, E, str], None]], Step]:
@@ -464,15 +464,8 @@ def _run_started(draft: Draft, event: events.RunStarted, _: str) -> None:
 
 def _change_run(draft: Draft, number: int, name: str, **changes: Any) -> None:
     runs = draft.history.experiments[number].runs
-    changed = tuple(_changed(run, changes) if run.name == name else run for run in runs)
+    changed = tuple(evolve(run, **changes) if run.name == name else run for run in runs)
     draft.change(number, runs=changed)
-
-
-def _changed(run: Run, changes: Mapping[str, Any]) -> Run:
-    made = _copied(run)  # three times for every run, where `evolve` would check each field again
-    for name, value in changes.items():
-        object.__setattr__(made, name, value)
-    return made
 
 
 @_about(events.MetricObserved)

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from attrs import define, field
@@ -358,7 +359,7 @@ class Ordering:
     def _recall_order(self) -> None:
         """Take over the order of the manifest's first bytes, where they are what they were."""
         found = kept(self.root / SNAPSHOTS, _KEPT)
-        state = json.loads(found[1]) if found is not None else {"bytes": 0}
+        state: dict[str, Any] = json.loads(found[1]) if found is not None else {"bytes": 0}
         if not 0 < state["bytes"] <= self.manifest.stat().st_size:
             return
         if _digest_of_start(self.manifest, state["bytes"]) == state["digest"]:

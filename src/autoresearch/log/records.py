@@ -13,9 +13,7 @@ from autoresearch.events import Event
 GENESIS = "0" * 64  # what the first line of every chain follows
 
 
-@frozen(
-    kw_only=True, slots=False
-)  # made for every line that is read: without slots in half the time
+@frozen(kw_only=True)
 class Receipt:
     """An event that is durable; ``hash`` is the sha256 of ``previous_hash`` and the line's bytes.
 
@@ -43,7 +41,7 @@ class Receipt:
         return decode(self.type, self.schema_version, self.payload)
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True)
 class Recorded(Receipt):
     """An event in its place: ``position`` counts all events of the log from 1."""
 
