@@ -190,9 +190,17 @@ EXPERIMENTS = View(
             SELECT * FROM idea_proposed
             QUALIFY row_number() OVER (PARTITION BY campaign, experiment ORDER BY position DESC) = 1
         ), dropped AS (
+            -- only the newest experiment of its time can be dropped: a number is never left out
             SELECT d.campaign, d.experiment, min(d.position) AS position
             FROM idea_dropped d JOIN proposed p USING (campaign, experiment)
-            WHERE d.position > p.position GROUP BY ALL
+            WHERE d.position > p.position AND NOT EXISTS (
+                FROM idea_proposed n WHERE n.campaign = d.campaign
+                    AND n.experiment > d.experiment AND n.position BETWEEN p.position AND d.position
+                    AND NOT EXISTS (
+                        FROM idea_dropped e WHERE e.campaign = n.campaign
+                            AND e.experiment = n.experiment
+                            AND e.position BETWEEN n.position AND d.position))
+            GROUP BY ALL
         ), made AS (
             SELECT m.campaign, m.experiment, arg_max_null(m.commit, m.position) AS commit,
                 arg_max_null(m.parent, m.position) AS parent_commit, max(m.position) AS since
