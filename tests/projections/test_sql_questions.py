@@ -8,7 +8,6 @@ from types import ModuleType
 
 import pytest
 
-from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.projections.tables import people_schema
 from autoresearch.testing.story import EXAMPLES
 
@@ -32,15 +31,6 @@ def test_every_question_has_the_answer_that_the_page_shows() -> None:
     assert page.count("\n## ") >= 25
     with made.sample().log.connect() as connection:
         assert made.answered(page, connection) == page
-
-
-def test_the_readme_shows_the_samples_own_table() -> None:
-    """Its lines of results.tsv are those that the sample gives."""
-    shown = ResultsTsv().render(sample_module().sample().history)
-    told = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    excerpt = told.split("```text\n")[1].split("```")[0]
-    assert excerpt
-    assert excerpt in shown
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -247,7 +247,9 @@ def _resolve(campaign: Campaign, experiment: int, why: str, *, release: bool) ->
     click.echo(f"experiment {experiment} of {campaign.tag}: {word}")
 
 
-_reason = click.option("--why", "--reason", "reason", required=True, help="Why; recorded with your name.")
+_reason = click.option(
+    "--why", "--reason", "reason", required=True, help="Why; recorded with your name."
+)
 
 
 @click.command()
