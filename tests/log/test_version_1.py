@@ -33,6 +33,7 @@ LATER = {
         "steering_given",
         "steering_withdrawn",
     ),
+    "log_stages": ("run_promoted",),
 }
 FIRST = sorted(set(EVENT_TYPES) - {name for names in LATER.values() for name in names})
 

@@ -87,7 +87,7 @@ def _inside(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
 
 def _reached(taken: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
-    for name in sorted(taken.keys() - {"self"}):
+    for name in (*sorted(taken.keys() - {"self", "desk"}), "desk"):  # which leads to the others
         yield from _inside(taken[name], name, seen)
 
 
