@@ -16,11 +16,11 @@ demo: .venv/.demo
 	$(BIN)/autoresearch plot --tag demo
 
 test: .venv/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # With every case of the long tables.
 test-all: .venv/.test
-	AUTORESEARCH_TEST_ALL=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	AUTORESEARCH_TEST_ALL=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: .venv/.test
 	$(BIN)/ruff check .

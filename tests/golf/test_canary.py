@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from thinned import LONG
 
 from autoresearch.errors import DataError
 from autoresearch.golf.canary import CanaryReport, audit_measuring, format_report, run_canary
@@ -319,6 +320,7 @@ class TestShippedScript:
         assert report.passed, format_report(report)
         assert {t.rule for t in report.tests} == {"T1", "T2", "T3", "T4", "T5", "T6", "D7"}
 
+    @LONG
     def test_a_copy_with_an_unnormalised_cache_fails(self, tokenizer: Path, tmp_path: Path) -> None:
         """A hashed cache that adds probability without taking any away is caught."""
         copy = edited(
@@ -355,6 +357,7 @@ class TestForeignScript:
         report = judge(edited(FOREIGN, tmp_path, old, new), tokenizer)
         assert {"T1"} <= failed(report), format_report(report)
 
+    @LONG
     def test_what_was_not_found_is_named(self, tokenizer: Path, tmp_path: Path) -> None:
         """An evaluation that is named otherwise leaves T5 and T6, and the report says why."""
         script = tmp_path / "train_gpt.py"

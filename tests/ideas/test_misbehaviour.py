@@ -193,7 +193,7 @@ def everything(campaign: Campaign) -> str:
     return "".join(path.read_text(errors="replace") for path in (*texts, *stored))
 
 
-@pytest.mark.parametrize("name", thinned(SILENT, 3))
+@pytest.mark.parametrize("name", thinned(SILENT, 6))
 def test_a_server_that_gives_no_answer(name: str, run: Run, project: Path) -> None:
     """The mind rests or is suspended, which is told, and the next author does the research."""
     case = SILENT[name]
@@ -210,7 +210,7 @@ def test_a_server_that_gives_no_answer(name: str, run: Run, project: Path) -> No
     assert KEY not in everything(made) + "".join(lines) + shown
 
 
-@pytest.mark.parametrize("name", thinned(REFUSED, 3))
+@pytest.mark.parametrize("name", thinned(REFUSED, 6))
 def test_an_answer_that_cannot_be_used(name: str, run: Run, project: Path) -> None:
     """It goes back with the reason, costs three answers at the most, and starves nobody."""
     case = REFUSED[name]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+import pytest
+
 ALL = "AUTORESEARCH_TEST_ALL"
+LONG = pytest.mark.skipif(not os.environ.get(ALL), reason=f"takes a while; {ALL}=1 tries it")
 
 
 def thinned(cases: Iterable[str], step: int = 4) -> list[str]:

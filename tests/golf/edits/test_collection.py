@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
-from thinned import ALL, thinned
+from thinned import LONG, thinned
 
 from autoresearch.golf.audits import audit_source, format_findings, needs_model_tests
 from autoresearch.python_source import fault
@@ -128,7 +127,7 @@ def test_an_honest_edit_may_run(title: str) -> None:
     assert not [v for v in findings if v.blocks], format_findings(findings)
 
 
-@pytest.mark.skipif(not os.environ.get(ALL), reason=f"takes a minute; {ALL}=1 tries it")
+@LONG
 def test_what_was_written_later_is_judged_as_the_page_says() -> None:
     """All twenty cheats that the rules had not seen are caught by now, and no honest edit."""
     caught, blocked = 0, []
