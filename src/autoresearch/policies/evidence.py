@@ -27,7 +27,7 @@ class Settings:
     """
 
     confirmed_p: float = setting(0.05, "of all keeps this share may be expected to be no true gain")
-    least: float = setting(0.9, "what is less probable to be a true gain is not kept")
+    least: float = setting(0.95, "what is less probable to be a true gain is not kept")
     clear_p: float = setting(
         0.01, "one run is kept without a second when it is no true gain less often than this"
     )
