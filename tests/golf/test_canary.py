@@ -150,8 +150,11 @@ def edited(script: Path, folder: Path, old: str, new: str) -> Path:
 
 
 def judge(script: Path, tokenizer: Path) -> CanaryReport:
-    """A canary with fewer tokens than usual, which is enough for a cheat that is not subtle."""
-    return run_canary(script, tokenizer=tokenizer, env=QUICK, tokens=4096)
+    """A canary with fewer tokens than usual, which is enough for a cheat that is not subtle.
+
+    The seed is given, because which of two tests sees a cheat can be a matter of the draw.
+    """
+    return run_canary(script, tokenizer=tokenizer, env=QUICK, tokens=4096, seed=11)
 
 
 def failed(report: CanaryReport) -> set[str]:
