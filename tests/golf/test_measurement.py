@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve, frozen
 
 from autoresearch.errors import DataError
-from autoresearch.golf.asking import NoAnswerError, reload_score, run_script
+from autoresearch.golf.asking import NoAnswerError, bare_environment, reload_score, run_script
 from autoresearch.golf.canary import WholeScore, read_score
 from autoresearch.golf.measurement import (
     Clocks,
@@ -246,6 +246,16 @@ def test_without_token_counts_the_bytes_of_a_token_are_held() -> None:
     assert compare_baseline(told, told, tail=1024) == ()
     more = {**told, "val_bpb": 1.15}
     assert [v.rule for v in compare_baseline(more, told, tail=1024)] == ["D9"]
+
+
+def test_libraries_are_told_by_the_names_they_know_that_there_is_no_network(tmp_path: Path) -> None:
+    """A hub's client that is told nothing waits for a network that was taken away."""
+    environ = {"HF_TOKEN": "secret", "HF_HUB_OFFLINE": "0", "CUDA_HOME": "/cuda"}
+    seen = bare_environment(environ, tmp_path, {})
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        assert seen[name] == "1"
+    assert seen["CUDA_HOME"] == "/cuda"
+    assert "HF_TOKEN" not in seen
 
 
 def test_the_artifact_alone_gives_the_score(finished: Finished) -> None:

@@ -40,7 +40,7 @@ _NOWHERE = "http://127.0.0.1:9"
 OFFLINE = {
     **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), _NOWHERE),
     **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), _NOWHERE),
-    **dict.fromkeys(("HF_HUBOFFLINE", "HF_DATASETSOFFLINE", "TRANSFORMERSOFFLINE"), "1"),
+    **dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1"),
     "no_proxy": "",
     "NO_PROXY": "",
 }
