@@ -423,6 +423,11 @@ def gain_of(experiment: Experiment, history: History) -> float | None:
     return None if delta is None else history.gain(delta, 0.0)
 
 
+def spread(sd: float, new_runs: int = 1, old_runs: int = 1) -> float:
+    """Return the standard deviation of the difference of two means, in the unit of ``sd``."""
+    return float(sd * (1 / max(new_runs, 1) + 1 / max(old_runs, 1)) ** 0.5)
+
+
 def parent_of(experiment: Experiment, history: History) -> Experiment | None:
     """Return the experiment whose commit another was made on; None where no earlier one has it."""
     earlier = reversed(history.experiments[: experiment.number])

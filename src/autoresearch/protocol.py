@@ -88,8 +88,14 @@ def next_stage(history: History, number: int, *, control: bool = False) -> str:
 
     A control measures what decisions compare with, so it runs in the last one.
     """
-    first, last = (*history.stages[:1], ""), (*history.stages[-1:], "")
-    return last[0] if control else history.experiments[number].promoted or first[0]
+    if control:
+        return history.stages[-1] if history.stages else ""
+    return history.experiments[number].promoted or next(iter(history.stages), "")
+
+
+def stage_after(history: History, stage: str) -> str | None:
+    """Return the stage that follows another, None after the last."""
+    return dict(pairwise(history.stages)).get(stage)
 
 
 def _promotion(history: History, event: events.RunPromoted) -> None:
@@ -99,8 +105,7 @@ def _promotion(history: History, event: events.RunPromoted) -> None:
         raise ProtocolError(
             f"experiment {event.experiment} has no analysis; record it before the promotion"
         )
-    due = dict(pairwise(history.stages)).get(experiment.stage)
-    if event.stage != due:
+    if event.stage != stage_after(history, experiment.stage):
         raise ProtocolError(f"the stage {event.stage!r} does not follow {experiment.stage!r}")
 
 

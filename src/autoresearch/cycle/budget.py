@@ -30,7 +30,7 @@ class Line:
 
     @property
     def setting(self) -> str:
-        """Its setting."""
+        """The setting that holds the limit."""
         return self.name if "." in self.name else f"limits.{self.name}"
 
     @property
@@ -43,8 +43,6 @@ class Line:
         if self.limit <= 0:
             return False
         taken = self.spent + self.reserved
-        if need < 0:  # a budget of another stage
-            return False
         return taken >= self.limit or taken + need > self.limit + _NEARLY
 
 
@@ -126,7 +124,8 @@ def refusal(kit: Kit, *, new: bool, stage: str = "") -> Refusal | None:
     need[f"stages.{stage}.usd"] = quote.usd  # an idea is thought of in no stage
     lines = ledger(kit.history, kit.config)
     lines = lines if new else lines[1:]  # the experiment itself is under way already
-    found = next((line for line in lines if line.refuses(need.get(line.name, -1.0))), None)
+    here = (line for line in lines if line.name in need)  # those of another stage are not
+    found = next((line for line in here if line.refuses(need[line.name])), None)
     if found is None:
         return None
     return Refusal(found, need[found.name], idea if found.name == "usd" else 0.0)

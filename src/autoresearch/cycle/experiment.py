@@ -7,7 +7,6 @@ code as going on after the last step; events that may be repeated carry ids made
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 from pathlib import Path
 
 from attrs import evolve
@@ -35,6 +34,7 @@ from autoresearch.model import (
 from autoresearch.policies.greedy import first_score, refuse
 from autoresearch.projections.blocks import analysis_block, shown_status
 from autoresearch.projections.controls import controls
+from autoresearch.protocol import stage_after
 from autoresearch.text import block, one_line
 
 
@@ -185,7 +185,8 @@ def _past(kit: Kit, number: int) -> History:
 
 
 def _promote(kit: Kit, number: int, output: RunOutput, decision: Decision) -> None:
-    stage = dict(pairwise(kit.history.stages))[kit.history.experiments[number].stage]
+    stage = stage_after(kit.history, kit.history.experiments[number].stage)
+    assert stage is not None  # `_past` says that it is an early one
     promoted = events.RunPromoted(
         experiment=number,
         run=output.name,

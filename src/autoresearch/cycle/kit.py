@@ -29,6 +29,18 @@ POLL_SECONDS = 0.1
 Tell = Callable[[str], None]
 
 
+def cost_of(request: RunRequest, output: RunOutput) -> events.CostIncurred:
+    """Return what a run took, as its launcher says."""
+    return events.CostIncurred(
+        kind="run",
+        source=request.launcher,
+        experiment=request.experiment,
+        seconds=round(output.seconds, 3),
+        gpu_seconds=round(output.gpu_seconds, 3),
+        usd=output.cost_usd,
+    )
+
+
 def head_commit(history: History) -> str:
     """Return the kept commit that the next idea builds on."""
     if history.head is not None:
@@ -85,6 +97,11 @@ class Kit:
     def head_commit(self) -> str:
         """Return the kept commit that the next idea builds on."""
         return head_commit(self.history)
+
+    @property
+    def campaign_id(self) -> str:
+        """What tells this campaign from those of other projects with its tag, for launchers."""
+        return self.history.started.base_commit if self.history.started else ""
 
     def wait(self, request: RunRequest, handle: RunHandle) -> RunOutput:
         """Return what came out of something short that runs beside the experiments."""

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from autoresearch import events
 from autoresearch.config import BoundaryConfig
-from autoresearch.cycle.kit import Kit, write_text
+from autoresearch.cycle.kit import Kit, cost_of, write_text
 from autoresearch.desk import Desk, Hands
 from autoresearch.durable import digest
 from autoresearch.launchers.boundary import Boundary
@@ -104,18 +104,10 @@ def _run_job(kit: Kit, run: RunOutput, name: str, source: str, seconds: float) -
         max_log_bytes=kit.config.limits.max_log_bytes,
         script_digest=digest(source),
         folder=kit.lab.folder / "runs" / asked,
-        campaign_id=history.started.base_commit if history.started else "",
+        campaign_id=kit.campaign_id,
     )
     ended = kit.wait(request, kit.plugins.launch_run(request, place))
-    cost = events.CostIncurred(
-        kind="run",
-        source=request.launcher,
-        experiment=number,
-        seconds=round(ended.seconds, 3),
-        gpu_seconds=round(ended.gpu_seconds, 3),
-        usd=ended.cost_usd,
-    )
-    kit.recorder.record(cost, event_id=f"{asked}/cost")
+    kit.recorder.record(cost_of(request, ended), event_id=f"{asked}/cost")
     return ended
 
 

@@ -16,7 +16,7 @@ from autoresearch.config import RUN_FOLDER
 from autoresearch.cycle import outside
 from autoresearch.cycle.budget import reservation
 from autoresearch.cycle.evaluation import evaluate
-from autoresearch.cycle.kit import Kit, fill, write_text
+from autoresearch.cycle.kit import Kit, cost_of, fill, write_text
 from autoresearch.cycle.measurement import LINE
 from autoresearch.cycle.retention import collect
 from autoresearch.cycle.tail import Tail
@@ -243,7 +243,7 @@ def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspac
         env=env,
         max_log_bytes=kit.config.limits.max_log_bytes,
         folder=kit.lab.folder / "runs" / asked.run,
-        campaign_id=kit.history.started.base_commit if kit.history.started else "",
+        campaign_id=kit.campaign_id,
         options=kit.config.stage_named(asked.stage).options,
         cwd=None if kit.config.cwd == RUN_FOLDER else workspace.path / kit.config.cwd,
     )
@@ -301,14 +301,7 @@ def _record_end(
     ``scores`` is what the evaluation command measured.
     """
     size, log_digest = _measure(output.log_path)
-    cost = events.CostIncurred(
-        kind="run",
-        source=request.launcher,
-        experiment=request.experiment,
-        seconds=round(output.seconds, 3),
-        gpu_seconds=round(output.gpu_seconds, 3),
-        usd=output.cost_usd,
-    )
+    cost = cost_of(request, output)
     metrics = {**_metrics(kit, request, output, tail), **scores}
     output = evolve(output, detail=_evidence(kit, request, output, tail, metrics))
     if output.status is not RunStatus.COMPLETED:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from autoresearch.history import History
+from autoresearch.history import History, spread
 from autoresearch.hookspecs import Configured, hookimpl
 from autoresearch.model import Analysis, Experiment, RunStatus, Verdict
-from autoresearch.policies.greedy import confidence, ending, likelihood, noise_of, spread
+from autoresearch.policies.greedy import confidence, ending, likelihood, noise_of
 from autoresearch.projections.memory import better_by
 
 # What the clock says depends on who else uses the machine, so it explains no score.

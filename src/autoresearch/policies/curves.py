@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from attrs import frozen
 
 from autoresearch.config import Config, setting
-from autoresearch.history import History
+from autoresearch.history import History, spread
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Experiment, Run, RunRequest
 from autoresearch.policies.greedy import student
@@ -97,5 +97,5 @@ def loses(lost: float, caught: Sequence[float]) -> float:
 
     How much it will come nearer is taken as one more draw of what others did, by Student's t.
     """
-    spread = max(stdev(caught), 1e-12) * (1 + 1 / len(caught)) ** 0.5
-    return student((lost - fmean(caught)) / spread, len(caught) - 1)
+    sd = spread(max(stdev(caught), 1e-12), 1, len(caught))
+    return student((lost - fmean(caught)) / sd, len(caught) - 1)

@@ -8,7 +8,7 @@ from statistics import NormalDist
 from attrs import frozen
 
 from autoresearch.config import Config
-from autoresearch.history import History, Noise
+from autoresearch.history import History, Noise, spread
 from autoresearch.hookspecs import Configured, hookimpl
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
 
@@ -109,11 +109,6 @@ def student(t: float, freedom: int) -> float:
         term *= cos(angle) ** 2 * number / (number + 1)
     total *= sin(angle)
     return 0.5 + ((angle + total) / pi if odd else total / 2)
-
-
-def spread(sd: float, new_runs: int = 1, old_runs: int = 1) -> float:
-    """Return the standard deviation of the difference of two means, in the unit of ``sd``."""
-    return float(sd * (1 / max(new_runs, 1) + 1 / max(old_runs, 1)) ** 0.5)
 
 
 def scored(experiment: Experiment, metric: str) -> int:

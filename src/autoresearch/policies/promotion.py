@@ -5,10 +5,9 @@ from __future__ import annotations
 from attrs import frozen
 
 from autoresearch.config import Config, setting
-from autoresearch.history import History
+from autoresearch.history import History, spread
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Experiment, Promotion
-from autoresearch.policies.greedy import spread
 
 
 @frozen(kw_only=True)

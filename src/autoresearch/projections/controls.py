@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from autoresearch.history import History
+from autoresearch.history import History, spread
 from autoresearch.model import Experiment, Run
 from autoresearch.text import one_line
 
@@ -41,12 +41,11 @@ def _measured(history: History, experiment: Experiment, run: Run, score: float) 
     told = f"{history.metric} {score:.4f}"
     if not others:
         return told
-    gain, sd = history.gain(score, fmean(others)), history.noise.sd
-    spread = sd * (1 + 1 / len(others)) ** 0.5
+    gain, sd = history.gain(score, fmean(others)), spread(history.noise.sd, 1, len(others))
     told += f", {abs(gain):.4f} {'better' if gain > 0 else 'worse'} than its other runs"
-    told += f" ({abs(gain) / spread:.1f} standard deviations)" if spread else ""
+    told += f" ({abs(gain) / sd:.1f} standard deviations)" if sd else ""
     told += f"; mean of {len(others) + 1}: {history.score(experiment):.4f}"
-    drifts = spread > 0 and abs(gain) > DRIFT_SDS * spread
+    drifts = sd > 0 and abs(gain) > DRIFT_SDS * sd
     return f"{told}; drift: the same script scores otherwise than it did" if drifts else told
 
 
