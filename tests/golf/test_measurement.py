@@ -77,11 +77,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     write_shard(data / "fineweb_val_000000.bin", ids[:1000])
     write_shard(data / "fineweb_val_000001.bin", ids[1000:2000])
     place = {"DATA_PATH": str(data), "TOKENIZER_PATH": str(folder / "words.model")}
-    done = run_script(
+    reason, output = run_script(
         MINI, env=place, folder=folder / "here", python=sys.executable, timeout_s=60.0
     )
-    score = read_score(done.output)
-    assert score is not None, done.reason
+    score = read_score(output)
+    assert score is not None, reason
     artifact = folder / "here" / "final_model.int8.ptz"
     return Finished(MINI, artifact, data, folder / "words.model", score)
 

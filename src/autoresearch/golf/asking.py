@@ -11,17 +11,13 @@ index asked for), ``distribution_positions``, and the scalars ``val_loss``, ``va
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -32,6 +28,7 @@ from numpy.typing import NDArray
 
 from autoresearch.errors import AutoresearchError
 from autoresearch.golf.measurement import Files, join_shards
+from autoresearch.golf.model_job import request_in, run_whole
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
 _KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_")
@@ -46,65 +43,22 @@ OFFLINE = {
 }
 
 
-@frozen(kw_only=True)
-class Finished:
-    """How a script ended; ``exit_code`` is None where the deadline ended it."""
-
-    exit_code: int | None
-    output: str
-    errors: str
-    seconds: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether the script ended by itself with status 0."""
-        return self.exit_code == 0
-
-    @property
-    def reason(self) -> str:
-        """One line that says why it did not end well; empty where it did."""
-        if self.ok:
-            return ""
-        if self.exit_code is None:
-            return f"not finished after {self.seconds:.0f} s"
-        last = (self.errors.strip() or self.output.strip() or "no output").splitlines()[-1]
-        return f"exit status {self.exit_code}: {last[:300]}"
-
-
 def run_script(
     script: Path, *, env: Mapping[str, str], folder: Path, python: str, timeout_s: float
-) -> Finished:
+) -> tuple[str, str]:
     """Run ``python script`` in ``folder`` with ``env`` over a bare environment.
 
     The network is taken away by a namespace of its own where the system allows that, and made
     useless through the proxy variables everywhere. At the deadline the whole process group dies.
+    Returns why it did not end well, empty where it did, and its output.
     """
-    command = [*network_off(), python, str(script.resolve())]
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    with (folder / "stdout.txt").open("wb") as out, (folder / "stderr.txt").open("wb") as err:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=bare_environment(os.environ, folder, env),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-        )
-        try:
-            exit_code: int | None = process.wait(timeout=max(timeout_s, 0.1))
-        except subprocess.TimeoutExpired:
-            exit_code = None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    return Finished(
-        exit_code=exit_code,
-        output=(folder / "stdout.txt").read_text("utf-8", "replace"),
-        errors=(folder / "stderr.txt").read_text("utf-8", "replace"),
-        seconds=time.monotonic() - started,
+    return run_whole(
+        [*network_off(), python, str(script.resolve())],
+        env=bare_environment(os.environ, folder, env),
+        cwd=folder,
+        logs=folder,
+        seconds=timeout_s,
     )
 
 
@@ -164,49 +118,6 @@ class Answer(Scalars):
     positions: NDArray[np.int64]
     distributions: NDArray[np.float64]
     distribution_positions: NDArray[np.int64]
-
-
-@frozen(kw_only=True)
-class Asker:
-    """Everything about a script under test that stays the same from question to question."""
-
-    script: Path
-    env: Mapping[str, str]
-    folder: Path
-    python: str
-
-    def ask_file(
-        self,
-        name: str,
-        text: Path,
-        distribution_at: Sequence[int] = (),
-        *,
-        artifact: Path | None = None,
-        timeout_s: float,
-    ) -> Path:
-        """Ask about a shard that lies somewhere already, and return the file of the answer."""
-        folder = self.folder / name
-        folder.mkdir(parents=True, exist_ok=True)
-        request = folder / "request.json"
-        output = folder / "answer.npz"
-        asked = {
-            "schema": 1,
-            "artifact": None if artifact is None else str(artifact.resolve()),
-            "tokens": str(text.resolve()),
-            "distribution_at": [int(index) for index in distribution_at],
-            "output": str(output),
-        }
-        request.write_text(json.dumps(asked), encoding="utf-8")
-        done = run_script(
-            self.script,
-            env={**self.env, "MODEL_TEST": str(request)},
-            folder=folder,
-            python=self.python,
-            timeout_s=timeout_s,
-        )
-        if not done.ok:
-            raise NoAnswerError(f"the script did not answer a model test: {done.reason}")
-        return output
 
 
 def _scalars(values: Mapping[str, NDArray[np.generic]]) -> Scalars:
@@ -271,7 +182,17 @@ def reload_score(
         (folder / "nothing").mkdir()
         tokenizer = str(files.tokenizer.resolve())
         place = {"DATA_PATH": str(folder / "nothing"), "TOKENIZER_PATH": tokenizer}
-        asker = Asker(script=alone, env={**(env or {}), **place}, folder=folder, python=python)
         text = shards[0] if len(shards) == 1 else join_shards(shards, folder / "validation.bin")
-        answer = asker.ask_file("reload", text, artifact=files.artifact, timeout_s=timeout_s)
-        return _scalars(_load(answer, _SCALARS))
+        here = folder / "reload"
+        here.mkdir()
+        asking = request_in(here, text.resolve(), str(files.artifact.resolve()))
+        reason, _ = run_script(
+            alone,
+            env={**(env or {}), **place, **asking},
+            folder=here,
+            python=python,
+            timeout_s=timeout_s,
+        )
+        if reason:
+            raise NoAnswerError(f"the script did not answer a model test: {reason}")
+        return _scalars(_load(here / "answer.npz", _SCALARS))

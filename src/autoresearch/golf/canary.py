@@ -94,10 +94,10 @@ def run_canary(
     with tempfile.TemporaryDirectory(prefix="canary-") as name:
         folder = Path(name)
         (folder / "job.py").write_text(job.source, encoding="utf-8")
-        done = run_script(
+        _, output = run_script(
             folder / "job.py", env={}, folder=folder, python=python, timeout_s=timeout_s + 10.0
         )
-    return job.judge(done.output, script=str(script), seconds=time.monotonic() - started)
+    return job.judge(output, script=str(script), seconds=time.monotonic() - started)
 
 
 def _here() -> dict[str, str]:

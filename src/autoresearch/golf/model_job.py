@@ -22,7 +22,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,33 +88,61 @@ def _asked(
     folder = place / text
     folder.mkdir(exist_ok=True)
     write_shard(folder / "tokens.bin", plan["texts"][text])
-    request = {
-        "schema": 1,
-        "artifact": artifact,
-        "tokens": str(folder / "tokens.bin"),
-        "distribution_at": plan["asked"] if text in ("base", "flipped") else [],
-        "output": str(folder / "answer.npz"),
-    }
-    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-    asking = {**env, "MODEL_TEST": str(folder / "request.json")}
-    told = _run([str(script)], asking, folder, folder, until)
+    asked = plan["asked"] if text in ("base", "flipped") else []
+    asking = request_in(folder, folder / "tokens.bin", artifact, asked)
+    told = _run([str(script)], {**env, **asking}, folder, folder, until)
     if not told["reason"] and not (folder / "answer.npz").is_file():
         told["reason"] = "it wrote no answer"
     return told
 
 
+def request_in(
+    folder: Path, tokens: Path, artifact: str | None, asked: Sequence[int] = ()
+) -> dict[str, str]:
+    """Write the request of a model test; return the variable that gives it to a script.
+
+    The answer will be ``answer.npz`` in the same folder.
+    """
+    request = {
+        "schema": 1,
+        "artifact": artifact,
+        "tokens": str(tokens),
+        "distribution_at": list(asked),
+        "output": str(folder / "answer.npz"),
+    }
+    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    return {"MODEL_TEST": str(folder / "request.json")}
+
+
 def _run(
     words: list[str], env: dict[str, str], cwd: Path, logs: Path, until: float
 ) -> dict[str, Any]:
-    """Run a program with all its children, until it ends or the time is over."""
+    """Run a Python program until it ends or the time is over, and tell what matters of it."""
+    reason, output = run_whole(
+        [sys.executable, *words], env=env, cwd=cwd, logs=logs, seconds=until - time.monotonic()
+    )
+    lines = output.splitlines()
+    scores = [line for line in lines if "val_bpb" in line]
+    missing = [line.removeprefix(MISSING) for line in lines[-1:] if line.startswith(MISSING)]
+    return {"reason": reason, "output": "\n".join(scores[-8:]), "missing": "".join(missing)}
+
+
+def run_whole(
+    command: Sequence[str], *, env: Mapping[str, str], cwd: Path, logs: Path, seconds: float
+) -> tuple[str, str]:
+    """Run a program with all its children, which end with it or at the deadline.
+
+    Returns why it did not end well, in one line and empty where it did, and its output; that and
+    its errors are in files in ``logs``.
+    """
     started = time.monotonic()
     with (logs / "stdout.txt").open("wb") as out, (logs / "stderr.txt").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, *words], cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out,
-            stderr=err, start_new_session=True,
+            command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+            start_new_session=True,
         )  # fmt: skip
         try:
-            code: int | None = process.wait(timeout=max(until - started, 0.1))
+            code: int | None = process.wait(timeout=max(seconds, 0.1))
         except subprocess.TimeoutExpired:
             code = None
         finally:
@@ -123,14 +151,10 @@ def _run(
             process.wait()
     output = (logs / "stdout.txt").read_text("utf-8", "replace")
     errors = (logs / "stderr.txt").read_text("utf-8", "replace")
-    last = (errors.strip() or output.strip() or "no output").splitlines()[-1]
-    reason = "" if code == 0 else f"exit status {code}: {last[:300]}"
     if code is None:
-        reason = f"not finished after {time.monotonic() - started:.0f} s"
-    lines = output.splitlines()
-    scores = [line for line in lines if "val_bpb" in line]
-    missing = [line.removeprefix(MISSING) for line in lines[-1:] if line.startswith(MISSING)]
-    return {"reason": reason, "output": "\n".join(scores[-8:]), "missing": "".join(missing)}
+        return f"not finished after {time.monotonic() - started:.0f} s", output
+    last = (errors.strip() or output.strip() or "no output").splitlines()[-1]
+    return ("" if code == 0 else f"exit status {code}: {last[:300]}"), output
 
 
 def write_shard(path: Path, ids: str) -> None:
