@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import random
+import struct
 import sys
 from pathlib import Path
 
@@ -26,8 +28,8 @@ from autoresearch.golf.measurement import (
     measure_files,
     measurement_of,
     shard_tokens,
-    write_shard,
 )
+from autoresearch.golf.model_job import write_shard
 from autoresearch.golf.plausibility import reload
 from autoresearch.golf.plugin import score_again
 from autoresearch.golf.reading.own import OwnResult
@@ -73,9 +75,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     )
     data = folder / "data"
     data.mkdir()
-    write_shard(data / "fineweb_train_000000.bin", ids[3000:])
-    write_shard(data / "fineweb_val_000000.bin", ids[:1000])
-    write_shard(data / "fineweb_val_000001.bin", ids[1000:2000])
+    shards = {"train_000000": ids[3000:], "val_000000": ids[:1000], "val_000001": ids[1000:2000]}
+    for name, part in shards.items():
+        packed = base64.b64encode(struct.pack(f"<{len(part)}H", *part)).decode()
+        write_shard(data / f"fineweb_{name}.bin", packed)
     place = {"DATA_PATH": str(data), "TOKENIZER_PATH": str(folder / "words.model")}
     reason, output = run_script(
         MINI, env=place, folder=folder / "here", python=sys.executable, timeout_s=60.0

@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 import shutil
 import struct
-import sys
-from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -79,14 +77,6 @@ def shard_tokens(path: Path) -> int:
     if size != expected:
         raise DataError(f"{path} has {size} bytes, its header promises {expected}: get it again")
     return int(count)
-
-
-def write_shard(path: Path, tokens: Sequence[int]) -> None:
-    """Write token ids (0 to 65,535) as one shard."""
-    ids = array("H", tokens)
-    if sys.byteorder == "big":
-        ids.byteswap()
-    path.write_bytes(_header(len(tokens)) + ids.tobytes())
 
 
 def join_shards(shards: Sequence[Path], path: Path) -> Path:
