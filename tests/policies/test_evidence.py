@@ -101,9 +101,8 @@ def test_a_stated_probability_is_a_frequency() -> None:
     usual = evidence._Judged(PAST, Noise(sd=SD, source="set"), evidence.Settings(), 0.0)._usual
     for _ in range(4_000):
         true = rng.gauss(usual, 3.0 * SD)
-        best = rng.gauss(1.2244, SD)
-        past = history([best], config=campaign())
-        sure = judge(past, [rng.gauss(1.2244 - true, SD)]).confidence or 0.0
+        base = rng.gauss(1.2244, SD)  # the truth behind the score that the best was seen with
+        sure = judge(PAST, [rng.gauss(base - true, SD)]).confidence or 0.0
         if sure > 0.8:
             told.append(sure)
             held.append(true > 0)
@@ -111,26 +110,45 @@ def test_a_stated_probability_is_a_frequency() -> None:
     assert sum(held) / len(held) == pytest.approx(sum(told) / len(told), abs=0.03)
 
 
+def kept(*confidences: float) -> History:
+    """Return a campaign whose keeps gained 0.01 each, as sure as it is said."""
+    past = story([1.2244], config=campaign())
+    for number, sure in enumerate(confidences, 1):
+        told = Decision(verdict="keep", reason="x", author="x", confidence=sure, delta=-0.01)
+        score = 1.2244 - 0.01 * number
+        past.add(experiment(score, metric="val_bpb", number=number, decision=told))
+    return past.history
+
+
+def gaining(past: History, *gains: float, **settings: object) -> Decision:
+    """Return what is decided of a candidate whose runs beat the best by these gains."""
+    best = past.best_metric
+    assert best is not None
+    scores = [best - gain for gain in gains]
+    decision = policy(campaign(**settings)).decide(seeds(past, scores), past)
+    assert decision is not None
+    return decision
+
+
 def test_small_gains_are_kept_where_a_campaign_holds_many_clear_ones() -> None:
     """What counts is the share of all keeps that may be false, so clear ones leave room."""
-    past = story([1.2244], config=campaign())
-    for number in range(1, 9):
-        past.add(
-            experiment(
-                1.2244 - 0.01 * number,
-                metric="val_bpb",
-                number=number,
-                decision=Decision(
-                    verdict="keep", reason="clear", author="x", confidence=1.0, delta=-0.01
-                ),
-            )
-        )
-    best = past.history.best_metric
-    assert best is not None
-    scores = [best - 0.0013, best - 0.0014]
-    assert policy().decide(seeds(past.history, scores), past.history).verdict is Verdict.KEEP
-    alone = [1.2244 - 0.0013, 1.2244 - 0.0014]
-    assert judge(PAST, alone).verdict is not Verdict.KEEP
+    clear, unsure = kept(0.6, *[1.0] * 11), kept(0.6, *[0.95] * 11)
+    small = (0.0015, 0.0015)
+    there, here = gaining(clear, *small), gaining(unsure, *small)
+    assert there.confidence == here.confidence == pytest.approx(0.97, abs=0.01)
+    assert there.verdict is Verdict.KEEP
+    assert "95.0 % are needed" in there.reason
+    assert here.verdict is not Verdict.KEEP
+    assert "99.0 % are needed" in here.reason
+
+
+def test_however_clear_the_others_are_each_gain_has_to_be_probable() -> None:
+    """The room that clear keeps leave ends where ``least`` begins."""
+    clear, small = kept(*[1.0] * 11), (0.0011, 0.0012, 0.0011)
+    assert (gaining(clear, *small).confidence or 0) == pytest.approx(0.93, abs=0.02)
+    assert gaining(clear, *small).verdict is Verdict.DISCARD
+    assert gaining(clear, *small, least=0.85).verdict is Verdict.KEEP
+    assert gaining(kept(0.95), *small, least=0.85).verdict is Verdict.DISCARD
 
 
 def test_a_gain_within_the_noise_is_kept_when_it_saves_bytes() -> None:

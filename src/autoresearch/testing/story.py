@@ -16,7 +16,7 @@ from autoresearch.durable import digest
 from autoresearch.folding import empty, fold, step
 from autoresearch.history import History
 from autoresearch.log import MemoryLog, Recorded
-from autoresearch.model import Experiment, Idea, RunStatus, Verdict, Violation
+from autoresearch.model import Decision, Experiment, Idea, RunStatus, Verdict, Violation
 from autoresearch.protocol import check
 from autoresearch.testing import builders
 
@@ -253,8 +253,9 @@ def _end(told: Experiment, name: str) -> Iterator[events.Event]:
 
 
 def judgement(past: History, told: Experiment) -> Iterator[events.Event]:
-    """Yield the analysis, the lesson and the decision."""
+    """Yield the analysis, the lesson and the decision, with what the one told says of it."""
     number, written = told.number, told.analysis or builders.analysis()
+    said = told.decision or Decision(verdict=Verdict.KEEP, reason="a test says so")
     verdict = told.verdict or _verdict(past, told)
     score, best = past.score(told), past.best_metric
     yield _fact(events.AnalysisRecorded, written, experiment=number)
@@ -264,10 +265,11 @@ def judgement(past: History, told: Experiment) -> Iterator[events.Event]:
     yield events.Decided(
         experiment=number,
         verdict=verdict.value,
-        reason=told.decision.reason if told.decision else "a test says so",
+        reason=said.reason,
         author="a test",
         metric=score,
         delta=None if score is None or best is None else score - best,
+        confidence=said.confidence,
         artifact_bytes=None if size is None else int(size),
     )
 
