@@ -68,6 +68,10 @@ def test_best_runs_again_with_another_seed_and_its_score_is_the_mean(tmp_path: P
     assert best.verdict is Verdict.KEEP
     assert len((made.lab.project / "results.tsv").read_text().splitlines()) == 7
     assert history.spent.gpu_seconds == 800.0
+    assert history.spent.seconds == sum(
+        run.seconds for item in history.experiments for run in item.runs
+    )
+    assert history.spent.seconds > 0
     assert "control of experiment 0, 4 decided" in NotesMd().render(history)
     assert made.lab.worktrees() == ()
     rows = autoresearch.connect(made.lab.project).execute(

@@ -235,6 +235,18 @@ def test_a_damaged_journal_stops_a_rebuild(filled: FileLog, reopen: Open) -> Non
     assert not list(filled.root.glob("*.new*"))
 
 
+def test_a_rebuild_takes_away_what_a_killed_one_left(filled: FileLog, reopen: Open) -> None:
+    """Half a database, its log, and the folder of what DuckDB's memory had no room for."""
+    fresh = filled.root / "events.duckdb.new"
+    fresh.write_bytes(b"half")
+    fresh.with_name(f"{fresh.name}.wal").write_bytes(b"half")
+    spilled = fresh.with_name(f"{fresh.name}.tmp")
+    spilled.mkdir()
+    (spilled / "duckdb_temp_storage_DEFAULT-0.tmp").write_bytes(b"half")
+    reopen().rebuild()
+    assert not list(filled.root.glob("*.new*"))
+
+
 def test_new_tables_come_with_a_new_release(filled: FileLog) -> None:
     """A database made with other tables gets the current ones at the next sync."""
     bare = open_log(filled.root, Schema())

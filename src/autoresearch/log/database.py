@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -126,6 +127,8 @@ class Database:
     def _build(self, fresh: Path, order: Order, *, bulk: bool) -> Synced:
         for leftover in (fresh, fresh.with_name(f"{fresh.name}.wal")):
             leftover.unlink(missing_ok=True)
+        # Where DuckDB lays what its memory has no room for; a killed rebuild leaves it.
+        shutil.rmtree(fresh.with_name(f"{fresh.name}.tmp"), ignore_errors=True)
         megabytes = max(_BUILDING, order.position * _BUILDING // 1_000_000)
         settings = {"default_block_size": _BLOCK, "memory_limit": f"{megabytes}MB"}
         with duckdb.connect(fresh, config=settings) as connection:  # type: ignore[arg-type]
