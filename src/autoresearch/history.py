@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from html import escape
 from itertools import compress, pairwise
 from operator import is_
@@ -367,18 +367,22 @@ class History:
 
         A dead end that a later experiment was kept in is alive again.
         """
-        wanted = family(direction)
-        found = next((e for name, e in self.dead_ends.items() if family(name) == wanted), None)
-        if found is None:
-            return None
-        last = max(found.experiments, default=-1)
-        newer = (item for item in self.kept if item.number > last)
-        return None if any(family(item.idea.direction) == wanted for item in newer) else found
+        return self._dead.get(family(direction))
 
     @property
     def dead_families(self) -> frozenset[str]:
         """What stands for each direction that is dead now; see `family`."""
-        return frozenset(family(name) for name in self.dead_ends if self.dead(name) is not None)
+        return frozenset(self._dead)
+
+    @cached_property
+    def _dead(self) -> Mapping[str, events.DirectionDeclaredDead]:
+        """The fact that ended each family that is dead now; the first one where several did."""
+        kept = {family(item.idea.direction): item.number for item in self.kept}
+        ended: dict[str, events.DirectionDeclaredDead] = {}
+        for name, event in self.dead_ends.items():
+            ended.setdefault(family(name), event)
+        ends = {name: max(event.experiments, default=-1) for name, event in ended.items()}
+        return {name: ended[name] for name, last in ends.items() if kept.get(name, -1) <= last}
 
 
 # One word for what people call a setting, and words that say only that it is changed.
@@ -430,8 +434,11 @@ def spread(sd: float, new_runs: int = 1, old_runs: int = 1) -> float:
 
 def parent_of(experiment: Experiment, history: History) -> Experiment | None:
     """Return the experiment whose commit another was made on; None where no earlier one has it."""
+    below, wanted = experiment.built_on, experiment.parent_commit
+    if below is not None and history.experiments[below].commit == wanted:
+        return history.experiments[below]  # nearly always, and without a search
     earlier = reversed(history.experiments[: experiment.number])
-    return next((item for item in earlier if item.commit == experiment.parent_commit), None)
+    return next((item for item in earlier if item.commit == wanted), None)
 
 
 def is_open(experiment: Experiment) -> bool:

@@ -1,12 +1,16 @@
 """What autoresearch itself costs, for each experiment and each verb, as a campaign grows.
 
     python tests/benchmarks/bench_cost.py [--sizes 10 100 1000] [--measured 40] [--folder DIR]
+    python tests/benchmarks/bench_cost.py --simulated evidence+search --sizes 100 1000 10000
 
 A campaign of each size is written into a fresh project (facts, sources and commits as the loop
 leaves them), and the real loop goes on from there with a launcher whose runs are over at once, so
 that everything measured is our own. Experiments are means, since not all of them sync the tables,
 and verbs are medians; CPU is less disturbed by other work on the machine than time is. "Own" is
 this process, "git" the git processes that it starts.
+
+With ``--simulated`` one simulated campaign of that strategy grows through all sizes instead: what
+loop, fold, files and strategy cost without disk and git, over the last experiments before each.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +31,7 @@ from typing import Any
 import autoresearch
 from autoresearch import events
 from autoresearch.hookspecs import hookimpl
+from autoresearch.studies.simulate import campaign
 from autoresearch.testing import FakeLauncher, make_project
 
 TAG = "cost"
@@ -190,6 +196,23 @@ def measure(count: int, measured: int, folder: Path) -> dict[str, list[float]]:
     return found
 
 
+def simulated(strategy: str, sizes: list[int], measured: int) -> Iterator[str]:
+    """Yield a table of what an experiment costs as one simulated campaign grows."""
+    meter = Meter()
+    most, hours = max(sizes) + 1, 10.0 * max(sizes)
+    _, history = campaign(strategy, 0, experiments=most, gpu_hours=hours, observers=[meter])
+    told = len(history.decided)
+    yield "| experiments | own CPU per experiment | kept so far |"
+    yield "|---:|---:|---:|"
+    decided = meter.readings
+    for size in (size for size in sizes if size < told):
+        spent = decided[size][1] - decided[size - measured][1]
+        kept = sum(item.number <= size for item in history.kept)
+        yield f"| {size:,} | {spent / measured:.3f} s | {kept} |"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    yield f"{told:,} experiments in {decided[-1][1]:.0f} s of CPU; peak memory {peak:.0f} MB"
+
+
 def timed(command: list[str]) -> tuple[float, float]:
     """Return the seconds and the CPU seconds of a process."""
     start, before = time.perf_counter(), os.times()
@@ -225,8 +248,12 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 1_000])
     parser.add_argument("--measured", type=int, default=40, help="experiments run at each size")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--simulated", help="strategy of one simulated campaign of all sizes")
     parser.add_argument("--step", type=int)
     options = parser.parse_args()
+    if options.simulated:
+        print("\n".join(simulated(options.simulated, options.sizes, options.measured)))
+        return
     if options.step is not None:
         print(json.dumps(measure(options.step, options.measured, options.folder)))
         return

@@ -70,7 +70,7 @@ class Plugin:
         files = {**files, script: source}
         table = self.table(history, knobs(files, script))
         named, (share, _) = table.named(), shrinkage(history, "script_ideas")
-        seen, dead = frozenset(history.tried) | refused(history), history.dead_families
+        gone, dead = refused(history), history.dead_families
         for move in self._ranked(table, history, rng):
             if family(move.direction) in dead or not table.feasible(move):
                 continue
@@ -80,7 +80,7 @@ class Plugin:
                 continue
             made = _idea(evolve(move, gain=move.gain * share), changes, named, history)
             idea = evolve(made, source=texts.pop(script, None), files=texts)
-            if idea.id not in seen:
+            if idea.id not in history.tried and idea.id not in gone:
                 return idea
         return None
 

@@ -70,6 +70,11 @@ class Shown:
     gain: float | None
     grown: float | None
     share: float  # the variance of the gain, in that of one run
+    olds: Mapping[str, Value] = field(init=False)  # by key
+
+    @olds.default
+    def _by_key(self) -> dict[str, Value]:
+        return {key(item.name, item.file): item.old for item in self.changes}
 
 
 def _shown(item: Experiment, history: History) -> Shown | None:
@@ -120,9 +125,9 @@ class Learned:
         self._lower, self._limit = config.lower_is_better, config.limits.artifact_bytes
         self._sd = max(sd, 0.01 * scale)
         self.gains, self._sizes = Belief(_OF_SCALE * scale), Belief(_SIZE_SD * self._limit)
-        first = [change for one in reversed(shown) for change in one.changes]
         self.starts = {name: item.value for name, item in named.items()}
-        self.starts |= {key(item.name, item.file): item.old for item in first}
+        for one in reversed(shown):
+            self.starts |= one.olds
         self._promised: dict[Part, tuple[str, float]] = {}
         self.tried: dict[Part, int] = {}
         self._safe: set[Part] = set()
@@ -235,7 +240,7 @@ class Plugin:
         found = knobs(files, name)
         table = self._numbers.table(history, found)
         named: Named = {item.key: item for item in found}
-        seen = frozenset(history.tried) | script.refused(history)
+        refused = script.refused(history)
         for arm in self._ranked(table, named, history, rng):
             changes = script.changes_of(arm.values, named)
             texts = script.new_texts(files, changes, history)
@@ -243,7 +248,7 @@ class Plugin:
                 continue
             idea = _idea(arm, changes, history)
             idea = evolve(idea, source=texts.pop(name, None), files=texts)
-            if idea.id not in seen:
+            if idea.id not in history.tried and idea.id not in refused:
                 return idea
         return None
 
@@ -271,7 +276,8 @@ class Plugin:
 
         found = [*self._known(learned, named, rng), *self._moves(learned, table, named, rng)]
         found += self._bold(table, history, rng)
-        arms = [arm for arm in found if family(arm.direction) not in history.dead_families]
+        dead = history.dead_families
+        arms = [arm for arm in found if family(arm.direction) not in dead]
         arms.sort(key=lambda arm: -worth([arm], arm.drawn))
         joining = sorted(((worth([arm], arm.mean), arm) for arm in arms[1:]), key=lambda x: -x[0])
         chosen, total = arms[:1], sum(arm.drawn for arm in arms[:1])

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from statistics import median
 
 from attrs import frozen
@@ -74,37 +75,48 @@ def _try(item: Experiment, history: History) -> Try:
 
 
 class Memory:
-    """Reads a History; what single experiments say is remembered from call to call."""
+    """Reads a History; what was made of experiments is remembered from call to call."""
 
     def __init__(self) -> None:
         self._tries: PerExperiment[Try] = PerExperiment(_try)
+        self._cards: dict[str, tuple[list[object], Card]] = {}  # by family, with what it is made of
 
     def cards(self, history: History) -> tuple[Card, ...]:
         """Return a card for each direction, the one with the newest try last."""
-        groups: dict[str, list[Experiment]] = {}
-        for item in history.decided:
+        groups: dict[str, list[Try]] = {}
+        done = history.decided
+        for item, told in zip(done, self._tries.each(done, history), strict=True):
             if item.number > history.baseline_number:
                 key = family(item.idea.direction)
                 groups[key] = group = groups.pop(key, [])
-                group.append(item)
+                group.append(told)
         error = luck(history)
-        return tuple(self._card(items, error, history) for items in groups.values())
+        return tuple(self._card(key, tries, error, history) for key, tries in groups.items())
 
-    def _card(self, items: Sequence[Experiment], error: float, history: History) -> Card:
-        tries = tuple(self._tries.each(items, history))
-        scored = [item for item in tries if item.gain is not None]
-        best = max(scored, key=lambda item: item.gain or 0.0, default=None)
-        told = history.experiments[best.number if best else items[-1].number].analysis
-        return Card(
-            direction=items[-1].idea.direction,
-            tries=tries,
-            kept=sum(item.verdict is Verdict.KEEP for item in tries),
-            best=best,
-            error=error,
-            bracket=bracket(tries),
-            why=one_line(told.why, 160) if told else "",
-            dead=history.dead(items[-1].idea.direction),
-        )
+    def _card(self, key: str, tries: list[Try], error: float, history: History) -> Card:
+        newest = history.experiments[tries[-1].number].idea.direction
+        made_of = [*tries, error, history.dead(newest)]  # nearly all are the very same as before
+        known = self._cards.get(key)
+        if known is None or known[0] != made_of:
+            made = _card(newest, tries, error, history)
+            self._cards[key] = known = (made_of, made)
+        return known[1]
+
+
+def _card(newest: str, tries: Sequence[Try], error: float, history: History) -> Card:
+    scored = [item for item in tries if item.gain is not None]
+    best = max(scored, key=lambda item: item.gain or 0.0, default=None)
+    told = history.experiments[(best or tries[-1]).number].analysis
+    return Card(
+        direction=newest,
+        tries=tuple(tries),
+        kept=sum(item.verdict is Verdict.KEEP for item in tries),
+        best=best,
+        error=error,
+        bracket=bracket(tries),
+        why=one_line(told.why, 160) if told else "",
+        dead=history.dead(newest),
+    )
 
 
 def bracket(tries: Sequence[Try]) -> str:
@@ -185,6 +197,9 @@ def digests(history: History) -> tuple[str, ...]:
     """
     done = [item for item in history.decided if item.number > history.baseline_number]
     whole = len(done) - len(done) % DIGEST_EVERY
+    dead: dict[int, list[str]] = {}
+    for event in history.dead_ends.values():
+        dead.setdefault(max(event.experiments, default=-1), []).append(event.direction)
     best = history.score(history.baseline) if history.baseline else None
     lines, start = [], 0
     while start < whole:
@@ -195,15 +210,20 @@ def digests(history: History) -> tuple[str, ...]:
             if score is not None and (best is None or history.better(score, best)):
                 best = score
         moved = None if before is None or best is None else history.gain(best, before)
-        lines.append(_digest(items, moved, history))
+        lines.append(_digest(items, moved, dead, history))
         start += size
     return tuple(lines)
 
 
-def _digest(items: Sequence[Experiment], moved: float | None, history: History) -> str:
+def _digest(
+    items: Sequence[Experiment],
+    moved: float | None,
+    dead: Mapping[int, Sequence[str]],
+    history: History,
+) -> str:
     first, last = items[0].number, items[-1].number
     kept = [item for item in items if item.verdict is Verdict.KEEP]
-    tried = Counter(one_line(item.idea.direction, 40) for item in items)
+    tried = Counter(_short(item.idea.direction) for item in items)
     names = sorted(tried, key=lambda name: (-tried[name], name))[:4]
     parts = [
         f"{len(kept)} of {len(items)} kept",
@@ -213,14 +233,15 @@ def _digest(items: Sequence[Experiment], moved: float | None, history: History) 
     if kept:
         best = max(kept, key=lambda item: gain_of(item, history) or 0.0)
         parts.append(f"largest step: {one_line(best.idea.description, 80)} ({best.number})")
-    dead = [
-        one_line(event.direction, 40)
-        for event in history.dead_ends.values()
-        if first <= max(event.experiments, default=-1) <= last
-    ]
-    if dead:
-        parts.append(f"given up: {', '.join(sorted(dead)[:4])}")
+    given_up = [_short(name) for number in range(first, last + 1) for name in dead.get(number, ())]
+    if given_up:
+        parts.append(f"given up: {', '.join(sorted(given_up)[:4])}")
     return f"experiments {first} to {last}: {'; '.join(parts)}"
+
+
+@lru_cache(maxsize=4096)
+def _short(direction: str) -> str:
+    return one_line(direction, 40)
 
 
 def shrinkage(history: History, author: str) -> tuple[float, int]:

@@ -206,9 +206,9 @@ class SimulatedRuns:
 
 
 class RandomIdeas:
-    """Changes one constant at random: what every search has to beat."""
+    """Changes one constant at random: what every search has to beat, asked behind any other."""
 
-    @hookimpl
+    @hookimpl(trylast=True)
     def propose_idea(self, history: History, source: str, rng: Random) -> Idea | None:
         """Return a change that was not tried."""
         found = [item for item in hyperparameters(source) if item.type != "str"]
@@ -269,10 +269,12 @@ def campaign(
     noise: Noise = Noise(),
     assumptions: Assumptions = Assumptions(),
     knowledge: str = worlds.KNOWLEDGE,
+    observers: Sequence[object] = (),
 ) -> tuple[Outcome, History]:
     """Run one campaign of a strategy in the world of a seed, until its GPU hours are spent.
 
     A strategy is plugins joined by ``+``: names of built-ins, files, and ``random`` for chance.
+    ``observers`` are further plugins that watch.
     Raises AutoresearchError for one that has no policy or no generator.
     """
     world = worlds.world(seed, assumptions, knowledge)
@@ -286,7 +288,7 @@ def campaign(
         lab.commits[base] = world.script
         (lab.folder / "runs").mkdir(parents=True)
         runs = SimulatedRuns(world, noise)
-        history = _run(config, lab, runs, strategy, experiments)
+        history = _run(config, lab, [runs, *observers], strategy, experiments)
         return _outcome(strategy, seed, world, history, lab), history
 
 
@@ -332,9 +334,8 @@ def _ranges(world: World, knowledge: str) -> dict[str, tuple[float, float]]:
 
 
 def _run(
-    config: Config, lab: LightLab, runs: SimulatedRuns, strategy: str, experiments: int | None
+    config: Config, lab: LightLab, given: list[object], strategy: str, experiments: int | None
 ) -> History:
-    given: list[object] = [runs]
     given += [RandomIdeas()] if "random" in strategy.split("+") else []
     given += [str(Path(word).resolve()) for word in strategy.split("+") if word.endswith(".py")]
     plugins = Plugins.load(config, lab.project, given)
