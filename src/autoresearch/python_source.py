@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import warnings
 
@@ -109,6 +110,28 @@ def fault(source: str, *, as_file: bool = False) -> Fault | None:
     except (MemoryError, RecursionError):
         return Fault("an expression is nested too deeply")
     return None
+
+
+_ASK = """import sys
+try:
+    compile(sys.stdin.buffer.read(), "script", "exec", dont_inherit=True)
+except (SyntaxError, ValueError) as error:
+    print(getattr(error, "lineno", None) or 0, getattr(error, "msg", error))
+"""
+
+
+def fault_of(python: str, source: str) -> Fault | None:
+    """Return why the interpreter ``python`` would refuse a script, None where it compiles there.
+
+    Raises ``OSError`` or ``subprocess.SubprocessError`` where it cannot be asked.
+    """
+    # Alone, without site: only its grammar is asked for, and nothing of the script is run.
+    asked = subprocess.run(
+        [python, "-I", "-S", "-W", "ignore", "-c", _ASK],
+        input=source.encode("utf-8", "replace"), capture_output=True, timeout=30, check=True,
+    )  # fmt: skip
+    line, _, message = asked.stdout.decode("utf-8", "replace").strip().partition(" ")
+    return Fault(message, int(line) or None) if message else None
 
 
 def tree(source: str) -> ast.Module | None:

@@ -1,23 +1,42 @@
-"""How the audits do on other people's scripts: ``python -m tests.golf.records MIRROR [COMMITS]``.
+"""How the readers and the audits do on other people's material.
 
-MIRROR is a git directory of openai/parameter-golf with its pull requests, COMMITS how many single
-commits are judged (400), in the order of their digests. Nothing of it is in this
-repository; the figures of docs/truth.md are what this command prints.
+    python -m tests.golf.records MIRROR [PART ...]
+
+MIRROR is a git directory of openai/parameter-golf with its pull requests; nothing of it is in this
+repository. PART is one of ``itself``, ``logs``, ``pulls``, ``commits``, ``invalid`` and ``typed``,
+all of them without one; ``commits=120:400`` and ``pulls=0:50`` take a span, in the order of
+digests, so that each is a fair sample and a long run can be made in pieces. The figures of
+docs/truth.md are what this prints. It exits with 1 where loop and `metrics` differ, a record is
+blocked by its own audit, or an invalid entry would be believed.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
+from hashlib import sha256
 from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
+from pyrsistent import pvector
+from tests.kit.words import small_tokenizer
+
+from autoresearch import Experiment, History, Idea, RunOutput, RunStatus
 from autoresearch.golf.audits import audit_source, needs_model_tests
+from autoresearch.golf.canary import audit_measuring
+from autoresearch.golf.packing import unpacked
+from autoresearch.golf.plugin import Plugin
+from autoresearch.golf.reading import read_log
 from autoresearch.model import Violation
 from autoresearch.python_source import fault, tree
 
@@ -40,104 +59,137 @@ INVALID = {
 MOST_LINES = 200  # a commit that changes more is a new script and no edit
 _SCRIPT = re.compile(r"(^|/)[^/]*train[^/]*\.py$")
 _PACKED = re.compile(r"\b(exec|eval)\(.{0,60}(decompress|b85|b64)")
+_LOG = re.compile(r"(^|/)(?!requirements)[^/]*\.(log|txt)$")
 _MEASURES = re.compile(r"eval|\bval_|_val\b|valid|bpb|ttt|slid|stride|lut|score", re.IGNORECASE)
+_SUMS = ("seen", "blocked", "asked")
+_HEADS = ("--format=%(refname)", "refs/pull/*/head")
+IDEA = Idea(direction="-", description="-", hypothesis="-")
+T = TypeVar("T")
+Judged = tuple[str, tuple[Violation, ...], str]  # name, what the audit says, what the canary says
 
 
-def git(mirror: str, *words: str, given: str | None = None) -> str:
+def git(mirror: str, *words: str) -> bytes:
     """What git prints; empty where it refuses."""
-    command = ["git", "-C", mirror, *words]
-    done = subprocess.run(
-        command, input=given, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
-    return done.stdout if done.returncode == 0 else ""
+    done = subprocess.run(["git", "-C", mirror, *words], capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else b""
 
 
-def main(mirror: str, most: int = 400) -> None:
-    """Print the figures of all parts, each blocked script with its first reason."""
-    names = [
-        n
-        for n in git(mirror, "ls-tree", "-r", "--name-only", "HEAD").splitlines()
-        if _SCRIPT.search(n)
-    ]
-    records = {
-        n: git(mirror, "show", f"HEAD:{n}")
-        for n in names
-        if n.startswith(("records/", "train_gpt"))
-    }
-    records = {n: s for n, s in records.items() if "val_bpb" in s}
-    readable = {n: s for n, s in records.items() if fault(s) is None}
-    print(f"records: {len(records)} scripts, {len(records) - len(readable)} need a newer Python")
-    with ProcessPoolExecutor(2) as pool:
-        tell(
-            "records against themselves",
-            pool.map(judge, readable, readable.values(), readable.values()),
-        )
-        pairs = list(islice(commits(mirror), most))
-        tell("commits that leave the evaluation alone", pool.map(judge, *zip(*pairs, strict=True)))
-        entries = list(invalid(mirror, [s for n, s in readable.items() if "10min" in n]))
-        tell("entries known to be invalid", pool.map(judge, *zip(*entries, strict=True)))
-        tell(
-            "the same as evaluation changes",
-            pool.map(partial(judge, typed=True), *zip(*entries, strict=True)),
-        )
+def blobs(mirror: str, ref: str, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """The files of a commit, those that a copy lacks left out."""
+    for name in names:
+        if text := git(mirror, "cat-file", "blob", f"{ref}:{name}"):
+            yield name, text
 
 
-def judge(
-    name: str, after: str, before: str, *, typed: bool = False
-) -> tuple[str, tuple[Violation, ...]]:
-    """The findings about one script."""
-    return name, audit_source(after, pristine=before, evaluation_change=typed)
+def listed(mirror: str, ref: str = "HEAD", base: str = "") -> list[str]:
+    """The files of the records at a commit, or those that it has over another one."""
+    what = ("diff", "--diff-filter=AM", "--name-only", "-z", base, ref, "--", "records")
+    what = what if base else ("ls-tree", "-r", "--name-only", "-z", ref, "records")
+    return git(mirror, *what).decode().split("\0")[:-1]
 
 
-def tell(title: str, judged: Iterator[tuple[str, tuple[Violation, ...]]]) -> None:
-    """Print how many were blocked, by which rules, and the first reason of each."""
-    everything = list(judged)
-    blocked = [(n, [v for v in found if v.blocks]) for n, found in everything]
-    blocked = [(n, found) for n, found in blocked if found]
-    asked = sum(
-        needs_model_tests(found) and not any(v.blocks for v in found) for _, found in everything
-    )
-    rules = Counter(rule for _, found in blocked for rule in {v.rule for v in found})
-    said = ", ".join(f"{rule} {count}" for rule, count in sorted(rules.items()))
+def pull(mirror: str, number: int) -> tuple[str, list[str]]:
+    """The head of a pull request, and the files of records that it brings."""
+    head = f"refs/pull/{number}/head"
+    base = git(mirror, "merge-base", "main", head).decode().strip()
+    return head, listed(mirror, head, base) if base else []
+
+
+def script(text: bytes) -> str:
+    """A script as it is edited: unpacked where it is packed; empty where it measures nothing."""
+    source = text.decode("utf-8", "replace")
+    source = unpacked(source) or source
+    return source if "val_bpb" in source and fault(source) is None else ""
+
+
+@cache
+def records(mirror: str) -> dict[str, str]:
+    """The scripts of all records by name."""
+    names = [n for n in listed(mirror) if PurePosixPath(n).name.startswith("train")]
+    found = blobs(mirror, "HEAD", [n for n in names if n.endswith(".py")])
+    return {name: source for name, text in found if (source := script(text))}
+
+
+def judge(name: str, after: str, before: str, *, typed: str = "") -> Judged:
+    """What is said about a change; a ``typed`` one that may run is asked by the canary as well.
+
+    ``typed`` is the tokenizer's path. What stands in the third place is empty where it is blocked.
+    """
+    found = audit_source(after, pristine=before, evaluation_change=bool(typed))
+    if not typed or any(v.blocks for v in found):
+        return name, found, ""
+    said = audit_measuring(after, tokenizer=Path(typed))
+    proved = [v.detail for v in said if v.blocks]
+    unproved = any("proved nothing" in detail for detail in proved)
+    return name, found, "believed" if not proved else "unproved" if unproved else "proved wrong"
+
+
+def tell(title: str, everything: Iterable[Judged]) -> Counter[str]:
+    """Print what was blocked and why, at once, and then the sums, which are given back."""
+    rules: Counter[str] = Counter()
+    sums = Counter(seen=0, blocked=0, asked=0)
+    for name, found, word in everything:
+        reasons = [v for v in found if v.blocks]
+        asked = not reasons and needs_model_tests(found)
+        sums.update(seen=1, blocked=bool(reasons), asked=asked, **{word: 1} if word else {})
+        rules.update({v.rule for v in reasons})
+        for first in reasons[:1]:
+            print(f"  {name[-70:]}: {first.rule} line {first.line}: {first.detail[:110]}")
+        sys.stdout.flush()
+    words = ", ".join(f"{rule} {count}" for rule, count in sorted(rules.items()))
+    said = ", ".join(f"{count} {word}" for word, count in sums.items() if word not in _SUMS)
     print(
-        f"{title}: {len(blocked)} of {len(everything)} blocked ({said}), "
-        f"{asked} left to the model tests"
+        f"{title}: {sums['blocked']} of {sums['seen']} blocked ({words}), "
+        f"{sums['asked']} left to the model tests{': ' * bool(said)}{said}\n"
     )
-    for name, found in blocked:
-        print(f"  {name[-70:]}: {found[0].rule} line {found[0].line}: {found[0].detail[:110]}")
+    return sums
 
 
-def commits(mirror: str) -> Iterator[tuple[str, str, str]]:
-    """Name, script after and script before of single commits that leave the evaluation alone."""
+def itself(mirror: str, pool: ProcessPoolExecutor) -> int:
+    """Audit each record against itself."""
+    known = records(mirror)
+    judged = pool.map(judge, known, known.values(), known.values())
+    return tell("records against themselves", judged)["blocked"]
+
+
+def commits(mirror: str, pool: ProcessPoolExecutor, first: int = 0, past: int = 400) -> int:
+    """Audit single commits that leave the evaluation alone."""
     log = git(
-        mirror,
-        "log",
-        "--all",
-        "--no-merges",
-        "--diff-filter=M",
-        "--raw",
-        "--no-abbrev",
-        "--format=%H",
-        "--",
-        "*train*.py",
-    )
+        mirror, "log", "--all", "--no-merges", "--diff-filter=M", "--raw", "--no-abbrev",
+        "--format=%H", "--", "*train*.py",
+    )  # fmt: skip
     found, commit = {}, ""
-    for line in log.splitlines():
+    for line in log.decode().splitlines():
         if line.startswith(":") and _SCRIPT.search(line):
             _, _, before, after, rest = line.split(maxsplit=4)
             found[before, after] = f"{commit[:9]} {rest.split(maxsplit=1)[1]}"
         elif line:
             commit = line
-    for (before, after), name in sorted(found.items()):  # in the order of digests, which is none
-        one, two = blob(mirror, before), blob(mirror, after)
-        if one and two and edits(one, two) and not (fault(one) or fault(two)):
-            yield name, two, one
+    pairs = ((mirror, name, *pair) for pair, name in sorted(found.items()))
+    edits = (edit for edit in _lazily(pool, edit_of, pairs) if edit is not None)
+    judged = _lazily(pool, judge, islice(edits, first, past))
+    tell(f"commits {first} to {past} that leave the evaluation alone", judged)
+    return 0
 
 
-@cache
+def _lazily(
+    pool: ProcessPoolExecutor, work: Callable[..., T], rows: Iterator[tuple[object, ...]]
+) -> Iterator[T]:
+    """What a pool makes of rows, with no more of them under way than it needs."""
+    while some := list(islice(rows, 16)):
+        yield from pool.map(work, *zip(*some, strict=True))
+
+
+def edit_of(mirror: str, name: str, before: str, after: str) -> tuple[str, str, str] | None:
+    """Name, script after and script before of a commit, where it is a small edit elsewhere."""
+    one, two = blob(mirror, before), blob(mirror, after)
+    small = one and two and edits(one, two) and not (fault(one) or fault(two))
+    return (name, two, one) if small else None
+
+
 def blob(mirror: str, name: str) -> str:
     """A script of the mirror by its object; empty where it is absent, packed or no script."""
-    text = git(mirror, "cat-file", "blob", name)
+    text = git(mirror, "cat-file", "blob", name).decode("utf-8", "replace")
     return text if "torch" in text and "val_bpb" in text and not _PACKED.search(text) else ""
 
 
@@ -159,34 +211,131 @@ def measuring(source: str) -> list[str]:
     return [ast.dump(n) for n in functions if _MEASURES.search(n.name)]
 
 
-def invalid(mirror: str, valid: list[str]) -> Iterator[tuple[str, str, str]]:
-    """Name, script and the nearest valid record's script of each known-invalid entry."""
-    for why, numbers in INVALID.items():
-        for number in numbers:
-            head = f"refs/pull/{number}/head"
-            base = git(mirror, "merge-base", "main", head).strip()
-            listed = (
-                git(mirror, "diff", "--name-only", "--diff-filter=AM", base, head, "--", "records")
-                if base
-                else ""
-            )
-            for name in listed.splitlines():
-                source = git(mirror, "show", f"{head}:{name}") if _SCRIPT.search(name) else ""
-                if source and "val_bpb" in source and fault(source) is None:
-                    yield f"#{number} {why}: {name.split('/')[-2]}", source, nearest(source, valid)
-                    break
+def invalid(mirror: str, pool: ProcessPoolExecutor, tokenizer: str = "") -> int:
+    """Audit the entries known to be invalid against the valid record that is nearest."""
+    numbers = [(why, number) for why, numbers in INVALID.items() for number in numbers]
+    entries = list(_lazily(pool, partial(entry, mirror), iter(numbers)))
+    there = [found for found in entries if found]
+    title = "as evaluation changes" if tokenizer else "known to be invalid"
+    title = f"entries {title} ({len(entries) - len(there)} more have no script)"
+    return tell(title, _lazily(pool, partial(judge, typed=tokenizer), iter(there)))["believed"]
+
+
+def typed(mirror: str, pool: ProcessPoolExecutor) -> int:
+    """The same, each typed as an evaluation change: caught, or said to be unproved."""
+    with tempfile.TemporaryDirectory() as folder:
+        return invalid(mirror, pool, str(small_tokenizer(Path(folder))))
+
+
+def entry(mirror: str, why: str, number: int) -> tuple[str, str, str] | None:
+    """Name, script and the nearest valid record's script of an entry; None where it has none."""
+    head, names = pull(mirror, number)
+    names = sorted(filter(_SCRIPT.search, names), key=lambda n: not n.endswith("/train_gpt.py"))
+    for name, text in blobs(mirror, head, names):
+        if source := script(text):
+            valid = [s for n, s in records(mirror).items() if "10min" in n]
+            return f"#{number} {why}: {name.split('/')[-2]}", source, nearest(source, valid)
+    return None
 
 
 def nearest(source: str, others: list[str]) -> str:
     """The script that shares most lines with a source."""
     lines = set(source.splitlines())
-    return max(
-        others,
-        key=lambda other: (
-            len(lines & set(other.splitlines())) / max(len(lines | set(other.splitlines())), 1)
-        ),
+
+    def likeness(other: str) -> float:
+        theirs = set(other.splitlines())
+        return len(lines & theirs) / max(len(lines | theirs), 1)
+
+    return max(others, key=likeness)
+
+
+def looped(folder: Path, text: bytes) -> tuple[float | None, float | None]:
+    """Return what the loop reads from a log as a baseline's, and as a later experiment's."""
+    log = folder / "run.log"
+    log.write_bytes(text)
+    path = folder / "train_gpt.py"
+    path.touch()
+    output = RunOutput(
+        name="r",
+        status=RunStatus.COMPLETED,
+        log_path=log,
+        folder=folder,
+        exit_code=0,
+        script_path=path,
     )
+    plugin = Plugin()
+    first = plugin.extract_metrics(output, History()) or {}
+    measured = plugin.measure_run(output, History()) or {}
+    baseline = Experiment(number=0, idea=IDEA, measurement=measured)
+    later = plugin.extract_metrics(output, History(experiments=pvector([baseline]))) or {}
+    return first.get("val_bpb"), later.get("val_bpb")
+
+
+def official(submission: bytes) -> set[float]:
+    """Return every score that a submission states, of all seeds together or of one."""
+    found: set[float] = set()
+
+    def look(value: object) -> None:
+        for key, item in value.items() if isinstance(value, dict) else ():
+            if "bpb" in key and isinstance(item, int | float):
+                found.add(round(float(item), 4))
+            look(item)
+
+    with contextlib.suppress(ValueError):
+        look(json.loads(submission))
+    return found
+
+
+def logs(mirror: str, _: ProcessPoolExecutor) -> int:
+    """Read the logs of all records."""
+    return read("logs of the records", mirror, "HEAD", listed(mirror))["apart"]
+
+
+def pulls(mirror: str, _: ProcessPoolExecutor, first: int = 0, past: int = 100) -> int:
+    """Read the logs of some pull requests."""
+    heads = [line.split("/")[2] for line in git(mirror, "for-each-ref", *_HEADS).decode().split()]
+    sums: Counter[str] = Counter()
+    for number in sorted(set(heads), key=lambda n: sha256(n.encode()).digest())[first:past]:
+        sums += read(f"#{number}", mirror, *pull(mirror, int(number)))
+    print(f"pull requests {first} to {past}: {dict(sums)}\n")
+    return sums["apart"]
+
+
+def read(title: str, mirror: str, ref: str, names: Iterable[str]) -> Counter[str]:
+    """Read logs with both readers and beside what was handed in; print what is not equal."""
+    names = list(names)
+    stated = {
+        str(PurePosixPath(name).parent): official(text)
+        for name, text in blobs(mirror, ref, [n for n in names if n.endswith("submission.json")])
+    }
+    sums: Counter[str] = Counter(logs=0, read=0, stated=0, apart=0)
+    with tempfile.TemporaryDirectory() as place:
+        for name, text in blobs(mirror, ref, filter(_LOG.search, names)):
+            score = read_log(text)
+            both = looped(Path(place), text)
+            told = stated.get(str(PurePosixPath(name).parent), set())
+            known = score.val_bpb is not None and round(score.val_bpb, 4) in told
+            apart = both != (score.val_bpb, score.val_bpb)
+            sums.update(logs=1, read=score.val_bpb is not None, stated=known, apart=apart)
+            if apart or not known:
+                about = f"loop {both}" * apart or f"{sorted(told)[:6]} stated; {score.note}"
+                print(f"  {title} {name[-60:]}: {score.val_bpb}, {about[:150]}")
+    print(f"{title}: {dict(sums)}" + "\n" * (ref == "HEAD"))
+    return sums
+
+
+PARTS = {part.__name__: part for part in (itself, logs, pulls, commits, invalid, typed)}
+
+
+def main(mirror: str, *asked: str) -> int:
+    """Do the parts that are asked for, or all."""
+    wrong = 0
+    with ProcessPoolExecutor(2) as pool:
+        for part in asked or PARTS:
+            name, _, span = part.partition("=")
+            wrong += PARTS[name](mirror, pool, *map(int, filter(None, span.split(":"))))
+    return int(wrong > 0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    sys.exit(main(*sys.argv[1:]))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
 from thinned import LONG
+from words import small_tokenizer
 
 from autoresearch.errors import DataError
 from autoresearch.golf.canary import CanaryReport, audit_measuring, format_report, run_canary
 from autoresearch.golf.model_tests import Outcome, random_stream
 
 np = pytest.importorskip("numpy")
-spm = pytest.importorskip("sentencepiece")
+pytest.importorskip("sentencepiece")
 
 MINI = Path(__file__).parent / "cheats" / "mini_trainer.py"
 FOREIGN = MINI.with_name("foreign_trainer.py")
@@ -117,27 +117,8 @@ CHEATS: dict[str, tuple[str, str, str]] = {
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small SentencePiece model with byte pieces, trained on invented words."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    rng = random.Random(1)
-    letters = "abcdefghijklmnopqrstuvwxyz\u00e9\u00fc"
-    words = ["".join(rng.choices(letters, k=rng.randint(2, 8))) for _ in range(400)]
-    text = folder / "text.txt"
-    text.write_text("\n".join(" ".join(rng.choices(words, k=12)) for _ in range(500)))
-    spm.SentencePieceTrainer.train(
-        input=str(text),
-        model_prefix=str(folder / "words"),
-        vocab_size=512,
-        model_type="bpe",
-        byte_fallback=True,
-        add_dummy_prefix=False,
-        pad_id=0,
-        bos_id=1,
-        eos_id=2,
-        unk_id=3,
-        minloglevel=2,
-    )
-    return folder / "words.model"
+    """A small tokenizer with byte pieces."""
+    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def edited(script: Path, folder: Path, old: str, new: str) -> Path:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from autoresearch import Change, Experiment, History, Idea, RunOutput, RunStatus
 from autoresearch.config import Config, LimitsConfig
 from autoresearch.desk import Desk
 from autoresearch.golf import reading
-from autoresearch.golf.plugin import Plugin
+from autoresearch.golf.audits.script import parse_script
+from autoresearch.golf.audits.settings import audit_size
+from autoresearch.golf.plugin import Plugin, _compiled, _measured_ratio
 
 TOKENS, LOSS = 640, 2.5
 BYTES = 1600
@@ -288,13 +291,16 @@ STARTER = (Path(__file__).parents[2] / "train_gpt.py").read_text(encoding="utf-8
 
 def sized(before: str, after: str, measured: int | None) -> list[bool]:
     """Whether the size of an edit is found too large (True blocks), over a measured baseline."""
+    ratio = _measured_ratio(measured_history(measured), before, {})
+    scripts = parse_script(after), parse_script(before)
+    return [item.blocks for item in audit_size(*scripts, {}, 16_000_000, ratio)]
+
+
+def measured_history(size: int | None) -> History:
+    """A history whose baseline has an artifact of a size."""
+    known = {} if size is None else {"artifact_bytes": float(size)}
     idea = Idea(direction="d", description="d", hypothesis="h")
-    change = Change(idea=idea, before=before, after=after, pristine=before)
-    known = {} if measured is None else {"artifact_bytes": float(measured)}
-    baseline = Experiment(number=0, idea=idea, metrics=known)
-    place = Workspace(path=Path(), script="train_gpt.py", project=Path())
-    found = plugin().audit_change(change, place, History(experiments=pvector([baseline])))
-    return [item.blocks for item in found if item.rule == "S2"]
+    return History(experiments=pvector([Experiment(number=0, idea=idea, metrics=known)]))
 
 
 def test_size_of_an_edit_is_judged_by_what_the_baseline_measured() -> None:
@@ -307,4 +313,45 @@ def test_size_of_an_edit_is_judged_by_what_the_baseline_measured() -> None:
     assert sized(large, larger, 12_000_000) == []
     assert sized(large, larger, 13_600_000) == [False]
     assert sized(large, larger, 15_900_000) == [True]
-    assert sized(STARTER, large.replace('"NUM_LAYERS", 9', '"NUM_LAYERS", 12'), None) == [True]
+    idea = Idea(direction="d", description="d", hypothesis="h")
+    change = Change(idea=idea, before=large, after=larger, pristine=large)
+    place = Workspace(path=Path(), script="train_gpt.py", project=Path())
+    found = plugin().audit_change(change, place, measured_history(15_900_000))
+    assert [item.blocks for item in found if item.rule == "S2"] == [True]
+    huge = large.replace('"NUM_LAYERS", 9', '"NUM_LAYERS", 12')
+    assert sized(STARTER, huge, None) == [True]
+    for packing in ("import lzma", "INT6_PATTERNS = ()", "LIMITS = (-31, 31)"):
+        both = f"{STARTER}\n{packing}\n", f"{huge}\n{packing}\n"
+        assert sized(*both, None) == []  # nobody knows its ratio
+    wide = STARTER.replace('"MLP_MULT", 2', '"MLP_MULT", 3')
+    assert sized(STARTER, wide, None) == [False]  # small networks were measured 3 % apart
+
+
+NEWER = 'name = {\'a\': 1}\nprint(f"{name["a"]}")\n'  # the grammar of Python 3.12
+
+
+def compiled(**settings: object) -> list[bool]:
+    """Whether S2 blocks (True) or warns of a script in a newer grammar."""
+    config = evolve(Config(), **settings)
+    return [found.blocks for found in _compiled(NEWER, config, Path())]
+
+
+def test_a_script_is_compiled_by_the_interpreter_that_runs_it(tmp_path: Path) -> None:
+    """The loop's own, another one, the one that a program names; else it is told."""
+    before = sys.version_info < (3, 12)
+    assert compiled() == compiled(launcher="torchrun") == [True] * before
+    torchrun = tmp_path / "torchrun"
+    torchrun.write_text(f"#!{sys.executable}\nraise SystemExit\n")
+    torchrun.chmod(0o755)
+    assert compiled(command=(str(torchrun), "{script}")) == [True] * before
+    assert compiled(command=("env", "python3")) == compiled(launcher="modal") == [False] * before
+    assert _compiled("x = 1\n", evolve(Config(), launcher="modal"), Path()) == ()
+
+
+@pytest.mark.parametrize(("version", "blocks"), [("3.10", [True]), ("3.13", [])])
+def test_another_interpreter_decides(version: str, blocks: list[bool]) -> None:
+    """A newer one reads what ours may not, an older one does not."""
+    places = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))
+    if not places:
+        pytest.skip(f"no Python {version} of pyenv's here")
+    assert compiled(command=(str(places[0]), "{script}")) == blocks

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from subprocess import SubprocessError
 
 from attrs import evolve, frozen
 
@@ -40,6 +42,7 @@ from autoresearch.golf.reading.grammar import base_name
 from autoresearch.golf.reading.own import MARK, Outcome, OwnResult
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
+from autoresearch.launchers.local import interpreter
 from autoresearch.model import (
     Change,
     Experiment,
@@ -49,6 +52,7 @@ from autoresearch.model import (
     Violation,
     Workspace,
 )
+from autoresearch.python_source import fault_of, readable
 
 DEFAULT_TOKENIZER = "data/tokenizers/fineweb_1024_bpe.model"
 LOSSES = ("train_loss", "val_loss", "val_bpb")
@@ -99,6 +103,7 @@ class Plugin:
             ratio=_measured_ratio(history, change.pristine, env),
             required_calls=self._settings.required_calls,
         )
+        found = (*found, *_compiled(change.after, self._config, workspace.project))
         if any(item.blocks for item in found) or not needs_model_tests(found):
             return found
         tokenizer = workspace.project / env.get("TOKENIZER_PATH", DEFAULT_TOKENIZER)
@@ -205,6 +210,22 @@ def _measured_ratio(history: History, pristine: str, env: Mapping[str, str]) -> 
     script = try_parse(pristine)
     payload = estimated_payload(script, env) if script is not None else None
     return (size - len(pristine.encode())) / payload if size and payload else None
+
+
+def _compiled(source: str, config: Config, project: Path) -> Sequence[Violation]:
+    """S2 by the interpreter that will run a script; where it cannot be asked, that is told."""
+    python = interpreter(config, project)
+    try:
+        if python is None:
+            raise FileNotFoundError(f"the interpreter of {config.launcher!r} is not known here")
+        refused = fault_of(python, source)
+    except (OSError, SubprocessError) as error:
+        newer = readable(source) != source
+        said = f"needs a newer Python than {platform.python_version()}, and whether the one that "
+        return doubt("S2", f"{said}runs it is one could not be asked: {error}") if newer else ()
+    if refused is None:
+        return ()
+    return broken("S2", f"does not compile by {python}, which runs it: {refused.message}")
 
 
 def _model_tests(source: str, tokenizer: Path) -> Sequence[Violation]:

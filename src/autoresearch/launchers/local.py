@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _LONGEST_WORD = 128 << 10  # bytes of one argument or variable with its end: MAX_ARG_STRLEN
 _OTHER_TMP = ("TMPDIR", "TMP", "TEMP")  # a run that is held has a /tmp of its own
+_PYTHON = re.compile(r"python[\d.]*$")
 _OVERDUE_SECONDS = 60.0  # what a supervisor may need to kill a run and write its outcome
 
 
@@ -129,8 +131,8 @@ class LocalRun(InFolder):
         return round(seconds, 3), round(seconds * (spec.gpus or visible_gpus(spec.env)), 3)
 
 
-def _missing(config: Config, project: Path) -> tuple[str, ...]:
-    """Say what a run on this machine would not find."""
+def program(config: Config, project: Path) -> tuple[str, str | None]:
+    """Return the program of a run's command as it is written, and its path where there is one."""
     word = config.command[0].replace("{python}", sys.executable)
     word = word.replace("{project}", str(project))
     if word in ("{script}", config.script):
@@ -138,10 +140,33 @@ def _missing(config: Config, project: Path) -> tuple[str, ...]:
     folder = "" if config.cwd == RUN_FOLDER else config.cwd
     path = environ_with_this_python_first()["PATH"]
     place = str(project / folder / word) if "/" in word else word
-    if shutil.which(place, path=path) is not None:
+    return place, shutil.which(place, path=path)
+
+
+def interpreter(config: Config, project: Path) -> str | None:
+    """Return the Python that runs a script on this machine; None where nothing here can tell."""
+    if config.launcher == "torchrun":
+        return sys.executable
+    found = program(config, project)[1] if config.launcher == "local" else None
+    if found and not _PYTHON.match(Path(found).name):  # a script such as torchrun names its own
+        with Path(found).open("rb") as file:
+            first = file.readline(300).decode("utf-8", "replace")
+        named = first[2:].split() if first.startswith("#!") else []
+        found = (
+            shutil.which(named[-1], path=environ_with_this_python_first()["PATH"])
+            if named
+            else None
+        )
+    return found if found and _PYTHON.match(Path(found).name) else None
+
+
+def _missing(config: Config, project: Path) -> tuple[str, ...]:
+    """Say what a run on this machine would not find."""
+    place, found = program(config, project)
+    if found is not None:
         return ()
     what = "cannot be executed" if Path(place).is_file() else "is not installed"
-    return (f"the program {word!r} {what}; install it, or set command to one that is there",)
+    return (f"the program {place!r} {what}; install it, or set command to one that is there",)
 
 
 def _too_long(config: Config) -> tuple[str, ...]:

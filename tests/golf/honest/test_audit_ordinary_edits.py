@@ -77,6 +77,11 @@ EDITS: dict[str, Callable[[str], str]] = {
         "            print(line, flush=True)\n",
         "            print(f'{time.time():.3f} {line}', flush=True)\n",
     ),
+    "its own folder on the path": put(
+        "import numpy as np\n",
+        "import numpy as np\nsys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))\n"
+        "HERE = Path(__file__).resolve().parent\nsys.path.append(str(HERE))\n",
+    ),
     "notes beside the log": put(
         SCORING,
         "    Path('logs/notes.json').write_text(json.dumps({'steps': steps}))\n" + SCORING,

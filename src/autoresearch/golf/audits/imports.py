@@ -18,6 +18,7 @@ from autoresearch.golf.audits.script import (
     finding,
     inside,
     line_of,
+    names_in,
     shown,
     words,
     written,
@@ -55,6 +56,10 @@ LOADED_CODE = words(
 )
 # What a run may read by a fixed name besides shards and tokenizer: itself and what it wrote.
 _OWN_FILES = re.compile(r"(^|/)(final_model[^/]*|logs/[^/]*|train_gpt\.py)$|^/proc/|^/sys/")
+_OWN_FOLDER = re.compile(
+    r"(str\()?(os\.path\.dirname\((os\.path\.(abspath|realpath)\()?__file__\)+|"
+    r"(pathlib\.)?Path\(__file__\)(\.(resolve|absolute)\(\))?\.parent\)?)"
+)
 HIDING = (
     "sys.modules",
     "sys.path",
@@ -80,6 +85,7 @@ _DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict)
 
 def audit_imports(script: Script) -> Iterator[Violation]:
     """Yield what reaches outside of the script; a plain ``import subprocess`` is not yet a deed."""
+    known = {n.func.value for n in script.every(ast.Call) if _adds_own_folder(script, n)}  # type: ignore[attr-defined]
     for node in script.every(ast.AST):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -90,8 +96,20 @@ def audit_imports(script: Script) -> Iterator[Violation]:
             yield from _module(node.module, node)
         elif isinstance(node, ast.Call):
             yield from _call(script, node)
-        elif isinstance(node, ast.Name | ast.Attribute):
+        elif isinstance(node, ast.Name | ast.Attribute) and node not in known:
             yield from _reference(script, node)
+
+
+def _adds_own_folder(script: Script, node: ast.Call) -> bool:
+    """Whether a call puts the script's own folder on ``sys.path``, where Python has it anyway."""
+    if script.dotted(node.func) not in ("sys.path.insert", "sys.path.append") or not node.args:
+        return False
+    folder = written(node.args[-1])
+    for name in names_in(node.args[-1]) & script.values.keys():
+        folder = re.sub(rf"\b{name}\b", lambda _, n=name: written(script.values[n]), folder)  # type: ignore[misc]
+    meant = {name: script.names.get(name) for name in ("os", "Path", "pathlib") if name in folder}
+    honest = all(stands in ("os", "pathlib.Path", "pathlib") for stands in meant.values())
+    return honest and bool(_OWN_FOLDER.fullmatch(folder))
 
 
 def _s3(node: ast.AST, detail: str, *, warn: bool = False) -> Violation:

@@ -51,6 +51,11 @@ MAX_SOURCE_BYTES = 1_000_000  # source is counted as it is; a sixteenth of the l
 # 17,178,912), 0.74 to 0.86 after ten minutes on one GPU. Less training compresses better.
 FULL_RATIO, SHORT_RATIO = 0.92, 0.74
 SURE = 0.03  # relative: how far networks of other shapes are from the measured ratio
+# Signs of another packing than int8 and zlib, whose ratio nobody knows before its first run.
+_OTHER_PACKING = re.compile(
+    r"int[2-7](?!\d)|lzma|zstd|zstandard|brotli|bz2|ternary|binary_|gptq|-(3|7|15|31|63), \1\b",
+    re.IGNORECASE,
+)
 _SHAPE = ("VOCAB_SIZE", "NUM_LAYERS", "MODEL_DIM", "NUM_HEADS", "NUM_KV_HEADS", "MLP_MULT")
 
 
@@ -252,8 +257,8 @@ def audit_size(
     The artifact is estimated only where the shape of the network follows from settings that both
     scripts have and the code that packs and builds it is the pristine one; elsewhere it is unknown
     before the run, and nothing is said. ``ratio`` is what the packed model of the campaign's first
-    script had for each byte estimated. Before it is known, nothing is said of a script that already
-    began with an estimate over the limit: its packing is another than the starter's.
+    script had for each byte estimated. Before it is known, nothing is said of a script that packs
+    otherwise than the starter, or began with an estimate over the limit.
     """
     size = len(script.source.encode("utf-8", "replace"))
     if size > MAX_SOURCE_BYTES:
@@ -262,10 +267,11 @@ def audit_size(
     if pristine is None or payload is None:
         return
     before = estimated_payload(pristine, {}) or 0
-    if payload <= before or (ratio is None and SHORT_RATIO * before > limit - RESERVE):
+    other = SHORT_RATIO * before > limit - RESERVE or _OTHER_PACKING.search(pristine.source)
+    if payload <= before or (ratio is None and other):
         return
-    span = (SHORT_RATIO, FULL_RATIO) if ratio is None else (ratio * (1 - SURE), ratio * (1 + SURE))
-    low, high = (size + round(part * payload) for part in span)
+    least, most = (SHORT_RATIO, FULL_RATIO) if ratio is None else (ratio, ratio)
+    low, high = (size + round(part * payload) for part in (least * (1 - SURE), most * (1 + SURE)))
     if high > limit - RESERVE and _building(script) == _building(pristine):
         doubtful = low <= limit - RESERVE
         said = f"{low} to {high}" if doubtful else f"at least {low}"
