@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from thinned import LONG
+from thinned import LONG, thinned
 from words import small_tokenizer
 
 from autoresearch.errors import DataError
@@ -321,6 +321,62 @@ class TestShippedScript:
         assert {"T2", "T5"} <= failed(report), format_report(report)
 
 
+# Evaluations of the foreign trainer: what is read, what is learnt from it, and in which order.
+SCORED = """
+            x, y = val_tokens[start : start + SEQ], val_tokens[start + 1 : start + SEQ + 1]
+            with torch.no_grad():
+                found = model(x[None], y[None]).item()
+"""
+LEARNT = """
+            for _ in range(3):
+                model(x[None], y[None]).backward()
+                learner.step()
+                learner.zero_grad()
+"""
+SLIDING = """
+            first = start + SEQ - STRIDE if start else 0
+            x, y = val_tokens[start : start + SEQ], val_tokens[start + 1 : start + SEQ + 1]
+            with torch.inference_mode():
+                each = model(x[None], y[None], "none")
+            found = each[first - start :].sum().item() / STRIDE
+            y, x = y[first - start :], x[first - start :]
+"""
+
+
+def evaluating(body: str, stride: int = 64) -> str:
+    """The foreign trainer with another evaluation; ``found`` is the mean of ``y``."""
+    source = FOREIGN.read_text(encoding="utf-8")
+    old = source[source.index("    with torch.inference_mode():") : source.index("    mean = loss")]
+    new = f"""
+    STRIDE = {stride}
+    learner = torch.optim.SGD(model.parameters(), lr=1.0)
+    if True:
+        for start in range(0, usable - SEQ + 1, STRIDE):
+            {body.strip()}
+            loss += found * STRIDE
+            count += int(base[y].sum() + (leading[y] & ~boundary[x]).sum())
+"""
+    source = source.replace(
+        "forward(self, ids, targets)", 'forward(self, ids, targets, how="mean")'
+    )
+    source = source.replace("targets.reshape(-1))\n", "targets.reshape(-1), reduction=how)\n")
+    assert old in source
+    return source.replace(old, new)
+
+
+ORDERS = {
+    "scores, then trains": (SCORED + LEARNT, 64, ""),
+    "slides": (SLIDING, 16, ""),
+    "trains, then scores": (
+        SCORED.replace("            with", LEARNT.strip("\n") + "\n            with", 1), 64, "T3",
+    ),
+    "takes the better of two": (
+        SCORED + LEARNT + "            second = model(x[None], y[None]).item()\n"
+        "            found = min(found, second)\n", 64, "T3",
+    ),
+}  # fmt: skip
+
+
 class TestForeignScript:
     """A script with torch and without the protocol: what it evaluates with is found in it."""
 
@@ -328,6 +384,7 @@ class TestForeignScript:
     def _torch(self) -> None:
         pytest.importorskip("torch")
 
+    @LONG
     def test_an_honest_one_passes(self, tokenizer: Path) -> None:
         """Its own evaluation answers T1 to T6, of two networks."""
         report = judge(FOREIGN, tokenizer)
@@ -335,6 +392,21 @@ class TestForeignScript:
         assert {t.rule for t in report.tests} == {"T1", "T2", "T3", "T4", "T5", "T6"}
         assert "byte count, sure network" in {t.name for t in report.tests}
 
+    @pytest.mark.parametrize("name", thinned(ORDERS, 3))
+    def test_each_target_is_scored_once_before_it_is_learnt_from(
+        self, name: str, tokenizer: Path, tmp_path: Path
+    ) -> None:
+        """Windows and legal test-time training are judged by what each target got at first."""
+        body, stride, rule = ORDERS[name]
+        script = tmp_path / "train_gpt.py"
+        script.write_text(evaluating(body, stride), encoding="utf-8")
+        report = judge(script, tokenizer)
+        assert rule in {*failed(report), ""}, format_report(report)
+        assert report.passed == (not rule), format_report(report)
+        assert report.ordered == (not rule)
+        assert {t.rule for t in report.tests} == {"T1", "T2", "T3", "T4", "T5", "T6"}
+
+    @LONG
     def test_a_leak_fails(self, tokenizer: Path, tmp_path: Path) -> None:
         """What the printed score does not show: the model sees what comes later."""
         old, new = "self.emb(ids).cumsum(1)", "(self.emb(ids).cumsum(1) + self.emb(ids[:, -1:]))"

@@ -364,6 +364,11 @@ class CanaryReport:
         return proved and not self.failures
 
     @property
+    def ordered(self) -> bool:
+        """Whether each target was seen to be scored once, before anything was learnt from it."""
+        return any(t.rule == "T3" and t.outcome is Outcome.PASSED for t in self.tests)
+
+    @property
     def failures(self) -> tuple[TestResult, ...]:
         """The tests that say no."""
         return tuple(t for t in self.tests if t.outcome is Outcome.FAILED)
@@ -401,8 +406,8 @@ def audit_measuring(
     ``run`` runs the job where the script runs, by the campaign's launcher; where it gives None, and
     without it, the job runs beside the loop and on the CPU. Where nothing can be proved (no torch,
     no GPU that the script asks for) that is a warning, and for an evaluation change (``typed``) a
-    violation: it must not be believed untested. Raises ``DataError`` where the tokenizer cannot be
-    read.
+    violation: it must not be believed untested, nor where T3 could not be made. Raises
+    ``DataError`` where the tokenizer cannot be read.
     """
     report = None
     if run is not None:
@@ -419,6 +424,8 @@ def audit_measuring(
     if report.failures:
         found = (broken(t.rule, f"canary, {t.name}: {t.detail}") for t in report.failures)
         return tuple(violation for violations in found for violation in violations)
+    if report.passed and (report.ordered or not typed):
+        return ()
     why = "; ".join(report.notes) or "no test was possible"
-    proved_nothing = (broken if typed else doubt)("T5", f"the canary proved nothing: {why}")
-    return () if report.passed else proved_nothing
+    lacks = "not that each target is scored once" if report.passed else "nothing"
+    return (broken if typed else doubt)("T5", f"the canary proved {lacks}: {why}")

@@ -30,6 +30,7 @@ MARK = "model_test_step "
 MISSING = "model_test_missing "
 _FOLDER = "model_tests"
 _EVALUATES = re.compile(r"^_?(eval|evaluate|validate)(_|$)")
+_SPAN = 12  # tokens that stand nowhere else, even in the text of 16 ids
 _HEADER = struct.Struct("<256i")
 
 
@@ -167,8 +168,9 @@ class Finder:
     """Runs a script that does not know the protocol, and looks on while it evaluates.
 
     Whichever function is named as one that evaluates and is given the validation tokens is called
-    again with the other texts in their place. Of each text the cross entropies that are computed
-    without gradients say what every target got; the last evaluation counts.
+    again with the other texts in their place. What a target got is what the cross entropy said of
+    it when it came up first, with gradients or without: a score that is the mean of that was made
+    before anything was learnt from its target, and once. The last evaluation counts.
     """
 
     def __init__(self, plan: dict[str, Any], place: Path) -> None:
@@ -183,8 +185,10 @@ class Finder:
             for name, ids in plan["texts"].items()
         }
         self.asks = next(n["asks"] for n in plan["networks"] if n["name"] == place.name)
-        self.seen: list[Any] | None = None  # of each target: its id and its log-probability
+        self.seen: dict[int, float] | None = None  # what each target got, by its place in the text
         self.rows: dict[int, Any] = {}  # the distributions that are asked for
+        self.ids, self.spans = self.texts["base"], dict[bytes, int]()
+        self.lost = 0  # targets that stand nowhere in the text
         self.missing = "no function named as one that evaluates was given the validation tokens"
 
     def run(self) -> None:
@@ -212,20 +216,35 @@ class Finder:
 
     def _watched(self, entropy: Any) -> Any:
         def cross_entropy(input: Any, target: Any, *rest: Any, **named: Any) -> Any:
-            if self.seen is not None and not self.torch.is_grad_enabled() and input.ndim == 2:
-                self._see(input.detach().float().log_softmax(-1).cpu().numpy(), target)
+            if self.seen is not None and input.ndim == 2:
+                targets = target.detach().reshape(-1).cpu().numpy().astype(self.np.int64)
+                self._see(input.detach().float(), targets, self.seen)
             return entropy(input, target, *rest, **named)
 
         return cross_entropy
 
-    def _see(self, logs: Any, target: Any) -> None:
-        targets = target.detach().reshape(-1).cpu().numpy()
-        before = sum(len(known) for known, _ in self.seen or ())
-        for index in self.plan["asked"]:
-            if before <= index < before + len(targets):
-                self.rows[index] = logs[index - before]
-        if self.seen is not None:
-            self.seen.append((targets, logs[self.np.arange(len(targets)), targets]))
+    def _see(self, logits: Any, targets: Any, seen: dict[int, float]) -> None:
+        places = self._places(targets)
+        self.lost += places.count(-1)
+        new = [i for i, place in enumerate(places) if place > 0 and place not in seen]
+        logs = logits[new].log_softmax(-1).cpu().numpy()
+        for row, i in zip(logs, new, strict=True):
+            if places[i] not in seen:
+                seen[places[i]] = float(row[targets[i]])
+                if places[i] - 1 in self.plan["asked"]:
+                    self.rows[places[i] - 1] = row
+
+    def _places(self, targets: Any) -> list[int]:
+        """Where in the text targets stand, by the span that begins with each; -1 for nowhere."""
+        found, last = [], -2
+        for i, target in enumerate(targets):
+            whole = i + _SPAN <= len(targets) or i == 0  # what is shorter stands in many places
+            place = self.spans.get(targets[i : i + _SPAN].tobytes(), -1) if whole else -1
+            if place < 0 < last + 1 < len(self.ids) and self.ids[last + 1] == target:
+                place = last + 1  # near the end of a window
+            found.append(place)
+            last = place if place >= 0 else -2
+        return found
 
     def _again(self, evaluate: Any) -> Any:
         def evaluates(*given: Any, **named: Any) -> Any:
@@ -255,27 +274,52 @@ class Finder:
             tokens = ids[: len(ids) - (len(base) - len(value))]
             return self.torch.from_numpy(tokens.copy()).to(value)
 
-        self.seen, self.rows = [], {}
+        self.seen, self.rows, self.ids, self.lost = {}, {}, ids, 0
+        self.spans = {ids[i : i + _SPAN].tobytes(): i for i in range(len(ids))}
         try:
-            found = evaluate(*map(instead, given), **{k: instead(v) for k, v in named.items()})
+            with self._kept((*given, *named.values())):
+                found = evaluate(*map(instead, given), **{k: instead(v) for k, v in named.items()})
         finally:
             seen, self.seen = self.seen, None
-        targets = np.concatenate([ids[:0], *(known for known, _ in seen)])
         numbers = [float(n) for n in (found if isinstance(found, tuple) else ())[:2]]
-        if len(numbers) < 2 or not len(targets) or (targets != ids[1 : len(targets) + 1]).any():
-            self.missing = "the loss did not see the targets once and in the order of the text"
+        if len(numbers) < 2:
+            self.missing = "its evaluation gave back no loss and score"
+            return
+        if not seen or (self.lost and len(seen) < len(ids) - 1):
+            self.missing = (
+                f"the loss saw {len(seen)} of {len(ids) - 1} targets, {self.lost} elsewhere"
+            )
             return
         asked = sorted(self.rows) if text in ("base", "flipped") else []
         loss, bpb = numbers
         (self.place / text).mkdir(exist_ok=True)
         np.savez(
             self.place / text / "answer.npz",
-            log_probs=np.concatenate([given for _, given in seen]).astype(np.float64),
-            positions=np.arange(1, len(targets) + 1),
+            log_probs=np.array(list(seen.values())),
+            positions=np.array(list(seen)),
             distributions=np.stack([self.rows[i] for i in asked]) if asked else np.zeros((0, 1)),
             distribution_positions=np.array(asked, dtype=np.int64) + 1,
             val_loss=loss,
             val_bpb=bpb,
-            val_tokens=len(targets),
-            val_bytes=round(len(targets) * loss / (np.log(2.0) * bpb)) if bpb > 0 else 0,
+            val_tokens=len(seen),
+            val_bytes=round(len(seen) * loss / (np.log(2.0) * bpb)) if bpb > 0 else 0,
         )
+
+    @contextlib.contextmanager
+    def _kept(self, given: Sequence[Any]) -> Iterator[None]:
+        """Leave networks and chance as they were: an evaluation may learn from what it scored."""
+        whole = [value for value in given if isinstance(value, self.torch.nn.Module)]
+        weights = [{k: v.clone() for k, v in module.state_dict().items()} for module in whole]
+        parts = [(part, part.training) for module in whole for part in module.modules()]
+        learning = [(p, p.requires_grad) for module in whole for p in module.parameters()]
+        chance = self.torch.get_rng_state()
+        try:
+            yield
+        finally:
+            self.torch.set_rng_state(chance)
+            for module, held in zip(whole, weights, strict=True):
+                module.load_state_dict(held)
+            for part, training in parts:
+                part.training = training
+            for parameter, asked in learning:
+                parameter.requires_grad_(asked).grad = None
