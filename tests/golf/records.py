@@ -3,9 +3,9 @@
     python -m tests.golf.records MIRROR [PART ...]
 
 MIRROR is a git directory of openai/parameter-golf with its pull requests; nothing of it is in this
-repository. PART is one of ``itself``, ``logs``, ``pulls``, ``commits``, ``invalid`` and ``typed``,
-all of them without one; ``commits=120:400`` and ``pulls=0:50`` take a span, in the order of
-digests, so that each is a fair sample and a long run can be made in pieces. The figures of
+repository. PART is one of ``itself``, ``logs``, ``pulls``, ``commits``, ``invalid``, ``typed`` and
+``campaigns``, all of them without one; ``commits=120:400`` and ``pulls=0:50`` take a span, in the
+order of digests, so that each is a fair sample and a long run can be made in pieces. The figures of
 docs/truth.md are what this prints. It exits with 1 where loop and `metrics` differ, a record is
 blocked by its own audit, or an invalid entry would be believed.
 """
@@ -29,14 +29,17 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from pyrsistent import pvector
+from tests.golf.test_from_records import campaign, edited
 from tests.kit.words import small_tokenizer
 
 from autoresearch import Experiment, History, Idea, RunOutput, RunStatus
+from autoresearch.cycle.measurement import LINE
 from autoresearch.golf.audits import audit_source, needs_model_tests
 from autoresearch.golf.canary import audit_measuring
 from autoresearch.golf.packing import unpacked
 from autoresearch.golf.plugin import Plugin
 from autoresearch.golf.reading import read_log
+from autoresearch.golf.reading.grammar import base_name
 from autoresearch.model import Violation
 from autoresearch.python_source import fault, tree
 
@@ -324,7 +327,47 @@ def read(title: str, mirror: str, ref: str, names: Iterable[str]) -> Counter[str
     return sums
 
 
-PARTS = {part.__name__: part for part in (itself, logs, pulls, commits, invalid, typed)}
+# Tells a record's own log again, each score a little better for a script with another rate.
+STAND_IN = """
+import re, sys
+from pathlib import Path
+rate = re.search(r"MATRIX_LR['\\"],\\s*([0-9.]+)", Path(sys.argv[1]).read_text())[1]
+share = 1.0 if rate == RATE else 0.995
+score = re.compile(r"(val_(?:loss|bpb)[:=] *)(\\d+\\.(\\d+))")
+for line in Path("log.txt").read_text().splitlines():
+    print(score.sub(lambda m: f"{m[1]}{float(m[2]) * share:.{len(m[3])}f}", line))
+"""
+
+
+def campaigns(mirror: str, _: ProcessPoolExecutor) -> int:
+    """Start a campaign from one record of each score line, its log told by a stand-in for GPUs."""
+    names, tried, kept = listed(mirror), dict[str, str](), 0
+    for name, packed in blobs(mirror, "HEAD", [n for n in names if n.endswith("/train_gpt.py")]):
+        beside = (n for n in names if n.startswith(name.removesuffix("train_gpt.py")))
+        log = next(blobs(mirror, "HEAD", filter(_LOG.search, beside)), ("", b""))[1]
+        rate = re.search(r"MATRIX_LR['\"],\s*([0-9.]+)", script(packed))
+        line = base_name(read_log(log).score_name or "")
+        if line and rate and line not in tried:
+            tried[line] = name
+            kept += _keeps(line, name, packed.decode(), log, rate)
+    print(f"campaigns from records: {kept} of {len(tried)} reach a kept experiment\n")
+    return len(tried) - kept
+
+
+def _keeps(line: str, name: str, source: str, log: bytes, rate: re.Match[str]) -> bool:
+    beside = {"stand_in.py": f"RATE = {rate[1]!r}\n{STAND_IN}", "log.txt": log.decode()}
+    with tempfile.TemporaryDirectory() as place:
+        edit = edited(rate[0], rate[0] + "1")
+        begun, told = campaign(Path(place) / "project", source, edit(), **beside)
+        verdicts = [str(e.verdict) for e in begun.history.experiments]
+        lines = {e.measurement.get(LINE) for e in begun.history.experiments}
+    good = verdicts == ["keep", "keep"] and lines == {line}
+    print(f"  {line} of {name.split('/')[-2][:50]}: {verdicts}", *told[-3:] * (not good))
+    sys.stdout.flush()
+    return good
+
+
+PARTS = {part.__name__: part for part in (itself, logs, pulls, commits, invalid, typed, campaigns)}
 
 
 def main(mirror: str, *asked: str) -> int:

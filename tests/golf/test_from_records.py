@@ -129,6 +129,28 @@ def edited(before: str, after: str) -> type:
     return Editor
 
 
+def campaign(
+    folder: Path, script: str, plugin: object, **beside: str
+) -> tuple[autoresearch.Campaign, list[str]]:
+    """A campaign of two experiments that starts from a script, and what it told.
+
+    With files ``beside`` it, the first of them is what runs and is given the script.
+    """
+    project = make_project(folder, settings="", files={"train_gpt.py": script, **beside})
+    told: list[str] = []
+    settings = {
+        "preset": "golf", "launcher": "local", "script": "train_gpt.py", "data": [],
+        "in_scope": ["train_gpt.py"], "cwd": ".",
+        "command": ["{python}", *list(beside)[:1], "{script}"],
+    }  # fmt: skip
+    plugins = (plugin, "no:script_ideas", "no:catalogue")
+    begun = autoresearch.start(
+        project, tag="t1", overrides=settings, plugins=plugins, tell=told.append
+    )
+    begun.run(2, plugins=plugins, wait=False, tell=told.append)
+    return begun, told
+
+
 @pytest.mark.parametrize(
     ("script", "line"),
     [
@@ -142,22 +164,10 @@ def test_a_campaign_from_a_record_reaches_a_kept_experiment(
     script: str, line: str, tmp_path: Path
 ) -> None:
     """The score is found, the edit passes the audit, and a better score is kept."""
-    project = make_project(tmp_path / "project", settings="", files={"train_gpt.py": script})
-    told: list[str] = []
-    settings = {
-        "preset": "golf", "launcher": "local", "script": "train_gpt.py", "data": [],
-        "in_scope": ["train_gpt.py"], "command": ["{python}", "{script}"],
-    }  # fmt: skip
-    plugins = (
-        edited('"MATRIX_LR", 0.04', '"MATRIX_LR", 0.05')(),
-        "no:script_ideas",
-        "no:catalogue",
-    )
-    campaign = autoresearch.start(
-        project, tag="t1", overrides=settings, plugins=plugins, tell=told.append
-    )
-    campaign.run(2, plugins=plugins, wait=False, tell=told.append)
-    first, second = campaign.history.experiments
+    project = tmp_path / "project"
+    edit = edited('"MATRIX_LR", 0.04', '"MATRIX_LR", 0.05')
+    begun, told = campaign(project, script, edit())
+    first, second = begun.history.experiments
     assert [first.verdict, second.verdict] == [Verdict.KEEP, Verdict.KEEP], told
     assert first.measurement["score"] == second.measurement["score"] == line
     assert any(f"the line {line!r}" in text for text in told)
