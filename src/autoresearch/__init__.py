@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from autoresearch.model import IdeaKind as IdeaKind
     from autoresearch.model import Notice as Notice
     from autoresearch.model import Objection as Objection
+    from autoresearch.model import Parent as Parent
     from autoresearch.model import Promotion as Promotion
     from autoresearch.model import Quote as Quote
     from autoresearch.model import Run as Run
@@ -71,8 +72,8 @@ else:  # so that a type checker still finds a misspelt name
         "with_values",
         "log": "Recorded",
         "model": "Analysis Backtrack Candidate Change Cost Decision Experiment Idea IdeaKind "
-        "Notice Objection Promotion Quote Run RunHandle RunOutput RunRequest RunStatus Signal "
-        "ValueChange Verdict Violation Workspace",
+        "Notice Objection Parent Promotion Quote Run RunHandle RunOutput RunRequest RunStatus "
+        "Signal ValueChange Verdict Violation Workspace",
         "opening": "connect open_campaign start",
         "projections": "Projection",
     }

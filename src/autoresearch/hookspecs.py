@@ -33,6 +33,7 @@ from autoresearch.model import (
     Idea,
     Notice,
     Objection,
+    Parent,
     Promotion,
     Quote,
     RunHandle,
@@ -334,6 +335,17 @@ def backtrack(history: History) -> Backtrack | None:
     """Answer the three signals of the protocol: dead end, regression, plateau.
 
     Called after every decision. First result; ``None`` carries on from head.
+    """
+
+
+@hook(first_result=True, check="parent")
+def choose_parent(history: History, rng: Random) -> Parent | None:
+    """Choose the kept experiment that the next idea builds on.
+
+    Called after every decision once no signal moved head, while no other experiment is under way;
+    ``rng`` is seeded from the campaign and the number of the next experiment. First result;
+    ``None`` is head. Another one becomes head, which is recorded as ``backtracked`` with the
+    reason; what is built on it still has to beat the best.
     """
 
 

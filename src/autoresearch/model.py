@@ -455,6 +455,15 @@ class Backtrack:
 
 
 @frozen(kw_only=True)
+class Parent:
+    """The kept experiment that the next idea is to build on, and why."""
+
+    experiment: int
+    reason: str
+    author: str = ""
+
+
+@frozen(kw_only=True)
 class Lesson:
     """What an experiment taught."""
 

@@ -12,6 +12,7 @@ from autoresearch import (
     History,
     Idea,
     Objection,
+    Parent,
     Violation,
     hookimpl,
 )
@@ -165,6 +166,17 @@ def test_ways_back(only, answer, error):
     plugins, failures = only(answering("backtrack", answer))
     assert plugins.backtrack(history([1.1, 1.0, 1.2])) is None
     assert [failure.error for failure in failures] == [f"answer refused: {error}"]
+
+
+def test_parents(only):
+    """Only what was kept is built on, and a reason is given."""
+    for answer, error in (
+        (Parent(experiment=2, reason="x"), "experiment 2 was never kept; go back to a kept one"),
+        (Parent(experiment=0, reason=""), "Parent.reason is ''; give text"),
+    ):
+        plugins, failures = only(answering("choose_parent", answer))
+        assert plugins.choose_parent(history([1.1, 1.0, 1.2]), Random(1)) is None
+        assert [failure.error for failure in failures] == [f"answer refused: {error}"]
 
 
 @pytest.mark.parametrize("name", ["result", "versus_expected", "why", "lesson"])

@@ -94,6 +94,9 @@ CALLS: dict[str, Callable[[Plugins, Path], object]] = {
     "backtrack": lambda plugins, _: plugins.backtrack(
         history([1.1, experiment(1.3, verdict="keep"), 1.4, 1.4, 1.4])
     ),
+    "choose_parent": lambda plugins, _: plugins.choose_parent(
+        history([1.1, 1.0, *[1.2] * 5]), Random(1)
+    ),
     "report_costs": lambda plugins, _: plugins.report_costs(),
     "event_recorded": _observe,
     "notify": lambda plugins, folder: _notice(plugins, folder),

@@ -9,7 +9,8 @@ from statistics import pstdev
 import pytest
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.model import Verdict
+from autoresearch.ideas import search
+from autoresearch.model import RunStatus, Verdict
 from autoresearch.protocol import check
 from autoresearch.studies import compare, simulate, worlds
 from autoresearch.studies.worlds import Assumptions, Noise
@@ -83,6 +84,48 @@ def test_what_is_tried_together_is_found_sooner() -> None:
     apart, _ = simulate.campaign("greedy+catalogue", 61, gpu_hours=10)
     assert together.at(5) > apart.at(10)
     assert max(len(item.idea.changes) for item in history.experiments) > 4
+
+
+def test_early_scores_tell_less() -> None:
+    """A share of a run shows gains with a bias of their own, and with more luck."""
+    made, noise = worlds.world(1), Noise()
+    start = worlds.values_in(made.script)
+    switch = max((p for p in made.parts.values() if p.best is None), key=lambda p: p.gain)
+    there = {**start, switch.name: 1.0}
+    assert made.seen(there, 1.0) == made.truth(there)
+    seen = {done: made.seen(start, done) - made.seen(there, done) for done in (0.1, 0.5, 1.0)}
+    whole = made.truth(start) - made.truth(there)
+    assert seen[1.0] == pytest.approx(whole)
+    assert seen[0.5] - whole == pytest.approx((seen[0.1] - whole) * 5 / 9)
+    scores = [worlds.measured(made, noise, 1.0, f"run-{n}", n, 0.2) for n in range(2_000)]
+    assert pstdev(scores) == pytest.approx(noise.sd * worlds.early_noise(0.2), rel=0.06)
+
+
+def test_stages_are_run_through() -> None:
+    """What looks bad in a short run never has a whole one, and is no crash to the search."""
+    _, history = simulate.campaign("evidence+search+stages", 3, gpu_hours=14)
+    short = [item for item in history.decided if item.stage == "short"]
+    assert short
+    assert len(short) < len(history.decided)
+    seconds = {item.seconds for item in short}
+    assert seconds <= {0.2 * worlds.RUN_SECONDS, 0.04 * worlds.RUN_SECONDS}
+    bad = [item for item in short if item.verdict is Verdict.DISCARD]
+    assert bad
+    assert all(history.score(item) is None for item in bad)
+    assert all((told := search._shown(item, history)) and told.gain for item in bad)
+
+
+def test_curves_end_what_cannot_win() -> None:
+    """A stopped run costs what it ran, and nobody sees what it would have scored."""
+    _, history = simulate.campaign("evidence+search+curves", 3, gpu_hours=16)
+    runs = [run for item in history.decided for run in item.runs]
+    stopped = [run for run in runs if run.status is RunStatus.STOPPED_EARLY]
+    assert stopped
+    assert all(0 < run.seconds < worlds.RUN_SECONDS for run in stopped)
+    assert all(run.observed and not run.metrics.get(simulate.METRIC) for run in stopped)
+    whole = [run for run in runs if run.status is RunStatus.COMPLETED]
+    assert all(max(run.observed) == simulate.STEPS for run in whole)
+    assert all(run.seconds == worlds.RUN_SECONDS for run in whole)
 
 
 def test_comparison() -> None:

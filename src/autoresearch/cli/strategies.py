@@ -294,7 +294,7 @@ DEFAULT_STRATEGIES = "greedy+random,greedy+script_ideas,evidence+search"
     show_default=True,
     metavar="A+B,A+C",
     help="What to compare, the reference first: a policy and generators joined by +. Names of "
-    "plugins, files of plugins, and random.",
+    "plugins, files of plugins, random, and stages for a short run before each whole one.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=10, help="Worlds for each strategy.")
 @click.option("--first", type=click.IntRange(min=0), default=0, help="The first world.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from random import Random
 
 from attrs import define, field
 
@@ -21,7 +22,7 @@ from autoresearch.cycle.retention import Retention
 from autoresearch.cycle.trouble import pause_seconds
 from autoresearch.errors import PluginError
 from autoresearch.history import History
-from autoresearch.model import Backtrack, Experiment, Notice, Signal, Verdict
+from autoresearch.model import Backtrack, Experiment, Notice, Parent, Signal, Verdict
 from autoresearch.protocol import next_stage
 from autoresearch.text import counted, one_line
 
@@ -375,6 +376,7 @@ class Loop:
         """Bring branch, worktree and files to what the log says of a decision; safe to repeat."""
         kit = self.kit
         self._signals()
+        self._branch_off()
         kit.move_branch()
         kit.lab.drop_worktree(number)
         self._retention.apply()
@@ -412,6 +414,18 @@ class Loop:
                 return  # two rules that disagree would send head to and fro
             kit.tell(f"{answer.signal.value.replace('_', ' ')}: {answer.reason}")
             self._follow(answer)
+
+    def _branch_off(self) -> None:
+        """Let head be what a plugin chooses to build on, unless this decision moved it already."""
+        kit, history = self.kit, self.kit.history
+        moved = bool(history.timeline) and isinstance(history.timeline[-1], events.Backtracked)
+        if moved or history.head is None or history.open_numbers:
+            return
+        rng = Random(f"{history.campaign}/{history.next_number}/parent")
+        found = kit.plugins.choose_parent(history, rng)
+        if found is not None and found.experiment != history.head:
+            kit.tell(f"experiment {found.experiment} is built on next: {found.reason}")
+            kit.recorder.record(_gone_back(found, found.experiment, history))
 
     def _is_new(self, answer: Backtrack) -> bool:
         history = self.kit.history
@@ -503,12 +517,12 @@ def _plateau(answer: Backtrack, history: History) -> events.PlateauDeclared:
     )
 
 
-def _gone_back(answer: Backtrack, number: int, history: History) -> events.Backtracked:
+def _gone_back(answer: Backtrack | Parent, number: int, history: History) -> events.Backtracked:
     return events.Backtracked(
         after_experiment=history.last_decided or 0,
         to_experiment=number,
         commit=history.experiments[number].commit,
         reason=one_line(answer.reason, 500),
         author=answer.author,
-        experiments=answer.experiments,
+        experiments=answer.experiments if isinstance(answer, Backtrack) else (),
     )

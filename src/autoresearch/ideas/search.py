@@ -35,6 +35,7 @@ _OF_SCALE = 0.15  # sd of a move of a number, as a share of a good gain
 _MODEL = 0.1  # of what a run was expected to bring: gains do not simply add up
 _CRASHES, _TRIES = 1.0, 20.0  # so many of so many new values crash, before any was tried
 _CRASH_COST = 0.25  # of a run
+_EARLY = 20.0  # variance of a gain that an early stage showed, in that of one whole run
 _NEWEST = 300  # experiments that are learned from, so that an idea costs the same in long campaigns
 _SIZE_SD, _SIZE_NOISE = 0.01, 0.0003  # of the limit: what one value may weigh, and two runs differ
 
@@ -81,14 +82,18 @@ def _shown(item: Experiment, history: History) -> Shown | None:
     parent = parent_of(item, history)
     if parent is None or not item.idea.changes:
         return None
+    share = sum(1 / max(len(history.scores(one)), 1) for one in (item, parent))
     new, old = history.score(item), history.score(parent)
+    if new is None and item.stage != history.stage:  # a cheaper run is all that there was of it
+        early, share = evolve(history, stage=item.stage), _EARLY
+        new, old = early.score(item), early.score(parent)
     size, before = item.metrics.get(history.size), parent.metrics.get(history.size)
     return Shown(
         number=item.number,
         changes=item.idea.changes,
         gain=None if new is None or old is None else history.gain(new, old),
         grown=None if size is None or before is None else size - before,
-        share=sum(1 / max(len(history.scores(one)), 1) for one in (item, parent)),
+        share=share,
     )
 
 

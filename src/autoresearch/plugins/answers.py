@@ -24,6 +24,7 @@ from autoresearch.model import (
     Decision,
     Idea,
     Objection,
+    Parent,
     Promotion,
     Quote,
     RunHandle,
@@ -46,6 +47,7 @@ _AUTHORS: Mapping[type[Any], str] = {
     Promotion: "author",
     Decision: "author",
     Backtrack: "author",
+    Parent: "author",
     Cost: "source",
 }
 _WORDS: Mapping[type[Any], tuple[str, ...]] = {
@@ -56,6 +58,7 @@ _WORDS: Mapping[type[Any], tuple[str, ...]] = {
     Promotion: ("reason",),
     Decision: ("reason",),
     Backtrack: ("reason",),
+    Parent: ("reason",),
 }
 _NUMBERS: Mapping[type[Any], tuple[str, ...]] = {
     Idea: ("predicted", "expected_gain"),
@@ -234,14 +237,25 @@ def backtrack(answer: object, plugin: str, given: Given) -> Backtrack:
     made, history = _sound(answer, Backtrack, plugin), given["history"]
     if made.signal is Signal.DEAD_END and not made.direction:
         _refuse("a dead end names no direction; set Backtrack.direction")
-    target = made.to_experiment
-    if target is not None and target not in {item.number for item in history.kept}:
-        _refuse(f"experiment {target} was never kept; go back to a kept one")
+    if made.to_experiment is not None:
+        _kept(made.to_experiment, given)
     _integers("Backtrack.experiments", made.experiments)
     unknown = [item for item in made.experiments if not 0 <= item < history.next_number]
     if unknown:
         _refuse(f"Backtrack.experiments names {unknown}, which do not exist")
     return made
+
+
+def parent(answer: object, plugin: str, given: Given) -> Parent:
+    """Check a Parent: it was kept."""
+    made = _sound(answer, Parent, plugin)
+    _kept(made.experiment, given)
+    return made
+
+
+def _kept(number: int, given: Given) -> None:
+    if number not in {item.number for item in given["history"].kept}:
+        _refuse(f"experiment {number} was never kept; go back to a kept one")
 
 
 def projections(answer: object, plugin: str, _: Given) -> tuple[Projection, ...]:

@@ -397,6 +397,7 @@ _ALWAYS = (
         name="promotion", module="autoresearch.policies.promotion", default=False, promotes=True
     ),
     BuiltIn(name="curves", module="autoresearch.policies.curves", default=False),
+    BuiltIn(name="tree", module="autoresearch.policies.tree", default=False),
     BuiltIn(name="plateau", module="autoresearch.rules:Plateau"),
     BuiltIn(name="dead_end", module="autoresearch.rules:DeadEnd"),
     BuiltIn(name="regression", module="autoresearch.rules:Regression"),

@@ -25,6 +25,7 @@ from autoresearch.model import (
     Idea,
     Notice,
     Objection,
+    Parent,
     Promotion,
     Quote,
     RunHandle,
@@ -311,6 +312,11 @@ class Plugins(Registry):
     def backtrack(self, history: History) -> Backtrack | None:
         """Return where to go back to, or None to carry on from head."""
         found: Backtrack | None = self.calls.first("backtrack", history=history)
+        return found
+
+    def choose_parent(self, history: History, rng: Random) -> Parent | None:
+        """Return what the next idea builds on, or None for head."""
+        found: Parent | None = self.calls.first("choose_parent", history=history, rng=rng)
         return found
 
     # --- watching -----------------------------------------------------------------------

@@ -12,10 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
-from attrs import field, frozen
+from attrs import define, evolve, field, frozen
 
 from autoresearch import events
-from autoresearch.config import BoundaryConfig, Config, LimitsConfig, MetricConfig, unstructure
+from autoresearch.config import (
+    BoundaryConfig,
+    Config,
+    LimitsConfig,
+    MetricConfig,
+    StageConfig,
+    unstructure,
+)
 from autoresearch.cycle.kit import Kit
 from autoresearch.cycle.loop import Loop
 from autoresearch.cycle.recorder import Recorder
@@ -49,11 +56,14 @@ from autoresearch.workspace import Lab
 SCRIPT = "train.py"
 METRIC = "score"
 SD = 0.00064  # what a campaign is told of the noise: the median of the seeds of public records
+SHORT = 0.2  # of a run, is a run in the stage ``short``
+STEPS, _EVALUATIONS = 20_000, 20  # of a run with a curve
+_PACE = 100.0  # simulated seconds in one that somebody waits
 _GENERATORS = ("script_ideas", "catalogue", "search", "openai")
 
 
 class SimulatedClock(Clock):
-    """Time that passes when somebody waits."""
+    """Time that passes when somebody waits, faster than he thinks."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -63,8 +73,8 @@ class SimulatedClock(Clock):
         return self._now
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass at once."""
-        self._now += seconds
+        """Let time pass at once, so much that a run is over after 30 looks."""
+        self._now += _PACE * seconds
 
 
 class MemorySources(SourceStore):
@@ -149,25 +159,45 @@ class LightLab(Lab):
         return ()
 
 
-@frozen(kw_only=True)
+@define
 class _Drawn:
+    """A run whose score is drawn; with a curve it takes its time and can be ended."""
+
     output: RunOutput
-    log_path: Path
+    numbers: Mapping[str, float]
+    curve: list[tuple[float, int, float]]  # when a score is printed, at which step
+    clock: SimulatedClock
     reference: str = "simulated"
 
-    def poll(self) -> RunOutput:
-        return self.output
+    @property
+    def log_path(self) -> Path:
+        return self.output.log_path
+
+    def poll(self) -> RunOutput | None:
+        now = self.clock.now()
+        while self.curve and self.curve[0][0] <= now:
+            _, step, score = self.curve.pop(0)
+            with self.log_path.open("a", encoding="utf-8") as log:
+                log.write(f"step:{step} {METRIC}:{score:.6f}\n")
+        return None if self.curve else self.output
 
     def stop(self, reason: str) -> None:
-        pass
+        if self.curve:
+            seconds = self.output.seconds - (self.curve[-1][0] - self.clock.now())
+            self.curve.clear()
+            self.numbers = {}  # what it would have scored, nobody has seen
+            self.output = evolve(
+                self.output, status=RunStatus.STOPPED_EARLY, seconds=seconds,
+                gpu_seconds=seconds * GPUS, detail=reason,
+            )  # fmt: skip
 
 
 class SimulatedRuns:
     """The launcher and the reader of scores of one world; what it knows of the truth it keeps."""
 
-    def __init__(self, world: World, noise: Noise) -> None:
-        self.world, self.noise = world, noise
-        self._drawn: dict[str, tuple[_Drawn, dict[str, float]]] = {}
+    def __init__(self, world: World, noise: Noise, clock: SimulatedClock, curves: bool) -> None:
+        self.world, self.noise, self._clock, self._curves = world, noise, clock, curves
+        self._drawn: dict[str, _Drawn] = {}
 
     @hookimpl
     def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle | None:
@@ -177,32 +207,38 @@ class SimulatedRuns:
         if request.name not in self._drawn:
             text = workspace.script_path.read_text(encoding="utf-8")
             self._drawn[request.name] = self._draw(request, worlds.values_in(text))
-        return self._drawn[request.name][0]
+        return self._drawn[request.name]
 
-    def _draw(
-        self, request: RunRequest, values: Mapping[str, float]
-    ) -> tuple[_Drawn, dict[str, float]]:
-        crashed = self.world.crashes(values)
-        seconds = RUN_SECONDS / 5 if crashed else RUN_SECONDS
-        path = request.folder / "run.log"
+    def _draw(self, request: RunRequest, values: Mapping[str, float]) -> _Drawn:
+        crashed, count = self.world.crashes(values), len(self._drawn)
+        share = float(request.env.get("SHARE", 1.0))
+        seconds = RUN_SECONDS * share / (5 if crashed else 1)
+
+        def score(done: float) -> float:
+            mean = self.world.seen(values, done)
+            return worlds.measured(self.world, self.noise, mean, request.name, count, done)
+
+        curve = []
+        if self._curves and not crashed:
+            request.folder.mkdir(parents=True, exist_ok=True)
+            begun = self._clock.now()
+            points = [step / _EVALUATIONS for step in range(1, round(share * _EVALUATIONS) + 1)]
+            curve = [(begun + d * RUN_SECONDS, round(d * STEPS), score(d)) for d in points]
         output = RunOutput(
             name=request.name,
             status=RunStatus.CRASHED if crashed else RunStatus.COMPLETED,
-            log_path=path,
+            log_path=request.folder / "run.log",
             folder=request.folder,
             seconds=seconds,
             gpu_seconds=seconds * GPUS,
         )
-        score = worlds.measured(
-            self.world, self.noise, self.world.truth(values), request.name, len(self._drawn)
-        )
-        numbers = {METRIC: score, "artifact_bytes": float(self.world.size(values))}
-        return _Drawn(output=output, log_path=path), {} if crashed else numbers
+        numbers = {METRIC: score(share), "artifact_bytes": float(self.world.size(values))}
+        return _Drawn(output, {} if crashed else numbers, curve, self._clock)
 
     @hookimpl
     def extract_metrics(self, output: RunOutput) -> Mapping[str, float] | None:
         """Return what the run showed."""
-        return self._drawn[output.name][1] or None
+        return self._drawn[output.name].numbers or None
 
 
 class RandomIdeas:
@@ -273,7 +309,8 @@ def campaign(
 ) -> tuple[Outcome, History]:
     """Run one campaign of a strategy in the world of a seed, until its GPU hours are spent.
 
-    A strategy is plugins joined by ``+``: names of built-ins, files, and ``random`` for chance.
+    A strategy is plugins joined by ``+``: names of built-ins, files, ``random`` for chance, and
+    ``stages`` for a short run before each whole one.
     ``observers`` are further plugins that watch.
     Raises AutoresearchError for one that has no policy or no generator.
     """
@@ -287,8 +324,9 @@ def campaign(
         lab = LightLab(project=root, tag="simulated", script=SCRIPT, base=base)
         lab.commits[base] = world.script
         (lab.folder / "runs").mkdir(parents=True)
-        runs = SimulatedRuns(world, noise)
-        history = _run(config, lab, [runs, *observers], strategy, experiments)
+        clock = SimulatedClock()
+        runs = SimulatedRuns(world, noise, clock, "curves" in strategy.split("+"))
+        history = _run(config, lab, clock, [runs, *observers], strategy, experiments)
         return _outcome(strategy, seed, world, history, lab), history
 
 
@@ -298,7 +336,9 @@ def _config(
     words = strategy.split("+")
     told = noise.sd * world.assumptions.noise > 0
     files = [word for word in words if word.endswith(".py")]
-    names = [word for word in words if word != "random" and word not in files]
+    names = [word for word in words if word not in ("random", "stages", *files)]
+    sd = SD if told else 0.0
+    short = StageConfig(name="short", sd=sd * worlds.early_noise(SHORT), env={"SHARE": repr(SHORT)})
     blocked = [f"no:{name}" for name in _GENERATORS if name not in names]
     if "evidence" not in names:
         blocked.append("no:evidence")
@@ -309,9 +349,10 @@ def _config(
         retention="all",
         strict=True,
         knowledge=str(worlds.knowledge_of(known(knowledge), root / "knowledge.csv")),
-        metric=MetricConfig(name=METRIC, sd=SD if told else 0.0, reader="simulated"),
+        metric=MetricConfig(name=METRIC, sd=sd, reader="simulated"),
         limits=LimitsConfig(artifact_bytes=worlds.LIMIT_BYTES, gpu_hours=gpu_hours),
         boundary=BoundaryConfig(kind="none"),
+        stages=(short, StageConfig(name="full")) if "stages" in words else (),
         active=tuple(dict.fromkeys((*names, *blocked))),
         plugins={
             Path(file).stem: {"search": _ranges(world, knowledge)}
@@ -334,13 +375,13 @@ def _ranges(world: World, knowledge: str) -> dict[str, tuple[float, float]]:
 
 
 def _run(
-    config: Config, lab: LightLab, given: list[object], strategy: str, experiments: int | None
-) -> History:
+    config: Config, lab: LightLab, clock: SimulatedClock, given: list[object], strategy: str,
+    experiments: int | None,
+) -> History:  # fmt: skip
     given += [RandomIdeas()] if "random" in strategy.split("+") else []
     given += [str(Path(word).resolve()) for word in strategy.split("+") if word.endswith(".py")]
     plugins = Plugins.load(config, lab.project, given)
-    clock, log = SimulatedClock(), MemoryLog()
-    tag = lab.tag
+    log, tag = MemoryLog(), lab.tag
     try:
         with log.writer(tag) as writer:
             writer.append(_beginning(config, lab, plugins))

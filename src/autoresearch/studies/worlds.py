@@ -37,6 +37,9 @@ _STARTS: Mapping[str, float | int] = {
 # Share of a published effect that holds on another stack: mean and spread (assumed).
 _TRANSFER = {"isolated": (0.55, 0.3), "bundle": (0.3, 0.3), "claimed": (0.2, 0.3)}
 _UNKNOWN_SD = 0.0015  # of an effect that nobody measured; honest steps were 0.0005 to 0.003
+_EARLY_SHARE = (0.6, 0.6)  # of a gain that shows at the beginning of a run (assumed)
+# The slope at the end, 0.035 for each ln of the steps, was measured; that it is a power is assumed.
+_DESCENT, _DESCENT_POWER = 0.1, 0.35
 _LEAST_LOSS = 0.004  # of what is known to fail, where no number is known
 
 
@@ -121,6 +124,21 @@ class World:
                 total -= self.assumptions.interactions * share * min(gains[one], gains[other])
         most = self.assumptions.most
         return self.base - (most * math.tanh(total / most) if total > 0 else total)
+
+    def seen(self, values: Mapping[str, float], done: float) -> float:
+        """Return the mean score after a share of a run: less trained, and biased for each change.
+
+        At its beginning a run shows of each gain a share of its own, which may be none, or a loss.
+        """
+        final = self.truth(values)
+        if done >= 1:
+            return final
+        gains = self.gains(values)
+        hidden = sum(gain * (1 - Random(f"{self.seed}/early/{name}").gauss(*_EARLY_SHARE))
+                     for name, gain in gains.items())  # fmt: skip
+        total = sum(gains.values())
+        held = (self.base - final) / total if total > 0 else 1.0  # where returns diminish
+        return final + (1 - done) * held * hidden + _DESCENT * (done**-_DESCENT_POWER - 1)
 
     def size(self, values: Mapping[str, float]) -> int:
         """Return the bytes of the artifact."""
@@ -245,11 +263,23 @@ def values_in(script: str) -> dict[str, float]:
     return found
 
 
-def measured(made: World, noise: Noise, truth: float, run: str, index: int) -> float:
-    """Return what one run shows: the truth, and the luck of its seed, its machine and its day."""
+def early_noise(done: float) -> float:
+    """Return how much more scores differ after a share of a run than at its end (assumed)."""
+    return math.hypot(1, 1 - done)
+
+
+def measured(
+    made: World, noise: Noise, mean: float, run: str, index: int, done: float = 1.0
+) -> float:
+    """Return what one run shows: the mean, and the luck of its seed, its machine and its day.
+
+    After a share of it that is ``done`` there is more luck, which the rest of the run makes up for.
+    """
     rng = Random(digest(f"{made.seed}/{run}"))
     factor = made.assumptions.noise
     day = Random(f"{made.seed}/drift")
     phase, period = day.uniform(0, 2 * math.pi), day.uniform(25, 60)
     drift = noise.drift * math.sqrt(2) * math.sin(phase + 2 * math.pi * index / period)
-    return truth + factor * (rng.gauss(0, noise.seed) + rng.gauss(0, noise.machine) + drift)
+    luck = rng.gauss(0, noise.seed) + rng.gauss(0, noise.machine) + drift
+    luck += (1 - done) * Random(f"{made.seed}/{run}/{done:.3f}").gauss(0, noise.sd)
+    return mean + factor * luck
