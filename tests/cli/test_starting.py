@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -145,7 +147,7 @@ def test_a_project_that_cannot_run_is_told_at_once(tmp_path, at, script, problem
 
 def test_plain_template_is_a_project_that_runs(tmp_path: Path, at) -> None:
     """One command in an empty folder, and the next one runs experiments."""
-    assert at(tmp_path, "init", "--template", "plain")[0] == 0
+    assert at(tmp_path, "init", "--template", "plain", "--tag", "nov28")[0] == 0
     assert at(tmp_path, "run", "--experiments", "4", "--no-wait")[0] == 0
     assert git(tmp_path, "status", "--porcelain") == ""
     out = at(tmp_path, "show")[1]
@@ -155,6 +157,28 @@ def test_plain_template_is_a_project_that_runs(tmp_path: Path, at) -> None:
     assert at(tmp_path, "metrics", "my.log")[1].split() == ["val_loss:", "0.25"]
     (tmp_path / "my.log").write_text("nothing\n")
     assert "my.log has no val_loss" in at(tmp_path, "metrics", "my.log")[2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["MOMENTUM = 0.95", "LEARNING_RATE = 0.5", "STEPS = 600", "DEGREE = 9"],
+)
+def test_no_honest_change_of_the_plain_template_is_implausible(tmp_path: Path, change: str) -> None:
+    """Whatever order the ideas come in, the largest step that each number allows is believed."""
+    lay_template("plain", tmp_path)
+    text = (tmp_path / "train.py").read_text()
+    name = change.split()[0]
+    changed = re.sub(rf"(?m)^{name} = .*$", change, text)
+    assert changed != text
+    before, after = score_of(text), score_of(changed)
+    assert before - after < load(tmp_path).config.metric.implausible_gain < before
+
+
+def score_of(script: str) -> float:
+    """Return what a script prints last."""
+    command = [sys.executable, "-c", script]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return float(said.split()[-1])
 
 
 def test_template_never_writes_over_a_file_nor_commits_unasked(tmp_path: Path, at) -> None:

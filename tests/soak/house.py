@@ -137,7 +137,7 @@ class House:
             self.reader.join(5)
         said = self.said
         last = said.splitlines()[-1][:300] if said else "nothing"
-        if "Traceback (most recent call last)" in said:
+        if "Traceback (most recent call last):\n" in said:
             self.add("a fault", f"traceback with exit code {code}: {said[-1500:]}")
         kind = {0: "finished or stopped", 1: "error of one line", 130: "interrupted"}.get(
             code, "killed" if code < 0 else f"exit code {code}"

@@ -355,4 +355,6 @@ def _last_words(log: Path) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
         return ""
+    if lines and lines[-1].startswith("Traceback "):  # its disk was full before the error's name
+        return "; its error could not be written"
     return f"; it said: {lines[-1]}" if lines else ""
