@@ -116,3 +116,11 @@ def test_help_lists_the_commands_of_the_projects_plugins(say, project: Path) -> 
         assert say("hello").out == "hello there\n"
     finally:
         cli.commands.pop("hello", None)
+
+
+def test_ctrl_c_while_the_modules_load_is_one_line(tmp_path: Path) -> None:
+    """A person who pressed the wrong key sees no traceback."""
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")
+    command = [sys.executable, "-m", "autoresearch", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted; nothing was begun\n")
