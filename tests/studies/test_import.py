@@ -193,6 +193,51 @@ def test_json_lines(read) -> None:
     assert found.rows[2].aside
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "rows"),
+    [
+        (  # Excel in Europe: a mark, a named separator, decimal commas, a line of totals
+            "eu.csv",
+            "\ufeffsep=;\r\nDatum;Beschreibung;Status;val_loss;Commit\r\n"
+            "01.03.2026 10:00;wie es ist;keep;3,2801;a1b2c3d\r\n"
+            "01.03.2026 11:00;lr 0,02 und 0,04;discard;3,3012;b1b2c3d\r\n"
+            "Summe;;;;\r\n",
+            [("keep", 3.2801, "wie es ist"), ("discard", 3.3012, "lr 0,02 und 0,04")],
+        ),
+        (  # sessions that were put together: comments, the header again, in another order
+            "two.tsv",
+            "# session 1\n\ncommit\tval_bpb\tstatus\tdescription\naaaaaaa\t1.23\tkeep\tbase\n"
+            "# session 2\nstatus\tdescription\tcommit\tval_bpb\nkeep\tlower\tbbbbbbb\t1.22\n",
+            [("keep", 1.23, "base"), ("keep", 1.22, "lower")],
+        ),
+        (  # signs for words, numbers with their error, a word for a score
+            "signs.csv",
+            "step,what,bpb,ok?\n1,base,1.2301 ± 0.0004,✅\n2,wider,~1.2402,❌\n"
+            "3,longer,1.2250,✅ kept\n4,huge,OOM,💥 crash\n",
+            [("keep", 1.2301, "base"), ("discard", 1.2402, "wider"), ("keep", 1.225, "longer"),
+             ("crash", None, "huge")],
+        ),
+        (  # yes and no in a column that asks for them, and a score that is none
+            "nested.jsonl",
+            '{"sha": "aaaaaaa", "m": {"val_bpb": "1.23"}, "d": {"kept": true, "why": "x"}}\n'
+            '{"sha": "bbbbbbb", "m": {"val_bpb": NaN}, "d": {"kept": false, "why": "y"}}\n',
+            [("keep", 1.23, "x"), ("crash", None, "y")],
+        ),
+    ],
+)  # fmt: skip
+def test_dirty_tables(read, name: str, text: str, rows: list[tuple[object, ...]]) -> None:
+    """What spreadsheets, sessions and hands leave in a table does not hide what it says."""
+    found = [row for row in read(text, name).rows if not row.aside]
+    assert [(row.status, row.score, row.description) for row in found] == rows
+
+
+def test_words_that_nobody_knows_are_told(read) -> None:
+    """A column of verdicts in another language is named, and the scores decide."""
+    found = read("Status,val_loss\nbehalten,3.2\nverworfen,3.3\n", "x.csv")
+    assert "the words of Status are unknown" in found.told["status"]
+    assert [row.status for row in found.rows] == ["keep", "discard"]
+
+
 def test_notes(read) -> None:
     """Of a notes.md the experiment log counts, with its blocks."""
     found = read(
@@ -371,15 +416,21 @@ def test_imported_campaign_does_not_run(project: Path) -> None:
 def test_branch_of_experiments(project: Path) -> None:
     """Commits that a branch has and the trunk has not, with the scores in their messages."""
     git(project, "checkout", "--quiet", "-b", "exp/mar8")
-    for text in ("wider, val_bpb 1.21", "faster: val_bpb=1.20", "no score here"):
+    texts = ("wider, val_bpb 1.21", "faster: val_bpb=1.20", "lr 1: val_bpb=1.3 discard")
+    for text in (*texts, "lr 9 -> crash", "no score here"):
         git(project, "commit", "--quiet", "--allow-empty", "--message", text)
-    tip = git(project, "rev-parse", "HEAD~1")
+    tip = git(project, "rev-parse", "HEAD~3")
+    git(project, "checkout", "--quiet", "-b", "side", "main")
+    git(project, "commit", "--quiet", "--allow-empty", "--message", "side: val_bpb 1.19 (kept)")
+    git(project, "checkout", "--quiet", "exp/mar8")
+    git(project, "merge", "--quiet", "--no-ff", "side", "--message", "merge side")
     git(project, "checkout", "--quiet", "main")
     made = imported.plan(["exp/mar8"], project)
     campaign = imported.write(made, project)
-    assert [campaign.history.score(item) for item in campaign.history.experiments] == [1.21, 1.20]
-    assert campaign.history.experiments[1].commit == tip
-    assert git(project, "rev-parse", f"refs/autoresearch/{made.tag}/1") == tip
+    told = {campaign.history.score(i): str(i.verdict) for i in campaign.history.experiments}
+    assert told == {1.21: "keep", 1.2: "keep", 1.3: "discard", None: "crash", 1.19: "keep"}
+    number = next(i.number for i in campaign.history.experiments if i.commit == tip)
+    assert git(project, "rev-parse", f"refs/autoresearch/{made.tag}/{number}") == tip
     assert list(missing_things(campaign.log)) == []
 
 

@@ -19,10 +19,11 @@ from autoresearch.numbers import size_in_bytes
 from autoresearch.presets import metric_columns
 from autoresearch.studies.ledgers import Line, Table, status_of
 
+_FLAG = "(is_|was_)?(keep|kept|accepted|improved|better|merged|ok)"  # asks for yes or no
 # Field: names of its column, most telling first; `_` stands for every other sign.
 _NAMES = {
     "commit": ("(git_)?(commit|sha|rev|revision)(_(hash|id|sha))?", "hash"),
-    "status": ("status", "verdict", "decision", "outcome", "state", "keep"),
+    "status": ("status", "verdict", "decision", "outcome", "state", _FLAG),
     "description": (
         *(
             "description",
@@ -109,6 +110,7 @@ class Reading:
 
 def number_in(text: str, *, decimal_comma: bool = False) -> float | None:
     """Return the number of a cell, None where there is none; a percentage becomes a fraction."""
+    text = re.split(r"±|\+/?-", text.strip().lstrip("~≈"))[0]
     words = text.strip().replace("_", "").replace("\u202f", "").replace(" ", "")
     percent, words = words.endswith("%"), words.rstrip("%")
     if decimal_comma and words.count(",") == 1:
@@ -142,10 +144,12 @@ def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> 
         columns = columns if worded else {k: v for k, v in columns.items() if k != "status"}
     columns |= asked
     columns["metric"] = asked.get("metric") or _score_column(table, columns)
+    if not columns.keys() & {"description", "reasoning"} and (found := _wordy(table, columns)):
+        columns["description"] = found
     comma = _decimal_comma(line.cells[columns["metric"]] for line in table.lines)
     metric = _plain(columns["metric"])
     scores = [
-        (status_of(line.cells.get(columns.get("status", ""), "")), value)
+        (_status(line, columns.get("status", "")), value)
         for line in table.lines
         if (value := number_in(line.cells[columns["metric"]], decimal_comma=comma)) is not None
     ]
@@ -160,7 +164,9 @@ def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> 
         good = sum(bool(_COMMIT.fullmatch(line.cells[columns["commit"]])) for line in table.lines)
         told["commit"] = f"{good} of {len(table.lines)} are commits"
     if "status" not in columns:
-        told["status"] = "there is none: a row that is better than all before it counts as kept"
+        unknown = _named_so(table, _NAMES["status"])
+        why = f"the words of {unknown} are unknown" if unknown else "there is none"
+        told["status"] = f"{why}: a row that is better than all before it counts as kept"
     rows = tuple(_past(table, line, columns, unit, lower, comma) for line in table.lines)
     return Reading(
         table=table, columns=columns, told=told, metric=metric, lower=lower,
@@ -192,9 +198,29 @@ def _named_so(table: Table, names: Sequence[str]) -> str:
     return ""
 
 
+def _wordy(table: Table, columns: Mapping[str, str]) -> str:
+    """Return the column with the most words of those that are not taken; empty for none."""
+    words = {
+        column: sum(len(line.cells[column].split()) for line in table.lines)
+        for column in table.columns
+        if column not in columns.values()
+    }
+    most = max(words, key=lambda column: words[column], default="")
+    return most if words.get(most, 0) > 1.5 * len(table.lines) else ""
+
+
 def _statuses(table: Table, column: str | None) -> bool:
     cells = [line.cells[column] for line in table.lines if line.cells[column]] if column else []
-    return bool(cells) and 2 * sum(bool(status_of(cell)) for cell in cells) >= len(cells)
+    flag = _is_flag(column or "")
+    return bool(cells) and 2 * sum(bool(status_of(cell, flag=flag)) for cell in cells) >= len(cells)
+
+
+def _is_flag(column: str) -> bool:
+    return bool(re.fullmatch(_FLAG, _key(column.rpartition(".")[2])))
+
+
+def _status(line: Line, column: str) -> str:
+    return status_of(line.cells.get(column, ""), flag=_is_flag(column))
 
 
 def _score_column(table: Table, columns: Mapping[str, str]) -> str:
@@ -284,8 +310,10 @@ def _past(
     table: Table, line: Line, columns: Mapping[str, str], unit: str, lower: bool, comma: bool
 ) -> Past:
     cells = {name: line.cells.get(column, "") for name, column in columns.items()}
-    problems, status = list(line.problems), status_of(cells.get("status", ""))
+    problems, status = list(line.problems), _status(line, columns.get("status", ""))
     score = number_in(cells["metric"], decimal_comma=comma)
+    if score is None and status in ("", "discard") and status_of(cells["metric"]) == "crash":
+        status = "crash"  # such as NaN
     if cells["metric"] and score is None:
         problems.append(f"the score {cells['metric'][:40]!r} is no number")
     if score == 0 and (lower or status == "crash"):

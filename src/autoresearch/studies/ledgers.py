@@ -34,12 +34,25 @@ STATUSES: Mapping[str, str] = {
     **dict.fromkeys(("quarantine", "quarantined", "suspicious"), "quarantine"),
     **dict.fromkeys(("infra", "infra_failed", "rate_limited", "skipped", "pending"), "none"),
     **dict.fromkeys(("running", "queued", "cancelled", "aborted"), "none"),
+    **dict.fromkeys("✅✔✓👍", "keep"),
+    **dict.fromkeys("❌✗✘👎", "discard"),
+    "💥": "crash",
 }
+# What stands for a verdict only in a column that asks for yes or no, such as "kept".
+_FLAGS = {
+    **dict.fromkeys(("yes", "y", "true", "1"), "keep"),
+    **dict.fromkeys(("no", "n", "false", "0"), "discard"),
+}
+# In the subject of a commit: at its beginning, or at its end behind a sign or a number.
+_SAID = r"(keep|kept|discard|discarded|reject|rejected|crash|crashed)"
+_VERDICT = re.compile(rf"^\W*{_SAID}\s*[:|\])-]|[|:;,(\[>\d-]\s*{_SAID}\W*$", re.IGNORECASE)
 # Files without a header: the columns of the protocol, and of the program that it came from.
 _BARE = {
     6: ("commit", "metric", "artifact_mb", "status", "reasoning", "description"),
     5: ("commit", "metric", "memory_gb", "status", "description"),
 }
+# Before a header: comments, and what Excel says of the separator.
+_PREFACE = re.compile(r"\A(?:[ \t]*(?:#[ \t][^\t;,\n]*|sep=.[ \t\r]*)?\n)+")
 _NUMBER = re.compile(r"[-+]?[\d.,_ ]*\d[\d.,_]*(?:e[-+]?\d+)?\s?%?", re.IGNORECASE)
 _HEADING = re.compile(r"^### Experiment (\d+):\s*(.*)$")
 _BLOCK_LINE = re.compile(r"^(Hypothesis|Evidence|Risk|Result|vs Expected|Why|Lesson):\s*(.*)$")
@@ -66,9 +79,14 @@ class Table:
     problems: tuple[str, ...] = field(default=())
 
 
-def status_of(text: str) -> str:
-    """Return keep, discard, crash, backtrack, quarantine or none; empty for no such word."""
-    return STATUSES.get(re.sub(r"[\s-]+", "_", text.strip().strip("*`!.").lower()), "")
+def status_of(text: str, *, flag: bool = False) -> str:
+    """Return keep, discard, crash, backtrack, quarantine or none; empty for no such word.
+
+    In a column that is a ``flag``, yes and no are words too.
+    """
+    word = re.sub(r"[\s-]+", "_", text.strip().strip("*`!.\ufe0f").lower())
+    known = STATUSES | _FLAGS if flag else STATUSES
+    return known.get(word, "") or known.get(re.sub(r"^\W*_|_\W*$", "", word), "")
 
 
 def read(source: str, project: Path) -> Table:
@@ -105,6 +123,9 @@ def _of_text(path: Path, name: str) -> Table:
         return _table(name, "notes", list(enumerate(_notes(lines), 1)), problems)
     if sum(line.lstrip().startswith("|") for line in lines) > 2:
         return _grid(name, "Markdown table", list(_markdown(lines)), problems)
+    text = _PREFACE.sub("", text, count=1)
+    lines = [line for line in text.splitlines() if line.strip()]
+    head = lines[0] if lines else ""
     if "\t" in head or "\\t" in head:
         return _grid(name, "TSV", [_cells(line) for line in lines], problems)
     counts = Counter(sign for sign in head if sign in ",;|")
@@ -151,12 +172,17 @@ def _grid(name: str, kind: str, rows: list[Split], problems: tuple[str, ...]) ->
     else:
         columns, rows = _distinct(head), rows[1:]
     anchor = _status_column(columns, rows)
-    lines = []
-    for number, (cells, told) in enumerate(rows, 1):
-        if [cell.strip() for cell in cells] == head and not bare:
-            continue  # the header again, where two files were put together
-        mended, found = _fitted([cell.strip() for cell in cells], len(columns), anchor)
-        named_cells = dict(zip(columns, mended, strict=True))
+    lines, order = [], columns
+    for number, (raw, told) in enumerate(rows, 1):
+        cells = [cell.strip() for cell in raw]
+        if not bare and sorted(cells) == sorted(head):
+            order = _distinct(cells)  # the header again, where two files were put together
+            continue
+        if "".join(cells).startswith("# ") and sum(map(bool, cells)) == 1:
+            continue
+        at = order.index(columns[anchor]) if anchor >= 0 else -1
+        mended, found = _fitted(cells, len(columns), at)
+        named_cells = dict(zip(order, mended, strict=True))
         lines.append(Line(number=number, cells=named_cells, problems=(*told, *found)))
     return Table(source=name, kind=kind, columns=columns, lines=tuple(lines), problems=problems)
 
@@ -293,7 +319,9 @@ def _of_branch(project: Path, name: str) -> Table:
         if subject.startswith("Revert "):
             continue
         kept = not any(commit.startswith(one) for one in undone)
-        row = {"commit": commit, "status": "keep" if kept else "discard", "description": subject}
+        said = _VERDICT.search(subject)
+        status = status_of((said[1] or said[2]) if said else "keep") if kept else "discard"
+        row = {"commit": commit, "status": status, "description": subject}
         rows.append((number, {**row, "timestamp": at, **numbers}))
     told = f"{len(commits)} commits of {span}"
     return _table(name, "branch", rows, (told,))
