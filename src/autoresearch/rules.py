@@ -129,12 +129,13 @@ class Regression:
 
 
 def _elsewhere(history: History, best: Experiment) -> Backtrack | None:
-    # Once is enough: whoever leaves this best again does so on purpose.
+    # Once is enough: whoever leaves this best, or has built on it, does so on purpose.
     been_there = any(
         isinstance(entry, Backtracked) and entry.to_experiment == best.number
         for entry in history.timeline
     )
-    if been_there or not best.commit:
+    built_on = any(item.built_on == best.number for item in history.experiments[best.number :])
+    if been_there or built_on or not best.commit:
         return None
     return Backtrack(
         signal=Signal.REGRESSION,

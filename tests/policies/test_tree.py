@@ -31,7 +31,7 @@ def test_stale_head_is_left_for_a_near_node() -> None:
     assert chosen(near)[None] > 0
     assert chosen(far)[0] < chosen(near)[0] / 2
     told = next(filter(None, (tree.Plugin().choose_parent(near, Random(s)) for s in range(9))))
-    assert "of 9 ideas on experiment 1 0 held" in told.reason
+    assert "0 of 9 ideas held on experiment 1" in told.reason
     assert "0.1000 score behind the best" in told.reason
 
 

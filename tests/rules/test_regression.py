@@ -95,6 +95,11 @@ def test_whoever_leaves_the_best_again_means_it() -> None:
     assert signal(told.go_back(1).go_back(2).history) is None
 
 
+def test_a_best_that_was_built_on_is_left_on_purpose() -> None:
+    """Another parent was chosen after ideas on the best had failed, and the rule does not fight."""
+    assert signal(story([1.10, 1.08, 1.09]).go_back(0).add(1.2).history) is None
+
+
 @pytest.mark.parametrize("scores", [[], [None], [1.1], [None, None], [None, 1.1]])
 def test_a_young_campaign_has_no_regression(scores: list[float | None]) -> None:
     """Without a best or a head there is nothing to go back to."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import takewhile
 from random import Random
 from statistics import NormalDist
 
@@ -11,9 +11,8 @@ from attrs import frozen
 from autoresearch.config import Config, setting
 from autoresearch.history import History, gain_of
 from autoresearch.hookspecs import hookimpl
-from autoresearch.model import Experiment, Parent, Verdict
+from autoresearch.model import Parent, Verdict
 
-_STANDARD = NormalDist()
 _RECENT = 200  # experiments that are looked at, so that it costs the same for ever
 
 
@@ -23,16 +22,6 @@ class Settings:
 
     patience: int = setting(8, "ideas in a row that failed on head before another is thought of")
     nodes: int = setting(8, "newest kept experiments that are compared")
-
-
-@frozen(kw_only=True)
-class Node:
-    """A kept experiment: by how much it is worse than the best, and what came of it."""
-
-    number: int
-    behind: float
-    tried: int
-    held: int
 
 
 class Plugin:
@@ -53,45 +42,31 @@ class Plugin:
         The draw counts by how probably an idea makes up for what the node is behind: gains are
         taken as normal, as wide as those of the newest experiments were.
         """
-        recent = [item for item in history.decided if item.number > history.baseline_number]
-        recent = recent[-_RECENT:]
-        nodes = [*self._nodes(history, recent)]
-        here = next((node for node in nodes if node.number == history.head), None)
-        if here is None or _failed_in_a_row(recent, here.number) < self._settings.patience:
+        head, best = history.head, history.best_metric
+        recent = [item for item in history.decided[-_RECENT:] if item.built_on is not None]
+        failed = takewhile(
+            lambda item: item.built_on == head and item.verdict is not Verdict.KEEP,
+            reversed(recent),
+        )
+        if best is None or sum(1 for _ in failed) < self._settings.patience:
             return None
         gains = [gain for item in recent if (gain := gain_of(item, history)) is not None]
-        width = (sum(gain * gain for gain in gains) / max(len(gains), 1)) ** 0.5 or 1.0
-        worth = [
-            rng.betavariate(1 + node.held, 1 + node.tried - node.held)
-            * _STANDARD.cdf(-node.behind / width)
-            for node in nodes
-        ]
-        chosen = max(zip(worth, nodes, strict=True), key=lambda pair: pair[0])[1]
-        if chosen.number == here.number:
-            return None
-        return Parent(
-            experiment=chosen.number,
-            reason=f"of {here.tried} ideas on experiment {here.number} {here.held} held, of "
-            f"{chosen.tried} on experiment {chosen.number} {chosen.held}, which is "
-            f"{chosen.behind:.4f} {history.metric} behind the best",
-        )
-
-    def _nodes(self, history: History, recent: list[Experiment]) -> Iterator[Node]:
+        reach = NormalDist(0, (sum(gain * gain for gain in gains) / max(len(gains), 1)) ** 0.5 or 1)
+        worth: dict[int, float] = {}
+        said: dict[int, str] = {}
         for item in history.kept[-self._settings.nodes :]:
-            score, best = history.score(item), history.best_metric
-            if score is None or best is None or not item.commit:
+            if (score := history.score(item)) is None:
                 continue
-            children = [child for child in recent if child.built_on == item.number]
-            held = sum(child.verdict is Verdict.KEEP for child in children)
+            built = [child for child in recent if child.built_on == item.number]
+            held = sum(child.verdict is Verdict.KEEP for child in built)
             behind = history.gain(best, score)
-            yield Node(number=item.number, behind=behind, tried=len(children), held=held)
-
-
-def _failed_in_a_row(recent: list[Experiment], head: int) -> int:
-    """Return how many of the newest experiments were built on head; a keep would be head itself."""
-    count = 0
-    for item in reversed(recent):
-        if item.built_on != head or item.verdict is Verdict.KEEP:
-            break
-        count += 1
-    return count
+            holds = rng.betavariate(1 + held, 1 + len(built) - held)
+            worth[item.number] = holds * reach.cdf(-behind)
+            said[item.number] = (
+                f"{held} of {len(built)} ideas held on experiment {item.number}, "
+                f"{behind:.4f} {history.metric} behind the best"
+            )
+        chosen = max(worth, key=lambda number: worth[number], default=head)
+        if chosen is None or chosen == head or head not in said:
+            return None
+        return Parent(experiment=chosen, reason=f"{said[chosen]}; {said[head]}")
