@@ -136,7 +136,7 @@ class Campaign(Inbox):
         """
         self.check_own()
         active = self._active(plugins)
-        if problems := active.check_launcher(self.config, self.project):
+        if problems := active.check_launcher(self.config, self.project, tell):
             raise ConfigError(problems[0])
         check_files(self.project, (item.file_name for item in active.projections(self.config)))
         with self.log.writer(self.tag, actor=actor or "loop") as writer:

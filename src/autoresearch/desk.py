@@ -83,9 +83,11 @@ class Hands:
         """Write the files of head into a folder, without a repository around them."""
         del folder
 
-    def job(self, beside: RunOutput, name: str, source: str, seconds: float) -> RunOutput | None:
+    def job(
+        self, beside: RunOutput, name: str, source: str, seconds: float, files: Sequence[Path]
+    ) -> RunOutput | None:
         """Run a script beside a run that is over; None where no loop lends a launcher."""
-        del beside, name, source, seconds
+        del beside, name, source, seconds, files
         return None
 
     def environment(self, passed: Sequence[str]) -> Mapping[str, str]:
@@ -306,15 +308,16 @@ class Desk:
             )
 
     def job(
-        self, beside: RunOutput, name: str, source: str, *, seconds: float = 900.0
-    ) -> RunOutput | None:
+        self, beside: RunOutput, name: str, source: str, *, seconds: float = 900.0,
+        files: Sequence[Path] = (),
+    ) -> RunOutput | None:  # fmt: skip
         """Run a script by the campaign's launcher, as one process, and return what came of it.
 
         It belongs to a run that is over, whose environment it has, and is started once for a
-        ``name``, however often it is asked for; after ``seconds`` it is ended. None where there is
-        no loop.
+        ``name``, however often it is asked for; after ``seconds`` it is ended. ``files`` that the
+        run left are in its folder. None where there is no loop.
         """
-        return self._hands.job(beside, name, source, seconds)
+        return self._hands.job(beside, name, source, seconds, files)
 
     def _wait(self, process: psutil.Popen, seconds: float, files: tuple[IO[bytes], ...]) -> str:
         """Wait for the end of a process and of what it started; return why it was ended, if so."""

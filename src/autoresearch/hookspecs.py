@@ -106,11 +106,14 @@ def configure(config: Config) -> None:
 
 
 @hook(first_result=True, check="problems")
-def check_launcher(config: Config, project: Path) -> Sequence[str] | None:
+def check_launcher(
+    config: Config, project: Path, tell: Callable[[str], None]
+) -> Sequence[str] | None:
     """Say what is missing before runs can be launched, at no cost: a token, a program, data.
 
     Called before a campaign is started or gone on with, and before anything is recorded; the first
-    problem refuses it in one line, which should end with what to do. First result; an empty
+    problem refuses it in one line, which should end with what to do. ``tell`` gives a person a line
+    about what takes a while, or does not prevent the start. First result; an empty
     sequence found nothing, and ``None`` means that ``config.launcher`` is not this plugin's.
     """
 

@@ -231,7 +231,8 @@ class RunRequest:
     ``campaign_id`` tells apart campaigns of several projects that have one tag. ``cwd`` is where
     the command starts; None: in ``folder``, where what is written is kept. ``reads`` are further
     folders that the command may read. ``options`` are values of the launcher's own table that hold
-    for this run alone.
+    for this run alone. ``beside`` makes it a job on one GPU, beside the run of that name, which is
+    over: what that run left is in the folder of the job.
     """
 
     name: str
@@ -250,6 +251,7 @@ class RunRequest:
     cwd: Path | None = None
     reads: tuple[Path, ...] = field(default=(), converter=_tuple)
     options: Mapping[str, Any] = field(factory=dict, converter=_mapping)
+    beside: str = ""
 
 
 @frozen(kw_only=True)

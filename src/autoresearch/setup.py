@@ -211,7 +211,7 @@ def check_launcher(project: Path, config: Config, plugins: Plugins, tell: Tell) 
     do not need here, since their launcher looks after it, is told.
     """
     for name in [item.name for item in config.stages] or [""]:
-        problems = plugins.check_launcher(config.in_stage(name), project)
+        problems = plugins.check_launcher(config.in_stage(name), project, tell)
         if problems:
             raise ConfigError(f"stage {name}: {problems[0]}" if name else problems[0])
     elsewhere = problems is not None and config.launcher != "local"

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -71,6 +72,26 @@ def test_a_full_run_brings_everything_in_the_order_of_the_challenge(hub: Any, on
     assert kinds[:5] == ["manifest.json", *["fineweb_val"] * 2, *["fineweb_train"] * 2]
     assert sorted(kinds[5:]) == ["fineweb_1024_bpe.model", "fineweb_1024_bpe.vocab"]
     assert "2 train shards of 200 tokens, 2 validation shards of 200 tokens" in done.stdout
+
+
+def test_the_volume_of_modal_is_filled_by_the_same_script(hub: Any, online: Any) -> None:
+    """The function of modal_train.py, run here: what was cut short is never taken for whole."""
+    pytest.importorskip("modal")
+    hub.publish()
+    fill = "import sys, pathlib, modal_train as m; m.DATA = pathlib.Path(sys.argv[1]); "
+    fill += "m.prepare_data.local('sp1024', int(sys.argv[2]))"
+    ended = []
+    partial = online.folder / "data" / f"{DATASET}.partial"
+    for shards in ("1", "9"):
+        command = [sys.executable, "-W", "ignore", "-c", fill, str(online.folder / "data"), shards]
+        ended.append(subprocess.run(
+            command, cwd=Path(__file__).parents[2], env=online.environment, capture_output=True,
+            text=True, timeout=120, check=False,
+        ))  # fmt: skip
+        assert partial.exists() == (shards == "9")
+    assert [item.returncode for item in ended] == [0, 1], ended[0].stderr
+    assert f"{DATASET}/fineweb_train_000000.bin" in visible(online.folder / "data")
+    assert "the data could not be fetched (exit code 1); run it again" in ended[1].stderr
 
 
 def test_a_second_run_asks_the_hub_for_nothing(hub: Any, online: Any) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import base64
+import os
 import random
+import shutil
 import struct
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from attrs import evolve, frozen
 
+from autoresearch.desk import Desk, Hands
 from autoresearch.errors import DataError
 from autoresearch.golf.asking import NoAnswerError, bare_environment, reload_score, run_script
 from autoresearch.golf.canary import WholeScore, read_score
@@ -31,8 +36,9 @@ from autoresearch.golf.measurement import (
 )
 from autoresearch.golf.model_job import write_shard
 from autoresearch.golf.plausibility import reload
-from autoresearch.golf.plugin import score_again
+from autoresearch.golf.plugin import score_again, score_there
 from autoresearch.golf.reading.own import OwnResult
+from autoresearch.history import History
 from autoresearch.model import RunOutput, RunStatus
 
 pytest.importorskip("numpy")
@@ -317,6 +323,56 @@ def test_an_artifact_that_gives_no_score_is_a_violation(
     found = list(score_again(evolve(honest, model_bytes=5), output))
     assert [(v.rule, v.blocks) for v in found] == [("D7", True)]
     assert "gives no score" in found[0].detail
+
+
+class There(Hands):
+    """Hands whose jobs run in a folder of their own, as on another machine."""
+
+    def job(
+        self, beside: RunOutput, name: str, source: str, seconds: float, files: Sequence[Path]
+    ) -> RunOutput:
+        folder = beside.folder / name
+        folder.mkdir()
+        for file in files:
+            shutil.copy(file, folder)
+        log = folder / "run.log"
+        done = subprocess.run(
+            [sys.executable, "-c", source], cwd=folder, env={**os.environ, **beside.env},
+            capture_output=True, text=True, timeout=seconds, check=False,
+        )  # fmt: skip
+        log.write_text(done.stdout)
+        status = RunStatus.CRASHED if done.returncode else RunStatus.COMPLETED
+        return RunOutput(name=name, status=status, log_path=log, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        ("1.2244", ""),
+        ("1.2344", "the reloaded artifact scores 1.234400, the run said 1.224400"),
+        ("", "the artifact alone gives no score"),
+    ],
+)
+def test_where_runs_go_elsewhere_the_artifact_is_scored_in_a_job_there(
+    honest: OwnResult, tmp_path: Path, score: str, said: str
+) -> None:
+    """The job has the script, the artifact and nothing else of the run."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import json, os\n"
+        "score = float(open(os.environ['EVAL_ARTIFACT']).read())\n"
+        "print('artifact_score', json.dumps({'val_bpb': score, 'val_bytes': 7}))\n"
+    )
+    (tmp_path / "weights").write_text(score)
+    output = RunOutput(
+        name="t-0-0", status=RunStatus.COMPLETED, log_path=tmp_path / "run.log", folder=tmp_path,
+        script_path=script,
+    )  # fmt: skip
+    result = evolve(honest, val_bpb=1.2244, model_bytes=len(score))
+    desk = Desk(history=History(), hands=There())
+    found = list(score_there(result, output, desk))
+    assert [item.blocks for item in found] == [True] * bool(said)
+    assert said in "".join(item.detail for item in found)
 
 
 def test_a_measurement_tells_what_two_scores_do_not_share(honest: OwnResult) -> None:

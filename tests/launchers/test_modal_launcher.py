@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +17,17 @@ from attrs import define, evolve, field
 
 from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError, ConfigError
-from autoresearch.launchers.modal import ModalRun, Plugin, Settings, launch, order_for
+from autoresearch.frozen import alike
+from autoresearch.launchers.modal import (
+    ModalRun,
+    Plugin,
+    Settings,
+    launch,
+    make_ready,
+    order_for,
+)
 from autoresearch.launchers.modal_remote import (
+    ModalRemote,
     RemoteAwayError,
     RemoteEndedError,
     RemoteError,
@@ -43,6 +53,7 @@ class Loopback:
     claims: dict[str, dict[str, str]] = field(factory=dict)
     says: dict[str, str | RemoteError] = field(factory=dict)
     away: bool = False
+    filled: list[tuple[str, int]] = field(factory=list)
 
     def claimed(self, name: str) -> dict[str, str] | None:
         self._reach()
@@ -87,6 +98,14 @@ class Loopback:
         self._reach()
         file = self.volume / path
         return file.read_bytes() if file.exists() else None
+
+    def lacks(self, name: str) -> bool:
+        self._reach()
+        return not (self.volume / "datasets" / name).exists()
+
+    def fill(self, variant: str, train_shards: int) -> None:
+        (self.volume / "datasets" / f"fineweb10B_{variant}").mkdir(parents=True)
+        self.filled.append((variant, train_shards))
 
     def end(self, call: str) -> None:
         process = self.calls[call]
@@ -161,7 +180,58 @@ def test_a_run_from_order_to_price(
     assert output.gpu_seconds == pytest.approx(8 * output.seconds, abs=0.01)
     assert output.cost_usd == pytest.approx(output.gpu_seconds * 0.001097, abs=1e-5)
     assert remote.orders[0]["gpu"] == "H100:8"
-    assert remote.orders[0]["limit"] == 360.0
+    assert remote.orders[0]["limit"] == 1260.0  # 60, 900 before its first step, 300 to spare
+
+
+def test_a_job_beside_a_run_has_one_gpu_and_what_the_run_left(
+    request_for: RunRequest, workspace: Workspace, remote: Loopback, tmp_path: Path
+) -> None:
+    """Seven GPUs do not wait for the eighth."""
+    asked = evolve(request_for, campaign_id="one")
+    finish(launch(asked, workspace, remote, QUICK))
+    workspace.script_path.write_text("print(open('final_model.int8.ptz').read())")
+    job = evolve(asked, name="night-1-0-reload", beside=asked.name, folder=tmp_path / "job")
+    output = finish(launch(job, workspace, remote, QUICK))
+    assert output.log_path.read_text() == "abc\n"
+    assert remote.orders[1]["gpu"] == "H100"
+    assert output.gpu_seconds == output.seconds
+
+
+def test_the_volume_is_filled_once_when_a_campaign_starts(remote: Loopback) -> None:
+    """No data have to be here; a Modal that is away is told, and data of others are their own."""
+    told: list[str] = []
+    golf = ("data/datasets/fineweb10B_sp1024", "data/tokenizers")
+    for wanted in (golf, golf, ("data/mine",)):
+        make_ready(remote, wanted, Settings(train_shards=10), told.append)
+    assert remote.filled == [("sp1024", 10)]
+    line = "autoresearch-data lacks fineweb10B_sp1024; filling it with 10 shards takes minutes"
+    assert told == [line]
+    remote.away = True
+    make_ready(remote, (), Settings(), told.append)
+    assert told[1:] == ["modal does not answer: no network; runs wait for it"]
+
+
+def test_a_server_that_never_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client would try for a minute without a word."""
+    pytest.importorskip("modal")
+    monkeypatch.setattr("autoresearch.launchers.modal_remote._ANSWER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for name in ("TOKEN_ID", "TOKEN_SECRET"):
+            monkeypatch.setenv(f"MODAL_{name}", "x")
+        monkeypatch.setenv("MODAL_SERVER_URL", f"http://127.0.0.1:{port}")
+        away = alike(ModalRemote, Settings(), script=ROOT / "modal_train.py")
+        with pytest.raises(RemoteAwayError, match=r"modal does not answer within 0\.5 seconds"):
+            away.lacks("datasets")
+
+
+def test_another_torch_is_another_deployment() -> None:
+    """What was deployed with one version does not answer for another."""
+    one, other = (
+        alike(ModalRemote, Settings(torch=torch), script=ROOT / "modal_train.py")
+        for torch in ("2.9.1", "2.11.0")
+    )
+    assert one.deployment != other.deployment
 
 
 def test_places_of_this_machine_are_translated(
@@ -237,14 +307,14 @@ def test_patience_ends(request_for: RunRequest, workspace: Workspace, remote: Lo
     remote.away = True
     handle = launch(request_for, workspace, remote, QUICK)
     late = ModalRun(
-        handle.name, handle.folder, remote, QUICK, clock=lambda: time.time() + 60 + 300 + 3601
+        handle.name, handle.folder, remote, QUICK, clock=lambda: time.time() + 1260 + 3601
     )
     output = late.poll()
     assert output is not None
     assert output.status is RunStatus.INFRA_FAILED
     away = "modal does not answer: no network"
     assert output.detail == (
-        f"gave up after 3960 seconds: {away}; it may still run, look on modal.com: {away}"
+        f"gave up after 4860 seconds: {away}; it may still run, look on modal.com: {away}"
     )
 
 
@@ -498,7 +568,7 @@ def test_the_table_of_settings(request_for: RunRequest, workspace: Workspace) ->
     with pytest.raises(AutoresearchError, match=r"finds no .*gone\.py; put modal_train\.py there"):
         plugin.launch_run(request_for, workspace)
     assert plugin.launch_run(evolve(request_for, launcher="local"), workspace) is None
-    assert [Settings(gpu=gpu).gpus for gpu in ("H100", "H100:8")] == [1, 8]
+    assert [Settings(gpu=gpu).all_gpus for gpu in ("H100", "H100:8")] == [1, 8]
 
 
 @pytest.mark.parametrize("option", ["--nproc_per_node=8", "--nproc-per-node 8"])

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from autoresearch.launchers.modal import Settings
+
 # The client says so of every local call of a function with volumes; here a folder stands for them.
 pytestmark = pytest.mark.filterwarnings("ignore:The train function is executing locally")
 
@@ -133,6 +135,83 @@ def test_a_script_that_hangs(
         time.sleep(0.02)
 
 
+STEP = "step:1/9 train_loss:7.1"
+FINAL = "final_int8_zlib_roundtrip_exact val_loss:2.1 val_bpb:1.2244"
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "detail"),
+    [
+        (["warmup_step:1/20"], "timed_out", "killed at its deadline of 2.5 seconds"),
+        ([STEP], "timed_out", "killed 1 seconds after its first training step"),
+        ([STEP, "step:9/9 val_loss:2 val_bpb:1.3"], "timed_out", "killed 1 seconds after its "),
+        ([STEP, FINAL], "completed", "killed 1 seconds after its first training step, its score "),
+    ],
+)
+def test_the_deadline_counts_from_the_first_training_step(
+    modal_train: ModuleType, lines: list[str], status: str, detail: str
+) -> None:
+    """What comes before has a limit of its own, and a printed score is not lost by a kill."""
+    shown = "".join(f"print({line!r}, flush=True)\n" for line in lines)
+    source = f"import time\ntime.sleep(0.2)\n{shown}time.sleep(60)\n"
+    began = time.monotonic()
+    found = carry_out(modal_train, order(source, timeout_seconds=1.0, before_seconds=1.5))
+    taken = time.monotonic() - began
+    assert (found["status"], found["exit_code"]) == (status, None)
+    assert found["detail"].startswith(detail)
+    assert (taken > 2.4) if lines[0] != STEP else (1.1 < taken < 2.4)
+
+
+def test_a_line_may_come_in_two_pieces(modal_train: ModuleType) -> None:
+    """The score is seen, and the middle of a line is no line."""
+    source = (
+        "import sys, time\n"
+        "for part in ('x' * 5000 + 'step:1/9', '\\nfinal_int8 val_loss:2 val', '_bpb:1.2244 t'):\n"
+        "    sys.stdout.write(part); sys.stdout.flush(); time.sleep(0.3)\n"
+        "time.sleep(60)\n"
+    )
+    found = carry_out(modal_train, order(source, timeout_seconds=0.5, before_seconds=1.0))
+    assert (found["status"], found["val_bpb"]) == ("completed", 1.2244)
+    assert found["detail"] == "killed at its deadline of 1.5 seconds, its score was printed"
+
+
+def test_data_are_near_and_compilations_are_kept(
+    modal_train: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A campaign's data set is looked for by its name, copied to the disk, and missed in a line."""
+    monkeypatch.setattr(modal_train.modal, "is_local", lambda: False)
+    monkeypatch.setattr(modal_train, "DATA", tmp_path)
+    shards = tmp_path / "datasets" / "fineweb10B_sp8192"
+    asked = {"env": {"DATA_PATH": "/home/me/datasets/fineweb10B_sp8192", "SEED": "7"}}
+    with pytest.raises(OSError, match=r"fineweb10B_sp8192; fill the volume: modal run .*prepare"):
+        modal_train.environment(asked)
+    shards.mkdir(parents=True)
+    (shards / "fineweb_val_000000.bin").write_bytes(b"abc")
+    partial = shards.with_name("fineweb10B_sp8192.partial")
+    partial.touch()
+    with pytest.raises(OSError, match=r"no whole .*fineweb10B_sp8192; fill the volume"):
+        modal_train.environment(asked)
+    partial.unlink()
+    seen = modal_train.environment(asked)
+    assert Path(seen["DATA_PATH"]).parent != shards.parent
+    assert (Path(seen["DATA_PATH"]) / "fineweb_val_000000.bin").read_bytes() == b"abc"
+    assert seen["TOKENIZER_PATH"] == str(tmp_path / "tokenizers" / "fineweb_1024_bpe.model")
+    assert seen["TORCHINDUCTOR_CACHE_DIR"] == "/cache/inductor"
+    assert seen["TRITON_CACHE_DIR"] == "/cache/triton"
+    assert (seen["RELOAD_CHECK"], seen["SEED"]) == ("0", "7")
+    beside = modal_train.environment({**asked, "beside": "night-1-0"})
+    assert beside["DATA_PATH"] == str(shards)
+    typed = modal_train.environment({**asked, "typed": {"DATA_PATH": "/x", "RELOAD_CHECK": "1"}})
+    assert (typed["DATA_PATH"], typed["RELOAD_CHECK"]) == ("/x", "1")
+
+
+def test_machines_are_asked_for_with_their_cores_and_memory(modal_train: ModuleType) -> None:
+    """Unasked, Modal gives an eighth of a core and 128 MiB."""
+    asked = modal_train.train._spec_
+    assert (asked.cpu, asked.memory) == (16.0, 65_536)
+    assert list(asked.volumes) == ["/data", "/runs", "/cache"]
+
+
 def test_a_script_that_closes_its_output(modal_train: ModuleType) -> None:
     """The end of the output is not the end of the script."""
     source = "import os, time\nos.close(1)\nos.close(2)\ntime.sleep(0.5)\nos._exit(4)\n"
@@ -156,13 +235,18 @@ def test_the_script_sees_no_credentials(
 
 
 def test_the_image_has_the_versions_of_this_project(modal_train: ModuleType) -> None:
-    """What the image installs is what constraints.txt pins, so that scores mean the same."""
+    """What the image installs is pinned as here; torch is the challenge's, unless it is set."""
     pins = dict(
         re.findall(r"^([\w.-]+)==([\w.+-]+)$", (ROOT / "constraints.txt").read_text(), re.M)
     )
     named = dict(re.findall(r'"(\w+)==([\w.]+)"', SCRIPT.read_text()))
-    assert set(named) == {"torch", "numpy", "sentencepiece", "psutil"}
+    assert set(named) == {"numpy", "sentencepiece", "psutil", "huggingface_hub"}
     assert {name: pins[name] for name in named} == named
+    assert modal_train.TORCH == Settings().torch == "2.9.1"
+    environ = {**os.environ, "AUTORESEARCH_TORCH": "2.11.0"}
+    ask = "import modal_train; print(modal_train.TORCH)"
+    told = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, env=environ, capture_output=True)
+    assert told.stdout.decode().strip() == "2.11.0"
 
 
 def test_a_fault_of_the_function_itself_is_a_verdict(
@@ -195,6 +279,7 @@ class Spy:
         self.here = modal_train.train.local
         self.options: dict[str, Any] = {}
         self.order: dict[str, Any] = {}
+        self.orders: list[dict[str, Any]] = []
 
     def with_options(self, **options: Any) -> Spy:
         self.options = options
@@ -202,6 +287,7 @@ class Spy:
 
     def remote(self, asked: str) -> str:
         self.order = json.loads(asked)
+        self.orders.append({**self.order, **self.options})
         answer: str = self.here(asked)
         return answer
 
@@ -233,7 +319,30 @@ def test_by_hand_the_model_is_kept_and_env_wins(
     kept = volume / by_hand.order["name"]
     assert (kept / "run.log").read_text() == "data /mine\n"
     assert (kept / "final_model.int8.ptz").read_bytes() == b"abc"
-    assert by_hand.options == {"gpu": "H100:8", "timeout": 1200}
+    assert by_hand.options == {"gpu": "H100:8", "timeout": 2100}
+
+
+RELOADS = """import os, sys
+if os.environ.get("EVAL_ARTIFACT"):
+    print('artifact_score {"val_bpb": %s}' % open(os.environ["EVAL_ARTIFACT"]).read())
+else:
+    open("final_model.int8.ptz", "w").write("1.5000")
+    print("final_int8_zlib_roundtrip_exact val_loss:2.0 val_bpb:" + sys.argv[1])
+"""
+
+
+def test_by_hand_the_artifact_is_scored_again_on_one_gpu(
+    modal_train: ModuleType, by_hand: Spy, tmp_path: Path
+) -> None:
+    """In a job of its own that has what the run left; another score ends with a line."""
+    (tmp_path / "train_gpt.py").write_text(RELOADS)
+    modal_train.main(command=f"{sys.executable} train_gpt.py 1.50001", env='{"A": "b"}')
+    run, job = by_hand.orders
+    assert (run["gpu"], job["gpu"]) == ("H100:8", "H100")
+    assert job["name"] == f"{run['name']}-reload"
+    assert job["typed"] == {"EVAL_ARTIFACT": "final_model.int8.ptz", "A": "b"}
+    with pytest.raises(SystemExit, match=r"the artifact alone scores 1\.5, the run said 1\.4"):
+        modal_train.main(command=f"{sys.executable} train_gpt.py 1.4")
 
 
 @pytest.mark.parametrize(
@@ -269,3 +378,17 @@ def test_modal_run_without_a_token(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "Token missing" in ended.stderr
     assert "modal token new" in ended.stderr.replace("\n", " ")
+
+
+def test_modal_run_without_a_way_to_modal(tmp_path: Path) -> None:
+    """The client would try for a minute in silence: one line, at once, and exit code 1."""
+    pytest.importorskip("modal")
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MODAL_TOKEN_ID": "ak-x"}
+    environ |= {"MODAL_TOKEN_SECRET": "as-x", "MODAL_SERVER_URL": "http://127.0.0.1:9"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "modal", "run", str(SCRIPT)],
+        env=environ, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("modal cannot be reached at 127.0.0.1:9: ")
+    assert ended.stderr.endswith("; check the network\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,9 +53,11 @@ class LoopHands(Hands):
         """Write every tracked file of head into a folder."""
         self.kit.lab.export(self.kit.head_commit(), folder)
 
-    def job(self, beside: RunOutput, name: str, source: str, seconds: float) -> RunOutput:
+    def job(
+        self, beside: RunOutput, name: str, source: str, seconds: float, files: Sequence[Path]
+    ) -> RunOutput:
         """Run a script by the campaign's launcher."""
-        return _run_job(self.kit, beside, name, source, seconds)
+        return _run_job(self.kit, beside, name, source, seconds, files)
 
     def environment(self, passed: Sequence[str]) -> Mapping[str, str]:
         """Return what a run would see, and the names to pass."""
@@ -77,7 +80,9 @@ class LoopHands(Hands):
         return f"stopped by {order.by}" if order is not None and order.now else ""
 
 
-def _run_job(kit: Kit, run: RunOutput, name: str, source: str, seconds: float) -> RunOutput:
+def _run_job(
+    kit: Kit, run: RunOutput, name: str, source: str, seconds: float, files: Sequence[Path]
+) -> RunOutput:
     """Run a script of a plugin's beside a run that is over, with its environment, and wait for it.
 
     The launcher finds it again under its name, so that it is started and paid for once.
@@ -91,6 +96,10 @@ def _run_job(kit: Kit, run: RunOutput, name: str, source: str, seconds: float) -
     )
     place.script_path.parent.mkdir(parents=True, exist_ok=True)
     write_text(place.script_path, source)
+    folder = kit.lab.folder / "runs" / asked
+    for file in files:
+        folder.mkdir(exist_ok=True)
+        shutil.copy(file, folder)
     launcher = kit.config.launcher
     request = RunRequest(
         name=asked,
@@ -103,8 +112,9 @@ def _run_job(kit: Kit, run: RunOutput, name: str, source: str, seconds: float) -
         timeout_seconds=seconds,
         max_log_bytes=kit.config.limits.max_log_bytes,
         script_digest=digest(source),
-        folder=kit.lab.folder / "runs" / asked,
+        folder=folder,
         campaign_id=kit.campaign_id,
+        beside=run.name,
     )
     ended = kit.wait(request, kit.plugins.launch_run(request, place))
     kit.recorder.record(cost_of(request, ended), event_id=f"{asked}/cost")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -63,7 +64,9 @@ class Settings:
     """The table ``[plugins.golf]``."""
 
     score_again: bool = setting(
-        True, "score the artifact of a local run that would be kept once more, in a new process"
+        True,
+        "score the artifact of a run that would be kept once more: in a new process, "
+        "or in a job of its own where runs go elsewhere",
     )
     required_calls: tuple[str, ...] = setting(
         (), "calls that an edit must not take away, as the script writes them: `dist.barrier`"
@@ -165,13 +168,14 @@ class Plugin:
             found += judge_result(result, experiment, output)
         if experiment.idea.kind is IdeaKind.EVALUATION:
             found += _unproved(experiment, output, desk)
-        if result is None or self._config.launcher != "local":
+        if result is None:
             return tuple(found)
-        found += measure(result, output)
+        here = self._config.launcher == "local"
+        found += measure(result, output) if here else ()
         best = history.best_metric
         improves = best is not None and history.better(result.val_bpb, best)
         if self._settings.score_again and improves and not any(v.blocks for v in found):
-            found += score_again(result, output)
+            found += score_again(result, output) if here else score_there(result, output, desk)
         return tuple(found)
 
     @property
@@ -182,7 +186,9 @@ class Plugin:
 def _read(output: RunOutput, history: History) -> RunReading | None:
     if not output.log_path.exists():
         return None
-    return read_run(output.log_path, output.exit_code, score_line(history))
+    # A launcher's word that a run completed counts, also of one that was killed behind its score.
+    code = 0 if output.status is RunStatus.COMPLETED else output.exit_code
+    return read_run(output.log_path, code, score_line(history))
 
 
 def _packed_size(reading: RunReading, output: RunOutput) -> int | None:
@@ -332,12 +338,39 @@ def score_again(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
     yield from plausibility.reload(result.val_bpb, again.val_bpb)
 
 
-def _files(output: RunOutput, result: OwnResult) -> Files | None:
-    """The files of a run; its artifact has whatever name, and the bytes that the result states."""
-    data, tokenizer = output.env.get("DATA_PATH"), output.env.get("TOKENIZER_PATH")
+def score_there(result: OwnResult, output: RunOutput, desk: Desk) -> Iterator[Violation]:
+    """Yield D7 where the artifact alone does not give the score, in a job where the run was."""
+    artifact = _artifact(output, result)
+    source = output.script_path.read_text("utf-8", "replace") if output.script_path else ""
+    if artifact is None or "EVAL_ARTIFACT" not in source:
+        yield from doubt("D7", "the run left no artifact that could be scored again")
+        return
+    asked = evolve(output, env={**output.env, "EVAL_ARTIFACT": artifact.name})
+    ended = desk.job(asked, "reload", source, files=(artifact,))
+    if ended is None:
+        return
+    text = ended.log_path.read_text("utf-8", "replace") if ended.log_path.exists() else ""
+    said = re.findall(r'^artifact_score .*"val_bpb": ([\d.]+)', text, re.MULTILINE)
+    if ended.status is RunStatus.COMPLETED and said:
+        yield from plausibility.reload(result.val_bpb, float(said[-1]))
+    elif ended.status is RunStatus.INFRA_FAILED:
+        yield from doubt("D7", f"the artifact could not be scored again: {ended.detail}")
+    else:
+        yield from broken("D7", f"the artifact alone gives no score: {ended.detail or 'no line'}")
+
+
+def _artifact(output: RunOutput, result: OwnResult) -> Path | None:
+    """The artifact of a run: it has whatever name, and the bytes that the result states."""
     own = (path for path in sorted(output.folder.iterdir()) if path.is_file())
     sized = [path for path in own if path.stat().st_size == result.model_bytes]
-    if output.script_path is None or not sized or not data or not tokenizer:
+    named = [path for path in sized if digest_files(path) == result.artifact_digest]
+    return next(iter((*named, *sized)), None)
+
+
+def _files(output: RunOutput, result: OwnResult) -> Files | None:
+    """The files of a run on this machine."""
+    data, tokenizer = output.env.get("DATA_PATH"), output.env.get("TOKENIZER_PATH")
+    artifact = _artifact(output, result)
+    if output.script_path is None or artifact is None or not data or not tokenizer:
         return None
-    named = [p for p in sized if digest_files(p) == result.artifact_digest]
-    return Files(output.script_path, (named or sized)[0], Path(data), Path(tokenizer))
+    return Files(output.script_path, artifact, Path(data), Path(tokenizer))

@@ -10,13 +10,15 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from attrs import Attribute, asdict, field, frozen
 
+from autoresearch.config import Config, with_options
 from autoresearch.durable import replace_file
 from autoresearch.errors import AutoresearchError
-from autoresearch.model import RunOutput, RunRequest, RunStatus
+from autoresearch.hookspecs import hookimpl
+from autoresearch.model import Quote, RunOutput, RunRequest, RunStatus
 
 _RESERVE_BYTES = 16_384
 
@@ -207,6 +209,46 @@ def log_in(path: Path) -> Path:
     """Return where the output of the run that worked in `path` is, whichever launcher ran it."""
     log = RunFolder.of(path).log
     return log if log.exists() else path / "run.log"
+
+
+S = TypeVar("S")
+
+
+class Elsewhere(Generic[S]):
+    """What launchers have in common whose runs are on other machines: a table, and its prices."""
+
+    launcher: str
+    Settings: type[S]
+
+    def __init__(self) -> None:
+        self._config, self._settings = Config(), self.Settings()
+
+    @hookimpl
+    def configure(self, config: Config) -> None:
+        """Read the plugin's table."""
+        self._config = config
+        self._settings = config.settings(self.launcher, self.Settings)
+
+    @hookimpl
+    def quote_run(self, request: RunRequest) -> Quote | None:
+        """Return the longest time that a run may take, at the price of the settings."""
+        chosen = self.chosen(request)
+        return None if chosen is None else self.quote(request, chosen)
+
+    def chosen(self, request: RunRequest) -> S | None:
+        """Return the settings that hold for a request; None where it is another launcher's."""
+        if request.launcher != self.launcher:
+            return None
+        return with_options(self._settings, request.options, "options")
+
+    def quote(self, request: RunRequest, chosen: Any) -> Quote:
+        """Return the deadline at the price of so many GPUs."""
+        return Quote(
+            seconds=request.timeout_seconds,
+            gpus=chosen.all_gpus,
+            usd_per_hour=chosen.usd_per_hour,
+            prices=chosen.prices,
+        )
 
 
 class InFolder:

@@ -235,6 +235,8 @@ class Plugin:
         known = folder.read_spec()
         if known is None:
             runs = with_options(self._runs, request.options, "options")
+            if request.beside:
+                runs = evolve(runs, gpus=1)
             spec = _spec(request, workspace, folder, self._passed, runs)
             folder.write_spec(self._held(spec, workspace, folder, request.reads))
         elif known.name != request.name:

@@ -6,18 +6,19 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from attrs import Attribute, define, field, frozen
+from attrs import Attribute, define, evolve, field, frozen
 
-from autoresearch.config import Config, setting, with_options
+from autoresearch.config import Config, setting
 from autoresearch.durable import digest, replace_file
 from autoresearch.errors import AutoresearchError, ConfigError
+from autoresearch.frozen import alike
 from autoresearch.hookspecs import hookimpl
-from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
+from autoresearch.launchers.folder import Elsewhere, InFolder, Outcome, RunFolder
 from autoresearch.launchers.modal_remote import (
     ModalRemote,
     Remote,
@@ -54,6 +55,18 @@ class Settings:
     gpu: str = setting("H100:8", "GPU type and number", validator=_gpu)
     usd_per_gpu_second: float = setting(0.001097, "price of one GPU, USD a second")
     prices: str = setting("modal.com/pricing, May 2026", "where that price is from, and of when")
+    torch: str = setting("2.9.1", "version of torch in the image")
+    data: str = setting("autoresearch-data", "volume of data sets, as in the script")
+    train_shards: int = setting(80, "shards that the volume is filled with where it has no data")
+    before_seconds: float = setting(
+        900.0, "longest time before the first training step, from which the deadline counts"
+    )
+    first_step: str = setting(
+        "", "what matches the line of the first training step; empty: the script's own"
+    )
+    score_line: str = setting(
+        "", "what matches a line after which a killed run is completed; empty: the script's own"
+    )
     keep: tuple[str, ...] = setting(
         ("final_model.int8.ptz",), "files of a run to bring here beside its log"
     )
@@ -63,83 +76,88 @@ class Settings:
     poll_seconds: float = setting(2.0, "time between two questions to Modal")
 
     @property
-    def gpus(self) -> int:
+    def all_gpus(self) -> int:
         """How many GPUs a run has."""
         return int(self.gpu.partition(":")[2] or 1)
 
     @property
     def usd_per_hour(self) -> float:
         """The price of them all, US dollars an hour."""
-        return 3600 * self.gpus * self.usd_per_gpu_second
+        return 3600 * self.all_gpus * self.usd_per_gpu_second
+
+    def limit(self, order: Mapping[str, Any]) -> float:
+        """Return Modal's own limit on the function, seconds."""
+        return float(order["timeout_seconds"] + order.get("before_seconds", 0) + _SPARE_SECONDS)
 
 
-class Plugin:
+class Plugin(Elsewhere[Settings]):
     """Answers requests for the launcher ``modal``."""
 
-    Settings = Settings
-
-    def __init__(self) -> None:
-        self._settings = Settings()
+    launcher, Settings = "modal", Settings
 
     @hookimpl
-    def configure(self, config: Config) -> None:
-        """Read the plugin's table."""
-        self._settings = config.settings("modal", Settings)
-
-    @hookimpl
-    def check_launcher(self, config: Config, project: Path) -> Sequence[str] | None:
-        """Look for the remote function, the client and a token; Modal itself is not asked."""
+    def check_launcher(
+        self, config: Config, project: Path, tell: Callable[[str], None]
+    ) -> Sequence[str] | None:
+        """Look for the remote function, the client, a token and the data; fill the volume once."""
         if config.launcher != "modal":
             return None
+        chosen = config.settings("modal", Settings)
         try:
-            _module(project, self._settings)
-            _check_processes(config.command, config.settings("modal", Settings))
+            remote = _remote(project, chosen)
+            _check_processes(config.command, chosen)
             check_token()
-        except AutoresearchError as error:
+            make_ready(remote, config.data, chosen, tell)
+        except (AutoresearchError, RemoteError) as error:
             return (str(error),)
         return ()
 
-    @hookimpl
-    def quote_run(self, request: RunRequest) -> Quote | None:
+    def quote(self, request: RunRequest, chosen: Any) -> Quote:
         """Return Modal's own limit on the function, at the price of the settings."""
-        if request.launcher != "modal":
-            return None
-        chosen = with_options(self._settings, request.options, "options")
-        return Quote(
-            seconds=request.timeout_seconds + _SPARE_SECONDS,
-            gpus=chosen.gpus,
-            usd_per_hour=chosen.usd_per_hour,
-            prices=chosen.prices,
-        )
+        seconds = request.timeout_seconds + chosen.before_seconds + _SPARE_SECONDS
+        return evolve(super().quote(request, chosen), seconds=seconds)
 
     @hookimpl
     def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle | None:
         """Order a run, or find the one that was ordered under the same name."""
-        if request.launcher != "modal":
+        chosen = self.chosen(request)
+        if chosen is None:
             return None
-        chosen = with_options(self._settings, request.options, "options")
-        remote = ModalRemote(
-            script=_module(workspace.project, chosen),
-            app=chosen.app,
-            volume=chosen.volume,
-            claims=chosen.claims,
-        )
-        return launch(request, workspace, remote, chosen)
+        return launch(request, workspace, _remote(workspace.project, chosen), chosen)
 
 
-def _module(project: Path, settings: Settings) -> Path:
+def _remote(project: Path, settings: Settings) -> ModalRemote:
     module = project / settings.module
     if not module.exists():
         raise AutoresearchError(
             f"the launcher 'modal' finds no {module}; put modal_train.py there or set module"
         )
-    return module
+    return alike(ModalRemote, settings, script=module)
+
+
+def make_ready(
+    remote: Remote, wanted: Sequence[str], settings: Settings, tell: Callable[[str], None]
+) -> None:
+    """Fill the volume with the challenge's data where it has none, and tell a person.
+
+    Modal is asked in any case, so that a person hears of an unreachable one before the night.
+    """
+    found = re.search(r"fineweb10B_(\w+)", " ".join(wanted))
+    try:
+        if remote.lacks(found[0] if found else "") and found:
+            shards = settings.train_shards
+            tell(f"{settings.data} lacks {found[0]}; filling it with {shards} shards takes minutes")
+            remote.fill(found[1], shards)
+    except RemoteAwayError as error:
+        tell(f"{error}; runs wait for it")
 
 
 def launch(
     request: RunRequest, workspace: Workspace, remote: Remote, settings: Settings
 ) -> ModalRun:
     """Keep the order, then have it carried out; both at most once for a name."""
+    if request.beside:
+        settings = evolve(settings, gpu=settings.gpu.partition(":")[0])
     folder = RunFolder.of(request.folder)
     folder.order("modal_order.json", request, lambda: order_for(request, workspace, settings))
     run = ModalRun(request.name, folder, remote, settings)
@@ -152,31 +170,33 @@ def order_for(request: RunRequest, workspace: Workspace, settings: Settings) -> 
     _check_processes(request.command, settings)
     there = {str(workspace.script_path): Path(workspace.script).name, sys.executable: "python"}
     source = workspace.read_script()
+    lines = {"first_step": settings.first_step, "score_line": settings.score_line}
     return {
-        "name": _place(request),
+        "name": _place(request, request.name),
+        "beside": _place(request, request.beside) if request.beside else "",
         "script": Path(workspace.script).name,
         "script_digest": request.script_digest or digest(source),
         "source": source,
         "command": [there.get(word, word) for word in request.command],
         "env": {**request.env, "SEED": str(request.seed), "RUN_ID": request.name},
         "timeout_seconds": request.timeout_seconds,
+        "before_seconds": settings.before_seconds,
+        **{name: pattern for name, pattern in lines.items() if pattern},
         "max_log_bytes": request.max_log_bytes,
         "keep": list(settings.keep),
         "asked_at": time.time(),
     }
 
 
-def _place(request: RunRequest) -> str:
-    """Name the run in a workspace that campaigns of other projects share, with equal tags."""
-    if not request.campaign_id:
-        return request.name
-    return f"{request.name}-{digest(request.campaign_id)[:8]}"
+def _place(request: RunRequest, name: str) -> str:
+    """Name a run in a workspace that campaigns of other projects share, with equal tags."""
+    return f"{name}-{digest(request.campaign_id)[:8]}" if request.campaign_id else name
 
 
 def _check_processes(command: tuple[str, ...], settings: Settings) -> None:
     """Refuse a torchrun that would crash, or leave GPUs idle that are paid for."""
     asked = re.search(r"--nproc[_-]per[_-]node[= ](\d+)", " ".join(command))
-    if asked and int(asked[1]) != settings.gpus:
+    if asked and int(asked[1]) != settings.all_gpus:
         raise AutoresearchError(
             f"the command starts {asked[1]} processes, but gpu is {settings.gpu!r}; "
             "make them the same number"
@@ -260,7 +280,7 @@ class ModalRun(InFolder):
         order = self._order()
         claim = self.remote.claimed(order["name"])
         if claim is None:
-            limit = order["timeout_seconds"] + _SPARE_SECONDS
+            limit = self.settings.limit(order)
             call = self.remote.spawn(json.dumps(order), self.settings.gpu, limit)
         else:
             self._check(claim)
@@ -299,7 +319,7 @@ class ModalRun(InFolder):
         with suppress(RemoteError):
             self._fetch("run.log")
         if isinstance(error, RemoteTimeoutError):
-            limit = self._order()["timeout_seconds"] + _SPARE_SECONDS
+            limit = self.settings.limit(self._order())
             return self._outcome(RunStatus.TIMED_OUT, str(error), limit)
         return self._outcome(RunStatus.INFRA_FAILED, str(error), self._spent())
 
@@ -315,14 +335,14 @@ class ModalRun(InFolder):
         with suppress(RemoteError):
             self._fetch("run.log")
         # Modal itself ends a call at its limit; what it waited for a machine before is free.
-        limit = order["timeout_seconds"] + _SPARE_SECONDS
-        seconds = min(self.clock() - order["asked_at"], limit) if call else 0.0
+        spent = min(self.clock() - order["asked_at"], self.settings.limit(order))
+        seconds = spent if call else 0.0
         return self._outcome(RunStatus.STOPPED_EARLY, reason, seconds)
 
     def _overdue(self, why: str) -> Outcome | None:
         """End a run that nothing was heard of; with a known call only once it is cancelled."""
         order = self._order()
-        limit = order["timeout_seconds"] + _SPARE_SECONDS + self.settings.patience_seconds
+        limit = self.settings.limit(order) + self.settings.patience_seconds
         if self.clock() < order["asked_at"] + limit:
             return None
         detail = f"gave up after {limit:g} seconds: {why}"
@@ -342,13 +362,13 @@ class ModalRun(InFolder):
         if found is None:
             return 0.0
         since = self.clock() - found.get("at", order["asked_at"])
-        return float(min(since, order["timeout_seconds"] + _SPARE_SECONDS))
+        return float(min(since, self.settings.limit(order)))
 
     def _outcome(
         self, status: RunStatus, detail: str, seconds: float = 0.0, code: int | None = None
     ) -> Outcome:
         seconds = max(seconds, 0.0)  # a clock may have been set back
-        gpu_seconds = seconds * self.settings.gpus
+        gpu_seconds = seconds * self.settings.all_gpus
         cost = gpu_seconds * self.settings.usd_per_gpu_second
         return Outcome(
             status=status,

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from threading import Thread
+from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -19,8 +20,9 @@ from autoresearch.errors import AutoresearchError, needs
 from autoresearch.launchers.environment import clean_environment
 from autoresearch.model import RunStatus
 
-_FUNCTION = "train"
+T = TypeVar("T")
 _DEPLOY_SECONDS = 1800.0
+_ANSWER_SECONDS = 25.0
 _NO_TOKEN = "modal has no valid token; run `modal token new` and start again"
 
 
@@ -62,6 +64,12 @@ class Remote(Protocol):
     def read(self, path: str) -> bytes | None:
         """Return a kept file, or None if there is none."""
 
+    def lacks(self, name: str) -> bool:
+        """Say whether the volume of data has no such data set, whole, within half a minute."""
+
+    def fill(self, variant: str, train_shards: int) -> None:
+        """Have the challenge's data fetched into that volume, and wait for it."""
+
 
 @frozen(kw_only=True)
 class ModalRemote:
@@ -71,6 +79,8 @@ class ModalRemote:
     app: str
     volume: str
     claims: str
+    data: str
+    torch: str
 
     def claimed(self, name: str) -> dict[str, str] | None:
         """Ask the dictionary in which a call enters itself before it does anything."""
@@ -81,12 +91,11 @@ class ModalRemote:
 
     def spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
         """Spawn, and deploy first if this text of the script is not deployed yet."""
-        with _explained():
-            try:
-                return self._spawn(order, gpu, timeout_seconds)
-            except client().exception.NotFoundError:
-                self._deploy()
-            return self._spawn(order, gpu, timeout_seconds)
+        limit = round(timeout_seconds)
+        return self._deployed(
+            "train",
+            lambda train: str(train.with_options(gpu=gpu, timeout=limit).spawn(order).object_id),
+        )
 
     def verdict(self, call: str) -> str | None:
         """Look at the call without waiting; a pending one raises the builtin TimeoutError."""
@@ -110,19 +119,51 @@ class ModalRemote:
             except (FileNotFoundError, client().exception.NotFoundError):
                 return None
 
+    def lacks(self, name: str) -> bool:
+        """Look into the volume, in a thread: the client tries for a minute without a word."""
+        found: list[bool | Exception] = []
+
+        def look() -> None:
+            try:
+                volume = client().Volume.from_name(self.data, create_if_missing=True)
+                there = {Path(entry.path).name for entry in volume.listdir("datasets")}
+                found.append(name not in there or f"{name}.partial" in there)
+            except (FileNotFoundError, client().exception.NotFoundError):
+                found.append(True)
+            except Exception as error:
+                found.append(error)
+
+        asking = Thread(target=look, daemon=True)
+        asking.start()
+        asking.join(_ANSWER_SECONDS)
+        if not found:
+            raise RemoteAwayError(f"modal does not answer within {_ANSWER_SECONDS:g} seconds")
+        if isinstance(found[0], Exception):
+            raise explain(found[0]) from found[0]
+        return found[0]
+
+    def fill(self, variant: str, train_shards: int) -> None:
+        """Call the function of the script that does it."""
+        self._deployed("prepare_data", lambda prepare: prepare.remote(variant, train_shards))
+
     @property
     def deployment(self) -> str:
-        """The app's name with a digest of the script, so that a new text never meets an old one."""
-        return f"{self.app}-{digest(self.script.read_bytes())[:10]}"
+        """The app's name with a digest of what was deployed: a new text never meets an old one."""
+        return f"{self.app}-{digest(self.script.read_bytes() + self.torch.encode())[:10]}"
 
-    def _spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
-        function = client().Function.from_name(self.deployment, _FUNCTION)
-        limited = function.with_options(gpu=gpu, timeout=round(timeout_seconds))
-        return str(limited.spawn(order).object_id)
+    def _deployed(self, name: str, use: Callable[[Any], T]) -> T:
+        """Use a function of the script, which is deployed first if this text of it is not yet."""
+        with _explained():
+            try:
+                return use(client().Function.from_name(self.deployment, name))
+            except client().exception.NotFoundError:
+                self._deploy()
+            return use(client().Function.from_name(self.deployment, name))
 
     def _deploy(self) -> None:
         command = [sys.executable, "-m", "modal", "deploy", "--name", self.deployment]
         own = {key: value for key, value in os.environ.items() if key.startswith("MODAL_")}
+        own["AUTORESEARCH_TORCH"] = self.torch
         try:
             ended = subprocess.run(
                 [*command, str(self.script)],

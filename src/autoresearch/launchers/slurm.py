@@ -12,13 +12,13 @@ from typing import Any
 import psutil
 from attrs import define, evolve, field, frozen
 
-from autoresearch.config import Config, RunsConfig, setting, with_options
+from autoresearch.config import Config, RunsConfig, setting
 from autoresearch.errors import needs
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.far import order_for, spec_here
-from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
+from autoresearch.launchers.folder import Elsewhere, InFolder, Outcome, RunFolder
 from autoresearch.launchers.supervisor import supervise
-from autoresearch.model import Quote, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
+from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
 _SPARE_SECONDS = 300.0  # for the cluster's own limit: Python, the checkout, the outcome
 _STOP_SECONDS = 30.0
@@ -44,21 +44,20 @@ class Settings:
         """How many GPUs a job has on its nodes together."""
         return self.gpus * self.nodes
 
+    @property
+    def usd_per_hour(self) -> float:
+        """The price of them all, US dollars an hour."""
+        return self.all_gpus * self.usd_per_gpu_hour
 
-class Plugin:
+
+class Plugin(Elsewhere[Settings]):
     """Answers requests for the launcher ``slurm``."""
 
-    Settings = Settings
+    launcher, Settings = "slurm", Settings
 
     def __init__(self) -> None:
-        self._settings = Settings()
-        self._passed: tuple[str, ...] = ()
+        super().__init__()
         self._jobs: dict[str, Any] = {}  # of this process, which a local cluster's are children of
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Read the plugin's table."""
-        self._settings, self._passed = config.settings("slurm", Settings), config.pass_env
 
     @hookimpl
     def check_launcher(self, config: Config) -> Sequence[str] | None:
@@ -72,30 +71,19 @@ class Plugin:
         return ()
 
     @hookimpl
-    def quote_run(self, request: RunRequest) -> Quote | None:
-        """Return the cluster's own limit on a job, at the price of its GPUs."""
-        if request.launcher != "slurm":
-            return None
-        chosen = with_options(self._settings, request.options, "options")
-        return Quote(
-            seconds=request.timeout_seconds,
-            gpus=chosen.all_gpus,
-            usd_per_hour=chosen.all_gpus * chosen.usd_per_gpu_hour,
-            prices=chosen.prices,
-        )
-
-    @hookimpl
     def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle | None:
         """Submit a job, or find the one that was submitted under the same name."""
-        if request.launcher != "slurm":
+        chosen = self.chosen(request)
+        if chosen is None:
             return None
-        chosen = with_options(self._settings, request.options, "options")
+        if request.beside:
+            chosen = evolve(chosen, nodes=1, gpus=min(1, chosen.gpus))
         folder = RunFolder.of(request.folder)
         runs = RunsConfig(gpus=chosen.gpus)
         folder.order(
             "slurm_order.json",
             request,
-            lambda: order_for(request, workspace, self._passed, runs, {}),
+            lambda: order_for(request, workspace, self._config.pass_env, runs, {}),
         )
         run = SlurmRun(request.name, folder, chosen, self._jobs)
         run.submit()
@@ -186,7 +174,7 @@ class SlurmRun(InFolder):
 
     def _priced(self, outcome: Outcome) -> Outcome:
         gpus = self.settings.all_gpus
-        price = outcome.seconds / 3600 * gpus * self.settings.usd_per_gpu_hour
+        price = outcome.seconds / 3600 * self.settings.usd_per_hour
         return evolve(
             outcome, gpu_seconds=round(outcome.seconds * gpus, 3), cost_usd=round(price, 6)
         )

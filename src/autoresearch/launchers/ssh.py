@@ -15,12 +15,12 @@ from typing import Any
 
 from attrs import Attribute, define, evolve, field, frozen
 
-from autoresearch.config import Config, RunsConfig, setting, with_options
+from autoresearch.config import Config, setting
 from autoresearch.durable import digest
 from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.far import order_for
-from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
+from autoresearch.launchers.folder import Elsewhere, InFolder, Outcome, RunFolder
 from autoresearch.model import Quote, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.text import one_line
 
@@ -53,27 +53,19 @@ class Settings:
     )
     usd_per_hour: float = setting(0.0, "price of a host while a run is on it, USD an hour")
     prices: str = setting("", "where that price is from, and of when")
+    all_gpus = 0  # what a host has is known there
     patience_seconds: float = setting(3600.0, "longest wait for a host that does not answer")
     poll_seconds: float = setting(2.0, "time between two questions to a host")
 
 
-class Plugin:
+class Plugin(Elsewhere[Settings]):
     """Answers requests for the launcher ``ssh``."""
 
-    Settings = Settings
+    launcher, Settings = "ssh", Settings
 
     def __init__(self) -> None:
-        self._settings, self._runs = Settings(), RunsConfig()
-        self._passed: tuple[str, ...] = ()
+        super().__init__()
         self._started: list[SshRun] = []
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Read the plugin's table and what runs side by side."""
-        self._settings = config.settings("ssh", Settings)
-        self._passed = config.pass_env
-        each = -(-config.runs.parallel // max(1, len(self._settings.hosts)))
-        self._runs = evolve(config.runs, parallel=each)
 
     @hookimpl
     def check_launcher(self, config: Config) -> Sequence[str] | None:
@@ -92,31 +84,26 @@ class Plugin:
             return f"{error}; it needs {self._settings.python} with this release of autoresearch"
         return ""
 
-    @hookimpl
-    def quote_run(self, request: RunRequest) -> Quote | None:
+    def quote(self, request: RunRequest, chosen: Any) -> Quote:
         """Return the deadline at the price of a host."""
-        if request.launcher != "ssh":
-            return None
-        chosen = with_options(self._settings, request.options, "options")
-        return Quote(
-            seconds=request.timeout_seconds,
-            gpus=self._runs.gpus,
-            usd_per_hour=chosen.usd_per_hour,
-            prices=chosen.prices,
-        )
+        return evolve(super().quote(request, chosen), gpus=self._config.runs.gpus)
 
     @hookimpl
     def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle | None:
         """Keep the order and send it to the host with the fewest runs; or find it there."""
-        if request.launcher != "ssh":
+        chosen = self.chosen(request)
+        if chosen is None:
             return None
-        chosen = with_options(self._settings, request.options, "options")
+        runs = self._config.runs
+        runs = evolve(runs, parallel=-(-runs.parallel // max(1, len(chosen.hosts))))
+        if request.beside:
+            runs = evolve(runs, gpus=1)
         self._started = [item for item in self._started if item.poll() is None]
         folder = RunFolder.of(request.folder)
 
         def made() -> dict[str, Any]:
             return {
-                **order_for(request, workspace, self._passed, self._runs),
+                **order_for(request, workspace, self._config.pass_env, runs),
                 "place": _place(request),
                 "host": self._free_host(chosen.hosts),
                 "checkout": str(workspace.path.absolute()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -168,13 +168,15 @@ class Plugins(Registry):
 
     # --- the run ------------------------------------------------------------------------
 
-    def check_launcher(self, config: Config, project: Path) -> tuple[str, ...] | None:
+    def check_launcher(
+        self, config: Config, project: Path, tell: Callable[[str], None] = lambda _: None
+    ) -> tuple[str, ...] | None:
         """Return what is missing before runs can start; None where the launcher does not say.
 
         Raises PluginError when no launcher answers to ``config.launcher``.
         """
         found: tuple[str, ...] | None = self.calls.first(
-            "check_launcher", config=config, project=project
+            "check_launcher", config=config, project=project, tell=tell
         )
         launching, checking = (
             {impl.plugin_name for impl in self.calls.implementations(name)}
