@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from autoresearch.ideas.hyperparameters import with_changes as with_changes
     from autoresearch.ideas.hyperparameters import with_value as with_value
     from autoresearch.ideas.hyperparameters import with_values as with_values
+    from autoresearch.launchers.cluster import ClusterLauncher as ClusterLauncher
+    from autoresearch.launchers.cluster import ClusterRun as ClusterRun
+    from autoresearch.launchers.cluster import ClusterSettings as ClusterSettings
     from autoresearch.log import Recorded as Recorded
     from autoresearch.model import Analysis as Analysis
     from autoresearch.model import Backtrack as Backtrack
@@ -70,6 +73,7 @@ else:  # so that a type checker still finds a misspelt name
         "hookspecs": "hookimpl",
         "ideas.hyperparameters": "Hyperparameter hyperparameters knobs with_changes with_value "
         "with_values",
+        "launchers.cluster": "ClusterLauncher ClusterRun ClusterSettings",
         "log": "Recorded",
         "model": "Analysis Backtrack Candidate Change Cost Decision Experiment Idea IdeaKind "
         "Notice Objection Parent Promotion Quote Run RunHandle RunOutput RunRequest RunStatus "

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import autoresearch
@@ -39,11 +40,13 @@ kind = "none"
 """
 
 
-def finish_with_a_kill(folder: Path, launcher: str, settings: str) -> None:
+def finish_with_a_kill(
+    folder: Path, launcher: str, settings: str, files: Mapping[str, str] | None = None
+) -> None:
     """Check that every run is started once, decided, and has its artifact here."""
     starts = folder / "starts"
     written = FILE.format(launcher=launcher, starts=starts, more=settings)
-    project = make_project(folder / "project", script=SCRIPT, settings=written)
+    project = make_project(folder / "project", script=SCRIPT, settings=written, files=files or {})
     autoresearch.start(project, tag="t1")
     _run(project, starts)
     campaign = autoresearch.open_campaign(project)
