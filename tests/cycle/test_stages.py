@@ -8,7 +8,9 @@ from random import Random
 
 import pytest
 from attrs import define, evolve
+from five_experiments import finish_with_a_kill
 from simulated import Fast, Simulated
+from thinned import LONG
 
 import autoresearch
 from autoresearch import (
@@ -181,6 +183,18 @@ def test_interrupted_at_any_step_it_goes_on_where_it_was(tmp_path: Path, kind: s
     assert names == [f"t1-{name}" for name in ["0-0", "0-1", "1-0", "2-0", "2-1", "3-0"]]
     assert sum(record.type == "run_promoted" for record in made.log.read()) == 2
     assert made.history.best_number == 2
+
+
+@LONG
+def test_sigkill_while_stages_are_in_use(tmp_path: Path) -> None:
+    """Real runs and a real kill: every run of every stage is started once and found again."""
+    stages = '[[stages]]\nname = "smoke"\nseconds = 60\nsd = 0.01\n[[stages]]\nname = "full"\n'
+    history = finish_with_a_kill(tmp_path, "local", stages=stages).history
+    order = [[run.stage for run in item.runs] for item in history.experiments]
+    assert order[0] == ["smoke", "full"]
+    assert all(names in (["smoke"], ["smoke", "full"]) for names in order)
+    kept = [history.score(item) for item in history.experiments if item.verdict is Verdict.KEEP]
+    assert history.best_metric == min(score for score in kept if score is not None)
 
 
 def test_parallel_runs_of_several_stages(tmp_path: Path) -> None:

@@ -35,17 +35,21 @@ name = "score"
 sd = 0.01
 [boundary]
 kind = "none"
-[plugins.{launcher}]
 {more}
 """
 
 
 def finish_with_a_kill(
-    folder: Path, launcher: str, settings: str, files: Mapping[str, str] | None = None
-) -> None:
+    folder: Path,
+    launcher: str,
+    settings: str = "",
+    stages: str = "",
+    files: Mapping[str, str] | None = None,
+) -> autoresearch.Campaign:
     """Check that every run is started once, decided, and has its artifact here."""
     starts = folder / "starts"
-    written = FILE.format(launcher=launcher, starts=starts, more=settings)
+    table = f"[plugins.{launcher}]\n{settings}" if settings else stages
+    written = FILE.format(launcher=launcher, starts=starts, more=table)
     project = make_project(folder / "project", script=SCRIPT, settings=written, files=files or {})
     autoresearch.start(project, tag="t1")
     _run(project, starts)
@@ -60,6 +64,7 @@ def finish_with_a_kill(
         place = campaign.lab.folder / "runs" / run.name
         assert (place / "model.bin").read_bytes() == b"1" * 10
     assert campaign.log.verify().ok
+    return campaign
 
 
 def _run(project: Path, starts: Path) -> None:

@@ -16,6 +16,9 @@ from five_experiments import finish_with_a_kill
 from autoresearch.config import Config
 from autoresearch.testing import LauncherContract
 
+# Ray reads them when it is imported; a cluster on a busy machine is slow to come up.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789" * 5}
+os.environ |= {"RAY_raylet_start_wait_time_s": "120"}
 pytest.importorskip("ray.job_submission", reason="pip install 'autoresearch[ray]' tries it")
 SOURCE = Path(__file__).parents[2] / "plugins" / "ray.py"
 CLUSTER = """import ray
@@ -28,7 +31,6 @@ input()
 @pytest.fixture(scope="module")
 def table() -> Iterator[dict[str, Any]]:
     """Start a cluster of our own, and return the plugin's table for it."""
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789" * 5}
     command = [sys.executable, "-W", "ignore", "-c", CLUSTER]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
