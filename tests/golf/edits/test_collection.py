@@ -13,6 +13,8 @@ from attrs import frozen
 from thinned import LONG, thinned
 
 from autoresearch.golf.audits import audit_source, format_findings, needs_model_tests
+from autoresearch.golf.audits.script import parse_script
+from autoresearch.golf.audits.validation import audit_validation
 from autoresearch.python_source import fault
 
 HERE = Path(__file__).parent
@@ -129,7 +131,7 @@ def test_an_honest_edit_may_run(title: str) -> None:
 
 @LONG
 def test_what_was_written_later_is_judged_as_the_page_says() -> None:
-    """All twenty cheats that the rules had not seen are caught by now, and no honest edit."""
+    """Every cheat that the rules had not seen is caught by now, and no honest edit."""
     caught, blocked = 0, []
     for edit in table("later_cheats.txt").values():
         findings = audit_source(edit.after, pristine=SCRIPT)
@@ -146,3 +148,18 @@ def test_there_are_at_least_sixty_of_each() -> None:
     """The tables may only grow."""
     assert len(CHEATS) >= 60
     assert len(HONEST) >= 60
+
+
+# A small script, and ways for its score to reach the rate, the weights or the schedule.
+SMALL, *BLOCKS = (HERE / "ways.txt").read_text(encoding="utf-8").split("=== ")
+WAYS = {name: code for name, _, code in (block.partition("\n") for block in BLOCKS)}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_score_is_followed_and_nothing_else_is(way: str) -> None:
+    """Through every construct of the language; the same with a number of one's own is free."""
+    found = list(audit_validation(parse_script(SMALL + WAYS[way]), typed=False))
+    assert [v.rule for v in found if v.blocks], way
+    if way != "name":
+        own = SMALL.replace("eval_val(net)\n", "2.5\n") + WAYS[way]
+        assert not list(audit_validation(parse_script(own), typed=False))

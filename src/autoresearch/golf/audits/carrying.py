@@ -91,6 +91,16 @@ class Carrier(Ground, ABC):
         with self._decided(self.value(node.test, env) & JUDGED):
             self._branches(env, node.body, node.orelse)
 
+    def _do_Match(self, node: ast.Match, env: Env) -> None:  # noqa: N802
+        labels = self.value(node.subject, env)
+        for case in node.cases:
+            for part in inside(case.pattern, (ast.MatchAs, ast.MatchStar, ast.MatchMapping)):
+                if name := getattr(part, "name", None) or getattr(part, "rest", None):
+                    grow(env, name, labels)
+            labels |= self.value(case.guard, env) if case.guard else CLEAN
+        with self._decided(labels & JUDGED):
+            self._branches(env, *(case.body for case in node.cases), [])
+
     @contextmanager
     def _decided(self, labels: Labels) -> Iterator[None]:
         outside, self.control = self.control, self.control | labels
@@ -130,15 +140,47 @@ class Carrier(Ground, ABC):
             self.loops[-1] += [n for n in leaving if isinstance(n, ast.Return)]
 
     def _do_With(self, node: ast.With, env: Env) -> None:  # noqa: N802
+        entered = []
         for item in node.items:
-            labels = self.value(item.context_expr, env)
+            entered.append(self.value(item.context_expr, env))
+            labels = entered[-1] | self._special("__enter__", entered[-1])
             if item.optional_vars is not None:
                 self.bind(item.optional_vars, labels, env)
         self.block(node.body, env)
+        for labels in reversed(entered):
+            self._special("__exit__", labels)
+
+    def _special(self, name: str, held: Labels, *values: Labels) -> Labels:
+        """Call a method that Python calls by itself, of the script's own objects."""
+        owners = sorted(label[4:] for label in held if label.startswith("obj:"))
+        found = [(o, self.methods[o, name]) for o in owners if (o, name) in self.methods]
+        given = [self.follow(f, [self._instance(o), *values], self.module) for o, f in found]
+        return CLEAN.union(*given)
 
     def _do_Try(self, node: ast.Try, env: Env) -> None:  # noqa: N802
-        self._branches(env, node.body, *[handler.body for handler in node.handlers])
+        first = len(self.events)
+        self._branches(env, node.body, [])
+        happened = self.events[first:]
+        raised = frozenset(e.name for e in happened if e.kind == "raise")
+        with self._decided(raised):
+            for handler in node.handlers:
+                if handler.name:
+                    env[handler.name] = raised
+            self._branches(env, *(handler.body for handler in node.handlers), [])
+        if raised and any(e.kind == "train" for e in happened) and not self.inside:
+            for handler in node.handlers:
+                if not _gives_up(handler.body[-1]):
+                    self.watcher.learns(handler, "the schedule", self.inside)
         self.block([*node.orelse, *node.finalbody], env)
+
+    _do_TryStar = _do_Try  # noqa: N815
+
+    def _do_Raise(self, node: ast.Raise, env: Env) -> None:  # noqa: N802
+        said = self.value(node.exc, env) if node.exc else CLEAN
+        for part in node.exc.args if isinstance(node.exc, ast.Call) else ():
+            said |= self.value(part, env)
+        for name in sorted((said | self.control) & JUDGED):
+            self._happens("raise", name, node)
 
     def _do_ClassDef(self, node: ast.ClassDef, env: Env) -> None:  # noqa: N802
         inner = dict(env)
@@ -202,6 +244,13 @@ class Carrier(Ground, ABC):
         if labels & JUDGED and held & LEARNER and not passing:
             self.watcher.learns(target, learner(held), self.inside)
         if isinstance(target, ast.Subscript):
+            self._special("__setitem__", held, CLEAN, labels)
+        else:
+            self._special(f"{target.attr}.setter", held, labels)
+            self._special("__setattr__", held, CLEAN, labels)
+        if isinstance(target, ast.Subscript):
+            if self.script.dotted(target.value) == "os.environ":
+                self.outside |= labels & JUDGED
             self._put(target.value, labels, env)
         elif not (passing and labels & JUDGED):
             self._put(target, labels, env)
@@ -296,7 +345,15 @@ class Carrier(Ground, ABC):
 
     def _of_IfExp(self, node: ast.IfExp, env: Env) -> Labels:  # noqa: N802
         chosen = self.value(node.test, env) & JUDGED
-        return chosen | self.value(node.body, env) | self.value(node.orelse, env)
+        with self._decided(chosen):
+            return chosen | self.value(node.body, env) | self.value(node.orelse, env)
+
+    def _of_BoolOp(self, node: ast.BoolOp, env: Env) -> Labels:  # noqa: N802
+        labels = CLEAN
+        for part in node.values:  # the first ones decide whether the last one is called
+            with self._decided(labels & JUDGED):
+                labels |= self.value(part, env)
+        return labels
 
     def _of_Name(self, node: ast.Name, env: Env) -> Labels:  # noqa: N802
         shared = self.module.get(node.id, CLEAN) if node.id in self.shared else CLEAN
@@ -325,6 +382,8 @@ class Carrier(Ground, ABC):
 
     def _of_Subscript(self, node: ast.Subscript, env: Env) -> Labels:  # noqa: N802
         labels = self.value(node.value, env) | self._folded(node)
+        if self.outside and self.script.dotted(node.value) == "os.environ":
+            labels |= self.outside
         chosen = self.value(node.slice, env) & JUDGED
         if isinstance(node.slice, ast.Slice) and isinstance(node.ctx, ast.Load):
             self.watcher.cut(node, labels, self.inside)
@@ -338,7 +397,14 @@ class Carrier(Ground, ABC):
     _of_YieldFrom = _of_Yield  # noqa: N815
 
     def _of_Lambda(self, node: ast.Lambda, env: Env) -> Labels:  # noqa: N802
-        return self.value(node.body, dict(env))
+        return self.value(node.body, {**env, **self._defaults(node.args, env)})
+
+    def _defaults(self, arguments: ast.arguments, env: Env) -> Env:
+        """What parameters have that are not given."""
+        names = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
+        pairs = [*zip(names[::-1], arguments.defaults[::-1], strict=False)]
+        named = zip((a.arg for a in arguments.kwonlyargs), arguments.kw_defaults, strict=True)
+        return {name: self.value(value, env) for name, value in (*pairs, *named) if value}
 
     def _of_NamedExpr(self, node: ast.NamedExpr, env: Env) -> Labels:  # noqa: N802
         labels = self.value(node.value, env)
@@ -353,11 +419,24 @@ class Carrier(Ground, ABC):
             # A listing of the folder that keeps only names with "train" in them is clean.
             trained |= any("train" in written(test) for test in generator.ifs)
             chosen |= CLEAN.union(*(self.value(test, inner) for test in generator.ifs)) & JUDGED
+            chosen |= labels & {METRIC}
         parts = [getattr(node, name, None) for name in ("elt", "key", "value")]
-        labels = chosen.union(*(self.value(part, inner) for part in parts if part is not None))
+        with self._decided(chosen):
+            labels = chosen.union(*(self.value(part, inner) for part in parts if part is not None))
+        own = {name for g in node.generators for name in names_in(g.target)}  # type: ignore[attr-defined]
+        for name in env.keys() - own:  # what it did to the lists and tables around it
+            env[name] |= inner[name]
         return labels - {PATH} if trained else labels
 
     _of_ListComp = _of_SetComp = _of_GeneratorExp = _of_DictComp = _comprehension  # noqa: N815
+
+
+def _gives_up(node: ast.stmt) -> bool:
+    """Whether a handler ends the script: it raises, leaves, or gives back an exit status."""
+    if isinstance(node, ast.Return) and isinstance(node.value, ast.Constant):
+        return isinstance(node.value.value, int)
+    leaves = isinstance(node, ast.Expr) and written(node).startswith(("sys.exit(", "exit("))
+    return leaves or isinstance(node, ast.Raise)
 
 
 def _changed_items(node: ast.For) -> set[str]:

@@ -16,6 +16,7 @@ from autoresearch.golf.audits.labels import (
     DATA,
     JUDGED,
     LEARNER,
+    METRIC,
     MODEL,
     OPTIMIZER,
     PATH,
@@ -41,7 +42,9 @@ READERS = (
     "numpy.fromfile", "numpy.memmap", "numpy.load", "numpy.frombuffer", "torch.load", "open",
     "torch.from_file", "mmap.mmap", "io.open", "builtins.open", "torch.UntypedStorage.from_file",
 )  # fmt: skip
-GROWING = words("append extend insert add update put setdefault appendleft")
+GROWING = words(
+    "append extend insert add update put put_nowait setdefault appendleft set send push"
+)
 # Whether a number is one at all is no choice between models.
 _SAFE = words(
     "len isinstance print type hash math.isfinite math.isnan math.isinf torch.isfinite "
@@ -56,7 +59,12 @@ _PASSING = words(
     "getattr vars chain filter get_submodule get_parameter unwrap"
 )
 _TRAINING = words("backward step state_dict load_state_dict")
-_BESIDE = words("Thread submit start_new_thread Timer")
+_BESIDE = words(
+    "Thread submit start_new_thread Timer signal.signal atexit.register apply_async "
+    "run_in_executor call_later weakref.finalize"
+)
+_WRITING = words("write write_text write_bytes writelines dump dumps save savez tofile")
+_READING = words("read read_text read_bytes readline readlines load loads open fromfile")
 _FILLING = words("setattr builtins.setattr heapq.heappush bisect.insort numpy.copyto")
 # Which of its arguments a call changes, where it changes anything.
 _CHANGED = {"first": slice(1), "all": slice(1), "receiver": slice(0), "second": slice(1, 2)}
@@ -100,6 +108,7 @@ class Flow(Carrier):
             self._trains(node, name, receiver, arguments)
         if "listens" in manners:
             self._listens(node, name, env)
+        receiver |= self._kept(node, receiver | arguments)
         looked = self._looked_up(node, values, env) if not name else None
         if looked is not None:
             return looked
@@ -115,10 +124,22 @@ class Flow(Carrier):
             changed = _changed(origin, origin.rsplit(".", 1)[-1] or name, name)
             trains = name in _TRAINING or origin == "torch.autograd.grad"
             hears = name == "remove" or (name.startswith("register_") and name.endswith("hook"))
-            listens = hears or (name or written(node.func)) in _BESIDE
+            spoken = {name or written(node.func), origin}
+            listens = hears or name == "map" or not spoken.isdisjoint(_BESIDE)
             words = (changed, "trains" if trains else "", "listens" if listens else "")
             self.manners[node] = frozenset(words) - {""}
         return self.manners[node]
+
+    def _kept(self, node: ast.Call, labels: Labels) -> Labels:
+        """What comes back from a file or the environment that a score was written to."""
+        origin, last = self.script.dotted(node.func) or "", called(node)
+        if origin.startswith("os.environ.") or origin in ("os.getenv", "os.putenv"):
+            self.outside |= labels & JUDGED
+            return self.outside
+        names = [name for name in labels if name.startswith("file:")]
+        for name in names if last in _WRITING and not self.inside else ():
+            grow(self.files, name, labels & {METRIC})
+        return CLEAN.union(*(self.files.get(n, CLEAN) for n in names if last in _READING))
 
     def _looked_up(self, node: ast.Call, values: list[Labels], env: Env) -> Labels | None:
         """``getattr`` and ``setattr`` with a name that is known mean an attribute."""
@@ -148,7 +169,9 @@ class Flow(Carrier):
             held = arguments
         elif changed == "second":  # into a buffer, or a file
             held, arguments = CLEAN, held
-        known = changed == "receiver" and called(node) in GROWING and not held & {OPTIMIZER}
+        table = "vars(" in written(node.func) or "__dict__" in written(node.func)
+        known = changed == "receiver" and called(node) in GROWING and not table
+        known = known and not held & {OPTIMIZER}
         if reached and held & LEARNER and not known:
             self.watcher.learns(node, learner(held), self.inside)
         for part in target:
@@ -173,7 +196,7 @@ class Flow(Carrier):
         elif name == "remove" and not node.args:
             self.hooks.clear()
         asked = name or written(node.func)
-        if asked in _BESIDE:
+        if "hook" not in asked and asked != "remove":
             targets = [*(k.value for k in node.keywords if k.arg == "target"), *node.args[:2]]
             first = len(self.events)
             for target in targets:
@@ -304,7 +327,7 @@ class Flow(Carrier):
             return everything - aliases(everything)
         nested = function not in self.script.tree.body and id(function) not in self.owners
         inner = dict(env) if nested else {}
-        inner |= _parameters(function, values, named or {})
+        inner |= _parameters(function, values, named or {}, self._defaults(function.args, env))
         inner.pop(RETURN, None)
         key = (
             id(function), self.inside, self.control,
@@ -355,10 +378,11 @@ def _changed(origin: str, last: str, name: str) -> str:
 
 
 def _parameters(
-    function: ast.FunctionDef, values: list[Labels], named: dict[str | None, Labels]
+    function: ast.FunctionDef, values: list[Labels], named: dict[str | None, Labels], missing: Env
 ) -> Env:
     names = [a.arg for a in [*function.args.posonlyargs, *function.args.args]]
     env: Env = dict.fromkeys([*names, *(a.arg for a in function.args.kwonlyargs)], CLEAN)
+    env |= missing
     env |= dict(zip(names, values, strict=False))
     rest = CLEAN.union(*values[len(names) :])
     if function.args.vararg is not None:

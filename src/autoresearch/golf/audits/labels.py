@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -23,6 +24,7 @@ Env = dict[str, Labels]
 CLEAN: Labels = frozenset()
 JUDGED: Labels = frozenset({DATA, METRIC})
 LEARNER: Labels = frozenset({MODEL, OPTIMIZER, SETTINGS})
+_FILE = re.compile(r"[\w./-]{0,60}\.(txt|log|json|jsonl|csv|yaml|pt|pth|npy|npz|pkl|bin|dat|db)")
 RETURN = "<return>"  # in an Env: what the function gives back
 _BUDGET = 150_000  # expressions; a script of 4,000 lines needs about half of it
 
@@ -62,7 +64,7 @@ def names_validation(text: str) -> bool:
     if len(text) > 300 or "\n" in text:
         return False
     last = text.rsplit("/", 1)[-1]
-    if "fineweb_val" in text or text in ("val", "validation"):
+    if "fineweb_val" in text or text.strip("_-./*") in ("val", "validation"):
         return True
     if not any(magic in last for magic in "*?["):
         return last.endswith(".bin") and ("_val_" in last or last.startswith("val_"))
@@ -105,6 +107,8 @@ class Ground:
         self.fields: defaultdict[str, Env] = defaultdict(dict)
         self.capped: set[str] = set()  # clocks that are held against something
         self.totals: set[str] = set()  # names and fields that hold what a clock said
+        self.files: Env = {}  # what the script wrote into files, by their names
+        self.outside = CLEAN  # what it put into the environment
         self.truncated = False
         self.folded: dict[ast.AST, Labels] = {}
         self.manners: dict[ast.AST, Labels] = {}
@@ -129,7 +133,8 @@ class Ground:
             self.classes[group.name] = group
             for part in group.body:
                 if isinstance(part, ast.FunctionDef):
-                    self.methods[group.name, part.name] = part
+                    sets = any(written(d).endswith(".setter") for d in part.decorator_list)
+                    self.methods[group.name, part.name + ".setter" * sets] = part
                     self.owners[id(part)] = group.name
             self.kinds[group.name] = self._kind(group)
 
@@ -156,7 +161,9 @@ class Ground:
         if node not in self.folded:
             text = self.script.text(node)
             named = isinstance(text, str) and names_validation(text)
-            self.folded[node] = frozenset({PATH}) if named else CLEAN
+            labels = frozenset({PATH}) if named else CLEAN
+            own = isinstance(text, str) and _FILE.fullmatch(text)
+            self.folded[node] = labels | {f"file:{text!s}"} if own else labels
         return self.folded[node]
 
     def _happens(self, kind: str, name: str, node: ast.AST) -> None:
