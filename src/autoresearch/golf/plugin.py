@@ -186,9 +186,9 @@ class Plugin:
 def _read(output: RunOutput, history: History) -> RunReading | None:
     if not output.log_path.exists():
         return None
-    # A launcher's word that a run completed counts, also of one that was killed behind its score.
-    code = 0 if output.status is RunStatus.COMPLETED else output.exit_code
-    return read_run(output.log_path, code, score_line(history))
+    # One that was killed behind its score has no exit code, and completed by its launcher's word.
+    killed = output.status is RunStatus.COMPLETED and output.exit_code is None
+    return read_run(output.log_path, 0 if killed else output.exit_code, score_line(history))
 
 
 def _packed_size(reading: RunReading, output: RunOutput) -> int | None:

@@ -21,7 +21,6 @@ from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers.folder import Elsewhere, InFolder, Outcome, RunFolder
 from autoresearch.launchers.modal_remote import (
     ModalRemote,
-    Remote,
     RemoteAwayError,
     RemoteError,
     RemoteTimeoutError,
@@ -136,7 +135,7 @@ def _remote(project: Path, settings: Settings) -> ModalRemote:
 
 
 def make_ready(
-    remote: Remote, wanted: Sequence[str], settings: Settings, tell: Callable[[str], None]
+    remote: ModalRemote, wanted: Sequence[str], settings: Settings, tell: Callable[[str], None]
 ) -> None:
     """Fill the volume with the challenge's data where it has none, and tell a person.
 
@@ -153,7 +152,7 @@ def make_ready(
 
 
 def launch(
-    request: RunRequest, workspace: Workspace, remote: Remote, settings: Settings
+    request: RunRequest, workspace: Workspace, remote: ModalRemote, settings: Settings
 ) -> ModalRun:
     """Keep the order, then have it carried out; both at most once for a name."""
     if request.beside:
@@ -213,7 +212,7 @@ class ModalRun(InFolder):
 
     name: str
     folder: RunFolder
-    remote: Remote
+    remote: ModalRemote
     settings: Settings
     clock: Callable[[], float] = time.time
     _next_look: float = field(default=0.0, init=False)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from attrs import frozen
 
@@ -42,38 +42,12 @@ class RemoteTimeoutError(RemoteEndedError):
     """The call ran past the limit that Modal itself enforces."""
 
 
-class Remote(Protocol):
-    """The place where runs happen; every method may raise RemoteError."""
-
-    def claimed(self, name: str) -> dict[str, str] | None:
-        """Return who carries out the run `name`, if anyone: ``call`` and ``script_digest``."""
-
-    def spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
-        """Start the call for an order and return its id, without waiting for it."""
-
-    def verdict(self, call: str) -> str | None:
-        """Return what a call returned, or None while it goes on.
-
-        Raises RemoteEndedError where it ended otherwise, and RemoteAwayError for all else: only
-        the first is an end.
-        """
-
-    def cancel(self, call: str) -> None:
-        """End a call and its machine."""
-
-    def read(self, path: str) -> bytes | None:
-        """Return a kept file, or None if there is none."""
-
-    def lacks(self, name: str) -> bool:
-        """Say whether the volume of data has no such data set, whole, within half a minute."""
-
-    def fill(self, variant: str, train_shards: int) -> None:
-        """Have the challenge's data fetched into that volume, and wait for it."""
-
-
 @frozen(kw_only=True)
 class ModalRemote:
-    """Modal itself, through its client; the app is deployed on first use, once for each text."""
+    """Modal itself, through its client; the app is deployed on first use, once for each text.
+
+    Every method may raise RemoteError. Only RemoteEndedError is the end of a call.
+    """
 
     script: Path
     app: str
@@ -83,14 +57,17 @@ class ModalRemote:
     torch: str
 
     def claimed(self, name: str) -> dict[str, str] | None:
-        """Ask the dictionary in which a call enters itself before it does anything."""
+        """Return who carries out a run, if anyone: ``call`` and ``script_digest``.
+
+        A call enters itself in this dictionary before it does anything.
+        """
         with _explained():
             claims = client().Dict.from_name(self.claims, create_if_missing=True)
             found = claims.get(name)
         return {"call": found} if isinstance(found, str) else found  # text: an earlier script
 
     def spawn(self, order: str, gpu: str, timeout_seconds: float) -> str:
-        """Spawn, and deploy first if this text of the script is not deployed yet."""
+        """Start the call for an order and return its id, without waiting for it."""
         limit = round(timeout_seconds)
         return self._deployed(
             "train",
@@ -98,7 +75,10 @@ class ModalRemote:
         )
 
     def verdict(self, call: str) -> str | None:
-        """Look at the call without waiting; a pending one raises the builtin TimeoutError."""
+        """Return what a call returned, or None while it goes on.
+
+        A pending one raises the builtin TimeoutError.
+        """
         with _explained(explain_call):
             try:
                 return str(client().FunctionCall.from_id(call).get(timeout=0))
@@ -111,7 +91,7 @@ class ModalRemote:
             client().FunctionCall.from_id(call).cancel(terminate_containers=True)
 
     def read(self, path: str) -> bytes | None:
-        """Read a file of the volume, whole."""
+        """Return a kept file, whole, or None if there is none."""
         with _explained():
             try:
                 volume = client().Volume.from_name(self.volume, create_if_missing=True)
