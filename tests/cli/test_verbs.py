@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from two_numbers import SCRIPT
 
 import autoresearch
-from autoresearch.testing import git
-
-Say = Callable[..., object]
+from autoresearch.testing import git, make_project
 
 WIDER = """--- a/train.py
 +++ b/train.py
@@ -26,10 +25,19 @@ WIDER = """--- a/train.py
 """
 
 
+@pytest.fixture(scope="module")
+def ran_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a campaign of three experiments, for copies of it."""
+    made = make_project(tmp_path_factory.mktemp("ran") / "project", script=SCRIPT)
+    autoresearch.start(made, tag="t1").run(experiments=3, wait=False)
+    return made
+
+
 @pytest.fixture
-def ran(say: Say) -> None:
-    """A campaign of three experiments."""
-    assert say("run", "--tag", "t1", "--experiments", "3", "--no-wait").code == 0  # type: ignore[attr-defined]
+def ran(ran_once: Path, project: Path) -> None:
+    """A campaign of three experiments, to do anything to."""
+    shutil.rmtree(project)
+    subprocess.run(["cp", "-a", ran_once, project], check=True)  # notes.md is a hard link
 
 
 def test_init_prepares_and_runs_nothing(say, project: Path) -> None:
