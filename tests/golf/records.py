@@ -138,6 +138,8 @@ def tell(title: str, everything: Iterable[Judged]) -> Counter[str]:
         rules.update({v.rule for v in reasons})
         for first in reasons[:1]:
             print(f"  {name[-70:]}: {first.rule} line {first.line}: {first.detail[:110]}")
+        if sums["seen"] % 20 == 0:  # what a run that is ended early has found
+            print(f"  {sums['seen']} judged, {sums['blocked']} blocked")
         sys.stdout.flush()
     words = ", ".join(f"{rule} {count}" for rule, count in sorted(rules.items()))
     said = ", ".join(f"{count} {word}" for word, count in sums.items() if word not in _SUMS)
