@@ -245,6 +245,11 @@ class Config:
     pass_env: tuple[str, ...] = setting(
         (), "variables of your own environment that a run sees too: NAME or PREFIX_*"
     )
+    mind_down: str = setting(
+        "next",
+        "while a mind that proposes gives no answer: next asks the next author, wait waits for it",
+        validator=_one_of("next", "wait"),
+    )
     strict: bool = setting(False, "stop at the first failure of a plugin, with exit code 1")
     seed: int = setting(1337, "seed of the first run; reruns count up; given as SEED")
     data: tuple[str, ...] = setting(

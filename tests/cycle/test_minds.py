@@ -293,6 +293,40 @@ def test_a_mind_that_is_down_again_rests_again(project: Path) -> None:
     assert [item.seconds for item in facts(made, events.MindSuspended)] == [30.0, 30.0]
 
 
+def test_a_mind_that_is_down_can_be_waited_for(project: Path) -> None:
+    """With ``mind_down = "wait"`` nobody after it is asked; the loop pauses, and goes on with it."""
+    calls: list[int] = []
+
+    class Quick(autoresearch.campaign.Clock):  # type: ignore[name-defined, misc]
+        """Passes as fast as the loop sleeps."""
+
+        seconds = 0.0
+
+        def now(self) -> float:
+            return Quick.seconds
+
+        def sleep(self, seconds: float) -> None:
+            Quick.seconds += seconds
+            time.sleep(0.001)
+
+    def flaky(history: History, source: str, desk: Desk) -> Idea:
+        calls.append(history.next_number)
+        if len(calls) < 3:
+            raise OutageError("503")
+        return rate(source, round(0.45 - 0.01 * history.next_number, 3))
+
+    plugins = (Mind(flaky),)  # and script_ideas, which would answer
+    settings = {"mind_down": "wait"}
+    made = autoresearch.start(project, tag="t1", plugins=plugins, overrides=settings)
+    lines: list[str] = []
+    assert "503" in made.run(2, plugins=plugins, wait=False)
+    assert len(made.history.experiments) == 1
+    made.run(2, plugins=plugins, clock=Quick(), tell=lines.append)
+    assert [item.idea.author for item in made.history.experiments[1:]] == ["mind", "mind"]
+    assert calls == [1, 1, 1, 2]
+    assert any("503" in line and "waiting" in line for line in lines)
+
+
 def test_words_wait_for_a_mind_that_is_suspended(project: Path) -> None:
     """A mind that cannot answer has not passed: the person's words stay in the queue."""
 

@@ -72,6 +72,7 @@ def propose(kit: Kit, skip: Collection[str] = ()) -> bool:
         files,
         {**dict.fromkeys(skip, ""), **minds.resting(kit)},
         minds.desk(kit),
+        halt=kit.config.mind_down == "wait",
     )
     minds.answered(kit)
     kit.record_costs()

@@ -119,12 +119,14 @@ class Calls:
         /,
         instead: Callable[[PluginFailure], Any] | None = None,
         skip: Mapping[str, str] | None = None,
+        halt: bool = False,
         **given: Any,
     ) -> Any:
         """Return the first sound answer that is not None, as the wrappers leave it.
 
         ``instead`` makes the answer of a plugin that failed, None to pass it over. The plugins to
-        ``skip`` are not asked; the reason of one that has any counts as its error.
+        ``skip`` are not asked; the reason of one that has any counts as its error. With ``halt``
+        nobody is asked after a mind that gives no answer, or that is skipped for a reason.
         """
         skip = skip or {}
         every, check = self.implementations(hook), check_of(hook)
@@ -134,8 +136,10 @@ class Calls:
             if impl.wrapper:
                 continue
             if impl.plugin_name in skip:
-                if skip[impl.plugin_name]:
-                    outcomes[impl.plugin_name] = skip[impl.plugin_name]
+                if why := skip[impl.plugin_name]:
+                    outcomes[impl.plugin_name] = why
+                if why and halt:
+                    break
                 continue
             failures: list[PluginFailure] = []
             answer = self._ask(impl, hook, check, given, instead, failures.append)
@@ -143,6 +147,8 @@ class Calls:
                 answered = impl.plugin_name
                 break
             outcomes[impl.plugin_name] = failures[0].error if failures else ""
+            if halt and failures and failures[0].kind in ("outage", "suspended"):
+                break
         self.outcomes = outcomes
         self.answered = answered
         for impl, wrapper in reversed(opened):

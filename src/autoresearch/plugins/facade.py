@@ -114,14 +114,17 @@ class Plugins(Registry):
         files: Mapping[str, str] | None = None,
         skip: Mapping[str, str] | None = None,
         desk: Desk | None = None,
+        *,
+        halt: bool = False,
     ) -> tuple[Idea, ...]:
         """Return the ideas of the first generator that has any, the one to try now first.
 
-        Those to ``skip`` are not asked; the reason of one that has any counts as its failure.
+        ``skip`` and ``halt`` are those of :meth:`Calls.first`.
         """
         found: Idea | tuple[Idea, ...] | None = self.calls.first(
             "propose_idea",
             skip=skip,
+            halt=halt,
             history=history,
             source=source,
             rng=rng,
