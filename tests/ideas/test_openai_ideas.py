@@ -27,7 +27,9 @@ from autoresearch.history import History
 from autoresearch.ideas import openai_ideas, prompts
 from autoresearch.ideas.client import Reply, Settings, price
 from autoresearch.ideas.edits import Edit, EditError, edited
+from autoresearch.ideas.hyperparameters import digest_of
 from autoresearch.ideas.openai_ideas import Plugin
+from autoresearch.ideas.script import menu
 from autoresearch.model import Analysis, Idea, IdeaKind
 from autoresearch.plugins import Plugins
 from autoresearch.testing import (
@@ -243,15 +245,66 @@ def test_the_client_tries_again_after_a_rate_limit() -> None:
         assert propose(plugin(server.base_url, retries=1)) is not None
 
 
-def test_a_small_model_is_asked_for_little() -> None:
-    """The compact schema has four fields, and an answer with no others is an idea."""
-    small = {name: ANSWER[name] for name in ("direction", "description", "hypothesis", "edits")}
-    with LoopbackOpenAI([json.dumps(small)]) as server:
+def small(name: Any = "RATE", value: Any = 0.25, **more: Any) -> str:
+    """What a small model answers: one value of its menu, and why."""
+    change = {"name": name, "value": value}
+    return json.dumps({"hypothesis": "it falls with the rate", "change": change, **more})
+
+
+def test_a_small_model_chooses_one_value() -> None:
+    """It is offered values that were not tried; what the change is and does, the change says."""
+    with LoopbackOpenAI([small()]) as server:
         made = propose(plugin(server.base_url, compact=True))
-        form = server.requests[0]["response_format"]["json_schema"]["schema"]
-    assert form == prompts.compact_schema(["train.py"])
+        request = server.requests[0]
     assert made is not None
-    assert made.cites == (0,)
+    assert made.source == SOURCE.replace("0.5", "0.25")
+    assert (made.direction, made.description, made.cites) == ("rate", "RATE 0.5 -> 0.25", (0,))
+    assert made.hypothesis == "it falls with the rate"
+    schema = request["response_format"]["json_schema"]["schema"]
+    (offered,) = schema["properties"]["change"]["anyOf"]
+    values = offered["properties"]["value"]["enum"]
+    assert offered["properties"]["name"]["enum"] == ["RATE"]
+    assert {0.25, 0.333, 0.75} < {*values}
+    assert 0.5 not in values
+    assert max(values) < 1  # a share stays one
+    assert "`change`: the `name`" in request["messages"][0]["content"]
+
+
+SMALL = {
+    "no such value": (small("SEED", 1), "no value 'SEED'"),
+    "a name that is none": (small(["RATE"]), "no value"),
+    "out of reach": (small(value=40), "give one of 0.0312, 0.0625"),
+    "another type": (small(value="0.25"), "RATE is '0.25'"),
+    "a flag": (small(value=True), "RATE is True"),
+    "nothing": (small(value=None), "RATE is None"),
+    "a change that is a word": (small(change="RATE"), "no value None"),
+    "two kinds of change": (small(source="x = 1"), "source and change"),
+    "no reason": (small(hypothesis=" "), "hypothesis is ' '"),
+    "as it is": (small(value=0.5), "leaves the files as they are"),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_a_small_model_gets_wrong_is_refused(name: str) -> None:
+    """A server that holds its model to no schema may answer anything."""
+    answer, why = SMALL[name]
+    with LoopbackOpenAI([answer]) as server, pytest.raises(AutoresearchError, match=why):
+        propose(plugin(server.base_url, compact=True, attempts=1))
+
+
+def test_a_small_model_is_not_offered_what_was_tried() -> None:
+    """No value that was tried and none of a dead end; without a menu it is asked for edits."""
+    tried = digest_of({"train.py": SOURCE.replace("0.5", "0.25")})
+    past = evolve(PAST, tried_sources=PAST.tried_sources.add(tried))
+    offered = menu(past, {"train.py": SOURCE}, Config(), 40)["RATE"][1]
+    assert 0.25 not in offered
+    assert 0.125 in offered
+    dead = story([1.1, 1.2], directions=["rate"]).declare_dead("rate").history
+    with LoopbackOpenAI([GOOD]) as server:
+        with pytest.raises(AutoresearchError, match="is a dead end"):
+            propose(plugin(server.base_url, compact=True, attempts=1), dead)
+        schema = server.requests[0]["response_format"]["json_schema"]["schema"]
+    assert "edits" in schema["properties"]
 
 
 def test_a_dead_end_can_be_challenged_once() -> None:

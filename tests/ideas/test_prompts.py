@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from autoresearch.config import Config
 from autoresearch.desk import CHARACTERS, Desk, Hands
 from autoresearch.errors import ConfigError
 from autoresearch.history import History, family
 from autoresearch.ideas import prompts
 from autoresearch.ideas.client import Settings
+from autoresearch.ideas.script import menu
 from autoresearch.projections.memory import review
 from autoresearch.testing import experiment, idea, story
 
@@ -175,7 +177,8 @@ def test_schemas_are_bounded() -> None:
         own = [part] if "string" in str(part.get("type")) else []
         return own + [found for item in part.values() for found in texts(item)]
 
-    for made in (schema, prompts.compact_schema(["train.py"]), prompts.ANALYSIS):
+    small = prompts.compact_schema(menu(story([1.1]).history, FILES, Config(), 9))
+    for made in (schema, small, prompts.ANALYSIS):
         assert all("maxLength" in item or "enum" in item for item in texts(made))
     assert schema["properties"]["cites"]["items"]["maximum"] == 7
     assert "RATE" in str(schema["properties"]["env"])

@@ -11,8 +11,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -22,9 +21,16 @@ from autoresearch.desk import Desk
 from autoresearch.errors import AutoresearchError, PluginError
 from autoresearch.history import History, parent_of, script_of
 from autoresearch.ideas.edits import Edit, EditError, changed_lines, edited, same_code
-from autoresearch.ideas.hyperparameters import differences, digest_of, hyperparameters
+from autoresearch.ideas.hyperparameters import (
+    describe,
+    differences,
+    digest_of,
+    hyperparameters,
+    with_changes,
+)
 from autoresearch.ideas.literals import typed
-from autoresearch.ideas.script import PROTECTED, refused
+from autoresearch.ideas.moves import direction_of
+from autoresearch.ideas.script import Menu, changed, is_protected, refused
 from autoresearch.model import Idea, ValueChange
 from autoresearch.python_source import fault
 from autoresearch.text import block, one_line
@@ -96,7 +102,8 @@ class Ground:
     """What an answer is checked against; ``fixed`` are variables that the campaign sets.
 
     ``source`` is the text of the script, ``files`` that of every other editable file by path.
-    ``novelty`` finds the experiment that brought the same lines of code.
+    ``novelty`` finds the experiment that brought the same lines of code; ``menu`` is what a small
+    model chose from.
     """
 
     history: History
@@ -105,17 +112,22 @@ class Ground:
     fixed: frozenset[str] = frozenset()
     files: Mapping[str, str] = field(factory=dict)
     novelty: Callable[[frozenset[str]], int | None] = lambda _: None
+    menu: Menu = field(factory=dict)
 
 
 def read(text: str, ground: Ground) -> Idea:
     """Return the idea in a JSON answer; AnswerError with one line when it cannot be used."""
     answer = _parsed(text)
+    moved = _moved(answer, ground.menu)
+    if moved:  # what it is and what it does, the change says itself
+        own = {"direction": direction_of(moved[0].name), "description": describe(moved)}
+        answer = {**own, **answer}
     words = {name: _text(answer, name, limit) for name, limit in _LENGTHS.items()}
     cites = _cites(answer.get("cites"), ground.history)
     challenged = _challenge(answer, words["direction"], cites, ground.history)
     script = script_of(ground.history)
     files = {**ground.files, script: ground.source}
-    texts, env = _code(answer, files, script, ground.fixed)
+    texts, env = _code(answer, files, script, ground.fixed, moved)
     gain = _number(answer, "expected_gain", 0.0, ground.history)
     idea = Idea(
         direction=words["direction"],
@@ -152,9 +164,27 @@ def _refuse(reason: str, stage: str = "answer") -> NoReturn:
     raise AnswerError(f"the model's answer was not used: {one_line(reason, 300)}", stage)
 
 
+def _moved(answer: Mapping[str, Any], menu: Menu) -> tuple[ValueChange, ...]:
+    """Return the value that a small model moved; none where the answer does not name any."""
+    change = answer.get("change")
+    if change is None:
+        return ()
+    given: Mapping[str, Any] = change if isinstance(change, dict) else {}
+    name, new = given.get("name"), given.get("value")
+    if not isinstance(name, str) or name not in menu:
+        _refuse(f"there is no value {one_line(repr(name), 60)}; use one of {', '.join(menu)}")
+    item, values = menu[name]
+    ends = min(item.ladder), max(item.ladder)  # between its rungs is as good as on one
+    if type(new) not in _TYPES[item.type] or not ends[0] <= new <= ends[1]:
+        told = ", ".join(map(str, values))
+        _refuse(f"{name} is {one_line(repr(new), 40)}; give one of {told}, or one between them")
+    return (changed(item, new),)
+
+
 # --- reading --------------------------------------------------------------------------------------
 
-_CODE = {"edits", "source", "env"}
+_CODE = {"edits", "source", "env", "change"}
+_TYPES = {"int": (int,), "float": (int, float), "bool": (bool,)}
 _OBJECTS_TRIED = 200  # so that a megabyte of brackets is refused in a moment
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 
@@ -285,18 +315,25 @@ def _number(answer: Mapping[str, Any], name: str, middle: float, history: Histor
 
 
 def _code(
-    answer: Mapping[str, Any], files: Mapping[str, str], script: str, fixed: frozenset[str]
+    answer: Mapping[str, Any],
+    files: Mapping[str, str],
+    script: str,
+    fixed: frozenset[str],
+    moved: Sequence[ValueChange] = (),
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the new texts by path, and the environment: one of them is empty."""
     edits, whole, env = (answer.get(name) or None for name in ("edits", "source", "env"))
-    given = [name for name, value in (("edits", edits), ("source", whole), ("env", env)) if value]
+    ways = (("edits", edits), ("source", whole), ("env", env), ("change", moved))
+    given = [name for name, value in ways if value]
     if len(given) != 1:
         _refuse(f"it gives {' and '.join(given) or 'no change'}; give edits, source or env")
     if env:
         return {}, _environment(env, files[script], fixed)
     if whole is not None and not isinstance(whole, str):
         _refuse("source is not text; give the whole script")
-    after = _edited(edits, files, script) if edits else {**files, script: str(whole)}
+    after = {**files, **with_changes(files, moved, script)}
+    if not moved:
+        after = _edited(edits, files, script) if edits else {**files, script: str(whole)}
     changed = {path: text for path, text in after.items() if text != files[path]}
     if not changed:
         _refuse("the change leaves the files as they are; change something", "edit")
@@ -367,8 +404,7 @@ def _environment(env: Any, source: str, fixed: frozenset[str]) -> dict[str, str]
     known = {item.name: item for item in hyperparameters(source)}
     for name, value in pairs.items():
         parameter = known.get(name)
-        protected = any(fnmatchcase(name.upper(), rule) for rule in PROTECTED)
-        if parameter is None or parameter.form != "environment" or protected:
+        if parameter is None or parameter.form != "environment" or is_protected(name):
             _refuse(f"the script reads no variable {name[:60]!r} that may change; use its names")
         if name in fixed:
             _refuse(f"{name} is set by the campaign; choose another variable")

@@ -32,6 +32,9 @@ _READERS: Mapping[str, Callable[[str], Iterator[Literal]]] = {
 }
 
 
+_FACTORS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 2 / 3, 0.8, 0.9, 1.1, 1.25, 1.5, 2, 4, 8, 16)
+
+
 @frozen(kw_only=True)
 class Hyperparameter:
     """A named number, flag or word; ``line`` counts from 1, ``file`` is empty for the script.
@@ -58,6 +61,23 @@ class Hyperparameter:
     def last(self) -> str:
         """The last part of a dotted name in lower case, which says what it is."""
         return self.name.rpartition(".")[2].lower()
+
+    @property
+    def ladder(self) -> tuple[Value, ...]:
+        """Other values of a number or a flag, from a sixteenth to sixteen times as much.
+
+        A share, between 0 and 1, stays one.
+        """
+        value, whole = self.value, self.type == "int"
+        if isinstance(value, bool | str):
+            return (not value,) if self.type == "bool" else ()
+        rungs = [value * factor for factor in _FACTORS]
+        if not value:
+            rungs = [1, 2, 4, 8, 16] if whole else [0.01, 0.03, 0.1, 0.3, 1.0]
+        elif 0 < value < 1:
+            rungs = [rung for rung in rungs if rung < 1]
+        rounded = dict.fromkeys(round(rung) if whole else float(f"{rung:.3g}") for rung in rungs)
+        return tuple(rung for rung in rounded if rung not in (0, value))
 
 
 def key(name: str, file: str) -> str:

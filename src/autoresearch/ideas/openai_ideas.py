@@ -24,11 +24,13 @@ from autoresearch.ideas.answers import AnswerError, Ground
 from autoresearch.ideas.client import Client, Message, Settings, check, worst_case
 from autoresearch.ideas.hyperparameters import hyperparameters
 from autoresearch.ideas.known import known
+from autoresearch.ideas.script import Menu, menu
 from autoresearch.model import Analysis, Cost, Experiment, Idea, Verdict, Workspace
 from autoresearch.text import block
 
 T = TypeVar("T")
 _NAME = "openai"
+_CHOICES = 40  # values of the files among which a small model chooses
 REST_SECONDS = 600.0  # after which a conversation whose answers are used up may be begun anew
 
 
@@ -81,8 +83,9 @@ class Plugin:
             fixed=frozenset(self._config.env),
             files=files,
             novelty=self._novelty.against(desk),
+            menu=self._menu(files, history),
         )
-        schema = self._schema(files, script, history)
+        schema = self._schema(files, history, ground.menu)
         talk = self._conversation(history, files, desk, rng, schema)
         if talk.calls >= self._settings.attempts:
             return None
@@ -97,8 +100,7 @@ class Plugin:
         """Return the worst case of the next question: its answer by the dearest of the models."""
         if _NAME in history.suspended:
             return []
-        script = script_of(history)
-        schema = self._schema(files, script, history)
+        schema = self._schema(files, history, self._menu(files, history))
         messages = self._question(history, files, desk, schema)
         quoted = (
             worst_case(name, messages, schema, self._settings) for name in self._settings.names
@@ -119,6 +121,7 @@ class Plugin:
             sorted(self._config.env),
             self._facts(history.metric),
             self._written_out(schema),
+            "compact" if "change" in schema["properties"] else "system",
         )
 
     def _conversation(
@@ -150,10 +153,17 @@ class Plugin:
             raise SuspendedError(reasons)
         return max(names, key=lambda name: rng.betavariate(*_record(name, history)))
 
-    def _schema(self, files: Mapping[str, str], script: str, history: History) -> Mapping[str, Any]:
+    def _menu(self, files: Mapping[str, str], history: History) -> Menu:
+        """Return what a small model chooses from; nothing for another one."""
+        return menu(history, files, self._config, _CHOICES) if self._settings.compact else {}
+
+    def _schema(
+        self, files: Mapping[str, str], history: History, choices: Menu
+    ) -> Mapping[str, Any]:
+        if choices:
+            return prompts.compact_schema(choices)
+        script = script_of(history)
         paths = list(self._ordered(files, script))
-        if self._settings.compact:
-            return prompts.compact_schema(paths)
         variables = [
             item.name
             for item in hyperparameters(files[script])

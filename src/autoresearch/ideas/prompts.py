@@ -21,6 +21,7 @@ from autoresearch.errors import AutoresearchError, ConfigError, SuspendedError, 
 from autoresearch.history import History
 from autoresearch.ideas.client import Message, Settings
 from autoresearch.ideas.hyperparameters import describe
+from autoresearch.ideas.script import Menu
 from autoresearch.model import Analysis, Experiment, Idea, IdeaKind, RunStatus
 from autoresearch.text import block, one_line
 
@@ -80,18 +81,13 @@ def idea_schema(paths: Sequence[str], variables: Sequence[str], decided: int) ->
     )
 
 
-def compact_schema(paths: Sequence[str]) -> dict[str, Any]:
-    """Return the shape of an idea that a small model can fill: three sentences and one edit."""
-    word = {"type": "string", "minLength": 3, "maxLength": 40, "pattern": "^[a-z][a-z ]+$"}
-    edit = _object(search=_text(160), replace=_text(200))
-    if len(paths) > 1:
-        edit = _object(file={"type": "string", "enum": list(paths)}, **edit["properties"])
-    return _object(
-        direction=word,
-        description=_text(80),
-        hypothesis=_text(120),
-        edits={**_list(edit, 1), "minItems": 1},
-    )
+def compact_schema(menu: Menu) -> dict[str, Any]:
+    """Return the shape of an idea that a small model can fill: why, and one value of the menu."""
+    change = [
+        _object(name={"type": "string", "enum": [name]}, value={"enum": list(values)})
+        for name, (_, values) in menu.items()
+    ]
+    return _object(hypothesis={**_text(160), "minLength": 16}, change={"anyOf": change})
 
 
 ANALYSIS = _object(why=_text(600), lesson=_text(300))
@@ -103,12 +99,13 @@ ANALYSIS = _object(why=_text(600), lesson=_text(300))
 def _environment(folder: str) -> Any:
     with needs("jinja2", "openai", SuspendedError):
         import jinja2
-    loaders: list[jinja2.BaseLoader] = [jinja2.PackageLoader("autoresearch.ideas")]
+    own = jinja2.PackageLoader("autoresearch.ideas")
+    loaders: list[jinja2.BaseLoader] = [own]
     if folder:
         if not Path(folder).is_dir():
             raise ConfigError(
                 f"plugins.openai.templates is {folder!r}, which is no folder; write "
-                f"{', '.join(NAMES)} into one"
+                f"{', '.join(own.list_templates())} into one"
             )
         loaders.insert(0, jinja2.FileSystemLoader(folder))
     return jinja2.Environment(
@@ -117,12 +114,6 @@ def _environment(folder: str) -> Any:
         autoescape=False,
         cache_size=0,  # a person may write a template meanwhile
     )
-
-
-NAMES = (
-    "system.jinja", "stable.jinja", "volatile.jinja", "refused.jinja", "implement_system.jinja",
-    "implement.jinja", "analysis_system.jinja", "analysis.jinja",
-)  # fmt: skip
 
 
 def rendered(name: str, settings: Settings, **known: Any) -> str:
@@ -150,8 +141,9 @@ def question(
     fixed: Sequence[str],
     facts: Sequence[str],
     schema: Mapping[str, Any] | None = None,
+    rules: str = "system",
 ) -> list[Message]:
-    """Return the messages that ask for an idea.
+    """Return the messages that ask for an idea, by the template named ``rules``.
 
     ``files`` maps paths to texts, the script first; ``fixed`` are the variables that the campaign
     sets, ``facts`` what is known beforehand. A ``schema`` is written out for a model that is not
@@ -182,7 +174,7 @@ def question(
         refused=[data(one_line(f"{x.stage}: {x.reason}", 400), 400) for x in desk.refused],
         plateau=on_a_plateau(history),
     )
-    return [_system("system", settings, schema), _user(stable), _user(volatile)]
+    return [_system(rules, settings, schema), _user(stable), _user(volatile)]
 
 
 def task(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from random import Random
 
@@ -36,6 +36,60 @@ PROTECTED = (
     *("*HEADER*", "*BYTES*", "*LIMIT*", "*PERCENTILE*", "*QUANTILE*", "*ZLIB*", "*LEVEL*"),
     *("*THREADS*", "*WORKERS*", "*INT8*"),
 )
+
+
+def is_protected(name: str, rules: Sequence[str] = PROTECTED) -> bool:
+    """Return whether a rule holds a name, or the last part of a dotted one."""
+    names = {name.upper(), name.rpartition(".")[2].upper()}
+    return any(fnmatchcase(item, rule.upper()) for item in names for rule in rules)
+
+
+def movable(
+    history: History,
+    found: tuple[Hyperparameter, ...],
+    config: Config,
+    protected: Sequence[str] = PROTECTED,
+) -> Iterator[Hyperparameter]:
+    """Yield the hyperparameters that an idea may move and that do something, as far as is known."""
+    overridden = set(config.env).union(*(item.idea.env for item in history.kept))
+    overridden |= {word.lstrip("-").replace("-", "_") for word in config.command[1:]}
+    idle = families.idle(found) | moves.without_effect(moves.trials(history))
+    in_environment = any(item.form == "environment" for item in found)
+    for item in found:
+        set_outside = item.name in overridden and item.form != "setting"
+        if set_outside or item.key in idle or is_protected(item.name, protected):
+            continue
+        # Where settings are read from the environment, a bare constant is rarely one of them.
+        bare = in_environment and item.form == "constant"
+        if not bare or families.family(item) is not families.OTHER:
+            yield item
+
+
+Menu = Mapping[str, tuple[Hyperparameter, tuple[Value, ...]]]
+
+
+def menu(history: History, files: Mapping[str, str], config: Config, most: int) -> Menu:
+    """Return by key the most important values that may move, with those that each may become.
+
+    What was tried of the files as they are is left out, and what lies in a dead end.
+    """
+    found = sorted(movable(history, knobs(files, script_of(history)), config), key=_unimportance)
+    alive = (i for i in found if family(moves.direction_of(i.key)) not in history.dead_families)
+    offered: dict[str, tuple[Hyperparameter, tuple[Value, ...]]] = {}
+    for item in alive:
+        fresh = [v for v in item.ladder if new_texts(files, [changed(item, v)], history)]
+        if fresh and len(offered) < most:
+            offered[item.key] = item, tuple(fresh)
+    return offered
+
+
+def _unimportance(item: Hyperparameter) -> float:
+    return -families.importance(item)
+
+
+def changed(item: Hyperparameter, new: Value) -> ValueChange:
+    """Return the change of a hyperparameter to a new value."""
+    return ValueChange(name=item.name, old=item.value, new=new, file=item.file)
 
 
 @frozen(kw_only=True)
@@ -108,23 +162,7 @@ class Plugin:
     def _movable(
         self, history: History, found: tuple[Hyperparameter, ...]
     ) -> Iterator[Hyperparameter]:
-        overridden = set(self._config.env).union(*(item.idea.env for item in history.kept))
-        overridden |= {word.lstrip("-").replace("-", "_") for word in self._config.command[1:]}
-        idle = families.idle(found) | moves.without_effect(moves.trials(history))
-        in_environment = any(item.form == "environment" for item in found)
-        for item in found:
-            set_outside = item.name in overridden and item.form != "setting"
-            if set_outside or item.key in idle or self._is_protected(item):
-                continue
-            # Where settings are read from the environment, a bare constant is rarely one of them.
-            bare = in_environment and item.form == "constant"
-            if not bare or families.family(item) is not families.OTHER:
-                yield item
-
-    def _is_protected(self, item: Hyperparameter) -> bool:
-        names = {item.name.upper(), item.last.upper()}
-        rules = [rule.upper() for rule in self._settings.protected]
-        return any(fnmatchcase(name, rule) for name in names for rule in rules)
+        return movable(history, found, self._config, self._settings.protected)
 
     def _ranked(self, table: Table, history: History, rng: Random) -> Iterator[Move]:
         """Yield all moves, best first; bold ones lead while a plateau asks for them."""
@@ -169,10 +207,7 @@ def changes_of(
     values: Mapping[str, Value], named: Mapping[str, Hyperparameter]
 ) -> tuple[ValueChange, ...]:
     """Return new values by key as changes of the hyperparameters of these keys."""
-    moved = [(named[key], new) for key, new in values.items()]
-    return tuple(
-        ValueChange(name=item.name, old=item.value, new=new, file=item.file) for item, new in moved
-    )
+    return tuple(changed(named[key], new) for key, new in values.items())
 
 
 def new_texts(
