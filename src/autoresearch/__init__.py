@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from autoresearch.model import Parent as Parent
     from autoresearch.model import Promotion as Promotion
     from autoresearch.model import Quote as Quote
+    from autoresearch.model import Remark as Remark
     from autoresearch.model import Run as Run
     from autoresearch.model import RunHandle as RunHandle
     from autoresearch.model import RunOutput as RunOutput
@@ -76,8 +77,8 @@ else:  # so that a type checker still finds a misspelt name
         "launchers.cluster": "ClusterLauncher ClusterRun ClusterSettings",
         "log": "Recorded",
         "model": "Analysis Backtrack Candidate Change Cost Decision Experiment Idea IdeaKind "
-        "Notice Objection Parent Promotion Quote Run RunHandle RunOutput RunRequest RunStatus "
-        "Signal ValueChange Verdict Violation Workspace",
+        "Notice Objection Parent Promotion Quote Remark Run RunHandle RunOutput RunRequest "
+        "RunStatus Signal ValueChange Verdict Violation Workspace",
         "opening": "connect open_campaign start",
         "projections": "Projection",
     }

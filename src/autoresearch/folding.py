@@ -195,6 +195,9 @@ _TOLD: dict[type[events.Event], Callable[[History, Any], dict[str, Any]]] = {
     events.ProposalRefused: lambda history, event: {"refusals": history.refusals.append(event)},
     events.ChangeRejected: lambda history, event: {"rejected": history.rejected.append(event)},
     events.PlateauDeclared: lambda history, event: {"plateaus": history.plateaus.append(event)},
+    events.DigestWritten: lambda history, event: {
+        "digests": history.digests.set(event.last, event)
+    },
     events.NoteAdded: lambda history, event: {"notes": history.notes.append(event)},
 }
 

@@ -147,6 +147,7 @@ class History:
     lessons: PVector[Lesson] = field(factory=pvector)
     dead_ends: PMap[str, events.DirectionDeclaredDead] = field(factory=pmap)
     plateaus: PVector[events.PlateauDeclared] = field(factory=pvector)
+    digests: PMap[int, events.DigestWritten] = field(factory=pmap)
     queue: PMap[str, QueuedIdea] = field(factory=pmap)
     tried: PSet[str] = field(factory=pset)
     tried_sources: PSet[str] = field(factory=pset)

@@ -36,6 +36,7 @@ from autoresearch.model import (
     Parent,
     Promotion,
     Quote,
+    Remark,
     RunHandle,
     RunOutput,
     RunRequest,
@@ -349,6 +350,18 @@ def choose_parent(history: History, rng: Random) -> Parent | None:
     ``rng`` is seeded from the campaign and the number of the next experiment. First result;
     ``None`` is head. Another one becomes head, which is recorded as ``backtracked`` with the
     reason; what is built on it still has to beat the best.
+    """
+
+
+@hook(first_result=True, check="remarks")
+def summarize(history: History, since: int, desk: Desk) -> Sequence[Remark] | None:
+    """Say what ten experiments show together.
+
+    Called once after every ten decided experiments, the first of which is ``since``. Each remark
+    (three are kept) cites experiments of the campaign, and every number in it has to be one of
+    theirs; what is not is left out, and told. The rules' own line on them (kept ones, gain, what
+    was tried most) stands in front of the remarks, and alone without any. First result; ``None``
+    passes on.
     """
 
 

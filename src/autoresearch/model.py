@@ -374,6 +374,14 @@ class Promotion:
 
 
 @frozen(kw_only=True)
+class Remark:
+    """What several experiments show together, and which of them show it."""
+
+    text: str
+    cites: tuple[int, ...]
+
+
+@frozen(kw_only=True)
 class Experiment:
     """One idea tried; number 0 is the baseline. Fields that are not known yet are empty or None.
 

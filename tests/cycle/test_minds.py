@@ -21,12 +21,16 @@ from autoresearch import (
     History,
     Idea,
     OutageError,
+    Remark,
     SuspendedError,
+    ValueChange,
     Violation,
     events,
     hookimpl,
 )
+from autoresearch.cycle.minds import untrue
 from autoresearch.errors import PluginError
+from autoresearch.testing import idea, story
 
 Begin = Callable[..., Campaign]
 
@@ -349,3 +353,67 @@ def test_words_wait_for_a_mind_that_is_suspended(project: Path) -> None:
     (waiting,) = made.history.queue.values()
     assert (waiting.description, waiting.waits_for) == ("halve it", "outage")
     assert len(made.history.decided) == 4
+
+
+def test_what_is_said_of_ten_experiments_is_true_of_them(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An author is asked once, what is untrue is left out, and rules speak where it fails."""
+    monkeypatch.setattr("autoresearch.projections.memory.DIGEST_EVERY", 2)  # so that it is quick
+    asked: list[int] = []
+
+    class Historian(Mind):
+        @hookimpl
+        def summarize(self, history: History, since: int) -> list[Remark]:
+            asked.append(since)
+            if since > 1:
+                raise PluginError("no words")
+            score = history.score(history.experiments[1])
+            return [
+                Remark(text=f"a smaller rate helps:\n{score:.2f} in 1", cites=(1, 2)),
+                Remark(text="0.123 was reached", cites=(1,)),
+                Remark(text="nothing helps", cites=(99,)),
+            ]
+
+    def think(history: History, source: str, desk: Desk) -> Idea:
+        return rate(source, round(0.45 - 0.01 * history.next_number, 3))
+
+    plugins = (Historian(think), "no:script_ideas")
+    lines: list[str] = []
+    made = autoresearch.start(project, tag="t1", plugins=plugins)
+    made.run(6, plugins=plugins, wait=False, tell=lines.append)
+    assert asked == [1, 3]
+    (written,) = facts(made, events.DigestWritten)
+    assert (written.first, written.last, written.author) == (1, 2, "historian")
+    said = f"a smaller rate helps: {made.history.score(made.history.experiments[1]):.2f} in 1"
+    assert written.remarks == (f"{said} (1 keep, 2 keep)",)
+    told = [item.reason for item in facts(made, events.ProposalRefused) if item.stage == "digest"]
+    assert told == [
+        "0.123 is no number of experiment 1: 0.123 was reached",
+        "it cites experiment 99, which was not decided",
+    ]
+    assert any("experiments 3 to 4: no mind worded it, so the rules do" in line for line in lines)
+    notes = (project / "notes.md").read_text()
+    assert f"{said} (1 keep, 2 keep)" in notes
+    assert "Looking back on experiments 3 to 4: 2 of 2 kept" in notes
+
+
+SAID = {
+    "a gain of 0.1 by RATE 0.5 -> 0.25": "",
+    "RATE at 0.25 scored 0.90": "",
+    "RATE at 0.25 scored 0.95": "0.95 is no number",
+    "it fell by 10 %": "10 is no number",
+    "after 2 experiments": "",
+    "1e3 steps": "1e3 is no number",
+}
+
+
+@pytest.mark.parametrize("text", SAID)
+def test_numbers_of_a_remark_are_those_of_its_experiments(text: str) -> None:
+    """To the digits that are given; of others, and of none, it is not true."""
+    change = ValueChange(name="RATE", old=0.5, new=0.25)
+    told = story([1.0]).add(0.9, idea=idea("RATE 0.5 -> 0.25", changes=(change,))).history
+    found = untrue(Remark(text=text, cites=(1,)), told)
+    assert found.startswith(SAID[text])
+    assert bool(found) is bool(SAID[text])
+    assert untrue(Remark(text="words", cites=()), told) == "no cites"

@@ -30,7 +30,7 @@ from autoresearch.ideas.edits import Edit, EditError, edited
 from autoresearch.ideas.hyperparameters import digest_of
 from autoresearch.ideas.openai_ideas import Plugin
 from autoresearch.ideas.script import menu
-from autoresearch.model import Analysis, Idea, IdeaKind
+from autoresearch.model import Analysis, Idea, IdeaKind, Remark
 from autoresearch.plugins import Plugins
 from autoresearch.testing import (
     ApiError,
@@ -322,6 +322,26 @@ def test_a_dead_end_can_be_challenged_once() -> None:
         told.add(1.3, direction="LR")
         with pytest.raises(AutoresearchError, match="challenged in vain"):
             propose(made, told.history)
+
+
+REMARKS = {"remarks": [{"text": "a smaller rate helps", "cites": [1, 2]}]}
+
+
+def test_a_model_looks_back_once() -> None:
+    """It sees the ten experiments, its remarks come back, and a bad answer is not sent back."""
+    told = story([1.1, 1.0, 0.9], directions=["rate"]).history
+    desk = Desk(history=told, author="openai", hook="summarize", hands=Hands())
+    with LoopbackOpenAI([json.dumps(REMARKS), '{"remarks": [{"text": "x"}]}']) as server:
+        made = plugin(server.base_url)
+        assert made.summarize(told, 1, desk) == [Remark(text="a smaller rate helps", cites=(1, 2))]
+        asked = server.requests[0]["messages"][1]["content"]
+        assert "experiment 1 (keep)" in asked
+        assert "experiment 0" not in asked.partition("the ten experiments")[2]
+        with pytest.raises(AutoresearchError, match="cites no experiments"):
+            made.summarize(told, 1, desk)
+        assert len(server.requests) == 2
+        for off in ({"digest": False}, {"compact": True}):
+            assert plugin(server.base_url, **off).summarize(told, 1, desk) is None
 
 
 # --- code and analyses ----------------------------------------------------------------------------

@@ -97,6 +97,7 @@ CALLS: dict[str, Callable[[Plugins, Path], object]] = {
     "choose_parent": lambda plugins, _: plugins.choose_parent(
         history([1.1, 1.0, *[1.2] * 5]), Random(1)
     ),
+    "summarize": lambda plugins, _: plugins.summarize(PAST, 1),
     "report_costs": lambda plugins, _: plugins.report_costs(),
     "event_recorded": _observe,
     "notify": lambda plugins, folder: _notice(plugins, folder),

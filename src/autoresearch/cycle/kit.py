@@ -73,7 +73,8 @@ def files_of(experiment: Experiment, lab: Lab, sources: SourceStore) -> Mapping[
 class Kit:
     """The parts that the steps of a campaign share; ``tell`` says in one line what is going on.
 
-    ``rests`` holds until when, by the clock, a mind is not asked after so many failures in a row.
+    ``rests`` holds until when, by the clock, a mind is not asked after so many failures in a row,
+    ``looked_back`` up to which experiments somebody was asked to look back.
     """
 
     config: Config
@@ -87,6 +88,7 @@ class Kit:
     tick: Tell
     shown: Shown = field(factory=lambda: Shown(), init=False)
     rests: dict[tuple[str, int], float] = field(factory=dict, init=False)
+    looked_back: set[int] = field(factory=set, init=False)
     _unpublished: list[str] = field(factory=list, init=False)  # why, once until it works again
 
     @property

@@ -9,7 +9,7 @@ from random import Random
 from attrs import define, field
 
 from autoresearch import events
-from autoresearch.cycle import budget, proposals, runs
+from autoresearch.cycle import budget, minds, proposals, runs
 from autoresearch.cycle.experiment import (
     conclude,
     failed_in_a_row,
@@ -324,6 +324,7 @@ class Loop:
         if kit.history.baseline is None:
             proposals.propose_baseline(kit)
             return True
+        minds.look_back(kit)
         proposals.review_memory(kit)
         skip = {name for name, count in self._refused.items() if count >= REFUSALS}
         found = proposals.propose(kit, skip)

@@ -1,11 +1,13 @@
-"""What the loop does for minds: lends hands to their desk, lets them rest, tells them refusals."""
+"""What the loop does for minds: lends hands to their desk, lets them rest, has them look back."""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -15,10 +17,16 @@ from autoresearch.config import BoundaryConfig
 from autoresearch.cycle.kit import Kit, cost_of, write_text
 from autoresearch.desk import Desk, Hands
 from autoresearch.durable import digest
+from autoresearch.history import History, gain_of
 from autoresearch.launchers.boundary import Boundary
 from autoresearch.launchers.environment import clean_environment
 from autoresearch.launchers.folder import log_in
-from autoresearch.model import RunOutput, RunRequest, Workspace
+from autoresearch.model import Remark, RunOutput, RunRequest, Workspace
+from autoresearch.projections.memory import newest_ten
+from autoresearch.text import one_line
+
+REMARKS = 3  # on ten experiments
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
 @frozen
@@ -146,3 +154,69 @@ def answered(kit: Kit) -> None:
     if author in kit.history.suspended:
         kit.recorder.record(events.MindResumed(author=author))
         kit.tell(f"{author} answers again")
+
+
+def look_back(kit: Kit) -> None:
+    """Have ten experiments that are done looked back on, once; the rules do it where nobody can.
+
+    What an author says that is not true of the log is left out, and told to it.
+    """
+    history = kit.history
+    ten = newest_ten(history)
+    if not ten or ten[-1].number in history.digests or ten[-1].number in kit.looked_back:
+        return
+    first, last = ten[0].number, ten[-1].number
+    kit.looked_back.add(last)
+    remarks = kit.plugins.summarize(history, first, resting(kit), desk(kit))
+    author, errors = kit.plugins.calls.answered, kit.plugins.calls.outcomes
+    answered(kit)
+    kit.record_costs()
+    told, facts = f"looking back on experiments {first} to {last}", list[events.Event]()
+    for item in remarks:
+        if why := untrue(item, history):
+            kit.tell(f"{told}: a remark by {author} is left out: {why}")
+            facts.append(events.ProposalRefused(author=author, stage="digest", reason=why))
+    true = [item for item in remarks if not untrue(item, history)][:REMARKS]
+    if true:
+        lines = tuple(_shown(item, history) for item in true)
+        written = events.DigestWritten(first=first, last=last, remarks=lines, author=author)
+        facts.append(written)
+    elif remarks or any(errors.values()):
+        kit.tell(f"{told}: no mind worded it, so the rules do")
+    kit.recorder.record_together(*facts)
+
+
+def _shown(remark: Remark, history: History) -> str:
+    """Return a remark with the verdicts of the experiments that it cites, which are not its own."""
+    verdicts = (f"{n} {history.experiments[n].verdict}" for n in dict.fromkeys(remark.cites))
+    return f"{one_line(remark.text, 160)} ({', '.join(verdicts)})"
+
+
+def untrue(remark: Remark, history: History) -> str:
+    """Say what of a remark is not true of the log: experiments, and numbers that are not theirs."""
+    decided = {item.number for item in history.decided}
+    unknown = [number for number in remark.cites if number not in decided]
+    if unknown or not remark.cites:
+        return f"it cites experiment {unknown[0]}, which was not decided" if unknown else "no cites"
+    known = [abs(value) for value in _numbers(remark.cites, history)]
+    for text in _NUMBER.findall(one_line(remark.text, 2_000)):
+        value, digits = abs(float(text)), len(text.partition(".")[2])
+        if not any(math.isclose(round(item, digits), value, abs_tol=1e-12) for item in known):
+            numbers = ", ".join(map(str, remark.cites))
+            return f"{text} is no number of experiment {numbers}: {one_line(remark.text, 160)}"
+    return ""
+
+
+def _numbers(cites: Iterable[int], history: History) -> Iterator[float]:
+    """Yield the numbers that a remark on experiments may tell: theirs and the campaign's."""
+    yield from (len(history.decided), history.noise.sd, history.best_metric or 0.0)
+    for number in dict.fromkeys(cites):
+        item = history.experiments[number]
+        before = history.score(history.experiments[item.rival]) if item.rival is not None else None
+        found = (number, gain_of(item, history), before, item.idea.predicted)
+        yield from (value for value in (*found, *item.metrics.values()) if value is not None)
+        said = f"{item.idea.description} {' '.join(item.idea.env.values())}"
+        yield from (float(text) for text in _NUMBER.findall(said))
+        for change in item.idea.changes:
+            values = (change.old, change.new)
+            yield from (float(value) for value in values if not isinstance(value, str))

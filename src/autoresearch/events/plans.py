@@ -291,6 +291,16 @@ class MindResumed(Event):
     author: str = doc("plugin that is asked again")
 
 
+@event("digest_written")
+class DigestWritten(Event):
+    """An author looked back on ten experiments; what was untrue of the log is left out."""
+
+    first: int = doc("first of the experiments")
+    last: int = doc("last of the experiments")
+    remarks: tuple[str, ...] = doc("what they show, each with the experiments that show it")
+    author: str = doc("plugin that wrote it")
+
+
 # --- the change -----------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ from autoresearch.ideas.hyperparameters import (
 from autoresearch.ideas.literals import typed
 from autoresearch.ideas.moves import direction_of
 from autoresearch.ideas.script import Menu, changed, is_protected, refused
-from autoresearch.model import Idea, ValueChange
+from autoresearch.model import Idea, Remark, ValueChange
 from autoresearch.python_source import fault
 from autoresearch.text import block, one_line
 
@@ -158,6 +158,18 @@ def read_words(text: str) -> dict[str, str]:
     """Return the ``why`` and the ``lesson`` of an analysis."""
     answer = _parsed(text, {"why", "lesson"})
     return {"why": _text(answer, "why", 600), "lesson": _text(answer, "lesson", 300)}
+
+
+def read_remarks(text: str) -> list[Remark]:
+    """Return what several experiments show; whether it is true of the log, the loop finds out."""
+    many = _parsed(text, {"remarks"}).get("remarks")
+    found = []
+    for item in many if isinstance(many, list) else ():
+        cites = item.get("cites") if isinstance(item, dict) else None
+        if not isinstance(cites, list) or not all(type(number) is int for number in cites):
+            _refuse("a remark cites no experiments; give a text and cites with numbers")
+        found.append(Remark(text=_text(item, "text", 160), cites=tuple(cites)))
+    return found or _refuse("it has no remarks; give one to three")
 
 
 def _refuse(reason: str, stage: str = "answer") -> NoReturn:

@@ -95,6 +95,7 @@ class Settings:
     known: bool = setting(True, "also show the known effects, where `knowledge` names a file")
     schema: bool = setting(True, "ask the server to enforce the JSON schema")
     compact: bool = setting(False, "ask for the few fields that a small model can fill")
+    digest: bool = setting(True, "have the model look back on every ten experiments")
     analyze: bool = setting(False, "have the model write the ANALYSIS block of each experiment")
     usd_per_million_in: float = setting(
         -1.0, f"price of a million tokens read, US dollars; negative: as of {PRICES_AS_OF}"

@@ -25,7 +25,7 @@ from autoresearch.ideas.client import Client, Message, Settings, check, worst_ca
 from autoresearch.ideas.hyperparameters import hyperparameters
 from autoresearch.ideas.known import known
 from autoresearch.ideas.script import Menu, menu
-from autoresearch.model import Analysis, Cost, Experiment, Idea, Verdict, Workspace
+from autoresearch.model import Analysis, Cost, Experiment, Idea, Remark, Verdict, Workspace
 from autoresearch.text import block
 
 T = TypeVar("T")
@@ -208,6 +208,17 @@ class Plugin:
         )
         words = self._ask(self._single(desk, messages), schema, desk, answers.read_words)
         return evolve(made, **words, author=_NAME)
+
+    @hookimpl
+    def summarize(self, history: History, since: int, desk: Desk) -> list[Remark] | None:
+        """Return what the model sees in the experiments from one on; one answer is paid for."""
+        if not self._settings.digest or self._settings.compact:
+            return None
+        schema = prompts.remarks_schema(max(item.number for item in history.decided))
+        messages = prompts.digest(desk, self._settings, since, self._written_out(schema))
+        talk = self._single(desk, messages)
+        talk.calls = self._settings.attempts - 1
+        return self._ask(talk, schema, desk, answers.read_remarks)
 
     def _single(self, desk: Desk, messages: list[Message]) -> _Talk:
         rng = Random(desk.history.next_number)

@@ -11,7 +11,7 @@ a length, and put between marks with the word that it is data: text there must n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def idea_schema(paths: Sequence[str], variables: Sequence[str], decided: int) ->
         description=_text(200),
         hypothesis=_text(600),
         evidence=_list(_text(300), 6),
-        cites=_list({"type": "integer", "minimum": 0, "maximum": decided}, 8),
+        cites=_cites(decided),
         risk=_text(300),
         challenge=_text(300, null=True),
         predicted=_NUMBER,
@@ -79,6 +79,15 @@ def idea_schema(paths: Sequence[str], variables: Sequence[str], decided: int) ->
         source=change["source"],
         env=_list(_object(name=name, value=_text(100)), 8 if variables else 0),
     )
+
+
+def remarks_schema(decided: int) -> dict[str, Any]:
+    """Return the shape of what ten experiments show."""
+    return _object(remarks=_list(_object(text=_text(160), cites=_cites(decided)), 3))
+
+
+def _cites(decided: int) -> dict[str, Any]:
+    return _list({"type": "integer", "minimum": 0, "maximum": decided}, 8)
 
 
 def compact_schema(menu: Menu) -> dict[str, Any]:
@@ -169,7 +178,7 @@ def question(
         "volatile",
         settings,
         memory=data(desk.review(settings.prompt_tokens), settings.prompt_tokens * CHARACTERS),
-        recent=[data(line, 4 * _DIFF) for line in _recent(desk)],
+        recent=[data(line, 4 * _DIFF) for line in _recent(desk, history.decided[-RECENT:])],
         crash=data(_crash(desk), 4_000),
         refused=[data(one_line(f"{x.stage}: {x.reason}", 400), 400) for x in desk.refused],
         plateau=on_a_plateau(history),
@@ -221,6 +230,21 @@ def analysis(
         versus_expected=data(told.versus_expected, 400),
     )
     return [_system("analysis_system", settings, schema), _user(text)]
+
+
+def digest(
+    desk: Desk, settings: Settings, since: int, schema: Mapping[str, Any] | None = None
+) -> list[Message]:
+    """Return the messages that ask what the experiments from one on show together."""
+    items = [item for item in desk.history.decided if item.number >= since]
+    memory = desk.review(settings.prompt_tokens // 2)
+    text = rendered(
+        "digest",
+        settings,
+        recent=[data(line, 4 * _DIFF) for line in _recent(desk, items)],
+        memory=data(memory, settings.prompt_tokens * CHARACTERS),
+    )
+    return [_system("digest_system", settings, schema), _user(text)]
 
 
 def correction(settings: Settings, stage: str, reason: str, *, last: bool) -> Message:
@@ -278,10 +302,10 @@ def _limits(history: History) -> Iterator[str]:
         yield f"noise: seed to seed {history.metric} has a standard deviation of {metric['sd']:g}"
 
 
-def _recent(desk: Desk) -> Iterator[str]:
-    """Yield the newest experiments with what was expected, what came out, why, and the change."""
+def _recent(desk: Desk, items: Iterable[Experiment]) -> Iterator[str]:
+    """Yield experiments with what was expected, what came out, why, and the change."""
     history = desk.history
-    for item in history.decided[-RECENT:]:
+    for item in items:
         if item.number <= history.baseline_number:
             continue
         told = item.analysis

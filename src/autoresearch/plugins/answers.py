@@ -27,6 +27,7 @@ from autoresearch.model import (
     Parent,
     Promotion,
     Quote,
+    Remark,
     RunHandle,
     Signal,
     ValueChange,
@@ -59,6 +60,7 @@ _WORDS: Mapping[type[Any], tuple[str, ...]] = {
     Decision: ("reason",),
     Backtrack: ("reason",),
     Parent: ("reason",),
+    Remark: ("text",),
 }
 _NUMBERS: Mapping[type[Any], tuple[str, ...]] = {
     Idea: ("predicted", "expected_gain"),
@@ -256,6 +258,14 @@ def parent(answer: object, plugin: str, given: Given) -> Parent:
 def _kept(number: int, given: Given) -> None:
     if number not in {item.number for item in given["history"].kept}:
         _refuse(f"experiment {number} was never kept; go back to a kept one")
+
+
+def remarks(answer: object, plugin: str, _: Given) -> tuple[Remark, ...] | None:
+    """Check remarks: words, and the numbers of the experiments that show it."""
+    many = _each(answer, Remark, plugin)
+    for item in many:
+        _integers("Remark.cites", item.cites)
+    return many or None
 
 
 def projections(answer: object, plugin: str, _: Given) -> tuple[Projection, ...]:

@@ -28,6 +28,7 @@ from autoresearch.model import (
     Parent,
     Promotion,
     Quote,
+    Remark,
     RunHandle,
     RunOutput,
     RunRequest,
@@ -323,6 +324,20 @@ class Plugins(Registry):
         """Return what the next idea builds on, or None for head."""
         found: Parent | None = self.calls.first("choose_parent", history=history, rng=rng)
         return found
+
+    def summarize(
+        self,
+        history: History,
+        since: int,
+        skip: Mapping[str, str] | None = None,
+        desk: Desk | None = None,
+    ) -> tuple[Remark, ...]:
+        """Return what an author says of the experiments since one; nothing where none does."""
+        desk = desk or Desk(history=history)
+        found: tuple[Remark, ...] | None = self.calls.first(
+            "summarize", skip=skip, history=history, since=since, desk=desk
+        )
+        return found or ()
 
     # --- watching -----------------------------------------------------------------------
 

@@ -193,7 +193,8 @@ def lessons(history: History) -> tuple[tuple[str, tuple[int, ...]], ...]:
 def digests(history: History) -> tuple[str, ...]:
     """Return a line for each ten experiments: what was gained, by what, and what was given up.
 
-    What lies more than two hundred experiments back has a line for each hundred.
+    An author's remarks on them stand behind that. What lies more than two hundred experiments back
+    has a line for each hundred.
     """
     done = [item for item in history.decided if item.number > history.baseline_number]
     whole = len(done) - len(done) % DIGEST_EVERY
@@ -213,6 +214,12 @@ def digests(history: History) -> tuple[str, ...]:
         lines.append(_digest(items, moved, dead, history))
         start += size
     return tuple(lines)
+
+
+def newest_ten(history: History) -> Sequence[Experiment]:
+    """Return the ten experiments that were just completed; none unless the tenth is the newest."""
+    done = [item for item in history.decided if item.number > history.baseline_number]
+    return done[-DIGEST_EVERY:] if done and len(done) % DIGEST_EVERY == 0 else ()
 
 
 def _digest(
@@ -236,6 +243,9 @@ def _digest(
     given_up = [_short(name) for number in range(first, last + 1) for name in dead.get(number, ())]
     if given_up:
         parts.append(f"given up: {', '.join(sorted(given_up)[:4])}")
+    written = history.digests.get(last)
+    if written is not None and written.first == first:
+        parts += [one_line(remark, 240) for remark in written.remarks[:3]]
     return f"experiments {first} to {last}: {'; '.join(parts)}"
 
 
