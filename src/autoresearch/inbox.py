@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,8 @@ class Inbox:
     def rank_idea(self, idea: str, expected_gain: float) -> None:
         """Give a queued idea another expected gain, in metric units; the best is tried first."""
         waiting = self._queued(idea)
+        if not math.isfinite(expected_gain):
+            raise WorkspaceError(f"the expected gain is {expected_gain}; give a finite number")
         again = queued(waiting, idea, expected_gain=expected_gain)
         self._append(again)
 

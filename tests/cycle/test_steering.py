@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +94,8 @@ def test_ranking_changes_who_is_first(campaign: Callable[..., Campaign]) -> None
     )
     with pytest.raises(WorkspaceError, match="idea nothing is not queued"):
         made.rank_idea("nothing", 1.0)
+    with pytest.raises(WorkspaceError, match="the expected gain is nan; give a finite number"):
+        made.rank_idea(names[0], math.nan)
 
 
 def test_a_variable_that_nothing_reads_is_refused(campaign: Callable[..., Campaign]) -> None:
@@ -124,3 +127,6 @@ def test_the_verbs(
     assert '"until_experiment": 4' in say("steer", "--json")
     assert "steering 1 is withdrawn" in say("steer", "--withdraw", "1")
     assert "number 1 of 1" in say("idea", "rank", name, "0.5")
+    with pytest.raises(SystemExit):
+        say("steer", "")
+    assert "is empty; write what you want" in capsys.readouterr().err

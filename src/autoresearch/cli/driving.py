@@ -211,8 +211,10 @@ def observe(
     this verb as keys, and further ones: docs, Agents.
     """
     if said["description"] == "-":
-        for line in filter(str.strip, sys.stdin):
-            _observed(observing.observe(campaign, observing.read(line), by, plugins), as_json)
+        for number, line in enumerate(sys.stdin, 1):
+            if line.strip():
+                told = observing.read(line, f"line {number}")
+                _observed(observing.observe(campaign, told, by, plugins), as_json)
         return
     files = {name: said.pop(name) for name in ("source", "patch", "log")}
     texts = {name: file.read() for name, file in files.items() if file is not None}

@@ -122,7 +122,7 @@ def rank(campaign: Campaign, idea_id: str, gain: float) -> None:
 
 
 @click.command()
-@click.argument("text", default="")
+@click.argument("text", required=False)
 @with_campaign
 @click.option(
     "--for", "experiments", type=click.IntRange(min=1), help="Hold it for so many experiments."
@@ -130,7 +130,11 @@ def rank(campaign: Campaign, idea_id: str, gain: float) -> None:
 @click.option("--withdraw", type=click.IntRange(min=1), help="Take back the one of this number.")
 @json_option
 def steer(
-    campaign: Campaign, text: str, experiments: int | None, withdraw: int | None, as_json: bool
+    campaign: Campaign,
+    text: str | None,
+    experiments: int | None,
+    withdraw: int | None,
+    as_json: bool,
 ) -> None:
     """Say where the research should go: TEXT stands in every prompt and in notes.md.
 
@@ -140,7 +144,7 @@ def steer(
     if withdraw is not None:
         campaign.withdraw(withdraw)
         click.echo(f"steering {withdraw} is withdrawn")
-    elif text:
+    elif text is not None:
         number = campaign.steer(text, experiments or 0)
         click.echo(
             f"steering {number} stands; autoresearch steer --withdraw {number} takes it back"

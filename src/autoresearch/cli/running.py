@@ -193,7 +193,7 @@ def init(
     campaign = start(**asked, tell=warn)
     click.echo(
         f"campaign {campaign.tag} is ready on branch {campaign.lab.branch}; "
-        f"go on with autoresearch run"
+        f"go on with autoresearch {'observe' if campaign.config.launcher == 'observed' else 'run'}"
     )
     if advice := advised(campaign.config, campaign.history.plugins):
         click.echo(advice)

@@ -69,16 +69,19 @@ class Observed:
     reason: str
 
 
-def read(line: str) -> Observation:
-    """Return the observation that a line of JSON tells; WorkspaceError for what is none."""
+def read(line: str, where: str = "the observation") -> Observation:
+    """Return the observation that a line of JSON tells; WorkspaceError for what is none.
+
+    ``where`` it stands is told with what is wrong.
+    """
     try:
         found = json.loads(line)
     except ValueError as error:
-        shown = one_line(line, 60)
-        raise WorkspaceError(f"{shown!r} is not JSON: {error}; write one object a line") from None
+        shown = f"{where}: {one_line(line, 60)!r}"
+        raise WorkspaceError(f"{shown} is not JSON: {error}; write one object a line") from None
     if not isinstance(found, dict):
-        raise WorkspaceError(f"{one_line(line, 60)!r} is no JSON object; write one a line")
-    return structure(found, Observation, "the observation")
+        raise WorkspaceError(f"{where}: {one_line(line, 60)!r} is no JSON object; write one a line")
+    return structure(found, Observation, where)
 
 
 def observe(
