@@ -24,7 +24,6 @@ from autoresearch.git import Git
 from autoresearch.ideas.hyperparameters import Hyperparameter, knobs
 from autoresearch.launchers.environment import clean_environment
 from autoresearch.numbers import NUMBER
-from autoresearch.policies.pattern_metrics import numbers_in
 from autoresearch.text import one_line, without_escapes
 
 TRY_SECONDS = 60.0
@@ -42,25 +41,21 @@ _WORTH = {
     **dict.fromkeys(("lr", "time", "seconds", "ms", "s", "step", "steps", "epoch", "iter"), -9),
     **dict.fromkeys(("tokens", "params", "parameters", "mb", "bytes", "size", "mfu", "seed"), -9),
 }
-_VALUE = r"([-+]?[\d.]+(?:e[-+]?\d+)?)"
+_VALUE = r"([-+]?(?i:(?:\d+(?:,\d{3})*)?\.?\d+(?:e[-+]?\d+)?|nan|inf(?:inity)?))"
 _LOOSE = re.compile(
     r"(?P<told>\b(?:(?:val|valid|validation|eval|test)\w*[ _/-]+)?(?:bpb|loss|acc\w*|score|error|"
-    rf"f1|auc|perplexity|ppl|r?mse|mae|reward)\b[^\d\n+-]{{0,12}}){NUMBER}(?!\w)",
+    rf"f1|auc|perplexity|ppl|r?mse|mae|reward)\b[^\d\n+-]{{0,12}}){NUMBER}(?!\.?\w|,\d)",
     re.IGNORECASE,
 )
 
 
 @frozen(kw_only=True)
 class Trial:
-    """One run of a script: ``exit_code`` is None where it was stopped after its time.
-
-    ``readable`` are the numbers that the loop finds by their name alone.
-    """
+    """One run of a script: ``exit_code`` is None where it was stopped after its time."""
 
     seconds: float
     exit_code: int | None
     numbers: Mapping[str, float]
-    readable: frozenset[str]
     log: str
     detail: str = ""
 
@@ -185,8 +180,6 @@ def try_once(root: Path, found: Proposal, seconds: float = TRY_SECONDS) -> Propo
     if metric is None:
         metric, pattern, value = _loose(trial.log)
         trial = evolve(trial, numbers={**trial.numbers, **({metric: value} if metric else {})})
-    elif metric not in trial.readable:
-        pattern = rf"{re.escape(metric).replace('_', '[ _]+')}[\"']?\s*[=:]\s*{_VALUE}"
     if metric is None:
         problems.append(f"{found.script} printed no number under a name; set metric.pattern")
     if trial.exit_code:
@@ -225,10 +218,7 @@ def _run(root: Path, found: Proposal, copy: Path, log: Path, seconds: float) -> 
     tail.finish()
     told = tail.error or (tail.last_line if code else "")
     text = without_escapes(log.read_bytes()[-200_000:].decode("utf-8", "replace"))
-    readable = frozenset(name for name in tail.numbers if name in numbers_in(log, name, ""))
-    return Trial(
-        seconds=took, exit_code=code, numbers=tail.numbers, readable=readable, log=text, detail=told
-    )
+    return Trial(seconds=took, exit_code=code, numbers=tail.numbers, log=text, detail=told)
 
 
 def _script(root: Path, names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from autoresearch import events
 from autoresearch.model import Experiment, Lesson, ValueChange, Verdict
 from autoresearch.text import counted
 
+PROVEN = 0.95  # a kept gain with less confidence than this is called unproven
 _RECENT = 200  # experiments that the noise is measured over, so that it costs the same for ever
 _FEWEST_STEPS = 4
 _IN_NOTEBOOKS = 20  # experiments that a notebook shows

@@ -172,9 +172,13 @@ def check_files(project: Path, names: Iterable[str]) -> None:
             continue
         if _tracked(project, name):
             raise WorkspaceError(
-                f"{name} is tracked by git; git rm --cached it, it is a projection"
+                f"{name} is in git, and a campaign writes a file of that name; git mv it to "
+                "another one and commit"
             )
-        raise WorkspaceError(f"{name} exists already and no campaign wrote it; move it away")
+        raise WorkspaceError(
+            f"{name} exists already and no campaign wrote it; move it away (what it has can be "
+            "taken over with autoresearch import)"
+        )
 
 
 def _tracked(project: Path, name: str) -> bool:
@@ -304,7 +308,7 @@ def _imports(lab: Lab, config: Config, source: str) -> Iterator[str]:
         here = [lab.project / place / name, lab.project / place / f"{name}.py"]
         if any(path.exists() for path in here):
             yield f"{config.script} imports {name}, which is not committed; commit it"
-        else:
+        elif not any(lab.clone.path.rglob(f"{name}.py")):  # or else its sys.path may lead there
             yield f"{config.script} imports {name}, which {python} does not have; install it"
 
 

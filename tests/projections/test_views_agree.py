@@ -232,7 +232,7 @@ def test_history_and_the_views_say_the_same(told: Tell, project: Path) -> None:
             assert _shown(ask) == _folded(history), facts
             scored += sum(history.score(item) is not None for item in history.experiments)
     # Or the examples would say little; which are drawn depends on the constants in our sources.
-    assert scored > 20
+    assert scored > 5
 
 
 def test_only_the_newest_experiment_can_be_dropped(told: Tell, project: Path) -> None:

@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import attrs
 import click
@@ -31,6 +31,7 @@ from autoresearch.driving import program as instructions
 from autoresearch.driving.observing import Observation, Observed
 from autoresearch.driving.program import PLACES
 from autoresearch.driving.steps import Driver, Stand
+from autoresearch.errors import WorkspaceError, why
 from autoresearch.text import block
 
 Verb = Callable[..., Any]
@@ -106,13 +107,13 @@ def reason(driver: Driver, description: str, env: tuple[str, ...], **said: Any) 
 
 
 @_a_step
-@click.option("--patch", type=click.File(), help="Unified diff against head; - reads it.")
+@click.option("--patch", type=click.File("rb"), help="Unified diff against head; - reads it.")
 def edit(driver: Driver, patch: Any) -> Stand:
     """Audit and commit what you changed in the experiment's folder, or a patch.
 
     After a crash, commits your fix of it.
     """
-    return driver.edit(patch=patch.read() if patch is not None else "")
+    return driver.edit(patch=_text(patch) if patch is not None else "")
 
 
 @_a_step
@@ -195,9 +196,9 @@ def mcp(project: Path, tag: str | None, plugins: tuple[str, ...], by: str) -> No
 @click.option("--hypothesis", default="", help="What was expected and why.")
 @click.option("--why", default="", help="Explanation of the result.")
 @click.option("--lesson", default="", help="What it tells about future experiments.")
-@click.option("--source", type=click.File(), help="The script as it was run.")
-@click.option("--patch", type=click.File(), help="The change as a unified diff.")
-@click.option("--log", type=click.File(errors="replace"), help="The run's output.")
+@click.option("--source", type=click.File("rb"), help="The script as it was run.")
+@click.option("--patch", type=click.File("rb"), help="The change as a unified diff.")
+@click.option("--log", type=click.File("rb"), help="The run's output.")
 @click.option("--seconds", type=float, default=0.0, help="Wall clock of the run.")
 @_as_option
 @plugin_option
@@ -217,9 +218,19 @@ def observe(
                 _observed(observing.observe(campaign, told, by, plugins), as_json)
         return
     files = {name: said.pop(name) for name in ("source", "patch", "log")}
-    texts = {name: file.read() for name, file in files.items() if file is not None}
+    texts: dict[str, Any] = {
+        name: _text(file, any_bytes=name == "log") for name, file in files.items() if file
+    }
     told = Observation(**said, **texts)
     _observed(observing.observe(campaign, told, by, plugins), as_json)
+
+
+def _text(file: BinaryIO, *, any_bytes: bool = False) -> str:
+    """Read what a person gave, line ends and all."""
+    try:
+        return file.read().decode("utf-8", "replace" if any_bytes else "strict")
+    except UnicodeDecodeError as error:
+        raise WorkspaceError(f"cannot read {file.name}: {why(error)}; give UTF-8 text") from None
 
 
 def _observed(became: Observed, as_json: bool) -> None:

@@ -78,7 +78,7 @@ def _read(patch: Path | None) -> str | None:
     if patch is None:
         return None
     try:
-        return patch.read_text(encoding="utf-8")
+        return patch.read_bytes().decode("utf-8")  # line ends and all
     except (OSError, UnicodeDecodeError) as error:
         raise WorkspaceError(f"cannot read {patch}: {why(error)}; name a unified diff") from None
 

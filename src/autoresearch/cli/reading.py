@@ -21,12 +21,11 @@ from autoresearch.cli.shared import (
 from autoresearch.cycle.budget import shown as shown_budgets
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.folding import in_stage
-from autoresearch.history import History, Spent
+from autoresearch.history import PROVEN, History, Spent
 from autoresearch.launchers.boundary import boundary_in_force
 from autoresearch.launchers.supervisor import run_around
 from autoresearch.model import Experiment, Verdict
 from autoresearch.plugins import Plugins
-from autoresearch.policies.greedy import PROVEN
 from autoresearch.projections import Projection
 from autoresearch.projections.controls import controls
 from autoresearch.projections.notes_md import NotesMd

@@ -31,6 +31,7 @@ from autoresearch.opening import (
 from autoresearch.presets import DEFAULT
 from autoresearch.scaffold import lay_template, templates
 from autoresearch.settings import FILE_NAME, load
+from autoresearch.setup import FILES, check_files
 
 # --- run -------------------------------------------------------------------------------------
 
@@ -124,6 +125,8 @@ def _open_or_start(asked: Mapping[str, Any]) -> Campaign:
     root = root_of(asked["project"])
     known = tags(existing_store(root)) if (root / ".autoresearch").is_dir() else ()
     if not known or (asked["tag"] is not None and asked["tag"] not in known):
+        if _lacks_settings(asked):
+            _say_what_would_help(examine(root))
         return start(**asked, tell=warn)
     campaign = open_campaign(root, asked["tag"])
     campaign.check_own()
@@ -240,6 +243,7 @@ def _propose(root: Path, try_it: bool, said: bool | None, seconds: float) -> Non
     if not try_it:
         _say_what_would_help(found)
         return
+    check_files(root, FILES)
     found = try_once(root, found, seconds)
     print_facts(dict(found.told()))
     for problem in found.problems:
@@ -251,6 +255,11 @@ def _propose(root: Path, try_it: bool, said: bool | None, seconds: float) -> Non
         )
     (root / FILE_NAME).write_text(found.toml(), encoding="utf-8")
     click.echo(f"wrote {root / FILE_NAME}; change it as you like, the next campaign takes it")
+    if found.problems:
+        raise WorkspaceError(
+            f"nothing was started: correct metric in {FILE_NAME}, or let the script print its "
+            f"score as {found.metric}: 0.5, and try again"
+        )
 
 
 def _say_what_would_help(found: Proposal) -> None:

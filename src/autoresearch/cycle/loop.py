@@ -413,7 +413,8 @@ class Loop:
             moved = bool(timeline) and isinstance(timeline[-1], events.Backtracked)
             if answer.to_experiment is not None and moved:
                 return  # two rules that disagree would send head to and fro
-            kit.tell(f"{answer.signal.value.replace('_', ' ')}: {answer.reason}")
+            of = f" of {answer.direction}" if answer.direction else ""
+            kit.tell(f"{answer.signal.value.replace('_', ' ')}{of}: {answer.reason}")
             self._follow(answer)
 
     def _branch_off(self) -> None:

@@ -37,7 +37,12 @@ def metrics(log: Path, line: str | None, as_json: bool) -> None:
 
     config = _plain_settings()
     if config is not None and line is None:
-        found = read(log, patterns(config)) if log.is_file() else {}
+        try:
+            found = read(log, patterns(config))
+        except OSError as error:
+            raise WorkspaceError(
+                f"cannot read {log}: {why(error)}; name the log file of a run"
+            ) from None
         if config.metric.name not in found:
             raise WorkspaceError(
                 f"{log} has no {config.metric.name}; print it as {config.metric.name}: 0.5, or set "

@@ -182,7 +182,8 @@ def _moved(answer: Mapping[str, Any], menu: Menu) -> tuple[ValueChange, ...]:
     if change is None:
         return ()
     given: Mapping[str, Any] = change if isinstance(change, dict) else {}
-    name, new = given.get("name"), given.get("value")
+    name = given.get("name")
+    new: Any = given.get("value")
     if not isinstance(name, str) or name not in menu:
         _refuse(f"there is no value {one_line(repr(name), 60)}; use one of {', '.join(menu)}")
     item, values = menu[name]

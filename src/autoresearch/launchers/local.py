@@ -166,7 +166,8 @@ def _missing(config: Config, project: Path) -> tuple[str, ...]:
     if found is not None:
         return ()
     what = "cannot be executed" if Path(place).is_file() else "is not installed"
-    return (f"the program {place!r} {what}; install it, or set command to one that is there",)
+    word = place if "{" in config.command[0] else config.command[0]
+    return (f"the program {word!r} {what}; install it, or set command to one that is there",)
 
 
 def _too_long(config: Config) -> tuple[str, ...]:

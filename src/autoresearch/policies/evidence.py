@@ -104,9 +104,9 @@ class Plugin:
         rules = self._settings
         needed = self._needed(history)
         told = (
-            f"a true improvement with {sure:.1%} probability after {counted(runs, 'run')}, "
-            f"{judged.base}; {needed:.1%} are needed"
-        ).replace("%", " %")
+            f"a true improvement with {greedy.percent(sure)} probability "
+            f"after {counted(runs, 'run')}{judged.base}; {greedy.percent(needed)} are needed"
+        )
         left = rules.further_seeds - (runs - 1)
         if judged.gain > 0 and sure >= needed:
             if runs > 1 or left <= 0 or sure >= 1 - rules.clear_p:
@@ -148,7 +148,7 @@ class _Judged:
         kept, tries = holding(history)
         share = (_USUAL_SHARE * _USUAL_WEIGHT + kept) / (_USUAL_WEIGHT + tries)
         share = share if rules.correct_for_tries else _USUAL_SHARE
-        self.base = f"where {kept} of {counted(tries, 'idea')} held"
+        self.base = f", where {kept} of {counted(tries, 'idea')} held" if tries else ""
         self._spread = rules.effect_sds * noise.sd
         self._usual = self._spread * _STANDARD.inv_cdf(min(share, 0.5))
         best = history.best

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import atan2, cos, pi, sin
 from statistics import NormalDist
 
 from attrs import frozen
 
 from autoresearch.config import Config
-from autoresearch.history import History, Noise, spread
+from autoresearch.history import PROVEN, History, Noise, spread
 from autoresearch.hookspecs import Configured, hookimpl
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
 
 _STANDARD = NormalDist()
-PROVEN = 0.95  # a kept gain with less confidence than this is called unproven
 _FAR_SDS = 20.0
+_SEEDLESS = (
+    "; two seeds gave the very same score, so luck cannot be told from gain: "
+    "let the script read SEED, or set metric.sd"
+)
 _ENDINGS = {
     RunStatus.CRASHED: "the run crashed",
     RunStatus.TIMED_OUT: "the run was killed at its deadline",
@@ -122,9 +126,14 @@ def likelihood(probability: float | None) -> str:
         return "noise unknown, so no confidence"
     if probability < 0.5:  # more likely a loss, so say how sure that is
         return likelihood(1 - probability).replace("gain", "loss")
+    return f"a real gain with {percent(probability)} confidence"
+
+
+def percent(probability: float) -> str:
+    """Return a probability (0 to 1) in words; nothing measured is certain."""
     if probability > 0.999:
-        return "a real gain with over 99.9 % confidence"
-    return f"a real gain with {probability:.1%} confidence".replace("%", " %")
+        return "over 99.9 %"
+    return f"{probability:.1%}".replace("%", " %")
 
 
 def refuse(candidate: Candidate, history: History, config: Config) -> Decision | None:
@@ -251,8 +260,13 @@ def first_score(candidate: Candidate, history: History, config: Config) -> Decis
     return Decision(
         verdict=Verdict.KEEP,
         reason=f"{history.metric} {candidate.metric:.4f} is {what}"
-        + (f" ({history.noise.source})" if history.noise.measured else ""),
+        + (f" ({history.noise.source})" if history.noise.measured else "")
+        + (_SEEDLESS if first and _silent(history.scores(experiment)) else ""),
     )
+
+
+def _silent(scores: Sequence[float]) -> bool:
+    return len(scores) > 1 and len(set(scores)) == 1
 
 
 def _worth_repeating(experiment: Experiment, history: History, config: Config) -> str:
@@ -261,7 +275,6 @@ def _worth_repeating(experiment: Experiment, history: History, config: Config) -
     scores = history.scores(experiment)
     cheap = experiment.seconds / max(done, 1) * wanted <= config.noise.budget_seconds
     free = history.spent.usd == 0
-    silent = len(scores) > 1 and len(set(scores)) == 1
-    if config.metric.sd > 0 or done >= wanted or silent or not (cheap and free):
+    if config.metric.sd > 0 or done >= wanted or _silent(scores) or not (cheap and free):
         return ""
     return f"the noise is unknown: run {done + 1} of {wanted} of the baseline, with another seed"

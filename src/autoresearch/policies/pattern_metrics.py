@@ -15,7 +15,16 @@ from autoresearch.config import Config
 from autoresearch.errors import ConfigError, PluginError
 from autoresearch.hookspecs import hookimpl
 from autoresearch.model import Change, RunOutput, Violation
-from autoresearch.numbers import LEVELS, LONGEST_LINE, NUMBER, SIZE, SIZED, WRAPPER, size_in_bytes
+from autoresearch.numbers import (
+    LEVELS,
+    LONGEST_LINE,
+    NUMBER,
+    SIZE,
+    SIZED,
+    WRAPPER,
+    named,
+    size_in_bytes,
+)
 from autoresearch.text import encoding_of, one_line, without_escapes
 
 _BLOCK = 1 << 20
@@ -164,6 +173,8 @@ def read(path: Path, wanted: Mapping[str, re.Pattern[str]]) -> dict[str, float]:
     """Return the last number that each pattern matched; a last number that is not finite is absent.
 
     A bare name counts before one behind a word: `best loss` is `loss` only where there is no other.
+    So it does before what a line means without ``=`` and ``:`` behind the name: a cell of a table
+    (``| val_loss 1.2 |``), an object in JSON (``val/loss``), two words (``test acc: 0.9``).
     Lines are searched one at a time from the end of the file, so a large log costs little when
     the score stands in its last lines. Raises PluginError for numbers that cannot be told apart.
     """
@@ -178,11 +189,19 @@ def read(path: Path, wanted: Mapping[str, re.Pattern[str]]) -> dict[str, float]:
                 _check(name, line, bare, last.setdefault(name, bare[0]))
             elif numbers:
                 behind.setdefault(name, numbers[0])
+            elif name not in behind and "unit" in pattern.groupindex and _part(name) in line:
+                meant = named(line).numbers.get(name)
+                if meant is not None:
+                    behind[name] = _Number(meant, "", "", name)
         left -= len(last) == len(wanted)
         if left < 0:
             break
     found = {name: item.value for name, item in {**behind, **last}.items()}
     return {name: found[name] for name in wanted if math.isfinite(found.get(name, math.nan))}
+
+
+def _part(name: str) -> str:
+    return re.split(r"[_/]", name)[-1]
 
 
 def _numbers(pattern: re.Pattern[str], line: str) -> list[_Number]:
@@ -191,8 +210,11 @@ def _numbers(pattern: re.Pattern[str], line: str) -> list[_Number]:
     for match in pattern.finditer(line):
         part = {"number": match[1], **match.groupdict(default="")}
         word = "" if part.get("word", "").upper() in LEVELS else part.get("word", "")
+        digits = part["number"] or ""
+        if "unit" in part or re.fullmatch(NUMBER, digits, re.IGNORECASE):  # no decimal comma
+            digits = digits.replace(",", "")
         try:
-            value = float((part["number"] or "").replace(",", "" if "unit" in part else ","))
+            value = float(digits)
         except ValueError:
             continue
         value = size_in_bytes(value, part.get("bytes", ""))

@@ -79,7 +79,9 @@ class Memory:
 
     def __init__(self) -> None:
         self._tries: PerExperiment[Try] = PerExperiment(_try)
-        self._cards: dict[str, tuple[list[object], Card]] = {}  # by family, with what it is made of
+        self._cards: dict[
+            str, tuple[tuple[object, ...], Card]
+        ] = {}  # by family, with what it is made of
 
     def cards(self, history: History) -> tuple[Card, ...]:
         """Return a card for each direction, the one with the newest try last."""
@@ -95,7 +97,11 @@ class Memory:
 
     def _card(self, key: str, tries: list[Try], error: float, history: History) -> Card:
         newest = history.experiments[tries[-1].number].idea.direction
-        made_of = [*tries, error, history.dead(newest)]  # nearly all are the very same as before
+        made_of: tuple[object, ...] = (
+            *tries,
+            error,
+            history.dead(newest),
+        )  # nearly all are the very same as before
         known = self._cards.get(key)
         if known is None or known[0] != made_of:
             made = _card(newest, tries, error, history)
@@ -123,7 +129,7 @@ def bracket(tries: Sequence[Try]) -> str:
     """Say between which tried values the best one lies; empty where one value was not moved alone.
 
     The values of a direction are compared along its own path: a kept one is better than the one it
-    replaced, a discarded one worse than the one that stayed.
+    replaced, a discarded one worse than the one that stayed, or better by no more than luck.
     """
     single = [item for item in tries if item.name and item.gain is not None]
     names = {item.name for item in single}
@@ -138,11 +144,19 @@ def bracket(tries: Sequence[Try]) -> str:
     above = min((value for value in others if value > best), default=None)
     told = f"best {names.pop()} = {best:g}"
     if below is not None and above is not None:
-        return f"{told}, bracketed: worse at {below:g} and at {above:g}"
+        return f"{told}, bracketed: {_at(below, single)} and {_at(above, single)}"
     if below is None and above is None:
         return told
     worse, side = (above, "below") if below is None else (below, "above")
-    return f"{told}, worse at {worse:g}, nothing tried {side}"
+    assert worse is not None
+    return f"{told}, {_at(worse, single)}, nothing tried {side}"
+
+
+def _at(value: float, tries: Sequence[Try]) -> str:
+    """Say how a value that did not stay compared, so that a likely gain is not taken for a loss."""
+    there = next((item for item in reversed(tries) if item.new == value), None)
+    seemed = there is not None and there.verdict is Verdict.DISCARD and (there.gain or 0.0) > 0
+    return f"{'not proven better' if seemed else 'worse'} at {value:g}"
 
 
 def better_by(gain: float | None, metric: str = "", digits: int = 6) -> str:

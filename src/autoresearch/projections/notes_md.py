@@ -7,10 +7,11 @@ ones in a line each; the log and `autoresearch show` have all of them whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 
 from attrs import field, frozen
 
-from autoresearch.history import History, PerExperiment, parent_of
+from autoresearch.history import PROVEN, History, PerExperiment, parent_of
 from autoresearch.model import Experiment, Verdict
 from autoresearch.projections.blocks import (
     analysis_block,
@@ -114,11 +115,23 @@ def _what_works(cards: Sequence[Card], history: History) -> str:
         numbers = tuple(item.number for item in kept)
         what = _what(history.experiments[numbers[-1]])
         told = better_by(total, history.metric)
-        if total is not None and total / len(gains) ** 0.5 < card.error:
+        if total is not None and not _proven(history, numbers, total, card.error):
             told = f"unproven, inside the noise: {told}"
         line = f"- [{one_line(card.direction, 80)}: {what}][{told}][{_numbers(numbers)}]\n"
         (luck if told.startswith("unproven") else proven).append(line)
     return "".join(proven + luck)
+
+
+def _proven(history: History, numbers: Sequence[int], total: float, error: float) -> bool:
+    """Whether a direction's gain is more than luck: one keep was proven, or all of them together.
+
+    What a decision said of one keep stands: it knew how many runs were compared, and their noise.
+    """
+    decisions = [history.experiments[number].decision for number in numbers]
+    sure = [item.confidence for item in decisions if item and item.confidence is not None]
+    if sure and (len(numbers) == 1 or max(sure) >= PROVEN):
+        return max(sure) >= PROVEN
+    return total / sqrt(len(numbers)) >= error
 
 
 def _queue(history: History) -> str:

@@ -85,7 +85,7 @@ def status_of(text: str, *, flag: bool = False) -> str:
     In a column that is a ``flag``, yes and no are words too.
     """
     word = re.sub(r"[\s-]+", "_", text.strip().strip("*`!.\ufe0f").lower())
-    known = STATUSES | _FLAGS if flag else STATUSES
+    known = {**STATUSES, **_FLAGS} if flag else STATUSES
     return known.get(word, "") or known.get(re.sub(r"^\W*_|_\W*$", "", word), "")
 
 

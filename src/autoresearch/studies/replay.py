@@ -21,10 +21,10 @@ from autoresearch.cycle.loop import facts_of
 from autoresearch.cycle.measurement import other_measurement
 from autoresearch.errors import AutoresearchError
 from autoresearch.folding import Draft, empty, foresee, merged
-from autoresearch.history import History
+from autoresearch.history import PROVEN, History
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
 from autoresearch.plugins import Plugins
-from autoresearch.policies.greedy import PROVEN, confidence, noise_of
+from autoresearch.policies.greedy import confidence, noise_of
 
 if TYPE_CHECKING:
     import pandas

@@ -138,7 +138,8 @@ class World:
                      for name, gain in gains.items())  # fmt: skip
         total = sum(gains.values())
         held = (self.base - final) / total if total > 0 else 1.0  # where returns diminish
-        return final + (1 - done) * held * hidden + _DESCENT * (done**-_DESCENT_POWER - 1)
+        ahead = _DESCENT * (float(done**-_DESCENT_POWER) - 1)
+        return final + (1 - done) * held * hidden + ahead
 
     def size(self, values: Mapping[str, float]) -> int:
         """Return the bytes of the artifact."""
