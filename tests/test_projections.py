@@ -7,6 +7,8 @@ from attrs import evolve
 from pyrsistent import pvector
 
 from autoresearch import Decision, Verdict
+from autoresearch.config import Config, MetricConfig
+from autoresearch.projections.memory import Try, bracket
 from autoresearch.projections.notes_md import WHOLE, NotesMd
 from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.testing import Story, experiment, history, idea
@@ -140,3 +142,30 @@ def test_a_projection_that_has_rendered_before_renders_the_same(made) -> None:
     assert used.render(changed) == made().render(changed) != used.render(story.history)
     other = evolve(changed, metric="loss")
     assert used.render(other) == made().render(other)
+
+
+@pytest.mark.parametrize(("confidence", "unproven"), [(0.9, True), (0.966, False)])
+def test_notes_call_a_keep_unproven_where_its_decision_did(
+    confidence: float, unproven: bool
+) -> None:
+    """The decision knew how many runs were compared; the notes do not judge again."""
+    kept = Decision(verdict="keep", reason="better", author="a test", confidence=confidence)
+    config = Config(preset="plain", metric=MetricConfig(name="score", sd=0.06))
+    told = history([1.36, experiment(1.25, decision=kept)], config=config)
+    works = NotesMd().render(told).split("## What Works")[1].split("\n## ")[0]
+    assert ("unproven" in works) == unproven
+
+
+def test_a_likely_gain_is_no_loss_in_a_bracket() -> None:
+    """What was not kept although it scored better is not said to be worse."""
+
+    def moved(number: int, verdict: str, gain: float, old: float, new: float) -> Try:
+        return Try(number=number, verdict=Verdict(verdict), gain=gain, name="LR", old=old, new=new)
+
+    tries = (moved(1, "keep", 0.17, 0.1, 0.07), moved(2, "discard", 0.05, 0.07, 0.04))
+    assert bracket(tries) == (
+        "best LR = 0.07, bracketed: not proven better at 0.04 and worse at 0.1"
+    )
+    assert bracket(tries[1:]) == "best LR = 0.07, not proven better at 0.04, nothing tried above"
+    lost = moved(3, "discard", -0.05, 0.07, 0.04)
+    assert bracket((lost,)) == "best LR = 0.07, worse at 0.04, nothing tried above"

@@ -124,8 +124,9 @@ def test_no_token_burns_no_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_imports_that_will_fail_are_told(tmp_path: Path) -> None:
     """A package that is not installed, a module that is not committed; one that is, is fine."""
-    text = "import helper, local, json\nfrom nowhere.to.be import found\n" + SCRIPT
-    files = {"local.py": "", ".gitignore": "helper.py\n"}
+    text = "import far, helper, local, json\nfrom nowhere.to.be import found\n" + SCRIPT
+    # The script's own sys.path may lead to far.
+    files = {"local.py": "", "libs/far.py": "", ".gitignore": "helper.py\n"}
     project = make_project(tmp_path / "p", script=text, settings=SETTINGS, files=files)
     (project / "helper.py").write_text("")
     assert start(project) == [

@@ -13,6 +13,7 @@ import pytest
 
 import autoresearch
 from autoresearch.doctor import examine, try_once
+from autoresearch.policies.pattern_metrics import patterns, read
 from autoresearch.scaffold import lay_template, templates
 from autoresearch.settings import load
 from autoresearch.testing import git, make_project
@@ -103,6 +104,51 @@ def test_metric_is_found_in_what_a_script_prints(tmp_path, printed, name, patter
     assert bool(found.pattern) == bool(pattern)
 
 
+@pytest.mark.parametrize(
+    ("printed", "value"),
+    [
+        ("for v in (0.5, 0.4): print(f'epoch {v} - val loss {v:.4f}')", 0.4),
+        ("print(f'Epoch 3 test perplexity {1234.6:,.2f}')", 1234.6),
+        ("print('Done in 3 s, test accuracy 90.10.')", 90.1),
+        ("print('Epoch 3/3 - loss 0.2 - val acc 91.2%')", 91.2),
+        ("import json; print(json.dumps({'epoch': 1, 'val': {'loss': 1.1}}))", 1.1),
+        ("print('step 100 | train_loss 1.0 | val_loss 1.136')", 1.136),
+        ("print('val loss 0.2'); print('val loss nan')", None),
+    ],
+)
+def test_what_was_proposed_reads_what_was_printed(tmp_path, printed, value) -> None:
+    """The settings that init writes find the number that it showed; nan is never passed over."""
+    project = own(tmp_path / "p", printed + "\n")
+    found = try_once(project, examine(project), 30)
+    (project / "autoresearch.toml").write_text(found.toml())
+    config = load(project).config
+    log = tmp_path / "log"
+    log.write_text(found.trial.log)
+    assert read(log, patterns(config)).get(config.metric.name) == value
+
+
+def test_nothing_starts_without_a_number_to_make_better(tmp_path: Path, at) -> None:
+    """Neither init, which leaves settings to correct, nor run, which says what would help."""
+    project = own(tmp_path / "p", "LR = 0.1\nprint('hello')\n")
+    code, _, err = at(project, "init", "--try")
+    assert (code, (project / "autoresearch.toml").exists()) == (1, True)
+    assert "nothing was started: correct metric in autoresearch.toml" in err.splitlines()[-1]
+    other = own(tmp_path / "q", "LR = 0.1\nprint(f'loss: {LR * 2}')\n")
+    code, _, err = at(other, "run", "--experiments", "1")
+    assert (code, len(err.strip().splitlines())) == (1, 1)
+    assert "let autoresearch init --try" in err
+    assert not any((folder / ".autoresearch").exists() for folder in (project, other))
+
+
+def test_a_file_of_the_user_is_told_before_the_script_is_tried(tmp_path: Path, at) -> None:
+    """results.tsv under git: one line, and no settings are written."""
+    project = own(tmp_path / "p", "print('val_loss: 0.5')\n", **{"results.tsv": "a\tb\n"})
+    code, out, err = at(project, "init", "--try")
+    assert (code, out) == (1, "")
+    assert "results.tsv is in git" in err
+    assert not (project / "autoresearch.toml").exists()
+
+
 def test_a_script_that_goes_on_is_stopped_with_its_children(tmp_path: Path) -> None:
     """What it had printed by then counts; nothing is left running and the checkout is untouched."""
     script = "import subprocess, sys, time\nopen('left.txt', 'w').write('x')\n"
@@ -157,6 +203,7 @@ def test_plain_template_is_a_project_that_runs(tmp_path: Path, at) -> None:
     assert at(tmp_path, "metrics", "my.log")[1].split() == ["val_loss:", "0.25"]
     (tmp_path / "my.log").write_text("nothing\n")
     assert "my.log has no val_loss" in at(tmp_path, "metrics", "my.log")[2]
+    assert "cannot read none.log: No such file" in at(tmp_path, "metrics", "none.log")[2]
 
 
 @pytest.mark.parametrize(

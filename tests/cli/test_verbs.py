@@ -172,6 +172,19 @@ def test_cutting_the_tail_of_every_file_is_found(say, project: Path) -> None:
     assert f"refs/autoresearch/t1/{last.number}" in said.out
 
 
+def test_a_patch_of_a_script_with_carriage_returns_is_queued(say, project: Path) -> None:
+    """Line ends are part of a patch; without them it would not apply."""
+    git(project, "config", "core.autocrlf", "false")
+    (project / "train.py").write_bytes(SCRIPT.replace("\n", "\r\n").encode())
+    git(project, "commit", "--quiet", "--all", "--message", "As Windows has it")
+    say("init", "--tag", "t1")
+    patch = project.parent / "wide.patch"
+    lines = WIDER.replace("\n", "\r\n").replace("train.py\r", "train.py").replace("@@\r", "@@")
+    patch.write_bytes(lines.encode())
+    said = say("idea", "add", "width seven", "--patch", str(patch))
+    assert said.code == 0, said.err
+
+
 def test_people_take_part(say, project: Path) -> None:
     """Ideas and notes are queued from another process; the loop takes the idea first."""
     say("init", "--tag", "t1")

@@ -8,10 +8,10 @@ import pytest
 from attrs import evolve
 
 from autoresearch.config import Config, LimitsConfig, MetricConfig
-from autoresearch.history import History
+from autoresearch.history import History, Noise
 from autoresearch.model import Analysis, Experiment, Reasoning, RunStatus
-from autoresearch.policies import analysis
-from autoresearch.testing import EXAMPLES, experiment, history, idea
+from autoresearch.policies import analysis, greedy
+from autoresearch.testing import EXAMPLES, candidate, experiment, history, idea
 
 CONFIG = Config(preset="plain", metric=MetricConfig(name="val_bpb", sd=0.0006))
 PAST = history([1.2244], config=CONFIG)
@@ -138,6 +138,16 @@ def test_the_clock_explains_nothing() -> None:
     )
     slow = run(1.21, metrics={"step_avg_ms": 300.0, "train_seconds": 27.0})
     assert "nothing else moved" in analyse(slow, history([base], config=CONFIG)).why
+
+
+def test_the_analysis_is_as_sure_as_the_decision() -> None:
+    """Both know how many runs were compared, and how well the noise is known."""
+    noise = Noise(sd=0.0006, freedom=2)
+    judged = greedy.compare(candidate(1.2235, PAST), PAST, noise)
+    assert judged is not None
+    assert judged.confidence is not None
+    assert judged.confidence < greedy.confidence(judged.gain, noise.sd)
+    assert greedy.likelihood(judged.confidence) in analysis.explanation(run(1.2235), PAST, noise)
 
 
 def test_a_loss_is_called_a_loss() -> None:

@@ -95,6 +95,36 @@ def test_the_size_is_read_too(tmp_path: Path) -> None:
     assert extract(tmp_path, log) == {"accuracy": 0.9, "artifact_bytes": 1234567.0}
 
 
+@pytest.mark.parametrize(
+    ("name", "log", "value"),
+    [
+        ("val/loss", '{"epoch": 1, "val": {"loss": 0.9}}\n', 0.9),
+        ("val_loss", "step 100 | train_loss 1.0000 | val_loss 1.1360\n", 1.136),
+        ("val_acc", "train acc: 0.95\nEpoch 3/3 - val acc: 91.2\n", 91.2),
+        ("val_loss", "step 1 | val_loss 1.1 |\nval_loss: 1.3\nstep 2 | val_loss 1.2 |\n", 1.3),
+        ("val_loss", "step 1 | val_loss 1.1 |\nstep 2 | val_loss nan |\n", None),
+        ("loss", "step 1 | val_loss 1.1 |\n", None),
+    ],
+)
+def test_what_a_line_means_is_read_where_nothing_is_under_the_bare_name(
+    tmp_path: Path, name: str, log: str, value: float | None
+) -> None:
+    """Cells of a table, objects in JSON, two words; a bare name counts before them."""
+    assert extract(tmp_path, log, name=name) == (None if value is None else {name: value})
+
+
+@pytest.mark.parametrize(
+    ("shown", "value"), [("1,234.60", 1234.6), ("0,93", None), ("1,005", None), ("nan", None)]
+)
+def test_a_pattern_may_match_thousands_but_no_decimal_comma(
+    tmp_path: Path, shown: str, value: float | None
+) -> None:
+    """1,234.60 is no 1; what may be either is no score, and neither is nan."""
+    found = extract(tmp_path, f"ppl 7\nppl {shown}\n", pattern=r"ppl ([\d.,]+|nan)")
+    assert found in (None, {"accuracy": 7.0}) if value is None else found == {"accuracy": value}
+    assert (found is None) == (shown == "nan")
+
+
 def test_a_pattern_replaces_the_usual_forms(tmp_path: Path) -> None:
     """With a pattern only the pattern counts, its last match first."""
     log = "accuracy=0.1\ntop1 0.7 top1 0.8\ntop1 none\n"
