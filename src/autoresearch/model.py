@@ -16,6 +16,7 @@ from autoresearch.editable import is_editable
 from autoresearch.frozen import FrozenDict
 
 Value = bool | int | float | str
+NOT_LAUNCHED = "not-launched.log"  # in the folder of a run whose launcher failed: what it said
 
 
 class RunStatus(StrEnum):

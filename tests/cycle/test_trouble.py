@@ -29,6 +29,7 @@ from autoresearch import (
 )
 from autoresearch.cycle.trouble import Patience, passes, pause_seconds
 from autoresearch.errors import BlockedError, LogError, PluginError, WorkspaceError
+from autoresearch.evidence import missing_things
 from autoresearch.testing import (
     FakeLauncher,
     RecordingObserver,
@@ -165,6 +166,7 @@ def test_launcher_that_raises_is_told_once(project: Path) -> None:
     made.run(1, plugins=plugins, tell=said.append, clock=Time())
     assert len([line for line in said if "no token" in line]) == 2
     assert made.history.experiments[0].verdict is Verdict.KEEP
+    assert not list(missing_things(made.log))  # what a run that never was had to say is there
 
 
 def test_reruns_are_counted_without_the_machines_failures(project: Path) -> None:

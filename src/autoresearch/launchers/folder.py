@@ -18,7 +18,7 @@ from autoresearch.config import Config, with_options
 from autoresearch.durable import replace_file
 from autoresearch.errors import AutoresearchError
 from autoresearch.hookspecs import hookimpl
-from autoresearch.model import Quote, RunOutput, RunRequest, RunStatus
+from autoresearch.model import NOT_LAUNCHED, Quote, RunOutput, RunRequest, RunStatus
 
 _RESERVE_BYTES = 16_384
 
@@ -207,8 +207,9 @@ class RunFolder:
 
 def log_in(path: Path) -> Path:
     """Return where the output of the run that worked in `path` is, whichever launcher ran it."""
-    log = RunFolder.of(path).log
-    return log if log.exists() else path / "run.log"
+    usual = path / "run.log"
+    places = (RunFolder.of(path).log, usual, path / NOT_LAUNCHED)
+    return next((log for log in places if log.exists()), usual)
 
 
 S = TypeVar("S")

@@ -15,6 +15,7 @@ from autoresearch.errors import PluginError
 from autoresearch.frozen import freeze
 from autoresearch.history import History
 from autoresearch.model import (
+    NOT_LAUNCHED,
     Analysis,
     Backtrack,
     Candidate,
@@ -446,7 +447,7 @@ class NotLaunched:
     @property
     def log_path(self) -> Path:
         """A file of its own: a later start under the same name must find its log untouched."""
-        return self.request.folder / "not-launched.log"
+        return self.request.folder / NOT_LAUNCHED
 
     def poll(self) -> RunOutput:
         """Return the failure; the log says it too."""
