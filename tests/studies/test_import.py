@@ -154,6 +154,9 @@ def test_decimal_commas_and_thousands(read) -> None:
     assert read(text.replace("15.863.489", "15,863,489"), "x.csv").rows[0].score == 1.2283
     found = read("commit\tppl\tstatus\tdescription\naaaaaaa\t1,228\tkeep\tx\n")
     assert found.rows[0].score == 1228
+    mixed = "commit\tppl\tstatus\tdescription\naaaaaaa\t{}\tkeep\tx\nbbbbbbb\t1,005\tkeep\ty\n"
+    assert [row.score for row in read(mixed.format("0.998")).rows] == [0.998, 1.005]
+    assert [row.score for row in read(mixed.format("998.5")).rows] == [998.5, 1005]
 
 
 def test_csv_without_a_status(read) -> None:

@@ -246,10 +246,21 @@ def _score_column(table: Table, columns: Mapping[str, str]) -> str:
     return max(ranked, key=lambda rank: rank[:4])[4]
 
 
+_FAR = 30.0  # between 1, where a reading fits the others, and 1,000, where it does not
+
+
 def _decimal_comma(cells: Iterable[str]) -> bool:
-    """Return whether the commas of a column are decimal: some are not followed by three digits."""
-    commas = [cell.strip() for cell in cells if "," in cell]
-    return any(re.fullmatch(r"[-+]?\d+,(?!\d{3}$)\d+\s?%?", cell) for cell in commas)
+    """Return whether the commas of a column are decimal: some are not followed by three digits.
+
+    Where all are, numbers without a comma tell: 1,005 is no thousand among scores of about 1.
+    """
+    told = [cell.strip() for cell in cells]
+    commas = [cell for cell in told if "," in cell]
+    if any(re.fullmatch(r"[-+]?\d+,(?!\d{3}$)\d+\s?%?", cell) for cell in commas):
+        return True
+    plain = [abs(value) for cell in told if "," not in cell and (value := number_in(cell))]
+    thousands = [abs(value) for cell in commas if (value := number_in(cell))]
+    return bool(plain and thousands) and median(thousands) > _FAR * median(plain)
 
 
 def _direction(metric: str, scores: Sequence[tuple[str, float]], better: str) -> tuple[bool, str]:
