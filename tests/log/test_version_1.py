@@ -21,6 +21,7 @@ LATER = {
     "log_v1_plain": ("evaluated", "retention_applied"),
     "log_boundary": ("checkout_changed",),
     "log_overruled": ("overruled",),
+    "log_digests": ("digest_written",),
     "log_minds": (
         "budget_reserved",
         "lease_ended",

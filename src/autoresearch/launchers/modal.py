@@ -141,12 +141,13 @@ def make_ready(
 
     Modal is asked in any case, so that a person hears of an unreachable one before the night.
     """
-    found = re.search(r"fineweb10B_(\w+)", " ".join(wanted))
+    # A folder of data sets has one for each tokenizer, whose name is the last part of its own.
+    found = re.search(r"\bdatasets/(\w+_(\w+))", " ".join(wanted))
     try:
-        if remote.lacks(found[0] if found else "") and found:
+        if remote.lacks(found[1] if found else "") and found:
             shards = settings.train_shards
-            tell(f"{settings.data} lacks {found[0]}; filling it with {shards} shards takes minutes")
-            remote.fill(found[1], shards)
+            tell(f"{settings.data} lacks {found[1]}; filling it with {shards} shards takes minutes")
+            remote.fill(found[2], shards)
     except RemoteAwayError as error:
         tell(f"{error}; runs wait for it")
 
