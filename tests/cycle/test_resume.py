@@ -101,7 +101,7 @@ def test_killed_after_every_kind_of_event_it_ends_the_same_way(
 ) -> None:
     """However often it is killed, the table is that of an undisturbed campaign, each run once."""
     autoresearch.start(killable, tag="t1")
-    for kind in thinned(EVENTS, 2):
+    for kind in thinned(EVENTS, 4):
         process = _go_on(killable, kind)
         assert process.wait(timeout=60) in (-signal.SIGKILL, 0), kind
     assert _go_on(killable).wait(timeout=60) == 0

@@ -106,7 +106,7 @@ def table(name: str) -> dict[str, Edit]:
 CHEATS, HONEST = table("cheats.txt"), table("honest.txt")
 
 
-@pytest.mark.parametrize("title", thinned(CHEATS))
+@pytest.mark.parametrize("title", thinned(CHEATS, 8))
 def test_a_cheat_is_caught(title: str) -> None:
     """The audit blocks it, or asks for the model tests where only those can tell."""
     edit = CHEATS[title]
@@ -120,7 +120,7 @@ def test_a_cheat_is_caught(title: str) -> None:
         assert blocked, format_findings(findings)
 
 
-@pytest.mark.parametrize("title", thinned(HONEST))
+@pytest.mark.parametrize("title", thinned(HONEST, 8))
 def test_an_honest_edit_may_run(title: str) -> None:
     """Nothing blocks it, typed as an evaluation change where it is one."""
     edit = HONEST[title]
