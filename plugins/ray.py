@@ -58,14 +58,14 @@ class RayRun(ar.ClusterRun):
 class Plugin(ar.ClusterLauncher[Settings]):
     """Answers requests for the launcher ``ray``."""
 
-    launcher, Settings, run = "ray", Settings, RayRun
+    name, Settings, run = "ray", Settings, RayRun
 
     @ar.hookimpl
     def check_launcher(self, config: ar.Config) -> Sequence[str] | None:
         """Ask the cluster for its version; nothing is submitted."""
-        if config.launcher != self.launcher:
+        if config.launcher != self.name:
             return None
-        address = config.settings(self.launcher, Settings).address
+        address = config.settings(self.name, Settings).address
         try:
             client(address)
         except ImportError:

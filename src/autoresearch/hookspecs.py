@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pluggy
 from attrs import frozen
@@ -53,6 +53,7 @@ PROJECT = "autoresearch"
 hookimpl: pluggy.HookimplMarker = pluggy.HookimplMarker(PROJECT)
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S")
 
 
 @frozen(kw_only=True)
@@ -405,3 +406,20 @@ class Configured:
     def configure(self, config: Config) -> None:
         """Remember the settings of the campaign."""
         self._config = config
+
+
+class WithTable(Configured, Generic[S]):
+    """A plugin with a table: ``name`` is the plugin's, ``Settings`` the class of the table."""
+
+    name: str
+    Settings: type[S]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._settings = self.Settings()
+
+    @hookimpl
+    def configure(self, config: Config) -> None:
+        """Remember the settings of the campaign, and read the plugin's table."""
+        super().configure(config)
+        self._settings = config.settings(self.name, self.Settings)

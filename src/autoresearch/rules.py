@@ -7,10 +7,10 @@ from itertools import islice
 
 from attrs import frozen
 
-from autoresearch.config import Config, setting
+from autoresearch.config import setting
 from autoresearch.events import Backtracked
 from autoresearch.history import History
-from autoresearch.hookspecs import Configured, hookimpl
+from autoresearch.hookspecs import Configured, WithTable, hookimpl
 from autoresearch.model import Backtrack, Experiment, Signal, Verdict
 
 # --- signal 1: several failures in a row in one direction make it a dead end -----------------
@@ -85,17 +85,10 @@ class RegressionSettings:
     )
 
 
-class Regression:
+class Regression(WithTable[RegressionSettings]):
     """Answers when head lies behind the best, or when a released result is the best elsewhere."""
 
-    def __init__(self) -> None:
-        self._settings, self._sd = RegressionSettings(), 0.0
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Read ``[tool.autoresearch.plugins.regression]`` and the metric's noise."""
-        self._settings = config.settings("regression", RegressionSettings)
-        self._sd = config.metric.sd
+    name, Settings = "regression", RegressionSettings
 
     @hookimpl
     def backtrack(self, history: History) -> Backtrack | None:
@@ -116,7 +109,7 @@ class Regression:
         if len(since) < self._settings.series or scores[0] is None or history.best_metric is None:
             return None
         loss = -history.gain(scores[0], history.best_metric)
-        if loss <= self._settings.margin_sds * (self._sd or history.noise.sd):
+        if loss <= self._settings.margin_sds * (self._config.metric.sd or history.noise.sd):
             return None
         kept = ", ".join(str(item.number) for item in reversed(since))
         return Backtrack(

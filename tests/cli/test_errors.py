@@ -199,6 +199,16 @@ def test_file_that_is_not_there_is_named_once(say, project: Path) -> None:
     )
 
 
+def test_patch_that_is_no_text_is_named(say, project: Path) -> None:
+    """Wherever a patch is taken; nothing is queued and nothing committed."""
+    say("init", "--tag", "t1")
+    (project.parent / "latin.patch").write_bytes("--- a/train.py\n# caf\xe9\n".encode("latin-1"))
+    patch = ("--patch", str(project.parent / "latin.patch"))
+    for words in (("idea", "add", "x", *patch), ("step", "edit", *patch), ("observe", "x", *patch)):
+        check_refused(say(*words), "latin.patch: 'utf-8' codec can't decode")
+    assert say("idea", "list", "--json").out.strip() == "[]"
+
+
 def test_failed_init_leaves_nothing(say, project: Path) -> None:
     """A branch that git cannot create leaves no lab and no fact, and the tag stays free."""
     blocked = project / ".git/refs/heads/autoresearch"

@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import attrs
 import click
@@ -24,6 +24,7 @@ from autoresearch.cli.shared import (
     project_option,
     root_of,
     tag_option,
+    text_of,
     with_campaign,
 )
 from autoresearch.driving import observing
@@ -31,7 +32,6 @@ from autoresearch.driving import program as instructions
 from autoresearch.driving.observing import Observation, Observed
 from autoresearch.driving.program import PLACES
 from autoresearch.driving.steps import Driver, Stand
-from autoresearch.errors import WorkspaceError, why
 from autoresearch.text import block
 
 Verb = Callable[..., Any]
@@ -113,7 +113,7 @@ def edit(driver: Driver, patch: Any) -> Stand:
 
     After a crash, commits your fix of it.
     """
-    return driver.edit(patch=_text(patch) if patch is not None else "")
+    return driver.edit(patch=text_of(patch) if patch is not None else "")
 
 
 @_a_step
@@ -219,18 +219,10 @@ def observe(
         return
     files = {name: said.pop(name) for name in ("source", "patch", "log")}
     texts: dict[str, Any] = {
-        name: _text(file, any_bytes=name == "log") for name, file in files.items() if file
+        name: text_of(file, any_bytes=name == "log") for name, file in files.items() if file
     }
     told = Observation(**said, **texts)
     _observed(observing.observe(campaign, told, by, plugins), as_json)
-
-
-def _text(file: BinaryIO, *, any_bytes: bool = False) -> str:
-    """Read what a person gave, line ends and all."""
-    try:
-        return file.read().decode("utf-8", "replace" if any_bytes else "strict")
-    except UnicodeDecodeError as error:
-        raise WorkspaceError(f"cannot read {file.name}: {why(error)}; give UTF-8 text") from None
 
 
 def _observed(became: Observed, as_json: bool) -> None:

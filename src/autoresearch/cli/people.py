@@ -19,6 +19,7 @@ from autoresearch.cli.shared import (
     print_table,
     project_option,
     tag_option,
+    text_of,
     warn,
     with_campaign,
 )
@@ -78,8 +79,9 @@ def _read(patch: Path | None) -> str | None:
     if patch is None:
         return None
     try:
-        return patch.read_bytes().decode("utf-8")  # line ends and all
-    except (OSError, UnicodeDecodeError) as error:
+        with patch.open("rb") as file:
+            return text_of(file)
+    except OSError as error:
         raise WorkspaceError(f"cannot read {patch}: {why(error)}; name a unified diff") from None
 
 

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import click
 
-from autoresearch.errors import AutoresearchError, ConfigError, WorkspaceError
+from autoresearch.errors import AutoresearchError, ConfigError, WorkspaceError, why
 from autoresearch.text import block, one_line
 
 if TYPE_CHECKING:
@@ -167,6 +167,14 @@ def pair(
 def environment(words: Sequence[str]) -> dict[str, str]:
     """Return the variables that the words of ``--env`` give."""
     return dict(pair(word, "--env") for word in words)
+
+
+def text_of(file: BinaryIO, *, any_bytes: bool = False) -> str:
+    """Return the text that a person gave, line ends and all."""
+    try:
+        return file.read().decode("utf-8", "replace" if any_bytes else "strict")
+    except UnicodeDecodeError as error:
+        raise WorkspaceError(f"cannot read {file.name}: {why(error)}; give UTF-8 text") from None
 
 
 def plugins_here(folder: Path) -> Plugins | None:

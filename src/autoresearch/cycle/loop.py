@@ -409,9 +409,7 @@ class Loop:
             answer = kit.plugins.backtrack(kit.history)
             if answer is None or not self._is_new(answer):
                 return
-            timeline = kit.history.timeline
-            moved = bool(timeline) and isinstance(timeline[-1], events.Backtracked)
-            if answer.to_experiment is not None and moved:
+            if answer.to_experiment is not None and _just_moved(kit.history):
                 return  # two rules that disagree would send head to and fro
             of = f" of {answer.direction}" if answer.direction else ""
             kit.tell(f"{answer.signal.value.replace('_', ' ')}{of}: {answer.reason}")
@@ -420,8 +418,7 @@ class Loop:
     def _branch_off(self) -> None:
         """Let head be what a plugin chooses to build on, unless this decision moved it already."""
         kit, history = self.kit, self.kit.history
-        moved = bool(history.timeline) and isinstance(history.timeline[-1], events.Backtracked)
-        if moved or history.head is None or history.open_numbers:
+        if _just_moved(history) or history.head is None or history.open_numbers:
             return
         rng = Random(f"{history.campaign}/{history.next_number}/parent")
         found = kit.plugins.choose_parent(history, rng)
@@ -517,6 +514,11 @@ def _plateau(answer: Backtrack, history: History) -> events.PlateauDeclared:
         reason=one_line(answer.reason, 500),
         author=answer.author,
     )
+
+
+def _just_moved(history: History) -> bool:
+    """Whether a decision was followed by a move of head already."""
+    return bool(history.timeline) and isinstance(history.timeline[-1], events.Backtracked)
 
 
 def _gone_back(answer: Backtrack | Parent, number: int, history: History) -> events.Backtracked:

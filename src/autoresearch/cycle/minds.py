@@ -172,14 +172,17 @@ def look_back(kit: Kit) -> None:
     answered(kit)
     kit.record_costs()
     told, facts = f"looking back on experiments {first} to {last}", list[events.Event]()
+    lines = list[str]()
     for item in remarks:
         if why := untrue(item, history):
             kit.tell(f"{told}: a remark by {author} is left out: {why}")
             facts.append(events.ProposalRefused(author=author, stage="digest", reason=why))
-    true = [item for item in remarks if not untrue(item, history)][:REMARKS]
-    if true:
-        lines = tuple(_shown(item, history) for item in true)
-        written = events.DigestWritten(first=first, last=last, remarks=lines, author=author)
+        else:
+            lines.append(_shown(item, history))
+    if lines:
+        written = events.DigestWritten(
+            first=first, last=last, remarks=tuple(lines[:REMARKS]), author=author
+        )
         facts.append(written)
     elif remarks or any(errors.values()):
         kit.tell(f"{told}: no mind worded it, so the rules do")

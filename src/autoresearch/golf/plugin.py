@@ -42,7 +42,7 @@ from autoresearch.golf.reading import RunReading, read_run
 from autoresearch.golf.reading.grammar import base_name
 from autoresearch.golf.reading.own import MARK, Outcome, OwnResult
 from autoresearch.history import History
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.launchers.local import interpreter
 from autoresearch.model import (
     Change,
@@ -73,18 +73,10 @@ class Settings:
     )
 
 
-class Plugin:
+class Plugin(WithTable[Settings]):
     """Reads ``val_bpb`` by the declared rule; what breaks a rule of the game is quarantined."""
 
-    def __init__(self) -> None:
-        self._config = Config()
-        self._settings = Settings()
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Remember the limits of the campaign."""
-        self._config = config
-        self._settings = config.settings("golf", Settings)
+    name, Settings = "golf", Settings
 
     @hookimpl
     def unpack_script(self, source: str) -> str | None:

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from autoresearch.config import Config, setting
 from autoresearch.history import History, script_of
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.ideas.hyperparameters import (
     Hyperparameter,
     describe,
@@ -32,17 +32,19 @@ class Settings:
     unmeasured: bool = setting(True, "also propose directions that were never measured alone")
 
 
-class Plugin:
+class Plugin(WithTable[Settings]):
     """Each known direction is proposed once; what it needs must be in the script and movable."""
 
+    name, Settings = "catalogue", Settings
+
     def __init__(self) -> None:
-        self._config, self._settings = Config(), Settings()
+        super().__init__()
         self._rows: list[tuple[Known, float]] = []
 
     @hookimpl
     def configure(self, config: Config) -> None:
-        """Read ``[tool.autoresearch.plugins.catalogue]``."""
-        self._config, self._settings = config, config.settings("catalogue", Settings)
+        """Read the plugin's table and the knowledge."""
+        super().configure(config)
         lower = config.lower_is_better
         rows = [
             (row, row.expected_change(lower_is_better=lower)) for row in known(config.knowledge)

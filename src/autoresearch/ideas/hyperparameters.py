@@ -30,8 +30,6 @@ _READERS: Mapping[str, Callable[[str], Iterator[Literal]]] = {
     ".yaml": literals.in_yaml,
     ".yml": literals.in_yaml,
 }
-
-
 _FACTORS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 2 / 3, 0.8, 0.9, 1.1, 1.25, 1.5, 2, 4, 8, 16)
 
 

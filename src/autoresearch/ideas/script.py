@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from autoresearch import events
 from autoresearch.config import Config, setting
 from autoresearch.history import History, family, gain_of, script_of
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.ideas import families, moves
 from autoresearch.ideas.hyperparameters import (
     Hyperparameter,
@@ -77,8 +77,10 @@ def menu(history: History, files: Mapping[str, str], config: Config, most: int) 
     alive = (i for i in found if family(moves.direction_of(i.key)) not in history.dead_families)
     offered: dict[str, tuple[Hyperparameter, tuple[Value, ...]]] = {}
     for item in alive:
+        if len(offered) == most:
+            break
         fresh = [v for v in item.ladder if new_texts(files, [changed(item, v)], history)]
-        if fresh and len(offered) < most:
+        if fresh:
             offered[item.key] = item, tuple(fresh)
     return offered
 
@@ -103,17 +105,10 @@ class Settings:
     jitter: float = setting(0.1, "share by which chance may reorder ideas of similar worth")
 
 
-class Plugin:
+class Plugin(WithTable[Settings]):
     """Ranks every move by what the campaign has learned, and gives the best that is new."""
 
-    def __init__(self) -> None:
-        self._config, self._settings = Config(), Settings()
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Read ``[tool.autoresearch.plugins.script_ideas]``."""
-        self._config = config
-        self._settings = config.settings("script_ideas", Settings)
+    name, Settings = "script_ideas", Settings
 
     @hookimpl
     def propose_idea(

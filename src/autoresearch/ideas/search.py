@@ -18,7 +18,7 @@ from attrs import evolve, field, frozen
 
 from autoresearch.config import Config, setting
 from autoresearch.history import History, PerExperiment, family, parent_of, script_of
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.ideas import catalogue, moves, script
 from autoresearch.ideas.hyperparameters import Hyperparameter, describe, key, knobs
 from autoresearch.ideas.known import UNMEASURED_GAIN, Known, known
@@ -222,17 +222,19 @@ class Learned:
         return min(0.99, max([usual, *(usual / (1 - (1 - usual) ** many) for many in guilty)]))
 
 
-class Plugin:
+class Plugin(WithTable[Settings]):
     """Draws a gain for every change and tries those that together promise the most."""
 
+    name, Settings = "search", Settings
+
     def __init__(self) -> None:
-        self._config, self._settings = Config(), Settings()
+        super().__init__()
         self._numbers = script.Plugin()
 
     @hookimpl
     def configure(self, config: Config) -> None:
-        """Read ``[tool.autoresearch.plugins.search]``, the knowledge, and what is protected."""
-        self._config, self._settings = config, config.settings("search", Settings)
+        """Read the plugin's table, the knowledge, and what is protected."""
+        super().configure(config)
         self._numbers.configure(config)
 
     @hookimpl

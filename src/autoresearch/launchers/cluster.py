@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,7 +52,7 @@ C = TypeVar("C", bound=ClusterSettings)
 
 
 class ClusterLauncher(Elsewhere[C]):
-    """A launcher that hands in jobs; `launcher` is its name and `run` the class of its runs."""
+    """A launcher that hands in jobs; `name` is its own and `run` the class of its runs."""
 
     run: type[ClusterRun]
 
@@ -93,7 +94,7 @@ def work(path: str, control: str) -> None:
 
 
 @define
-class ClusterRun(InFolder):
+class ClusterRun(InFolder, ABC):
     """A job of a cluster, which is the supervisor of its run and writes output and outcome.
 
     A launcher says how a job is handed in, in what state it is, and how it is taken back. `known`
@@ -155,17 +156,17 @@ class ClusterRun(InFolder):
         outcome = Outcome(status=RunStatus.STOPPED_EARLY, detail=reason, seconds=self._seconds())
         self.folder.write_outcome(outcome)
 
+    @abstractmethod
     def hand_in(self, order: Mapping[str, Any]) -> str:
         """Return the id of the job; empty where the cluster could not be asked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self) -> str:
         """Return in what state the cluster says that the job is, in its words."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cancel(self) -> None:
         """Take the job from the cluster, if there is one."""
-        raise NotImplementedError
 
     def let_go(self) -> bool:
         """Say whether the job's own process is gone, where this one would have to collect it."""

@@ -10,14 +10,14 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from attrs import Attribute, asdict, field, frozen
 
-from autoresearch.config import Config, with_options
+from autoresearch.config import with_options
 from autoresearch.durable import replace_file
 from autoresearch.errors import AutoresearchError
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import S, WithTable, hookimpl
 from autoresearch.model import NOT_LAUNCHED, Quote, RunOutput, RunRequest, RunStatus
 
 _RESERVE_BYTES = 16_384
@@ -212,23 +212,8 @@ def log_in(path: Path) -> Path:
     return next((log for log in places if log.exists()), usual)
 
 
-S = TypeVar("S")
-
-
-class Elsewhere(Generic[S]):
+class Elsewhere(WithTable[S]):
     """What launchers have in common whose runs are on other machines: a table, and its prices."""
-
-    launcher: str
-    Settings: type[S]
-
-    def __init__(self) -> None:
-        self._config, self._settings = Config(), self.Settings()
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Read the plugin's table."""
-        self._config = config
-        self._settings = config.settings(self.launcher, self.Settings)
 
     @hookimpl
     def quote_run(self, request: RunRequest) -> Quote | None:
@@ -238,7 +223,7 @@ class Elsewhere(Generic[S]):
 
     def chosen(self, request: RunRequest) -> S | None:
         """Return the settings that hold for a request; None where it is another launcher's."""
-        if request.launcher != self.launcher:
+        if request.launcher != self.name:
             return None
         return with_options(self._settings, request.options, "options")
 

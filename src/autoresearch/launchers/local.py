@@ -138,9 +138,12 @@ def program(config: Config, project: Path) -> tuple[str, str | None]:
     if word in ("{script}", config.script):
         word = str(project / config.script)
     folder = "" if config.cwd == RUN_FOLDER else config.cwd
-    path = environ_with_this_python_first()["PATH"]
     place = str(project / folder / word) if "/" in word else word
-    return place, shutil.which(place, path=path)
+    return place, _found(place)
+
+
+def _found(word: str) -> str | None:
+    return shutil.which(word, path=environ_with_this_python_first()["PATH"])
 
 
 def interpreter(config: Config, project: Path) -> str | None:
@@ -152,11 +155,7 @@ def interpreter(config: Config, project: Path) -> str | None:
         with Path(found).open("rb") as file:
             first = file.readline(300).decode("utf-8", "replace")
         named = first[2:].split() if first.startswith("#!") else []
-        found = (
-            shutil.which(named[-1], path=environ_with_this_python_first()["PATH"])
-            if named
-            else None
-        )
+        found = _found(named[-1]) if named else None
     return found if found and _PYTHON.match(Path(found).name) else None
 
 

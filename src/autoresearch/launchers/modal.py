@@ -92,7 +92,7 @@ class Settings:
 class Plugin(Elsewhere[Settings]):
     """Answers requests for the launcher ``modal``."""
 
-    launcher, Settings = "modal", Settings
+    name, Settings = "modal", Settings
 
     @hookimpl
     def check_launcher(

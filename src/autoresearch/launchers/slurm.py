@@ -90,7 +90,7 @@ class SlurmRun(ClusterRun):
 class Plugin(ClusterLauncher[Settings]):
     """Answers requests for the launcher ``slurm``."""
 
-    launcher, Settings, run = "slurm", Settings, SlurmRun
+    name, Settings, run = "slurm", Settings, SlurmRun
 
     def alone(self, chosen: Any) -> Any:
         """Return the settings of a job beside a run: for one GPU of one node."""

@@ -61,7 +61,7 @@ class Settings:
 class Plugin(Elsewhere[Settings]):
     """Answers requests for the launcher ``ssh``."""
 
-    launcher, Settings = "ssh", Settings
+    name, Settings = "ssh", Settings
 
     def __init__(self) -> None:
         super().__init__()

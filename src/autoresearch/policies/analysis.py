@@ -90,10 +90,8 @@ def explanation(experiment: Experiment, history: History, noise: Noise) -> str:
     gain = history.gain(score, history.best_metric)
     side = side_effects(experiment, best, history)
     runs = scored(experiment, history.metric), scored(best, history.metric)
-    told, sure = (
-        better_by(gain, history.metric, 4),
-        confidence(gain, noise.sd, *runs, noise.freedom),
-    )
+    told = better_by(gain, history.metric, 4)
+    sure = confidence(gain, noise.sd, *runs, noise.freedom)
     real = "" if sure is None or told == "no change" else f" ({likelihood(sure)})"
     return f"{experiment.idea.description}: {told} against experiment {best.number}{real}; {side}"
 

@@ -8,9 +8,9 @@ from statistics import fmean, stdev
 
 from attrs import frozen
 
-from autoresearch.config import Config, setting
+from autoresearch.config import setting
 from autoresearch.history import History, spread
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.model import Experiment, Run, RunRequest
 from autoresearch.policies.greedy import student
 
@@ -32,16 +32,10 @@ class Settings:
     )
 
 
-class Plugin:
+class Plugin(WithTable[Settings]):
     """Compares with the curve of the best at the newest step at which both were evaluated."""
 
-    def __init__(self) -> None:
-        self._settings = Settings()
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Read ``[plugins.curves]``."""
-        self._settings = config.settings("curves", Settings)
+    name, Settings = "curves", Settings
 
     @hookimpl
     def should_stop_run(

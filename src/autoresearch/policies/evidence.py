@@ -6,9 +6,9 @@ from statistics import NormalDist
 
 from attrs import frozen
 
-from autoresearch.config import Config, setting
+from autoresearch.config import setting
 from autoresearch.history import History, Noise
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.model import Candidate, Decision, Experiment, Verdict
 from autoresearch.policies import greedy
 from autoresearch.text import counted
@@ -59,16 +59,10 @@ class Belief:
         return greedy.student(self.mean / self.sd, freedom)
 
 
-class Plugin:
+class Plugin(WithTable[Settings]):
     """Judges by probability; passes on when the noise is neither configured nor measured."""
 
-    def __init__(self) -> None:
-        self._config, self._settings = Config(), Settings()
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Read the thresholds from ``[tool.autoresearch.plugins.evidence]``."""
-        self._config, self._settings = config, config.settings("evidence", Settings)
+    name, Settings = "evidence", Settings
 
     @hookimpl
     def decide(self, candidate: Candidate, history: History) -> Decision | None:

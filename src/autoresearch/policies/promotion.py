@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from autoresearch.config import Config, setting
+from autoresearch.config import setting
 from autoresearch.history import History, spread
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.model import Experiment, Promotion
 
 
@@ -19,16 +19,10 @@ class Settings:
     )
 
 
-class Plugin:
+class Plugin(WithTable[Settings]):
     """Answers for every stage but the last."""
 
-    def __init__(self) -> None:
-        self._settings = Settings()
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Read ``[plugins.promotion]``."""
-        self._settings = config.settings("promotion", Settings)
+    name, Settings = "promotion", Settings
 
     @hookimpl
     def promote_run(self, experiment: Experiment, history: History) -> Promotion:

@@ -8,9 +8,9 @@ from statistics import NormalDist
 
 from attrs import frozen
 
-from autoresearch.config import Config, setting
+from autoresearch.config import setting
 from autoresearch.history import History, gain_of
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.model import Parent, Verdict
 
 _RECENT = 200  # experiments that are looked at, so that it costs the same for ever
@@ -24,16 +24,10 @@ class Settings:
     nodes: int = setting(8, "newest kept experiments that are compared")
 
 
-class Plugin:
+class Plugin(WithTable[Settings]):
     """Thompson sampling over kept experiments: whose next idea most likely beats the best."""
 
-    def __init__(self) -> None:
-        self._settings = Settings()
-
-    @hookimpl
-    def configure(self, config: Config) -> None:
-        """Read ``[plugins.tree]``."""
-        self._settings = config.settings("tree", Settings)
+    name, Settings = "tree", Settings
 
     @hookimpl
     def choose_parent(self, history: History, rng: Random) -> Parent | None:

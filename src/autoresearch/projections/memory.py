@@ -79,9 +79,8 @@ class Memory:
 
     def __init__(self) -> None:
         self._tries: PerExperiment[Try] = PerExperiment(_try)
-        self._cards: dict[
-            str, tuple[tuple[object, ...], Card]
-        ] = {}  # by family, with what it is made of
+        # By family, with what it was made of.
+        self._cards: dict[str, tuple[tuple[object, ...], Card]] = {}
 
     def cards(self, history: History) -> tuple[Card, ...]:
         """Return a card for each direction, the one with the newest try last."""
@@ -97,11 +96,8 @@ class Memory:
 
     def _card(self, key: str, tries: list[Try], error: float, history: History) -> Card:
         newest = history.experiments[tries[-1].number].idea.direction
-        made_of: tuple[object, ...] = (
-            *tries,
-            error,
-            history.dead(newest),
-        )  # nearly all are the very same as before
+        # Nearly all of it is the very same as before.
+        made_of: tuple[object, ...] = (*tries, error, history.dead(newest))
         known = self._cards.get(key)
         if known is None or known[0] != made_of:
             made = _card(newest, tries, error, history)

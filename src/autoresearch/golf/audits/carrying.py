@@ -245,14 +245,13 @@ class Carrier(Ground, ABC):
             self.watcher.learns(target, learner(held), self.inside)
         if isinstance(target, ast.Subscript):
             self._special("__setitem__", held, CLEAN, labels)
-        else:
-            self._special(f"{target.attr}.setter", held, labels)
-            self._special("__setattr__", held, CLEAN, labels)
-        if isinstance(target, ast.Subscript):
             if self.script.dotted(target.value) == "os.environ":
                 self.outside |= labels & JUDGED
             self._put(target.value, labels, env)
-        elif not (passing and labels & JUDGED):
+            return
+        self._special(f"{target.attr}.setter", held, labels)
+        self._special("__setattr__", held, CLEAN, labels)
+        if not (passing and labels & JUDGED):
             self._put(target, labels, env)
 
     def _put(self, target: ast.expr, labels: Labels, env: Env) -> None:
