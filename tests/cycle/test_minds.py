@@ -373,6 +373,7 @@ def test_what_is_said_of_ten_experiments_is_true_of_them(
                 Remark(text=f"a smaller rate helps:\n{score:.2f} in 1", cites=(1, 2)),
                 Remark(text="0.123 was reached", cites=(1,)),
                 Remark(text="nothing helps", cites=(99,)),
+                *(Remark(text=f"go {way}", cites=(2,)) for way in ("on", "up", "down")),
             ]
 
     def think(history: History, source: str, desk: Desk) -> Idea:
@@ -386,7 +387,7 @@ def test_what_is_said_of_ten_experiments_is_true_of_them(
     (written,) = facts(made, events.DigestWritten)
     assert (written.first, written.last, written.author) == (1, 2, "historian")
     said = f"a smaller rate helps: {made.history.score(made.history.experiments[1]):.2f} in 1"
-    assert written.remarks == (f"{said} (1 keep, 2 keep)",)
+    assert written.remarks == (f"{said} (1 keep, 2 keep)", "go on (2 keep)", "go up (2 keep)")
     told = [item.reason for item in facts(made, events.ProposalRefused) if item.stage == "digest"]
     assert told == [
         "0.123 is no number of experiment 1: 0.123 was reached",

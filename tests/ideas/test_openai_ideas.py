@@ -299,6 +299,8 @@ def test_a_small_model_is_not_offered_what_was_tried() -> None:
     offered = menu(past, {"train.py": SOURCE}, Config(), 40)["RATE"][1]
     assert 0.25 not in offered
     assert 0.125 in offered
+    two = {"train.py": "RATE = 0.5\nWIDTH = 4\nprint(RATE, WIDTH)\n"}
+    assert [len(menu(past, two, Config(), most)) for most in (40, 1)] == [2, 1]
     dead = story([1.1, 1.2], directions=["rate"]).declare_dead("rate").history
     with LoopbackOpenAI([GOOD]) as server:
         with pytest.raises(AutoresearchError, match="is a dead end"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-from autoresearch import History, Parent, hookimpl
+from autoresearch import Backtrack, History, Parent, Signal, hookimpl
 from autoresearch.events import Backtracked
 from autoresearch.policies import tree
 from autoresearch.studies import simulate
@@ -42,6 +42,27 @@ class Alternately:
     def choose_parent(self, history: History) -> Parent | None:
         """Name the baseline."""
         return Parent(experiment=0, reason="the baseline has more to give")
+
+
+class Homeward:
+    """Sends head back to the best whenever something else is head."""
+
+    @hookimpl
+    def backtrack(self, history: History) -> Backtrack | None:
+        """Name the best."""
+        best = history.best_number
+        if best is None or history.head == best:
+            return None
+        return Backtrack(signal=Signal.REGRESSION, reason="home", to_experiment=best)
+
+
+def test_head_moves_once_for_a_decision() -> None:
+    """What a signal decided stands until the next decision, whatever would be built on."""
+    plugins = [Alternately(), Homeward()]
+    _, told = simulate.campaign("greedy+search", 61, gpu_hours=7, observers=plugins)
+    moves = [entry for entry in told.timeline if isinstance(entry, Backtracked)]
+    assert {entry.author for entry in moves} == {"alternately", "homeward"}
+    assert set(Counter(entry.after_experiment for entry in moves).values()) == {1}
 
 
 def test_next_idea_builds_on_what_was_chosen() -> None:
