@@ -35,8 +35,8 @@ def test_options_of_a_stage_change_what_a_run_may_take(
     gpus: tuple[int, int], usd_per_hour: tuple[float, float],
 ) -> None:  # fmt: skip
     """A run in another stage is priced by the table, and a wrong name is refused."""
-    plugin.configure(Config(plugins={plugin.launcher: table}))
-    asked = run_request(tmp_path, launcher=plugin.launcher)
+    plugin.configure(Config(plugins={plugin.name: table}))
+    asked = run_request(tmp_path, launcher=plugin.name)
     quotes = [plugin.quote_run(evolve(asked, options=chosen)) for chosen in ({}, options)]
     assert tuple(quote.gpus for quote in quotes) == gpus
     assert [quote.usd_per_hour for quote in quotes] == pytest.approx(list(usd_per_hour))
