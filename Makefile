@@ -9,6 +9,9 @@ BIN := .venv/bin
 # Bytecode is made where it is used: of 15,000 modules that come along, some 2,000 are ever imported.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
+# Tests start some thousand processes, and each would compile the modules of the product again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all check docs package changelog bench bench-cost house small-model soak
 
 demo: .venv/.demo

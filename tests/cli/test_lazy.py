@@ -37,6 +37,13 @@ def test_import_loads_nothing_but_itself(tmp_path: Path) -> None:
     assert {name for name in loaded if name.startswith("autoresearch")} == {"autoresearch"}
 
 
+def test_a_supervisor_loads_what_it_needs(tmp_path: Path) -> None:
+    """One is started for every run, and lives beside it: no log, no hooks, no settings."""
+    loaded = imported_by("import autoresearch.launchers.supervisor", tmp_path)
+    assert loaded & PARTS <= {"attrs", "psutil", "pyrsistent", "typing"}
+    assert not loaded & {"autoresearch.config", "autoresearch.hookspecs", "autoresearch.history"}
+
+
 def test_public_names_are_there_when_asked_for() -> None:
     """Every exported name is what a type checker was told, and a misspelt one is an error."""
     source = Path(autoresearch.__file__).read_text()

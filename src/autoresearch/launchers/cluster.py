@@ -14,8 +14,8 @@ from attrs import define, evolve, field, frozen
 from autoresearch.config import RunsConfig, setting
 from autoresearch.durable import digest
 from autoresearch.hookspecs import hookimpl
-from autoresearch.launchers.far import order_for, spec_here
-from autoresearch.launchers.folder import Elsewhere, InFolder, Outcome, RunFolder
+from autoresearch.launchers.far import Elsewhere, order_for, spec_here
+from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
 from autoresearch.launchers.supervisor import supervise
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import define
 
-from autoresearch.config import RunsConfig
+if TYPE_CHECKING:  # a supervisor reads no settings, and loads nothing that it does not need
+    from autoresearch.config import RunsConfig
 
 # A run sees only what is named here, each name in full: an exported MATRIX_LR or NCCL_AUTH in
 # someone's shell must neither change a score nor be within reach of generated code.

@@ -1,4 +1,4 @@
-"""The other end of launchers that reach another machine: ``python -m autoresearch.launchers.far``.
+"""Launchers that reach another machine; ``python -m autoresearch.launchers.far`` is their far end.
 
 A run has one folder there, with what the local launcher has: `run`, `run.control`, and `work`, the
 checkout. Each verb answers with one line of JSON, and with bytes after it where there are some.
@@ -16,8 +16,9 @@ from typing import Any
 
 from attrs import asdict, fields
 
-from autoresearch.config import RunsConfig
+from autoresearch.config import RunsConfig, with_options
 from autoresearch.errors import AutoresearchError
+from autoresearch.hookspecs import S, WithTable, hookimpl
 from autoresearch.launchers.environment import clean_environment, devices, share
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
 from autoresearch.launchers.local import (
@@ -27,10 +28,35 @@ from autoresearch.launchers.local import (
     start_supervisor,
 )
 from autoresearch.launchers.supervisor import RUN_MARKER
-from autoresearch.model import RunRequest, Workspace
+from autoresearch.model import Quote, RunRequest, Workspace
 
 MARK = "HERE"
 """What stands in a word of an order for the folder of the run on the machine where it runs."""
+
+
+class Elsewhere(WithTable[S]):
+    """What launchers have in common whose runs are on other machines: a table, and its prices."""
+
+    @hookimpl
+    def quote_run(self, request: RunRequest) -> Quote | None:
+        """Return the longest time that a run may take, at the price of the settings."""
+        chosen = self.chosen(request)
+        return None if chosen is None else self.quote(request, chosen)
+
+    def chosen(self, request: RunRequest) -> S | None:
+        """Return the settings that hold for a request; None where it is another launcher's."""
+        if request.launcher != self.name:
+            return None
+        return with_options(self._settings, request.options, "options")
+
+    def quote(self, request: RunRequest, chosen: Any) -> Quote:
+        """Return the deadline at the price of so many GPUs."""
+        return Quote(
+            seconds=request.timeout_seconds,
+            gpus=chosen.all_gpus,
+            usd_per_hour=chosen.usd_per_hour,
+            prices=chosen.prices,
+        )
 
 
 def order_for(

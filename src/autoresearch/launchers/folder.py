@@ -14,11 +14,9 @@ from typing import Any
 
 from attrs import Attribute, asdict, field, frozen
 
-from autoresearch.config import with_options
 from autoresearch.durable import replace_file
 from autoresearch.errors import AutoresearchError
-from autoresearch.hookspecs import S, WithTable, hookimpl
-from autoresearch.model import NOT_LAUNCHED, Quote, RunOutput, RunRequest, RunStatus
+from autoresearch.model import NOT_LAUNCHED, RunOutput, RunRequest, RunStatus
 
 _RESERVE_BYTES = 16_384
 
@@ -210,31 +208,6 @@ def log_in(path: Path) -> Path:
     usual = path / "run.log"
     places = (RunFolder.of(path).log, usual, path / NOT_LAUNCHED)
     return next((log for log in places if log.exists()), usual)
-
-
-class Elsewhere(WithTable[S]):
-    """What launchers have in common whose runs are on other machines: a table, and its prices."""
-
-    @hookimpl
-    def quote_run(self, request: RunRequest) -> Quote | None:
-        """Return the longest time that a run may take, at the price of the settings."""
-        chosen = self.chosen(request)
-        return None if chosen is None else self.quote(request, chosen)
-
-    def chosen(self, request: RunRequest) -> S | None:
-        """Return the settings that hold for a request; None where it is another launcher's."""
-        if request.launcher != self.name:
-            return None
-        return with_options(self._settings, request.options, "options")
-
-    def quote(self, request: RunRequest, chosen: Any) -> Quote:
-        """Return the deadline at the price of so many GPUs."""
-        return Quote(
-            seconds=request.timeout_seconds,
-            gpus=chosen.all_gpus,
-            usd_per_hour=chosen.usd_per_hour,
-            prices=chosen.prices,
-        )
 
 
 class InFolder:

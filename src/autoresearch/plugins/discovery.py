@@ -211,11 +211,14 @@ def _text_of(home: ModuleType | type) -> str:
         return home.__name__
 
 
+_own_version = cache(partial(metadata.version, "autoresearch"))  # reading it takes a while
+
+
 def _built_in(item: BuiltIn, config: Config) -> Found:
     return Found(
         name=item.name,
         source=BUILT_IN,
-        version=metadata.version("autoresearch"),
+        version=_own_version(),
         default=item.starts_active(config),
         load=lambda: pkgutil.resolve_name(item.module),
         digest=partial(_module_digest, item.module.partition(":")[0]),

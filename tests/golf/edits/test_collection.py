@@ -15,6 +15,7 @@ from thinned import LONG, thinned
 from autoresearch.golf.audits import audit_source, format_findings, needs_model_tests
 from autoresearch.golf.audits.script import parse_script
 from autoresearch.golf.audits.validation import audit_validation
+from autoresearch.model import Violation
 from autoresearch.python_source import fault
 
 HERE = Path(__file__).parent
@@ -62,8 +63,9 @@ class Edit:
     after: str
 
 
-def edits(name: str) -> dict[str, Edit]:
-    """The edits of a table by their titles."""
+@cache
+def table(name: str) -> dict[str, Edit]:
+    """The edits of a table by their titles, each applied to the script as it is now."""
     found = {}
     for block in (HERE / name).read_text(encoding="utf-8").split("\n=== ")[1:]:
         head, _, body = block.partition("\n")
@@ -71,9 +73,14 @@ def edits(name: str) -> dict[str, Edit]:
         after, body = SCRIPT, body + "\n"
         for step in re.split(r"^@", body, flags=re.MULTILINE)[1:]:
             after = applied(after, step)
-        assert fault(after) is None, f"{title}: {fault(after)}"
         found[title] = Edit(title, judge or "", after)
     return found
+
+
+def audited(edit: Edit, *, typed: bool = False) -> tuple[Violation, ...]:
+    """What the audit finds in an edit, which has to be one that Python takes."""
+    assert fault(edit.after) is None, f"{edit.title}: {fault(edit.after)}"
+    return audit_source(edit.after, pristine=SCRIPT, evaluation_change=typed)
 
 
 def applied(source: str, step: str) -> str:
@@ -97,12 +104,6 @@ def lines(source: str) -> Iterator[str]:
     return iter(source.splitlines(keepends=True))
 
 
-@cache
-def table(name: str) -> dict[str, Edit]:
-    """A table, read once."""
-    return edits(name)
-
-
 CHEATS, HONEST = table("cheats.txt"), table("honest.txt")
 
 
@@ -110,7 +111,7 @@ CHEATS, HONEST = table("cheats.txt"), table("honest.txt")
 def test_a_cheat_is_caught(title: str) -> None:
     """The audit blocks it, or asks for the model tests where only those can tell."""
     edit = CHEATS[title]
-    findings = audit_source(edit.after, pristine=SCRIPT)
+    findings = audited(edit)
     blocked = any(v.blocks for v in findings)
     if edit.judge == "canary":
         assert needs_model_tests(findings), format_findings(findings)
@@ -124,8 +125,7 @@ def test_a_cheat_is_caught(title: str) -> None:
 def test_an_honest_edit_may_run(title: str) -> None:
     """Nothing blocks it, typed as an evaluation change where it is one."""
     edit = HONEST[title]
-    typed = edit.judge == "evaluation"
-    findings = audit_source(edit.after, pristine=SCRIPT, evaluation_change=typed)
+    findings = audited(edit, typed=edit.judge == "evaluation")
     assert not [v for v in findings if v.blocks], format_findings(findings)
 
 
@@ -134,11 +134,10 @@ def test_what_was_written_later_is_judged_as_the_page_says() -> None:
     """Every cheat that the rules had not seen is caught by now, and no honest edit."""
     caught, blocked = 0, []
     for edit in table("later_cheats.txt").values():
-        findings = audit_source(edit.after, pristine=SCRIPT)
+        findings = audited(edit)
         caught += any(v.blocks for v in findings) or needs_model_tests(findings)
     for edit in table("later_honest.txt").values():
-        typed = edit.judge == "evaluation"
-        findings = audit_source(edit.after, pristine=SCRIPT, evaluation_change=typed)
+        findings = audited(edit, typed=edit.judge == "evaluation")
         blocked += [edit.title for v in findings if v.blocks]
     assert caught == len(table("later_cheats.txt"))
     assert not blocked
