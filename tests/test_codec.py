@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from pathlib import Path
@@ -190,6 +192,29 @@ def test_a_payload_that_does_not_fit_is_refused(payload: str, complaint: str) ->
     """At the current version a payload has exactly the fields of its class, of their types."""
     with pytest.raises(CodecError, match=complaint):
         decode("note_added", 1, payload)
+
+
+@pytest.mark.parametrize("name", sorted(EVENT_TYPES))
+def test_no_payload_breaks_the_reader(name: str) -> None:
+    """Whatever JSON a line holds, in any version, it is an event or it is refused as no event."""
+    names = [item.name for item in attrs.fields(EVENT_TYPES[name])]
+    odd = (None, True, -1, 10**400, 1.5, "", "x", [], [1], [[1]], {}, {"a": 1}, [{"name": 1}])
+    rng = random.Random(name)
+    payloads: list[object] = [None, [], 1, "x", {}]
+    payloads += [{key: rng.choice(odd) for key in names if rng.random() < 0.9} for _ in range(40)]
+    for version in range(1, EVENT_TYPES[name].schema_version + 1):
+        for payload in payloads:
+            with suppress(CodecError):
+                assert isinstance(decode(name, version, json.dumps(payload)), Event)
+
+
+def test_a_number_beyond_all_floats_is_named() -> None:
+    """JSON has integers that no float can hold."""
+    payload = encode(events.CostIncurred(kind="run", source="s")).replace(
+        '"seconds":0', f'"seconds":{10**400}'
+    )
+    with pytest.raises(CodecError, match=r"cost_incurred\.seconds: int too large"):
+        decode("cost_incurred", 1, payload)
 
 
 def test_old_versions_are_lifted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,15 +201,18 @@ def _upcast(type_name: str, version: int, fields: dict[str, Any]) -> dict[str, A
     upcaster = UPCASTERS.get((type_name, version))
     if upcaster is None:
         raise CodecError(f"{type_name} version {version} has no upcaster; add one to UPCASTERS")
-    return upcaster(fields)
+    try:
+        return upcaster(fields)
+    except Exception as error:  # it takes the fields of its version for granted
+        raise CodecError(
+            f"payload of {type_name} does not fit version {version}: {error!r}; run verify"
+        ) from error
 
 
 def _structure(type_name: str, shape: type[Event], fields: Any) -> Event:
-    plain = _plainly(shape, fields)
-    if plain is not None:
-        return plain
     try:
-        return _FAST.structure(fields, shape)
+        plain = _plainly(shape, fields)
+        return _FAST.structure(fields, shape) if plain is None else plain
     except Exception as error:  # a class may check its fields with any exception
         raise CodecError(f"{_reason(type_name, shape, fields, error)}; run verify") from error
 
