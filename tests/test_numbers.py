@@ -22,6 +22,8 @@ from autoresearch.numbers import named, size_in_bytes
         ("train loss: 2.3 val/loss: 2.1", {"train_loss": 2.3, "val/loss": 2.1}, None),
         ("12:30:15 INFO loss=3 at 12:30", {"loss": 3}, None),
         ("sha: 3f2a version: 1.2.3 dt: 12ms mem: 400MB", {"dt": 12, "mem": 400}, None),
+        ("Acc@1: 76.1 | mAP@0.5: 0.31", {"Acc@1": 76.1, "mAP@0.5": 0.31}, None),
+        ("точность: 0.93", {"точность": 0.93}, None),
         ("loss: 0,42", {}, None),
         ("params: 12,345,678", {"params": 12_345_678}, None),
         ("loss: inf", {"loss": float("inf")}, None),

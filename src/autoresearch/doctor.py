@@ -23,7 +23,7 @@ from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.ideas.hyperparameters import Hyperparameter, knobs
 from autoresearch.launchers.environment import clean_environment
-from autoresearch.numbers import NUMBER
+from autoresearch.numbers import NAMED, NUMBER
 from autoresearch.text import one_line, without_escapes
 
 TRY_SECONDS = 60.0
@@ -148,7 +148,7 @@ def examine(root: Path) -> Proposal:
     files = git.run("ls-tree", "-r", "--name-only", "-z", "--full-tree", base).split("\0")
     script = _script(root, [name for name in files if name.endswith(".py")])
     source = git.run("show", f"{base}:{script}")
-    told = re.findall(r"([A-Za-z_][\w/.-]*)\s*[=:]\s*(?:\{|%[.\d]*[dfge])", _texts(source))
+    told = re.findall(rf"([^\W\d]{NAMED}*)\s*[=:]\s*(?:\{{|%[.\d]*[dfge])", _texts(source))
     metric, others = _metric(dict.fromkeys(told, 0.0))
     return Proposal(
         script=script,

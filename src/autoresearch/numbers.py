@@ -19,11 +19,14 @@ NUMBER = (
 WRAPPER = r"(?:(?:(?:np|numpy|torch|jnp)\.)?(?:tensor|array|float\d*|int\d*)\()?"
 LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR"})
 
-_NAME = r"(?P<name>[A-Za-z_][\w./-]{0,63})"
+NAMED = r"[\w./@-]"
+"""What a name is made of: ``val/loss``, ``Acc@1``; before a name, none of it may stand."""
+
+_NAME = rf"(?P<name>[^\W\d]{NAMED}{{0,63}})"
 # A unit may follow; a digest, a time of day, a version and a decimal comma are no number.
 _END = r"(?=(?:%|[mun]?s|h|x|[kmgt]?i?b|[kmgt])?(?!\.?\w|,\d|:\d))"
 _PAIR = re.compile(
-    rf"(?:(?<!\S)(?P<word>[A-Za-z][A-Za-z_]*)[ \t]+)?(?<![\w./-]){_NAME}[\"']?\s?[:=]\s*"
+    rf"(?:(?<!\S)(?P<word>[A-Za-z][A-Za-z_]*)[ \t]+)?(?<!{NAMED}){_NAME}[\"']?\s?[:=]\s*"
     rf"{WRAPPER}{NUMBER}{_END}",
     re.IGNORECASE,
 )

@@ -99,6 +99,8 @@ def test_the_size_is_read_too(tmp_path: Path) -> None:
     ("name", "log", "value"),
     [
         ("val/loss", '{"epoch": 1, "val": {"loss": 0.9}}\n', 0.9),
+        ("Acc@1", "Acc@1: 76.1 Acc@10: 93.0 mAcc@1: 3\n", 76.1),
+        ("acc", "mean@acc: 3\nacc: 0.5\nacc@5: 0.9\n", 0.5),
         ("val_loss", "step 100 | train_loss 1.0000 | val_loss 1.1360\n", 1.136),
         ("val_acc", "train acc: 0.95\nEpoch 3/3 - val acc: 91.2\n", 91.2),
         ("val_loss", "step 1 | val_loss 1.1 |\nval_loss: 1.3\nstep 2 | val_loss 1.2 |\n", 1.3),

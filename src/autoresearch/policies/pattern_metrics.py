@@ -18,6 +18,7 @@ from autoresearch.model import Change, RunOutput, Violation
 from autoresearch.numbers import (
     LEVELS,
     LONGEST_LINE,
+    NAMED,
     NUMBER,
     SIZE,
     SIZED,
@@ -153,7 +154,7 @@ def _printed(name: str, number: str = NUMBER, unit: str = "") -> re.Pattern[str]
     # The sign before the name keeps `val_loss` and `val/loss` from being read as `loss`, and the
     # one behind the number `0,93` and `1,234` from being read as 0 and 1.
     return re.compile(
-        rf"(?:(?<!\S)(?P<word>[a-z][a-z_]*)[ \t]+)?(?<![\w./-]){re.escape(name)}[\"']?"
+        rf"(?:(?<!\S)(?P<word>[a-z][a-z_]*)[ \t]+)?(?<!{NAMED}){re.escape(name)}[\"']?"
         rf"\s*[=:]\s*{WRAPPER}{number}{unit}(?P<unit>\s?%)?(?!\.?\w|,\d)",
         re.IGNORECASE,
     )
