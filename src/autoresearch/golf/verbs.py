@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -28,33 +32,50 @@ from autoresearch.policies.pattern_metrics import patterns, read
 @click.option("--line", help="Name of the one line that counts.")
 @json_option
 def metrics(log: Path, line: str | None, as_json: bool) -> None:
-    """Read the score of a training LOG.
+    """Read the score of a training LOG, or of standard input where LOG is -.
 
     By the declared rule; never a guess, never the minimum. Where the settings here name a metric of
     their own, that is read, as the loop reads it.
     """
     from autoresearch.golf.reading import format_reading, read_log
 
-    config = _plain_settings()
-    if config is not None and line is None:
-        try:
-            found = read(log, patterns(config))
-        except OSError as error:
-            raise WorkspaceError(
-                f"cannot read {log}: {why(error)}; name the log file of a run"
-            ) from None
-        if config.metric.name not in found:
-            raise WorkspaceError(
-                f"{log} has no {config.metric.name}; print it as {config.metric.name}: 0.5, or set "
-                "metric.pattern"
-            )
-        print_json(found) if as_json else print_facts(found)
-        return
-    reading = read_log(log, line=line)
-    if as_json:
+    config = _plain_settings() if line is None else None
+    with _file(log) as path:
+        found = _by_pattern(config, path, log) if config else None
+        reading = read_log(path, line=line) if found is None else None
+    if reading is None:
+        print_json(found) if as_json else print_facts(found or {})
+    elif as_json:
         print_json(reading.to_json())
     else:
         click.echo(format_reading(reading))
+
+
+@contextmanager
+def _file(log: Path) -> Iterator[Path]:
+    """Give what came through a pipe a place on disk: a log is also read from its end."""
+    if str(log) != "-":
+        yield log
+        return
+    with tempfile.NamedTemporaryFile() as copy:
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+        copy.flush()
+        yield Path(copy.name)
+
+
+def _by_pattern(config: Config, path: Path, shown: Path) -> dict[str, float]:
+    name = config.metric.name
+    try:
+        found = read(path, patterns(config))
+    except OSError as error:
+        raise WorkspaceError(
+            f"cannot read {shown}: {why(error)}; name the log file of a run"
+        ) from None
+    if name not in found:
+        raise WorkspaceError(
+            f"{shown} has no {name}; print it as {name}: 0.5, or set metric.pattern"
+        )
+    return found
 
 
 def _plain_settings() -> Config | None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import time
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoresearch.errors import AutoresearchError
 from autoresearch.golf.reading import format_reading, read_log, read_result
+from autoresearch.golf.verbs import metrics
 
 if TYPE_CHECKING:
     from conftest import Sketch
@@ -211,3 +214,18 @@ def test_reading_is_linear_in_the_length_of_the_log(what: str) -> None:
     small, large = seconds(100_000), seconds(400_000)
     assert large < 10 * small + 0.05
     assert large < 20.0
+
+
+def test_the_verb_reads_a_pipe(
+    sketch: Sketch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`-` is standard input, for a log of the challenge and where a pattern reads the score."""
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    text = "\n".join([*sketch.lines(), ""])
+    read = CliRunner().invoke(metrics, ["-", "--json"], input=text)
+    assert json.loads(read.output)["val_bpb"] == read_log(text).val_bpb is not None
+    Path("autoresearch.toml").write_text('[metric]\nname = "val_loss"\n')
+    assert CliRunner().invoke(metrics, ["-"], input="val_loss: 0.5\n").output.split()[1] == "0.5"
+    refused = CliRunner().invoke(metrics, ["-"], input="loss: 0.5\n").exception
+    assert "- has no val_loss" in str(refused)
