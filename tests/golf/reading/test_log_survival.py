@@ -221,10 +221,10 @@ def test_the_verb_reads_a_pipe(
 ) -> None:
     """`-` is standard input, for a log of the challenge and where a pattern reads the score."""
     monkeypatch.chdir(tmp_path)
-    subprocess.run(["git", "init", "-q"], check=True)
     text = "\n".join([*sketch.lines(), ""])
     read = CliRunner().invoke(metrics, ["-", "--json"], input=text)
     assert json.loads(read.output)["val_bpb"] == read_log(text).val_bpb is not None
+    subprocess.run(["git", "init", "-q"], check=True)
     Path("autoresearch.toml").write_text('[metric]\nname = "val_loss"\n')
     assert CliRunner().invoke(metrics, ["-"], input="val_loss: 0.5\n").output.split()[1] == "0.5"
     refused = CliRunner().invoke(metrics, ["-"], input="loss: 0.5\n").exception
