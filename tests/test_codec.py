@@ -17,7 +17,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoresearch import codec, events
+from autoresearch import events
 from autoresearch.codec import UnknownEvent, canonical, decode, encode
 from autoresearch.errors import CodecError
 from autoresearch.events import EVENT_TYPES, UPCASTERS, Event
@@ -55,26 +55,17 @@ def test_an_event_comes_back_equal(metrics: dict[str, float], run: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EVENT_TYPES))
-def test_the_short_way_of_decoding_is_as_strict_as_the_long_one(name: str) -> None:
-    """Where it makes an event at all, it is the one that the converter makes."""
+def test_what_decodes_is_of_the_types_that_its_class_names(name: str) -> None:
+    """A value of another type is refused, or is written again as it was read."""
     shape: Any = EVENT_TYPES[name]
+    usual = {item.name: example(item) for item in attrs.fields(shape)}
     values = [None, True, 0, 7, 0.5, "x", [], [1], ["x"], [1.5], [None], [True], {}, {"a": 1}]
     values += [{"a": 0.5}, {"a": True}, {"a": "x"}, {"a": None}, {"a": [1]}, [{"a": 1}], [[]]]
-    usual = {item.name: example(item) for item in attrs.fields(shape)}
-    for changed in usual:
+    for changed in (name for name, value in usual.items() if not isinstance(value, list | tuple)):
         for value in values:
-            fields = json.loads(canonical({**usual, changed: value}))
-            made = codec._plainly(shape, fields)
-            if made is not None:
-                assert repr(made) == repr(codec._FAST.structure(fields, shape))
-
-
-def test_the_short_way_takes_what_the_loop_records() -> None:
-    """Whole numbers and empty collections do not send an event the long way."""
-    event = events.MetricsExtracted(run="r", experiment=1, metrics={"a": 1.0, "b": 0.5})
-    assert codec._plainly(type(event), json.loads(encode(event))) == event
-    spent = events.CostIncurred(kind="run", source="local", seconds=3.0)
-    assert codec._plainly(type(spent), json.loads(encode(spent))) == spent
+            payload = canonical({**usual, changed: value})
+            with suppress(CodecError):
+                assert encode(decode(name, shape.schema_version, payload)) == payload
 
 
 @pytest.mark.parametrize("name", sorted(EVENT_TYPES))

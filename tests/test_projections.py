@@ -8,9 +8,8 @@ from pyrsistent import pvector
 
 from autoresearch import Decision, Verdict
 from autoresearch.config import Config, MetricConfig
+from autoresearch.projections.files import WHOLE, NotesMd, ResultsTsv
 from autoresearch.projections.memory import Try, bracket
-from autoresearch.projections.notes_md import WHOLE, NotesMd
-from autoresearch.projections.results_tsv import ResultsTsv
 from autoresearch.testing import Story, experiment, history, idea
 
 SECTIONS = [

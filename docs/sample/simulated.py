@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autoresearch.history import History
-from autoresearch.projections.notes_md import NotesMd
+from autoresearch.projections.files import NotesMd
 from autoresearch.studies.simulate import campaign
 
 HERE = Path(__file__).parent

@@ -16,8 +16,7 @@ from autoresearch.cycle import runs
 from autoresearch.cycle.experiment import conclude
 from autoresearch.cycle.kit import Kit, Tell
 from autoresearch.cycle.loop import Loop
-from autoresearch.cycle.recorder import Recorder
-from autoresearch.cycle.trouble import Clock, Patience
+from autoresearch.cycle.recorder import Clock, Patience, Recorder
 from autoresearch.errors import ConfigError, LogError, PluginError, WorkspaceError
 from autoresearch.folding import empty, fold
 from autoresearch.history import History
@@ -25,8 +24,7 @@ from autoresearch.inbox import Inbox, person
 from autoresearch.log import FileLog, Holder, Writer
 from autoresearch.plugins import Plugins
 from autoresearch.plugins.discovery import built_ins
-from autoresearch.projections.notes_md import NotesMd
-from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.projections.files import NotesMd, ResultsTsv
 from autoresearch.setup import check_files
 from autoresearch.text import without_users
 

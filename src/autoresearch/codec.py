@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import PurePath
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import attrs
 import rfc8785
@@ -211,63 +210,9 @@ def _upcast(type_name: str, version: int, fields: dict[str, Any]) -> dict[str, A
 
 def _structure(type_name: str, shape: type[Event], fields: Any) -> Event:
     try:
-        plain = _plainly(shape, fields)
-        return _FAST.structure(fields, shape) if plain is None else plain
+        return _FAST.structure(fields, shape)
     except Exception as error:  # a class may check its fields with any exception
         raise CodecError(f"{_reason(type_name, shape, fields, error)}; run verify") from error
-
-
-def _plainly(shape: type[Event], fields: Any) -> Event | None:
-    """Make an event whose fields all have the plain types that its class asks for, else None.
-
-    Nearly every payload is like that, and this is several times faster than the converter, which
-    has the last word on all others.
-    """
-    wanted = _PLAIN.get(shape)
-    if wanted is None:
-        hints = get_type_hints(shape)
-        wanted = _PLAIN[shape] = {name: _shape_of(hints[name]) for name in _names(shape)}
-    if type(fields) is not dict or len(fields) != len(wanted):
-        return None
-    given: dict[str, Any] = {}
-    for name, value in fields.items():
-        kinds, outer, inner = wanted.get(name, _NOTHING)
-        kind = type(value)
-        if kind in kinds:
-            given[name] = value
-        elif kind is int and float in kinds:
-            given[name] = float(value)
-        elif kind is outer is list and all(type(item) in inner for item in value):
-            given[name] = tuple(value)
-        elif kind is outer is dict and all(type(item) in inner for item in value.values()):
-            given[name] = value
-        elif kind is outer is dict and inner == _FLOAT and {*map(type, value.values())} <= _NUMBERS:
-            given[name] = {key: float(item) for key, item in value.items()}
-        else:
-            return None
-    return shape(**given)
-
-
-def _shape_of(hint: Any) -> _Shape:
-    """Return the types that a value may have; that of a collection, and those of its items."""
-    origin, items = get_origin(hint), get_args(hint)
-    kinds = frozenset(items if origin in (Union, UnionType) else {hint})
-    if kinds <= _DIRECTLY:
-        return kinds, None, frozenset()
-    # Where the items are not plain, only the empty collection is.
-    if origin is tuple and items[1:] == (Ellipsis,):
-        return frozenset(), list, frozenset(items[:1]) & _DIRECTLY
-    if origin is Mapping and items[0] is str:
-        return frozenset(), dict, frozenset(items[1:]) & _DIRECTLY
-    return _NOTHING
-
-
-_Shape = tuple[frozenset[type], type | None, frozenset[type]]
-_DIRECTLY: frozenset[type] = frozenset({str, int, float, bool, NoneType})
-_FLOAT: frozenset[type] = frozenset({float})
-_NUMBERS: frozenset[type] = frozenset({int, float})  # a whole number is written without its point
-_NOTHING: _Shape = (frozenset(), None, frozenset())
-_PLAIN: dict[type[Event], dict[str, _Shape]] = {}
 
 
 def _reason(type_name: str, shape: type[Event], fields: Any, error: Exception) -> str:

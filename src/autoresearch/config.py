@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Mapping, Sized
 from functools import partial
@@ -337,11 +336,6 @@ def with_options(settings: S, options: Mapping[str, Any], where: str) -> S:
     if not options:
         return settings
     return structure({**CONVERTER.unstructure(settings), **options}, type(settings), where)
-
-
-def expanded(path: str) -> str:
-    """Return a path of the settings with ``~`` and ``$NAME`` as a shell would have them."""
-    return os.path.expandvars(os.path.expanduser(path))
 
 
 def unstructure(config: Config) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +21,7 @@ from attrs import evolve, field, frozen
 
 from autoresearch import events
 from autoresearch.config import BoundaryConfig
-from autoresearch.durable import digest
+from autoresearch.durable import digest, end_of
 from autoresearch.errors import PluginError
 from autoresearch.frozen import alike
 from autoresearch.history import History, parent_of, script_of
@@ -71,23 +71,19 @@ class Hands:
 
     def output(self, run: str) -> Path | None:
         """Return the file with a run's output, None where it is gone."""
-        del run
         return None
 
     def document(self, path: str) -> str:
         """Return a tracked file as it is at head, empty where there is none."""
-        del path
         return ""
 
     def copy(self, folder: Path) -> None:
         """Write the files of head into a folder, without a repository around them."""
-        del folder
 
     def job(
         self, beside: RunOutput, name: str, source: str, seconds: float, files: Sequence[Path]
     ) -> RunOutput | None:
         """Run a script beside a run that is over; None where no loop lends a launcher."""
-        del beside, name, source, seconds, files
         return None
 
     def environment(self, passed: Sequence[str]) -> Mapping[str, str]:
@@ -97,7 +93,6 @@ class Hands:
 
     def around(self, folder: Path, settings: BoundaryConfig) -> Sequence[str]:
         """Return the words before a command that hold it to a folder, where that can be done."""
-        del folder, settings
         return ()
 
     def beat(self) -> str:
@@ -168,13 +163,10 @@ class Desk:
     def log_tail(self, run: str, lines: int = 50) -> str:
         """Return the last lines of a run's output; empty where it is gone."""
         path = self._hands.output(run)
-        if path is None:
-            return ""
-        try:
-            with path.open("rb") as file:
-                return _end_of(file, lines)
-        except OSError:
-            return ""
+        with suppress(OSError):
+            kept = end_of(path, 400 * lines) if path else ""
+            return block("\n".join(kept.splitlines()[-lines:]), 400 * lines)
+        return ""
 
     def curve(self, run: str) -> Mapping[int, float]:
         """Return the metric as it was seen during a run: training step to value."""
@@ -352,29 +344,18 @@ def _end(processes: set[psutil.Process], session: int) -> None:
     """Kill processes and whatever else is in the session that was made for them."""
     found = {*processes, *_in_session(session)}
     for item in found:
-        try:
-            item.kill()  # psutil refuses one whose number was given to another process
-        except psutil.Error:
-            continue
+        with suppress(psutil.Error):  # which refuses one whose number another process was given
+            item.kill()
     psutil.wait_procs(found, timeout=5)
 
 
 def _in_session(session: int) -> list[psutil.Process]:
     found = []
     for item in psutil.process_iter():
-        try:
+        with suppress(OSError, psutil.Error):
             if os.getsid(item.pid) == session:
                 found.append(item)
-        except (OSError, psutil.Error):
-            continue
     return found
-
-
-def _end_of(file: IO[bytes], lines: int) -> str:
-    file.seek(0, os.SEEK_END)
-    file.seek(max(0, file.tell() - 400 * lines))
-    kept = file.read().decode("utf-8", "replace").splitlines()[-lines:]
-    return block("\n".join(kept), 400 * lines)
 
 
 def _whole(file: IO[bytes]) -> str:

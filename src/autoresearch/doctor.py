@@ -18,12 +18,12 @@ from pathlib import Path, PurePosixPath
 
 from attrs import evolve, field, frozen
 
-from autoresearch.cycle.tail import Tail
+from autoresearch.durable import end_of
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.ideas.hyperparameters import Hyperparameter, knobs
 from autoresearch.launchers.environment import clean_environment
-from autoresearch.numbers import NAMED, NUMBER
+from autoresearch.numbers import NAMED, NUMBER, Tail
 from autoresearch.text import one_line, without_escapes
 
 TRY_SECONDS = 60.0
@@ -217,7 +217,7 @@ def _run(root: Path, found: Proposal, copy: Path, log: Path, seconds: float) -> 
     tail = Tail(log)
     tail.finish()
     told = tail.error or (tail.last_line if code else "")
-    text = without_escapes(log.read_bytes()[-200_000:].decode("utf-8", "replace"))
+    text = without_escapes(end_of(log, 200_000))
     return Trial(seconds=took, exit_code=code, numbers=tail.numbers, log=text, detail=told)
 
 

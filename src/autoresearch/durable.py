@@ -31,6 +31,13 @@ def digest_files(*paths: Path) -> str:
     return whole.hexdigest()
 
 
+def end_of(path: Path, size: int) -> str:
+    """Return the last bytes of a file, at most so many, as text; raises OSError."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+        return file.read().decode("utf-8", "replace")
+
+
 def make_durable(path: Path) -> None:
     """Make the bytes of a file, or the names in a folder, durable."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

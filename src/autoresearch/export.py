@@ -21,8 +21,8 @@ from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.history import History
 from autoresearch.launchers.folder import log_in
-from autoresearch.model import Experiment, Run, RunStatus, Verdict
-from autoresearch.projections.blocks import analysis_block, reasoning_block, shown_status
+from autoresearch.model import Experiment, RunStatus, Verdict
+from autoresearch.projections.files import analysis_block, reasoning_block, shown_status
 from autoresearch.report import best_so_far
 from autoresearch.text import block, counted, one_line
 
@@ -130,9 +130,8 @@ def collect(campaign: Campaign, history: History) -> dict[str, Any]:
     until = history.position or None
     with campaign.connect(at=until) as connection:
         # The views below ask for experiments again and again; once is enough.
-        connection.execute("CREATE TEMP TABLE experiments AS SELECT * FROM experiments")
-        connection.execute("CREATE TEMP TABLE lineage AS SELECT * FROM lineage")
-        connection.execute("CREATE TEMP TABLE gain AS SELECT * FROM gain")
+        for view in ("experiments", "lineage", "gain"):
+            connection.execute(f"CREATE TEMP TABLE {view} AS SELECT * FROM {view}")
         experiments = _ask(connection, _EXPERIMENTS, campaign.tag)
         runs = _ask(connection, _RUNS, campaign.tag)
         directions = _ask(connection, _DIRECTIONS, campaign.tag)
@@ -301,9 +300,9 @@ def write_record(
     told = submission(history, experiment, sum(map(len, written.values())), who)
     written["submission.json"] = (json.dumps(told, indent=2, ensure_ascii=False) + "\n").encode()
     written["README.md"] = _readme(campaign, experiment, told).encode()
-    logs = {
-        _log_name(run, len(done)): log_in(campaign.lab.folder / "runs" / run.name) for run in done
-    }
+    names = [f"train_seed{run.seed}.log" for run in done] if len(done) > 1 else ["train.log"]
+    runs = campaign.lab.folder / "runs"
+    logs = {name: log_in(runs / run.name) for name, run in zip(names, done, strict=True)}
     if missing := [str(path) for path in logs.values() if not path.is_file()]:
         raise WorkspaceError(f"{missing[0]} is missing; autoresearch verify says what else is")
     for name, data in written.items():
@@ -312,10 +311,6 @@ def write_record(
     for name, path in logs.items():
         shutil.copyfile(path, folder / name)
     return tuple(folder / name for name in (*written, *logs))
-
-
-def _log_name(run: Run, runs: int) -> str:
-    return "train.log" if runs == 1 else f"train_seed{run.seed}.log"
 
 
 def submission(

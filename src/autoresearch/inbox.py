@@ -79,16 +79,11 @@ class Inbox:
 
     def doubts(self, idea: Idea) -> list[str]:
         """Say in a line each why an idea will probably have to wait."""
-        found = []
-        if not (idea.has_code or idea.env):
-            active = Plugins.load(self.config, self.project)
-            if not any(
-                "implement_idea" in plugin.hooks
-                for plugin in active.infos()
-                if plugin.active and plugin.name != "crash_fixes"  # which needs a crash
-            ):
-                found.append("no active plugin turns words into code; queue the idea with --patch")
-        return found
+        infos = () if idea.has_code else Plugins.load(self.config, self.project).infos()
+        active = [item for item in infos if item.active and item.name != "crash_fixes"]  # no crash
+        if idea.has_code or any("implement_idea" in item.hooks for item in active):
+            return []
+        return ["no active plugin turns words into code; queue the idea with --patch"]
 
     def rank_idea(self, idea: str, expected_gain: float) -> None:
         """Give a queued idea another expected gain, in metric units; the best is tried first."""

@@ -23,8 +23,7 @@ from autoresearch.frozen import alike
 from autoresearch.git import top_level
 from autoresearch.log import FileLog, Recorded, SnapshotStore
 from autoresearch.plugins import Plugins
-from autoresearch.projections.notes_md import NotesMd
-from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.projections.files import NotesMd, ResultsTsv
 from autoresearch.projections.tables import open_store
 from autoresearch.settings import FILE_NAME, Loaded, flat, from_record, load
 from autoresearch.workspace import Lab, check_tag

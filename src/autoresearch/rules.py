@@ -28,19 +28,18 @@ class DeadEnd(Configured):
     @hookimpl
     def backtrack(self, history: History) -> Backtrack | None:
         """Declare the direction of the newest experiment dead, once."""
-        last = _last_decided(history)
-        if (
-            last is None
-            or last.number <= history.baseline_number
-            or history.dead(last.idea.direction) is not None
-        ):
+        last = history.last_decided
+        if last is None or last <= history.baseline_number:
             return None
-        failed = failures_in_a_row(history, last.idea.direction)
+        direction = history.experiments[last].idea.direction
+        if history.dead(direction) is not None:
+            return None
+        failed = failures_in_a_row(history, direction)
         if len(failed) < self._config.rules.dead_end_discards:
             return None
         return Backtrack(
             signal=Signal.DEAD_END,
-            direction=last.idea.direction,
+            direction=direction,
             reason=_why(failed, history),
             experiments=tuple(item.number for item in failed),
         )
@@ -55,11 +54,6 @@ def failures_in_a_row(history: History, direction: str) -> tuple[Experiment, ...
         if item.verdict in _FAILURES:
             failed.append(item)
     return tuple(reversed(failed))
-
-
-def _last_decided(history: History) -> Experiment | None:
-    newest = next((entry for entry in reversed(history.timeline) if isinstance(entry, int)), None)
-    return None if newest is None else history.experiments[newest]
 
 
 def _why(failed: tuple[Experiment, ...], history: History) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -121,33 +122,31 @@ def _check(name: str, kind: str) -> None:
 
 
 def _single(name: str, kind: str) -> dict[str, str]:
-    imports = "from pathlib import Path\n\nimport pytest\n" + _contract_import(kind)
-    plugin = f'Path(__file__).with_name("{name}.py")'
+    place = f'Path(__file__).with_name("{name}.py")'
+    first = "from pathlib import Path\n\n"
     return {
         f"{name}.py": _fill(KINDS[kind].template, name, kind),
-        f"test_{name.replace('-', '_')}.py": _test(name, kind, imports, plugin),
+        _test_file(name): _fill("test.py.txt", name, kind, first=first, last="", plugin=place),
     }
 
 
 def _package(name: str, kind: str) -> dict[str, str]:
     module = _module(name)
-    imports = f"import pytest\n{_contract_import(kind)}\nimport {module}\n"
+    last = f"\nimport {module}\n"
     files = {
         "pyproject.toml": _fill("pyproject.toml.txt", name, kind),
         "README.md": _fill("README.md.txt", name, kind),
         f"src/{module}/__init__.py": _fill(KINDS[kind].template, name, kind),
         f"src/{module}/py.typed": "",
-        f"tests/test_{name.replace('-', '_')}.py": _test(name, kind, imports, module),
+        f"tests/{_test_file(name)}": _fill(
+            "test.py.txt", name, kind, first="", last=last, plugin=module
+        ),
     }
     return {f"{_folder(name)}/{place}": text for place, text in files.items()}
 
 
-def _test(name: str, kind: str, imports: str, plugin: str) -> str:
-    return _fill("test.py.txt", name, kind, imports=imports, plugin=plugin)
-
-
-def _contract_import(kind: str) -> str:
-    return f"from autoresearch.testing import {KINDS[kind].contract}\n"
+def _test_file(name: str) -> str:
+    return f"test_{name.replace('-', '_')}.py"
 
 
 def _fill(template: str, name: str, kind: str, **more: str) -> str:
@@ -175,62 +174,6 @@ def _module(name: str) -> str:
 
 # --- a campaign of ten seconds: keep, discard, kill, hold back --------------------------------
 
-SETTINGS = {
-    # Seeds of the script differ by 0.0005; no honest step halves the baseline's error of 0.15.
-    "metric.sd": 0.0005,
-    "metric.implausible_gain": 0.1,
-    "limits.timeout_seconds": 2.0,
-    "active": ("no:script_ideas",),  # what is shown does not depend on chance
-}
-
-
-@frozen
-class Edit:
-    """One edit of the script, as somebody would propose it; ``gain`` puts it into its place."""
-
-    direction: str
-    description: str
-    why: str
-    old: str
-    new: str
-    gain: float
-
-
-EDITS = (
-    Edit(
-        "model",
-        "a polynomial of degree 5",
-        "a sine has more turns than a cubic can follow",
-        "DEGREE = 3",
-        "DEGREE = 5",
-        0.04,
-    ),
-    Edit(
-        "schedule",
-        "a tenth of the steps",
-        "the error falls most in the first steps",
-        "STEPS = 60",
-        "STEPS = 6",
-        0.03,
-    ),
-    Edit(
-        "schedule",
-        "train until nothing is left to learn",
-        "the error still falls at the last step",
-        "for step in range(STEPS):",
-        "step = 0\nwhile error(train) > 0:\n    step += 1",
-        0.02,
-    ),
-    Edit(
-        "evaluation",
-        "measure the error where it is smallest",
-        "a polynomial is exact at zero",
-        "held_out = [i / 20 - 0.975 for i in range(40)]",
-        "held_out = [0.0]",
-        0.01,
-    ),
-)
-
 
 def run_demo(folder: Path, tell: Tell) -> Campaign:
     """Make a project in ``folder`` and run a campaign of five experiments in it.
@@ -239,18 +182,12 @@ def run_demo(folder: Path, tell: Tell) -> Campaign:
     exists already.
     """
     lay_template("plain", folder, commit=True, fresh=True)
-    campaign = start(folder, tag="demo", overrides=SETTINGS, tell=tell)
+    told = resources.files("autoresearch").joinpath("templates", "demo.toml").read_text("utf-8")
+    demo = tomllib.loads(told)
+    campaign = start(folder, tag="demo", overrides=demo["settings"], tell=tell)
     source = (folder / "train.py").read_text(encoding="utf-8")
-    for edit in EDITS:
-        campaign.add_idea(
-            Idea(
-                direction=edit.direction,
-                description=edit.description,
-                hypothesis=edit.why,
-                author="demo",
-                source=source.replace(edit.old, edit.new),
-                expected_gain=edit.gain,
-            )
-        )
-    campaign.run(until=len(EDITS) + 1, wait=False, tell=tell)
+    for idea in demo["ideas"]:
+        changed = source.replace(idea.pop("old"), idea.pop("new"))
+        campaign.add_idea(Idea(**idea, author="demo", source=changed))
+    campaign.run(until=len(demo["ideas"]) + 1, wait=False, tell=tell)
     return campaign

@@ -83,12 +83,11 @@ def _refuse_user(name: str, value: Any, origin: str) -> None:
     if isinstance(value, (list, tuple, Mapping)):
         for inner in value.values() if isinstance(value, Mapping) else value:
             _refuse_user(name, inner, origin)
-    for text in (value,):
-        if isinstance(text, str) and (shown := without_users(text)) != text:
-            raise ConfigError(
-                f"{name} from {origin} has a user or password in {shown}; take it out, and pass "
-                "it in a variable of your environment (pass_env)"
-            )
+    elif isinstance(value, str) and (shown := without_users(value)) != value:
+        raise ConfigError(
+            f"{name} from {origin} has a user or password in {shown}; take it out, and pass it in "
+            "a variable of your environment (pass_env)"
+        )
 
 
 def from_record(recorded: Mapping[str, Any]) -> Config:
@@ -181,22 +180,19 @@ def _variable(dotted: str) -> str:
 
 
 def _from_environment(environ: Mapping[str, str]) -> Table:
-    simple = {str: str, int: int, float: float}
     found: Table = {}
-    known = {_variable(dotted): kind for dotted, kind in _known()}
-    for name in environ:
-        if name.startswith(PREFIX) and name not in _NO_SETTINGS and known.get(name) not in simple:
+    known = {_variable(dotted): (dotted, kind) for dotted, kind in _known()}
+    for name, text in environ.items():
+        dotted, kind = known.get(name, ("", None))
+        if kind in (str, int, float):
+            try:
+                found[dotted] = kind(text)
+            except ValueError:
+                raise ConfigError(
+                    f"{name} is {text!r}, but a {kind.__name__} is wanted; correct it"
+                ) from None
+        elif name.startswith(PREFIX) and name not in _NO_SETTINGS:
             fix = "; use the file or --set" if name in known else suggest(name, known)
             if fix:
                 raise ConfigError(f"the environment cannot set {name}{fix}")
-    for dotted, kind in _known():
-        text = environ.get(_variable(dotted))
-        if text is None or kind not in simple:
-            continue
-        try:
-            found[dotted] = simple[kind](text)
-        except ValueError:
-            raise ConfigError(
-                f"{_variable(dotted)} is {text!r}, but a {kind.__name__} is wanted; correct it"
-            ) from None
     return found

@@ -16,12 +16,13 @@ from tempfile import TemporaryDirectory
 
 from attrs import frozen
 
-from autoresearch.config import Config, expanded
+from autoresearch.config import Config
 from autoresearch.cycle.changes import syntax_problem
 from autoresearch.cycle.kit import Tell
 from autoresearch.editable import is_editable
 from autoresearch.errors import ConfigError, DataError, WorkspaceError
 from autoresearch.git import Git
+from autoresearch.launchers.environment import expanded
 from autoresearch.plugins import Plugins
 from autoresearch.python_source import imported
 from autoresearch.report import DRAWN_BY

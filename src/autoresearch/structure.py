@@ -62,6 +62,8 @@ def _unknown(error: ForbiddenExtraKeysError, where: str) -> str:
 
 
 def _strict(value: Any, wanted: type[Any]) -> Any:
+    if type(value) is wanted:  # nearly every value of every event
+        return value
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if (isinstance(value, bool) and wanted is not bool) or not isinstance(value, wanted):

@@ -57,7 +57,8 @@ def one_line(text: str, limit: int = 200) -> str:
     head = text[: 16 * max(limit, 1) + 4096]
     cleaned = head
     if not head.isprintable():  # nearly all texts are, and cleaning takes a hundred times longer
-        cleaned = "".join(c if _is_seen(c) else "" for c in _spaces_for_line_ends(head))
+        blanks = _LINE_ENDS.sub(" ", _ESCAPES.sub("", head)).replace("\n", " ").replace("\t", " ")
+        cleaned = "".join(c if _is_seen(c) else "" for c in blanks)
     words = without_users(" ".join(cleaned.split()))
     return _cut(words, limit, cut_already=len(head) < len(text))
 
@@ -74,10 +75,6 @@ def block(text: str, limit: int = 20_000) -> str:
     cleaned = "".join(c if c == "\n" or _is_seen(c) else "" for c in unified)
     lines = without_users("\n".join(line.rstrip() for line in cleaned.split("\n")).strip("\n"))
     return _cut(lines, limit, cut_already=len(head) < len(text))
-
-
-def _spaces_for_line_ends(text: str) -> str:
-    return _LINE_ENDS.sub(" ", _ESCAPES.sub("", text)).replace("\n", " ").replace("\t", " ")
 
 
 def _is_seen(character: str) -> bool:

@@ -18,10 +18,10 @@ from typing import ClassVar
 
 from attrs import evolve, field, frozen
 
-from autoresearch.config import expanded
 from autoresearch.editable import is_editable
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git, LabGit
+from autoresearch.launchers.environment import expanded
 from autoresearch.log import is_own_name
 from autoresearch.model import Change, Idea, Workspace
 from autoresearch.text import one_line

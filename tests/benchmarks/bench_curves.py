@@ -15,7 +15,7 @@ from itertools import permutations
 from pathlib import Path
 
 from autoresearch import History, Run
-from autoresearch.cycle.tail import Tail
+from autoresearch.numbers import Tail
 from autoresearch.policies.curves import Settings, caught_up, loses
 
 

@@ -10,7 +10,7 @@ import pytest
 import autoresearch
 from autoresearch import Idea
 from autoresearch.errors import WorkspaceError
-from autoresearch.launchers import boundary
+from autoresearch.launchers import environment
 from autoresearch.testing import make_project
 
 SCRIPT = """
@@ -53,7 +53,7 @@ def test_the_library_refuses_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_status_says_which_boundary_is_on(say, monkeypatch: pytest.MonkeyPatch) -> None:
     """As text and as JSON, with the reason where there is none."""
     assert say("init", "--tag", "t1").code == 0
-    monkeypatch.setattr(boundary, "problem", lambda: "bwrap is not installed")
+    monkeypatch.setattr(environment, "no_bubblewrap", lambda: "bwrap is not installed")
     assert "boundary:     none (bwrap is not installed)\n" in say("status").out
-    monkeypatch.setattr(boundary, "problem", lambda: "")
+    monkeypatch.setattr(environment, "no_bubblewrap", lambda: "")
     assert json.loads(say("status", "--json").out)["boundary"] == "bubblewrap"

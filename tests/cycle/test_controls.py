@@ -13,8 +13,7 @@ import autoresearch
 from autoresearch import Campaign, History, Idea, RunRequest, Verdict, events, hookimpl
 from autoresearch.config import MetricConfig
 from autoresearch.errors import ProtocolError
-from autoresearch.projections.controls import controls
-from autoresearch.projections.notes_md import NotesMd
+from autoresearch.projections.files import NotesMd, controls
 from autoresearch.protocol import check
 from autoresearch.testing import Story, make_project
 

@@ -12,7 +12,7 @@ import pytest
 import autoresearch
 from autoresearch import Campaign, History, Idea, RunOutput, RunStatus, Verdict, events, hookimpl
 from autoresearch.cli import main
-from autoresearch.cycle.trouble import Clock
+from autoresearch.cycle.recorder import Clock
 from autoresearch.desk import Desk
 from autoresearch.errors import BlockedError, WorkspaceError
 from autoresearch.evidence import missing_things

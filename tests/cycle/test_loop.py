@@ -22,7 +22,7 @@ from autoresearch import (
     hookimpl,
 )
 from autoresearch.durable import digest
-from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.projections.files import ResultsTsv
 from autoresearch.testing import RecordingObserver, ScriptedIdeas, git, set_constant
 
 Go = Callable[..., Campaign]

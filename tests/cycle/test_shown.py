@@ -11,8 +11,7 @@ import pytest
 from autoresearch import Campaign
 from autoresearch.cycle.kit import Shown
 from autoresearch.durable import digest
-from autoresearch.projections.notes_md import NotesMd
-from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.projections.files import NotesMd, ResultsTsv
 from autoresearch.testing import FakeLauncher, ScriptedIdeas, set_constant
 
 

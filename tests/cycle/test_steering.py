@@ -19,7 +19,7 @@ from autoresearch.testing import ScriptedIdeas, set_constant
 
 def notes(project: Path) -> str:
     """notes.md as it would be written now."""
-    from autoresearch.projections.notes_md import NotesMd
+    from autoresearch.projections.files import NotesMd
 
     return NotesMd().render(autoresearch.open_campaign(project).history)
 

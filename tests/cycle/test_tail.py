@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.cycle.tail import MOST_NAMES, Tail
+from autoresearch.numbers import MOST_NAMES, Tail
 
 
 def test_a_curve_grows_with_the_log_and_ends_with_its_last_line(tmp_path: Path) -> None:

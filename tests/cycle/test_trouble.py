@@ -27,7 +27,7 @@ from autoresearch import (
     Violation,
     hookimpl,
 )
-from autoresearch.cycle.trouble import Patience, passes, pause_seconds
+from autoresearch.cycle.recorder import Patience, passes, pause_seconds
 from autoresearch.errors import BlockedError, LogError, PluginError, WorkspaceError
 from autoresearch.evidence import missing_things
 from autoresearch.testing import (

@@ -88,7 +88,7 @@ async def reading(client: Any) -> None:
 
 def test_a_client_drives_a_whole_experiment(project: Path) -> None:
     """In one session, with three skipped steps refused and the next one named."""
-    from autoresearch.driving.server import server
+    from autoresearch.driving.agents import server
 
     autoresearch.start(project, tag="t1")
 

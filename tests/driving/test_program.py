@@ -12,7 +12,7 @@ import pytest
 
 import autoresearch
 from autoresearch.cli import main
-from autoresearch.driving.program import PLACES, program, write
+from autoresearch.driving.agents import PLACES, program, write
 from autoresearch.errors import WorkspaceError
 
 Say = Callable[..., str]

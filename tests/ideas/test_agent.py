@@ -15,7 +15,7 @@ from two_numbers import SCRIPT
 import autoresearch
 from autoresearch import Campaign, Verdict, events
 from autoresearch.ideas.agent import read
-from autoresearch.launchers.boundary import problem
+from autoresearch.launchers.environment import problem
 from autoresearch.testing import make_project
 
 SAID = {

@@ -15,14 +15,15 @@ import pytest
 import autoresearch
 from autoresearch.config import BoundaryConfig, Config
 from autoresearch.errors import ConfigError
-from autoresearch.launchers import boundary, local
+from autoresearch.launchers import environment, local
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.testing import git, make_project
 
 Finish = Callable[[RunHandle], RunOutput]
 Held = Callable[..., RunOutput]
 
-works = pytest.mark.skipif(bool(boundary.problem()), reason=boundary.problem() or "it works")
+lacks = environment.no_bubblewrap()
+works = pytest.mark.skipif(bool(lacks), reason=lacks or "it works")
 
 
 class Place:
@@ -238,13 +239,13 @@ def test_the_git_file_of_the_checkout_stays(held: Held, place: Place) -> None:
 
 def test_what_is_in_force_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a few words, with the reason where it is nothing."""
-    said = boundary.boundary_in_force
+    said = environment.boundary_in_force
     assert said(Config(launcher="modal")) == "that of the launcher modal"
     assert said(Config(boundary=BoundaryConfig(kind="none"))) == "none (boundary.kind)"
-    monkeypatch.setattr(boundary, "problem", lambda: "")
+    monkeypatch.setattr(environment, "no_bubblewrap", lambda: "")
     assert said(Config()) == "bubblewrap"
     assert said(Config(boundary=BoundaryConfig(network=False))) == "bubblewrap, without network"
-    monkeypatch.setattr(boundary, "problem", lambda: "bwrap is not installed")
+    monkeypatch.setattr(environment, "no_bubblewrap", lambda: "bwrap is not installed")
     assert said(Config()) == "none (bwrap is not installed)"
 
 
@@ -252,7 +253,7 @@ def test_bubblewrap_that_has_to_be_is_not_left_out(
     monkeypatch: pytest.MonkeyPatch, held: Held
 ) -> None:
     """Where it cannot be used, nothing runs, and the line says what to do."""
-    monkeypatch.setattr(boundary, "problem", lambda: "bwrap is not installed")
+    monkeypatch.setattr(environment, "no_bubblewrap", lambda: "bwrap is not installed")
     with pytest.raises(ConfigError, match=r"boundary.kind is bubblewrap, but bwrap is not inst"):
         held("true")
     assert held("true", kind="auto").status is RunStatus.COMPLETED
@@ -272,10 +273,10 @@ def test_bubblewrap_is_tried_before_it_is_used(
     fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = boundary.problem.__wrapped__()
+    said = environment.no_bubblewrap.__wrapped__()
     assert said == "bwrap does not work here: bwrap: No permissions to create new namespace"
     fake.unlink()
-    assert boundary.problem.__wrapped__() == "bwrap is not installed"
+    assert environment.no_bubblewrap.__wrapped__() == "bwrap is not installed"
 
 
 HOSTILE = """

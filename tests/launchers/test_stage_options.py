@@ -10,7 +10,7 @@ from attrs import evolve
 
 from autoresearch.config import Config
 from autoresearch.errors import ConfigError
-from autoresearch.launchers import modal, slurm, ssh
+from autoresearch.launchers import cluster, modal, ssh
 from autoresearch.launchers.folder import RunFolder
 from autoresearch.testing import run_request, workspace
 
@@ -20,7 +20,7 @@ from autoresearch.testing import run_request, workspace
     [
         (modal.Plugin(), {"usd_per_gpu_second": 0.001}, {"gpu": "H100:1"}, (8, 1), (28.8, 3.6)),
         (
-            slurm.Plugin(),
+            cluster.Plugin(),
             {"gpus": 8, "nodes": 2, "usd_per_gpu_hour": 2.0},
             {"gpus": 1, "nodes": 1},
             (16, 1),

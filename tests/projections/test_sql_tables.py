@@ -13,10 +13,7 @@ from attrs import evolve
 
 from autoresearch import events
 from autoresearch.log import EventLog, EventTable, MemoryLog, View, Writer
-from autoresearch.projections.sql_page import sql_page
 from autoresearch.projections.tables import event_table, open_store, people_schema
-
-DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
@@ -231,11 +228,6 @@ def test_every_column_is_what_the_page_says(
     assert described == [(column.name, column.kind) for column in table.columns]
     assert all(column.doc for column in table.columns)
     assert table.doc.endswith(".")
-
-
-def test_the_page_is_the_code() -> None:
-    """docs/sql.md is generated; when this fails: python -m autoresearch.projections.sql_page."""
-    assert (DOCS / "sql.md").read_text() == sql_page()
 
 
 def test_changes_are_rows(log: MemoryLog) -> None:

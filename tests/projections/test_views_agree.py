@@ -21,8 +21,7 @@ from autoresearch.config import unstructure
 from autoresearch.errors import ConfigError
 from autoresearch.events import EVENT_TYPES, Event
 from autoresearch.folding import empty, fold
-from autoresearch.projections.notes_md import NotesMd
-from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.projections.files import NotesMd, ResultsTsv
 from autoresearch.projections.tables import open_store, people_schema
 from autoresearch.testing import MemoryLog, make_project
 

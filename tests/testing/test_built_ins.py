@@ -4,8 +4,7 @@ import pytest
 
 from autoresearch import Config
 from autoresearch.golf import plugin as golf
-from autoresearch.projections.notes_md import NotesMd
-from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.projections.files import NotesMd, ResultsTsv
 from autoresearch.testing import (
     AuditContract,
     DecisionPolicyContract,

@@ -27,10 +27,9 @@ from autoresearch.cli.shared import (
     text_of,
     with_campaign,
 )
-from autoresearch.driving import observing
-from autoresearch.driving import program as instructions
+from autoresearch.driving import agents, observing
+from autoresearch.driving.agents import PLACES
 from autoresearch.driving.observing import Observation, Observed
-from autoresearch.driving.program import PLACES
 from autoresearch.driving.steps import Driver, Stand
 from autoresearch.text import block
 
@@ -167,9 +166,9 @@ def program(campaign: Campaign, by: str, place: str | None, force: bool) -> None
     AGENTS.md and a skill are where coding agents look for such instructions.
     """
     if place is None:
-        click.echo(instructions.program(campaign, by), nl=False)
+        click.echo(agents.program(campaign, by), nl=False)
     else:
-        click.echo(f"wrote {instructions.write(campaign, place, by=by, force=force)}")
+        click.echo(f"wrote {agents.write(campaign, place, by=by, force=force)}")
 
 
 @click.command()
@@ -182,7 +181,7 @@ def mcp(project: Path, tag: str | None, plugins: tuple[str, ...], by: str) -> No
 
     Needs the extra mcp.
     """
-    from autoresearch.driving.server import server
+    from autoresearch.driving.agents import server
 
     server(root_of(project), tag, by, plugins).run("stdio")
 

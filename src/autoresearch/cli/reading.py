@@ -22,14 +22,12 @@ from autoresearch.cycle.budget import shown as shown_budgets
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.folding import in_stage
 from autoresearch.history import PROVEN, History, Spent
-from autoresearch.launchers.boundary import boundary_in_force
+from autoresearch.launchers.environment import boundary_in_force
 from autoresearch.launchers.supervisor import run_around
 from autoresearch.model import Experiment, Verdict
 from autoresearch.plugins import Plugins
 from autoresearch.projections import Projection
-from autoresearch.projections.controls import controls
-from autoresearch.projections.notes_md import NotesMd
-from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.projections.files import NotesMd, ResultsTsv, controls
 from autoresearch.setup import check_free
 from autoresearch.text import counted, one_line
 

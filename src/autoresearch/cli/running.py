@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,23 +36,17 @@ from autoresearch.setup import FILES, check_files
 
 # --- run -------------------------------------------------------------------------------------
 
+_count = partial(click.option, type=click.IntRange(min=1))
+
 
 @click.command()
 @with_asked
-@click.option(
-    "--experiments", type=click.IntRange(min=1), help="Stop after this many more experiments."
+@_count("--experiments", help="Stop after this many more experiments.")
+@_count("--until", help="Stop with this many experiments in all.")
+@_count(
+    "--batch", help="Work in batches of this size: finish the batch under way, else do another."
 )
-@click.option("--until", type=click.IntRange(min=1), help="Stop with this many experiments in all.")
-@click.option(
-    "--batch",
-    type=click.IntRange(min=1),
-    help="Work in batches of this size: finish the batch under way, else do another.",
-)
-@click.option(
-    "--parallel",
-    type=click.IntRange(min=1),
-    help="Have this many experiments under way at once; without it runs.parallel.",
-)
+@_count("--parallel", help="Have this many experiments under way at once; else runs.parallel.")
 @click.option(
     "--accept-plugin-changes",
     is_flag=True,
@@ -64,15 +59,7 @@ from autoresearch.setup import FILES, check_files
     "for all that may come by itself; with a number of experiments not for ideas that nothing here "
     "can have.",
 )
-def run(
-    asked: Mapping[str, Any],
-    experiments: int | None,
-    until: int | None,
-    batch: int | None,
-    parallel: int | None,
-    accept_plugin_changes: bool,
-    wait: bool | None,
-) -> None:
+def run(asked: Mapping[str, Any], until: int | None, batch: int | None, **how: Any) -> None:
     """Run experiments until a person, a budget or an option stops it.
 
     Ctrl-C stops it, and a run under way goes on by itself: autoresearch stop --now ends it too.
@@ -83,16 +70,8 @@ def run(
     if batch is not None:
         until = (len(campaign.history.decided) // batch + 1) * batch
     with Teller() as teller, _signals_interrupt():
-        reason = campaign.run(
-            experiments,
-            until=until,
-            plugins=asked["plugins"],
-            accept_plugin_changes=accept_plugin_changes,
-            wait=wait,
-            parallel=parallel,
-            tell=teller.tell,
-            tick=teller.tick,
-        )
+        how |= {"plugins": asked["plugins"], "tell": teller.tell, "tick": teller.tick}
+        reason = campaign.run(until=until, **how)
     teller.tell(f"stopped: {reason}")
     print_summary(campaign)
     baseline = campaign.history.baseline
@@ -133,14 +112,12 @@ def _open_or_start(asked: Mapping[str, Any]) -> Campaign:
     changes = _changes(campaign, asked)
     history = campaign.history
     crashed = history.baseline is not None and history.baseline.verdict is Verdict.CRASH
+    for line in changes:
+        click.echo(line, err=True)
     if history.may_start_again and (changes or crashed):
-        for line in changes:
-            click.echo(line, err=True)
         click.echo(f"campaign {campaign.tag} has no score yet: starting it again", err=True)
         return start(**{**asked, "project": root, "tag": campaign.tag}, tell=warn)
     if changes:
-        for line in changes:
-            click.echo(line, err=True)
         click.echo(
             f"campaign {campaign.tag} keeps the settings it was started with; "
             "start another one with autoresearch init --tag to use other settings",

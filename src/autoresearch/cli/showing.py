@@ -20,7 +20,7 @@ from autoresearch.inbox import which_there_are
 from autoresearch.launchers.folder import log_in
 from autoresearch.log import export_parquet
 from autoresearch.model import Experiment, Run
-from autoresearch.projections.blocks import analysis_block, reasoning_block, shown_status
+from autoresearch.projections.files import analysis_block, reasoning_block, shown_status
 from autoresearch.text import block, one_line
 
 DIFF_LINES = 60
@@ -107,13 +107,11 @@ def _show_talk(campaign: Campaign, history: History, number: int | None, as_json
 
 
 def _as_json(experiment: Experiment) -> dict[str, Any]:
-    plain = attrs.asdict(experiment, recurse=True, value_serializer=_serialise)
+    plain = attrs.asdict(
+        experiment, value_serializer=lambda _, __, v: dict(v) if isinstance(v, Mapping) else v
+    )
     plain["verdict"] = experiment.verdict
     return plain
-
-
-def _serialise(_: type[Any], __: attrs.Attribute[Any], value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _as_text(campaign: Campaign, history: History, experiment: Experiment) -> Iterator[str]:

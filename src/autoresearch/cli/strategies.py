@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from autoresearch.config import Config
     from autoresearch.history import History
     from autoresearch.studies.imported import Plan
-    from autoresearch.studies.replay import Step
 
 # --- plugins, config, new-plugin -------------------------------------------------------------
 
@@ -248,17 +247,14 @@ def replay(
     print_table(
         ("experiment", "change", "recorded", policy, "gain", "later", "why"),
         [
-            (step.experiment, one_line(step.description, 50), _recorded(step), step.verdict,
+            (step.experiment, one_line(step.description, 50),
+             step.recorded + (" (unproven)" if step.unproven else ""), step.verdict,
              step.gain, ("REFUTED: " if step.refuted else "") + step.later,
              "; ".join((step.reason, *step.signals)))
             for step in shown
         ],
     )  # fmt: skip
     print_table(("", "total"), list(made.totals.items()))
-
-
-def _recorded(step: Step) -> str:
-    return f"{step.recorded} (unproven)" if step.unproven else step.recorded
 
 
 def _root_or_here(project: Path) -> Path:

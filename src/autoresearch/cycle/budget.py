@@ -13,6 +13,7 @@ from autoresearch import events
 from autoresearch.config import Config, LimitsConfig, StageConfig
 from autoresearch.cycle import minds
 from autoresearch.cycle.kit import Kit
+from autoresearch.frozen import alike
 from autoresearch.history import History, Spent
 from autoresearch.model import Quote, RunRequest
 
@@ -137,16 +138,9 @@ def reservation(kit: Kit, asked: events.RunRequested) -> list[events.Event]:
     if not any(item.hours or item.usd or item.gpu_hours for item in capped):
         return []
     quote = _quote(kit, asked.stage)
-    return [
-        events.BudgetReserved(
-            run=asked.run,
-            experiment=asked.experiment,
-            seconds=quote.seconds,
-            gpu_seconds=quote.gpus * quote.seconds,
-            usd=quote.usd,
-            prices=quote.prices,
-        )
-    ]
+    about = {"run": asked.run, "experiment": asked.experiment}
+    amounts = {"gpu_seconds": quote.gpus * quote.seconds, "usd": quote.usd}
+    return [alike(events.BudgetReserved, quote, **about, **amounts)]
 
 
 def shown(history: History, config: Config) -> Mapping[str, Mapping[str, float]]:

@@ -11,10 +11,11 @@ from autoresearch import events
 from autoresearch.cycle import minds
 from autoresearch.cycle.kit import Kit
 from autoresearch.cycle.proposals import current, drop, put_back, refusal
-from autoresearch.cycle.trouble import passes
+from autoresearch.cycle.recorder import passes
 from autoresearch.durable import digest
 from autoresearch.editable import tree_digest
 from autoresearch.errors import WorkspaceError
+from autoresearch.frozen import alike
 from autoresearch.model import Change, Experiment, Idea, IdeaKind, Violation, Workspace
 from autoresearch.python_source import fault
 from autoresearch.text import one_line
@@ -37,7 +38,9 @@ def change(kit: Kit) -> None:
     except (WorkspaceError, OSError, UnicodeError) as error:
         if passes(error):
             raise  # the disk or git is to blame, and the idea is not
-        _reject(kit, str(error))
+        reason = one_line(str(error), 1_000)
+        rejected = events.ChangeRejected(experiment=current(kit).number, reason=reason)
+        drop(kit, reason, "patch", rejected)
     else:
         submit(kit, made)
 
@@ -210,12 +213,6 @@ def _checked(
     return next((_why(item) for item in findings if item.blocks), None), findings
 
 
-def _reject(kit: Kit, reason: str) -> None:
-    number = current(kit).number
-    rejected = events.ChangeRejected(experiment=number, reason=one_line(reason, 1_000))
-    drop(kit, reason, "patch", rejected)
-
-
 def syntax_problem(script: str, text: str) -> str | None:
     """Return what is wrong with a Python script that does not compile, else None."""
     found = fault(text, as_file=True) if script.endswith(".py") else None
@@ -248,16 +245,14 @@ def _lines(before: str, after: str) -> tuple[int, int]:
 
 def _refuse(kit: Kit, applied: events.ChangeApplied, findings: Sequence[Violation]) -> None:
     blocking = [item for item in findings if item.blocks]
-    failed = [
-        events.AuditFailed(
-            experiment=applied.experiment,
-            rule=item.rule,
-            detail=one_line(item.detail, 1_000),
-            line=item.line,
-        )
-        for item in blocking
-    ]
+    failed = [broken(applied.experiment, item) for item in blocking]
     drop(kit, _why(blocking[0]), "audit", applied, *failed)
+
+
+def broken(number: int, found: Violation, **more: str) -> events.AuditFailed:
+    """Return the fact that an experiment broke a rule."""
+    detail = one_line(found.detail, 1_000)
+    return alike(events.AuditFailed, found, experiment=number, detail=detail, **more)
 
 
 def _why(found: Violation) -> str:

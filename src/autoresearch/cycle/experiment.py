@@ -7,6 +7,7 @@ code as going on after the last step; events that may be repeated carry ids made
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import evolve
@@ -14,10 +15,11 @@ from attrs import evolve
 from autoresearch import events
 from autoresearch.config import Config
 from autoresearch.cycle import changes, minds, proposals
+from autoresearch.cycle.evaluation import other_hardware, other_measurement
 from autoresearch.cycle.kit import Kit
-from autoresearch.cycle.measurement import other_hardware, other_measurement
 from autoresearch.cycle.proposals import current
-from autoresearch.cycle.trouble import passes
+from autoresearch.cycle.recorder import passes
+from autoresearch.durable import end_of
 from autoresearch.errors import WorkspaceError
 from autoresearch.folding import in_stage
 from autoresearch.history import History
@@ -32,8 +34,7 @@ from autoresearch.model import (
     Verdict,
 )
 from autoresearch.policies.greedy import first_score, refuse
-from autoresearch.projections.blocks import analysis_block, shown_status
-from autoresearch.projections.controls import controls
+from autoresearch.projections.files import analysis_block, controls, shown_status
 from autoresearch.protocol import stage_after
 from autoresearch.text import block, one_line
 
@@ -91,7 +92,11 @@ def conclude(kit: Kit, number: int, output: RunOutput) -> None:
         kit.tell("; ".join(controls(kit.history)))
     elif _says_nothing(experiment):
         tell_nothing(kit, experiment)
-    elif output.status is not RunStatus.CRASHED or not _fixed(kit, experiment, output):
+    elif (
+        output.status is not RunStatus.CRASHED
+        or not may_be_fixed(kit, experiment)
+        or fix(kit, number, output)
+    ):
         analyse(kit, number, output)
         decide(kit, number, output)
 
@@ -114,10 +119,6 @@ def may_be_fixed(kit: Kit, experiment: Experiment) -> bool:
     return not baseline and experiment.fixes < kit.config.limits.crash_fixes
 
 
-def _fixed(kit: Kit, experiment: Experiment, output: RunOutput) -> bool:
-    return may_be_fixed(kit, experiment) and not fix(kit, experiment.number, output)
-
-
 def fix(kit: Kit, number: int, output: RunOutput, texts: Mapping[str, str] | None = None) -> str:
     """Commit a fix of a crash, ``texts`` or a plugin's; return why there is none, or nothing."""
     experiment = kit.history.experiments[number]
@@ -138,13 +139,9 @@ def fix(kit: Kit, number: int, output: RunOutput, texts: Mapping[str, str] | Non
 
 def last_words(path: Path) -> str:
     """Return the end of a run's output, as much as a person or a mind would read."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 8_000))
-            return block(file.read().decode("utf-8", "replace"), 6_000)
-    except OSError:
-        return ""
+    with suppress(OSError):
+        return block(end_of(path, 8_000), 6_000)
+    return ""
 
 
 def analyse(
@@ -152,7 +149,23 @@ def analyse(
 ) -> None:
     """Audit a finished run and write the ANALYSIS block; ``words`` are fields of `Analysis`."""
     _audit(kit, number, output)
-    _analyse(kit, number, output, words or {})
+    experiment = kit.history.experiments[number]
+    if experiment.analysis is not None:
+        return
+    past = _past(kit, number)
+    asked = (past.experiments[number], past, minds.resting(kit), minds.desk(kit))
+    made = evolve(kit.plugins.analyze_run(*asked), **(words or {}))
+    kit.record_costs()
+    recorded = events.AnalysisRecorded(
+        experiment=number,
+        result=one_line(made.result, 300),
+        versus_expected=one_line(made.versus_expected, 1_000),
+        why=one_line(made.why, 2_000),
+        lesson=one_line(made.lesson, 1_000),
+        author=made.author,
+    )
+    scored = _scored_prediction(kit, experiment, output)
+    kit.recorder.record_many([*scored, (recorded, f"{output.name}/analysis")])
 
 
 def decide(kit: Kit, number: int, output: RunOutput, told: Decision | None = None) -> None:
@@ -224,37 +237,8 @@ def _audit(kit: Kit, number: int, output: RunOutput) -> None:
     )
     for index, item in enumerate(found):
         if item.blocks:
-            kit.recorder.record(
-                events.AuditFailed(
-                    experiment=experiment.number,
-                    rule=item.rule,
-                    detail=one_line(item.detail, 1_000),
-                    line=item.line,
-                    stage="after_run",
-                ),
-                event_id=f"{output.name}/audit/{index}",
-            )
-
-
-def _analyse(kit: Kit, number: int, output: RunOutput, words: Mapping[str, str]) -> None:
-    experiment = kit.history.experiments[number]
-    if experiment.analysis is None:
-        desk = minds.desk(kit)
-        past = _past(kit, number)
-        made = kit.plugins.analyze_run(past.experiments[number], past, minds.resting(kit), desk)
-        made = evolve(made, **words)
-        kit.record_costs()
-        recorded = events.AnalysisRecorded(
-            experiment=experiment.number,
-            result=one_line(made.result, 300),
-            versus_expected=one_line(made.versus_expected, 1_000),
-            why=one_line(made.why, 2_000),
-            lesson=one_line(made.lesson, 1_000),
-            author=made.author,
-        )
-        kit.recorder.record_many(
-            [*_scored_prediction(kit, experiment, output), (recorded, f"{output.name}/analysis")]
-        )
+            failed = changes.broken(number, item, stage="after_run")
+            kit.recorder.record(failed, event_id=f"{output.name}/audit/{index}")
 
 
 def _scored_prediction(

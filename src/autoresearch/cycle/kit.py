@@ -11,8 +11,7 @@ from attrs import define, field, frozen
 
 from autoresearch import events
 from autoresearch.config import Config
-from autoresearch.cycle.recorder import Recorder
-from autoresearch.cycle.trouble import Clock
+from autoresearch.cycle.recorder import Clock, Recorder
 from autoresearch.durable import digest, replace_file
 from autoresearch.editable import listing
 from autoresearch.errors import WorkspaceError
@@ -47,26 +46,6 @@ def head_commit(history: History) -> str:
         return history.experiments[history.head].commit
     assert history.started is not None
     return history.started.base_commit
-
-
-def pristine(history: History, lab: Lab) -> Mapping[str, str]:
-    """Return the texts of the editable files that the campaign started from, by path."""
-    assert history.started is not None
-    return lab.files_at(history.started.base_commit)
-
-
-def files_at_head(history: History, lab: Lab, sources: SourceStore) -> Mapping[str, str]:
-    """Return the texts of the editable files that the next idea builds on, by path."""
-    if history.head is None:
-        return pristine(history, lab)
-    return files_of(history.experiments[history.head], lab, sources)
-
-
-def files_of(experiment: Experiment, lab: Lab, sources: SourceStore) -> Mapping[str, str]:
-    """Return the texts of the editable files that an experiment tried, by path."""
-    if experiment.sources:
-        return {path: sources.get(name) for path, name in experiment.sources.items()}
-    return lab.files_at(experiment.commit)  # recorded before there were several files
 
 
 @frozen(kw_only=True)
@@ -120,15 +99,19 @@ class Kit:
 
     def pristine(self) -> Mapping[str, str]:
         """Return the texts of the editable files that the campaign started from, by path."""
-        return pristine(self.history, self.lab)
+        assert self.history.started is not None
+        return self.lab.files_at(self.history.started.base_commit)
 
     def files_at_head(self) -> Mapping[str, str]:
         """Return the texts of the editable files that the next idea builds on, by path."""
-        return files_at_head(self.history, self.lab, self.sources)
+        head = self.history.head
+        return self.pristine() if head is None else self.files_of(self.history.experiments[head])
 
     def files_of(self, experiment: Experiment) -> Mapping[str, str]:
         """Return the texts of the editable files that an experiment tried, by path."""
-        return files_of(experiment, self.lab, self.sources)
+        if experiment.sources:
+            return {path: self.sources.get(name) for path, name in experiment.sources.items()}
+        return self.lab.files_at(experiment.commit)  # recorded before there were several files
 
     def store(self, texts: Mapping[str, str]) -> dict[str, str]:
         """Keep texts in the store, and the list of them where they are several; return digests."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 from random import Random
+from typing import Any
 
-from attrs import define, field
+from attrs import Factory, define, field
 
 from autoresearch import events
 from autoresearch.cycle import budget, minds, proposals, runs
@@ -18,9 +19,10 @@ from autoresearch.cycle.experiment import (
     prepare,
 )
 from autoresearch.cycle.kit import Kit
-from autoresearch.cycle.retention import Retention
-from autoresearch.cycle.trouble import pause_seconds
+from autoresearch.cycle.recorder import pause_seconds
+from autoresearch.cycle.traces import Retention
 from autoresearch.errors import PluginError
+from autoresearch.frozen import alike
 from autoresearch.history import History
 from autoresearch.model import Backtrack, Experiment, Notice, Parent, Signal, Verdict
 from autoresearch.protocol import next_stage
@@ -54,15 +56,13 @@ class Loop:
     _nothing_at: object = field(default=None, init=False)
     _waited_for: set[str] = field(init=False)  # a fault from before the start is tried at once
     _said: str = field(default="", init=False)
-    _retention: Retention = field(init=False)
+    _retention: Retention = field(
+        default=Factory(lambda loop: Retention(loop.kit), takes_self=True), init=False
+    )
 
     @_waited_for.default
     def _newest_runs(self) -> set[str]:
         return {item.runs[-1].name for item in self.kit.history.in_flight}
-
-    @_retention.default
-    def _retain(self) -> Retention:
-        return Retention(self.kit)
 
     def run(self) -> str:
         """Run, and return the reason for stopping."""
@@ -210,7 +210,8 @@ class Loop:
         if number not in kit.history.open_numbers and flight is not None:  # a control
             conclude(kit, number, flight.land())
             del self._flights[number]
-            through(partial(self._clear, number))
+            through(partial(kit.lab.drop_worktree, number))
+            through(self._show)
             return
         if number in kit.history.open_numbers and not needs_a_run(kit.history, experiment):
             output = flight.land() if flight else runs.output_of(kit, experiment)
@@ -381,12 +382,10 @@ class Loop:
         kit.move_branch()
         kit.lab.drop_worktree(number)
         self._retention.apply()
-        kit.show_files()
-        kit.recorder.sync()
+        self._show()
 
-    def _clear(self, number: int) -> None:
-        """Bring worktrees and files to what a control of an experiment has shown."""
-        self.kit.lab.drop_worktree(number)
+    def _show(self) -> None:
+        """Bring the files and the tables to what the log says."""
         self.kit.show_files()
         self.kit.recorder.sync()
 
@@ -399,8 +398,7 @@ class Loop:
         if last is not None and (self.parallel > 1 or not kit.history.open_numbers):
             self._settle_after(last)
         else:
-            kit.show_files()
-            kit.recorder.sync()
+            self._show()
 
     def _signals(self) -> None:
         """Hear each of the signals once; head moves once at the most for one decision."""
@@ -413,7 +411,9 @@ class Loop:
                 return  # two rules that disagree would send head to and fro
             of = f" of {answer.direction}" if answer.direction else ""
             kit.tell(f"{answer.signal.value.replace('_', ' ')}{of}: {answer.reason}")
-            self._follow(answer)
+            kit.recorder.record_together(*facts_of(answer, kit.history))
+            if answer.signal is Signal.PLATEAU:
+                self._notify("stuck", f"plateau: {answer.reason}")
 
     def _branch_off(self) -> None:
         """Let head be what a plugin chooses to build on, unless this decision moved it already."""
@@ -434,11 +434,6 @@ class Loop:
             return answer.to_experiment != history.head
         newest = history.plateaus[-1].experiments if history.plateaus else ()
         return not newest or newest[-1] != history.last_decided
-
-    def _follow(self, answer: Backtrack) -> None:
-        self.kit.recorder.record_together(*facts_of(answer, self.kit.history))
-        if answer.signal is Signal.PLATEAU:
-            self._notify("stuck", f"plateau: {answer.reason}")
 
     def _announce(self, number: int) -> None:
         history = self.kit.history
@@ -490,30 +485,16 @@ class Loop:
 def facts_of(answer: Backtrack, history: History) -> list[events.Event]:
     """Return what a rule's answer is in the log."""
     facts: list[events.Event] = []
+    known: dict[str, Any] = {"reason": one_line(answer.reason, 500)}
     if answer.signal is Signal.DEAD_END:
-        facts.append(_abandoned(answer))
+        known["direction"] = answer.direction or ""
+        facts.append(alike(events.DirectionDeclaredDead, answer, **known))
     elif answer.signal is Signal.PLATEAU:
-        facts.append(_plateau(answer, history))
+        known["experiments"] = answer.experiments or (history.last_decided or 0,)
+        facts.append(alike(events.PlateauDeclared, answer, **known))
     if answer.to_experiment is not None:
         facts.append(_gone_back(answer, answer.to_experiment, history))
     return facts
-
-
-def _abandoned(answer: Backtrack) -> events.DirectionDeclaredDead:
-    return events.DirectionDeclaredDead(
-        direction=answer.direction or "",
-        reason=one_line(answer.reason, 500),
-        experiments=answer.experiments,
-        author=answer.author,
-    )
-
-
-def _plateau(answer: Backtrack, history: History) -> events.PlateauDeclared:
-    return events.PlateauDeclared(
-        experiments=answer.experiments or (history.last_decided or 0,),
-        reason=one_line(answer.reason, 500),
-        author=answer.author,
-    )
 
 
 def _just_moved(history: History) -> bool:
@@ -522,11 +503,11 @@ def _just_moved(history: History) -> bool:
 
 
 def _gone_back(answer: Backtrack | Parent, number: int, history: History) -> events.Backtracked:
-    return events.Backtracked(
+    return alike(
+        events.Backtracked,
+        answer,
         after_experiment=history.last_decided or 0,
         to_experiment=number,
         commit=history.experiments[number].commit,
         reason=one_line(answer.reason, 500),
-        author=answer.author,
-        experiments=answer.experiments if isinstance(answer, Backtrack) else (),
     )

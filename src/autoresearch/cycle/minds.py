@@ -18,8 +18,7 @@ from autoresearch.cycle.kit import Kit, cost_of, write_text
 from autoresearch.desk import Desk, Hands
 from autoresearch.durable import digest
 from autoresearch.history import History, gain_of
-from autoresearch.launchers.boundary import Boundary
-from autoresearch.launchers.environment import clean_environment
+from autoresearch.launchers.environment import Boundary, clean_environment
 from autoresearch.launchers.folder import log_in
 from autoresearch.model import Remark, RunOutput, RunRequest, Workspace
 from autoresearch.projections.memory import newest_ten
@@ -64,8 +63,41 @@ class LoopHands(Hands):
     def job(
         self, beside: RunOutput, name: str, source: str, seconds: float, files: Sequence[Path]
     ) -> RunOutput:
-        """Run a script by the campaign's launcher."""
-        return _run_job(self.kit, beside, name, source, seconds, files)
+        """Run a script of a plugin's beside a run that is over, with its environment, to its end.
+
+        The launcher finds it again under its name, so that it is started and paid for once.
+        """
+        kit, asked = self.kit, f"{beside.name}-{name}"
+        history = kit.history
+        runs = {run.name: item.number for item in history.experiments for run in item.runs}
+        place = Workspace(
+            path=kit.lab.folder / "jobs" / asked, script=kit.lab.script, project=kit.lab.project
+        )
+        place.script_path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(place.script_path, source)
+        folder = kit.lab.folder / "runs" / asked
+        for file in files:
+            folder.mkdir(exist_ok=True)
+            shutil.copy(file, folder)
+        launcher = kit.config.launcher
+        request = RunRequest(
+            name=asked,
+            campaign=history.campaign,
+            experiment=runs[beside.name],
+            index=0,
+            command=(sys.executable, str(place.script_path)),
+            env=beside.env,
+            launcher="local" if launcher == "torchrun" else launcher,  # one process and one GPU
+            timeout_seconds=seconds,
+            max_log_bytes=kit.config.limits.max_log_bytes,
+            script_digest=digest(source),
+            folder=folder,
+            campaign_id=kit.campaign_id,
+            beside=beside.name,
+        )
+        ended = kit.wait(request, kit.plugins.launch_run(request, place))
+        kit.recorder.record(cost_of(request, ended), event_id=f"{asked}/cost")
+        return ended
 
     def environment(self, passed: Sequence[str]) -> Mapping[str, str]:
         """Return what a run would see, and the names to pass."""
@@ -86,47 +118,6 @@ class LoopHands(Hands):
         """Take in what people said meanwhile; an order to stop at once ends the command."""
         order = self.kit.recorder.refresh().stop
         return f"stopped by {order.by}" if order is not None and order.now else ""
-
-
-def _run_job(
-    kit: Kit, run: RunOutput, name: str, source: str, seconds: float, files: Sequence[Path]
-) -> RunOutput:
-    """Run a script of a plugin's beside a run that is over, with its environment, and wait for it.
-
-    The launcher finds it again under its name, so that it is started and paid for once.
-    """
-    history, asked = kit.history, f"{run.name}-{name}"
-    number = next(
-        item.number for item in history.experiments if run.name in {r.name for r in item.runs}
-    )
-    place = Workspace(
-        path=kit.lab.folder / "jobs" / asked, script=kit.lab.script, project=kit.lab.project
-    )
-    place.script_path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(place.script_path, source)
-    folder = kit.lab.folder / "runs" / asked
-    for file in files:
-        folder.mkdir(exist_ok=True)
-        shutil.copy(file, folder)
-    launcher = kit.config.launcher
-    request = RunRequest(
-        name=asked,
-        campaign=history.campaign,
-        experiment=number,
-        index=0,
-        command=(sys.executable, str(place.script_path)),
-        env=run.env,
-        launcher="local" if launcher == "torchrun" else launcher,  # one process and one GPU
-        timeout_seconds=seconds,
-        max_log_bytes=kit.config.limits.max_log_bytes,
-        script_digest=digest(source),
-        folder=folder,
-        campaign_id=kit.campaign_id,
-        beside=run.name,
-    )
-    ended = kit.wait(request, kit.plugins.launch_run(request, place))
-    kit.recorder.record(cost_of(request, ended), event_id=f"{asked}/cost")
-    return ended
 
 
 def desk(kit: Kit) -> Desk:

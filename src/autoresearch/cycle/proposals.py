@@ -13,14 +13,14 @@ from attrs import asdict, evolve
 from autoresearch import events
 from autoresearch.cycle import minds
 from autoresearch.cycle.kit import Kit
-from autoresearch.cycle.trouble import passes
+from autoresearch.cycle.recorder import passes
 from autoresearch.errors import WorkspaceError
 from autoresearch.folding import foresee
 from autoresearch.frozen import alike
 from autoresearch.history import History, QueuedIdea
 from autoresearch.launchers.environment import is_of_machine
 from autoresearch.model import Experiment, Idea
-from autoresearch.projections.blocks import reasoning_block
+from autoresearch.projections.files import reasoning_block
 from autoresearch.text import one_line
 from autoresearch.workspace import Lab
 

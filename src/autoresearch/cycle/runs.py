@@ -13,13 +13,11 @@ from attrs import define, evolve, field
 
 from autoresearch import events
 from autoresearch.config import RUN_FOLDER
-from autoresearch.cycle import outside
+from autoresearch.cycle import traces
 from autoresearch.cycle.budget import reservation
-from autoresearch.cycle.evaluation import evaluate
+from autoresearch.cycle.evaluation import LINE, evaluate
 from autoresearch.cycle.kit import Kit, cost_of, fill, write_text
-from autoresearch.cycle.measurement import LINE
-from autoresearch.cycle.retention import collect
-from autoresearch.cycle.tail import Tail
+from autoresearch.cycle.traces import collect
 from autoresearch.durable import digest, digest_files
 from autoresearch.folding import in_stage
 from autoresearch.frozen import alike
@@ -35,6 +33,7 @@ from autoresearch.model import (
     RunStatus,
     Workspace,
 )
+from autoresearch.numbers import Tail
 from autoresearch.protocol import next_stage
 from autoresearch.text import one_line
 
@@ -58,7 +57,7 @@ class Flight:
     request: RunRequest
     workspace: Workspace
     handle: RunHandle
-    before: outside.Marks
+    before: traces.Marks
     tail: Tail = field(init=False)
     output: RunOutput | None = None
     next_look: float = 0.0
@@ -97,7 +96,7 @@ class Flight:
         self.tail.finish()
         _record_observed(kit, request, self.tail)
         output = evolve(self.output, script_path=self.workspace.script_path, env=request.env)
-        outside.record(kit, request, self.before)
+        traces.record(kit, request, self.before)
         collect(kit, self.workspace, request.folder)
         judged, scores = evaluate(kit, request, output)
         return _record_end(kit, request, judged, self.tail, scores)
@@ -177,7 +176,7 @@ def _order(kit: Kit, number: int, run: Run, env: Mapping[str, str]) -> events.Ru
 def launch(kit: Kit, asked: events.RunRequested) -> Flight:
     """Launch a requested run, or attach to it."""
     request, workspace = _request(kit, asked)
-    before = outside.look(kit)
+    before = traces.look(kit)
     handle = kit.plugins.launch_run(request, workspace)
     flight = Flight(kit, request, workspace, handle, before)
     flight.say_started()

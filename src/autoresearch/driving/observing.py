@@ -2,6 +2,8 @@
 
 An observation goes through the steps of the protocol as any experiment does, with its audits and
 limits; only the run is one that was made elsewhere, and the verdict may be the other loop's own.
+The launcher ``observed`` launches nothing: how a run ended is told beforehand, in a file of the
+campaign, and taken from there once.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -16,13 +19,17 @@ from attrs import frozen
 from autoresearch.campaign import Campaign
 from autoresearch.config import setting
 from autoresearch.driving.steps import Driver, due, number_due
-from autoresearch.errors import WorkspaceError
+from autoresearch.durable import replace_file
+from autoresearch.errors import PluginError, WorkspaceError
 from autoresearch.history import History
-from autoresearch.launchers.observed import LAUNCHER, tell
-from autoresearch.model import Decision, Verdict
+from autoresearch.hookspecs import hookimpl
+from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
+from autoresearch.model import Decision, RunOutput, RunRequest, RunStatus, Verdict
 from autoresearch.structure import structure
 from autoresearch.text import one_line
 
+LAUNCHER = "observed"
+_TOLD = "told.json"
 _VERDICTS = ("keep", "discard", "crash")
 
 
@@ -103,15 +110,11 @@ def observe(
         tell(campaign.lab.folder, number, _run(campaign, told))
         taken: set[str] = set()  # each once: what needs another run waits for the next observation
         while (step := due(campaign.history)) not in {"review", *taken}:
-            if not _under_way(campaign, number) or "decide" in taken:
+            if number_due(campaign.history) != number or "decide" in taken:
                 break
             _take(driver, step, told, campaign.history)
             taken.add(step)
     return _became(campaign.history, number)
-
-
-def _under_way(campaign: Campaign, number: int) -> bool:
-    return number_due(campaign.history) == number
 
 
 def _take(driver: Driver, step: str, told: Observation, history: History) -> None:
@@ -203,3 +206,76 @@ def _became(history: History, number: int) -> Observed:
         return Observed(experiment=number, verdict=decision.verdict, reason=decision.reason)
     reason = history.rejected[-1].reason if history.rejected else ""
     return Observed(experiment=number, verdict="dropped", reason=reason)
+
+
+# --- the launcher observed -----------------------------------------------------------------------
+
+
+def tell(campaign_folder: Path, experiment: int, told: Mapping[str, Any]) -> None:
+    """Keep how the next run of an experiment ended: status, metrics, seconds, log, detail."""
+    facts = json.dumps({"experiment": experiment, **told}, ensure_ascii=False)
+    replace_file(campaign_folder / _TOLD, facts.encode())
+
+
+@frozen
+class ObservedRun(InFolder):
+    """A run that was over before it was recorded."""
+
+    name: str
+    folder: RunFolder
+    reference: str = LAUNCHER
+
+    def poll(self) -> RunOutput | None:
+        """Return how it ended."""
+        outcome = self.folder.read_outcome()
+        return None if outcome is None else self.folder.output(self.name, outcome)
+
+    def stop(self, reason: str) -> None:
+        """Do nothing: the run is over."""
+
+
+class Plugin:
+    """Has no settings; answers to ``launcher = "observed"``."""
+
+    @hookimpl
+    def launch_run(self, request: RunRequest) -> ObservedRun | None:
+        """Take what was told of the run, once; PluginError where nothing was."""
+        if request.launcher != LAUNCHER:
+            return None
+        folder = RunFolder.of(request.folder)
+        if folder.read_outcome() is None:
+            place = request.folder.parent.parent / _TOLD
+            told = json.loads(place.read_text()) if place.is_file() else {}
+            if told.get("experiment") != request.experiment:
+                raise PluginError(
+                    f"the runs of {request.campaign} are made elsewhere; log each with "
+                    "autoresearch observe"
+                )
+            _keep(folder, told)
+            place.unlink()
+        return ObservedRun(request.name, folder)
+
+    @hookimpl
+    def extract_metrics(self, output: RunOutput) -> Mapping[str, float] | None:
+        """Return the numbers that were told of an observed run."""
+        found = RunFolder.of(output.folder).read("metrics.json")
+        return found or None
+
+
+def _keep(folder: RunFolder, told: Mapping[str, Any]) -> None:
+    folder.make()
+    metrics = told.get("metrics", {})
+    numbers = "".join(f"{name}: {value!r}\n" for name, value in metrics.items())
+    folder.log.write_text(told.get("log") or numbers or told.get("detail", ""), encoding="utf-8")
+    folder.write("metrics.json", metrics)
+    crashed = told.get("status") == "crash"
+    folder.write_outcome(
+        Outcome(
+            status=RunStatus.CRASHED if crashed else RunStatus.COMPLETED,
+            exit_code=int(crashed),
+            detail=told.get("detail", ""),
+            seconds=told.get("seconds", 0.0),
+            gpu_seconds=told.get("gpu_seconds", 0.0),
+            cost_usd=told.get("usd", 0.0),
+        )
+    )

@@ -30,7 +30,7 @@ from autoresearch.cycle.experiment import (
 )
 from autoresearch.cycle.kit import Kit, Tell
 from autoresearch.cycle.loop import Loop
-from autoresearch.cycle.trouble import Clock
+from autoresearch.cycle.recorder import Clock
 from autoresearch.errors import ProtocolError, StreamHeldError, WorkspaceError
 from autoresearch.history import History
 from autoresearch.ideas.queue import as_idea

@@ -13,7 +13,7 @@ from subprocess import SubprocessError
 from attrs import evolve, frozen
 
 from autoresearch.config import Config, setting
-from autoresearch.cycle.measurement import LINE
+from autoresearch.cycle.evaluation import LINE
 from autoresearch.desk import Desk
 from autoresearch.durable import digest_files
 from autoresearch.errors import AutoresearchError

@@ -59,7 +59,7 @@ PRESET = Preset(
     plugins=(PresetPlugin(name="golf", module="autoresearch.golf.plugin"),),
     verbs={
         "metrics": Verb(
-            help="Read the score of a training LOG",
+            help="Read the score of a training LOG, or of standard input where LOG is -",
             command=f"{_VERBS}:metrics",
         ),
         "audit": Verb(help="Check a script for what must not run", command=f"{_VERBS}:audit"),

@@ -20,8 +20,14 @@ from autoresearch.config import LOCAL, RUN_FOLDER, BoundaryConfig, Config, RunsC
 from autoresearch.errors import AutoresearchError
 from autoresearch.frozen import alike
 from autoresearch.hookspecs import hookimpl
-from autoresearch.launchers.boundary import Boundary, unheld
-from autoresearch.launchers.environment import clean_environment, devices, share, visible_gpus
+from autoresearch.launchers.environment import (
+    Boundary,
+    clean_environment,
+    devices,
+    share,
+    unheld,
+    visible_gpus,
+)
 from autoresearch.launchers.folder import InFolder, Outcome, RunFolder, Spec
 from autoresearch.launchers.supervisor import RUN_MARKER, hide_memory, kill_marked
 from autoresearch.model import Quote, RunHandle, RunOutput, RunRequest, RunStatus, Workspace

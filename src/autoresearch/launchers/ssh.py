@@ -99,13 +99,14 @@ class Plugin(Elsewhere[Settings]):
         if request.beside:
             runs = evolve(runs, gpus=1)
         self._started = [item for item in self._started if item.poll() is None]
+        busy = [item.host for item in self._started]
         folder = RunFolder.of(request.folder)
 
         def made() -> dict[str, Any]:
             return {
                 **order_for(request, workspace, self._config.pass_env, runs),
                 "place": _place(request),
-                "host": self._free_host(chosen.hosts),
+                "host": min(chosen.hosts, key=busy.count),
                 "checkout": str(workspace.path.absolute()),
                 "asked_at": time.time(),
             }
@@ -115,10 +116,6 @@ class Plugin(Elsewhere[Settings]):
         self._started.append(run)
         run.start()
         return run
-
-    def _free_host(self, hosts: Sequence[str]) -> str:
-        busy = [item.host for item in self._started]
-        return min(hosts, key=busy.count)
 
 
 def _place(request: RunRequest) -> str:

@@ -23,6 +23,7 @@ from typing import IO
 import psutil
 from attrs import define, evolve
 
+from autoresearch.durable import end_of
 from autoresearch.launchers.environment import lease, visible_gpus
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
 from autoresearch.model import RunStatus
@@ -228,18 +229,12 @@ def _run_command(
     if code == 0:
         return RunStatus.COMPLETED, survivors, code
     how = f"exit code {code}" if code > 0 else f"killed by {_signal_name(-code)}"
-    said = _last_output(folder.log) if spec.held else ""
+    said = end_of(folder.log, _CHUNK_BYTES) if spec.held else ""
     if code == 1 and said.startswith("bwrap: ") and said.count("\n") == 1:  # all there is
         detail = f"{said.strip()}; repair that, or set boundary.kind to none{survivors}"
         return RunStatus.INFRA_FAILED, detail, None
     hint = _kept_out(said)
     return RunStatus.CRASHED, how + hint + survivors, code
-
-
-def _last_output(log: Path) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _CHUNK_BYTES))
-        return file.read().decode("utf-8", "replace")
 
 
 def _kept_out(said: str) -> str:

@@ -41,25 +41,14 @@ T = TypeVar("T")
 Given = Mapping[str, Any]
 Check = Callable[[object, str, Given], Any]
 
-_AUTHORS: Mapping[type[Any], str] = {
-    Idea: "author",
-    Objection: "author",
-    Analysis: "author",
-    Promotion: "author",
-    Decision: "author",
-    Backtrack: "author",
-    Parent: "author",
-    Cost: "source",
-}
+_SIGNED = (Idea, Objection, Analysis, Promotion, Decision, Backtrack, Parent)
+_REASONED = (Objection, Promotion, Decision, Backtrack, Parent)
+_AUTHORS: Mapping[type[Any], str] = {**dict.fromkeys(_SIGNED, "author"), Cost: "source"}
 _WORDS: Mapping[type[Any], tuple[str, ...]] = {
+    **dict.fromkeys(_REASONED, ("reason",)),
     Idea: ("direction", "description", "hypothesis"),
-    Objection: ("reason",),
     Violation: ("rule", "detail"),
     Analysis: ("result", "versus_expected", "why", "lesson"),
-    Promotion: ("reason",),
-    Decision: ("reason",),
-    Backtrack: ("reason",),
-    Parent: ("reason",),
     Remark: ("text",),
 }
 _NUMBERS: Mapping[type[Any], tuple[str, ...]] = {

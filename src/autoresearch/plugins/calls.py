@@ -305,22 +305,18 @@ class Observers:
     def tell(self, hook: str, **given: Any) -> None:
         """Call every implementation of ``event_recorded`` or ``notify``."""
         for impl in self._calls.implementations(hook):
-            self._tell_one(impl, hook, given)
+            name = impl.plugin_name
+            observer = self._observers.setdefault(name, Observer(name, self._patience))
+            if not observer.off:
+                try:
+                    self._calls.invoke(impl, hook, given, observer.run)
+                except (*CAUGHT, HungError) as error:
+                    self._calls.failed(name, hook, error)
 
     def close(self) -> None:
         """Let the threads end."""
         for observer in self._observers.values():
             observer.close()
-
-    def _tell_one(self, impl: pluggy.HookImpl, hook: str, given: dict[str, Any]) -> None:
-        name = impl.plugin_name
-        observer = self._observers.setdefault(name, Observer(name, self._patience))
-        if observer.off:
-            return
-        try:
-            self._calls.invoke(impl, hook, given, observer.run)
-        except (*CAUGHT, HungError) as error:
-            self._calls.failed(name, hook, error)
 
 
 @define

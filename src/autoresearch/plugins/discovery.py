@@ -405,11 +405,9 @@ _ALWAYS = (
     BuiltIn(name="dead_end", module="autoresearch.rules:DeadEnd"),
     BuiltIn(name="regression", module="autoresearch.rules:Regression"),
     BuiltIn(name="local", module="autoresearch.launchers.local"),
-    BuiltIn(
-        name="observed", module="autoresearch.launchers.observed", default=False, launches=True
-    ),
+    BuiltIn(name="observed", module="autoresearch.driving.observing", default=False, launches=True),
     BuiltIn(name="modal", module="autoresearch.launchers.modal", needs="modal"),
-    BuiltIn(name="slurm", module="autoresearch.launchers.slurm", needs="submitit"),
+    BuiltIn(name="slurm", module="autoresearch.launchers.cluster", needs="submitit"),
     BuiltIn(name="ssh", module="autoresearch.launchers.ssh"),
     BuiltIn(name="analysis", module="autoresearch.policies.analysis"),
     BuiltIn(name="pattern_metrics", module="autoresearch.policies.pattern_metrics"),

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from autoresearch.log import Recorded
 
+T = TypeVar("T")
 _NOTHING = History(plugins=freeze({}))  # what is known before anything happened
 
 
@@ -96,17 +97,9 @@ class Plugins(Registry):
 
     # --- before the run -----------------------------------------------------------------
 
-    def propose_idea(
-        self,
-        history: History,
-        source: str,
-        rng: Random,
-        files: Mapping[str, str] | None = None,
-        skip: Mapping[str, str] | None = None,
-        desk: Desk | None = None,
-    ) -> Idea | None:
+    def propose_idea(self, history: History, source: str, rng: Random, **more: Any) -> Idea | None:
         """Return the first of the ideas, or None when no generator has one."""
-        return next(iter(self.propose_ideas(history, source, rng, files, skip, desk)), None)
+        return next(iter(self.propose_ideas(history, source, rng, **more)), None)
 
     def propose_ideas(
         self,
@@ -367,8 +360,6 @@ class Plugins(Registry):
 
 
 # --- what several plugins give together, and what stands for a failed one ---------------------
-
-T = TypeVar("T")
 
 # Written by the loop itself, or read by it.
 _TAKEN = ("results.tsv", "notes.md", "run.log", "events.duckdb")

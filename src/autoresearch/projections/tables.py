@@ -16,25 +16,21 @@ import attrs
 from autoresearch.events import EVENT_TYPES, Event
 from autoresearch.log import Column, EventTable, FileLog, Schema, open_log, to_stderr
 from autoresearch.presets import metric_columns
-from autoresearch.projections import views_lineage, views_memory
+from autoresearch.projections.views_memory import VIEWS
 from autoresearch.projections.views_runs import (
     CAMPAIGNS,
     DECISIONS,
     EXPERIMENTS,
     RUNS,
+    column,
     with_metrics,
 )
 
 ENVELOPE = (
-    Column(name="position", kind="BIGINT", doc="place of the event in the log", sql="position"),
-    Column(name="campaign", kind="VARCHAR", doc="campaign it belongs to", sql="campaign"),
-    Column(
-        name="recorded_at",
-        kind="TIMESTAMP",
-        doc="when it was recorded, UTC",
-        sql="recorded_at",
-    ),
-    Column(name="actor", kind="VARCHAR", doc="who recorded it", sql="actor"),
+    column("position", "BIGINT", "place of the event in the log", sql="position"),
+    column("campaign", "VARCHAR", "campaign it belongs to", sql="campaign"),
+    column("recorded_at", "TIMESTAMP", "when it was recorded, UTC", sql="recorded_at"),
+    column("actor", "VARCHAR", "who recorded it", sql="actor"),
 )
 _PLAIN = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 
@@ -99,7 +95,7 @@ def _without_none(hint: Any) -> Any:
 def people_schema() -> Schema:
     """Return the typed tables of all event types and the views that people ask for."""
     runs, experiments = (with_metrics(view, metric_columns()) for view in (RUNS, EXPERIMENTS))
-    views = (CAMPAIGNS, runs, DECISIONS, experiments, *views_memory.VIEWS, *views_lineage.VIEWS)
+    views = (CAMPAIGNS, runs, DECISIONS, experiments, *VIEWS)
     return Schema(event_tables(), views)
 
 

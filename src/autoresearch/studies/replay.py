@@ -16,9 +16,9 @@ from attrs import asdict, evolve, field, frozen
 
 from autoresearch import events
 from autoresearch.config import Config
+from autoresearch.cycle.evaluation import other_measurement
 from autoresearch.cycle.experiment import bounded
 from autoresearch.cycle.loop import facts_of
-from autoresearch.cycle.measurement import other_measurement
 from autoresearch.errors import AutoresearchError
 from autoresearch.folding import Draft, empty, foresee, merged
 from autoresearch.history import PROVEN, History

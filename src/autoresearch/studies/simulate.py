@@ -25,8 +25,7 @@ from autoresearch.config import (
 )
 from autoresearch.cycle.kit import Kit
 from autoresearch.cycle.loop import Loop
-from autoresearch.cycle.recorder import Recorder
-from autoresearch.cycle.trouble import Clock, Patience
+from autoresearch.cycle.recorder import Clock, Patience, Recorder
 from autoresearch.durable import digest
 from autoresearch.folding import empty
 from autoresearch.history import History
@@ -47,8 +46,7 @@ from autoresearch.model import (
     Workspace,
 )
 from autoresearch.plugins import Plugins
-from autoresearch.projections.notes_md import NotesMd
-from autoresearch.projections.results_tsv import ResultsTsv
+from autoresearch.projections.files import NotesMd, ResultsTsv
 from autoresearch.studies import worlds
 from autoresearch.studies.worlds import GPUS, RUN_SECONDS, Assumptions, Noise, World
 from autoresearch.workspace import Lab

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 from attrs import evolve
 
 from autoresearch import events
 from autoresearch.config import Config, MetricConfig, unstructure
+from autoresearch.cycle.proposals import queued
 from autoresearch.durable import digest
 from autoresearch.folding import empty, fold, step
+from autoresearch.frozen import alike
 from autoresearch.history import History
 from autoresearch.log import MemoryLog, Recorded
 from autoresearch.model import Decision, Experiment, Idea, RunStatus, Verdict, Violation
 from autoresearch.protocol import check
 from autoresearch.testing import builders
 
-E = TypeVar("E", bound=events.Event)
 Told = float | Experiment | None
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -126,7 +127,7 @@ class Story:
         """Tell that a person queued an idea."""
         made = builders.idea(description, env={"WIDTH": str(len(self.history.queue) + 5)})
         gain = {"expected_gain": expected_gain}
-        self.tell(_fact(events.IdeaQueued, made, idea=made.id, author="a person", **gain))
+        self.tell(queued(made, made.id, author="a person", **gain))
         return self
 
 
@@ -166,15 +167,6 @@ def refold(log: MemoryLog, campaign: str = "test") -> History:
 # --- the facts of one experiment, in the order in which the loop records them ---------------
 
 
-def _fact(kind: type[E], thing: object, /, **more: Any) -> E:
-    """Return an event whose fields are those of ``thing`` that have their name, and ``more``."""
-    names = [item.name for item in attrs.fields(kind)]  # type: ignore[arg-type]
-    given = {name: getattr(thing, name) for name in names if hasattr(thing, name)}
-    if "changes" in given:  # an event holds plain values
-        given["changes"] = tuple(attrs.asdict(item) for item in given["changes"])
-    return kind(**{**given, **more})
-
-
 def proposal(past: History, told: Experiment) -> Iterator[events.Event]:
     """Yield the review of the memory, the idea and its reasoning."""
     number, idea, position = told.number, told.idea, past.position
@@ -186,9 +178,10 @@ def proposal(past: History, told: Experiment) -> Iterator[events.Event]:
             notes_digest=digest(f"notes {number}"),
         )
     words = {} if number else {"direction": "baseline", "description": "baseline"}
-    more = {"idea": idea.id, "kind": idea.kind.value, "patch": None, **words}
-    yield _fact(events.IdeaProposed, idea, experiment=number, **more)
-    yield _fact(
+    changes = tuple(attrs.asdict(item) for item in idea.changes)  # an event holds plain values
+    more = {"idea": idea.id, "kind": idea.kind.value, "patch": None, "changes": changes, **words}
+    yield alike(events.IdeaProposed, idea, experiment=number, **more)
+    yield alike(
         events.ReasoningRecorded,
         idea,
         experiment=number,
@@ -258,7 +251,7 @@ def judgement(past: History, told: Experiment) -> Iterator[events.Event]:
     said = told.decision or Decision(verdict=Verdict.KEEP, reason="a test says so")
     verdict = told.verdict or _verdict(past, told)
     score, best = past.score(told), past.best_metric
-    yield _fact(events.AnalysisRecorded, written, experiment=number)
+    yield alike(events.AnalysisRecorded, written, experiment=number)
     direction = told.idea.direction if number else "baseline"
     yield events.LessonLearned(experiment=number, direction=direction, lesson=written.lesson)
     size = told.metrics.get(past.size)

@@ -1,6 +1,11 @@
-"""The steps as tools and the memory as resources of a Model Context Protocol server.
+"""What an agent is given that drives a campaign: instructions, and a server of its own protocol.
 
-Needs the extra ``mcp``. A tool is a method of :class:`autoresearch.driving.steps.Driver`; a refusal
+The instructions are made from the campaign's own settings. They say what the step verbs do and ask
+for, so that whoever follows this text alone can do whole experiments. Nothing of it changes as
+experiments go by: a file written once stays true.
+
+The server has the steps as tools and the memory as resources of the Model Context Protocol. It
+needs the extra ``mcp``. A tool is a method of :class:`autoresearch.driving.steps.Driver`; a refusal
 reaches the client as the error's own line.
 """
 
@@ -10,20 +15,100 @@ import inspect
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from autoresearch.driving.program import program
+from autoresearch.campaign import Campaign
+from autoresearch.config import Config
 from autoresearch.driving.steps import Driver, Stand
-from autoresearch.errors import AutoresearchError, ConfigError, needs
+from autoresearch.durable import replace_file
+from autoresearch.errors import AutoresearchError, ConfigError, WorkspaceError, needs
 from autoresearch.opening import open_campaign
-from autoresearch.text import one_line
+from autoresearch.setup import hide
+from autoresearch.text import counted, one_line
 
 if TYPE_CHECKING:
     import duckdb
     from mcp.server.mcpserver import MCPServer
+
+PLACES = {"AGENTS.md": Path("AGENTS.md"), "skill": Path(".agents/skills/autoresearch/SKILL.md")}
+_MARK = "<!-- written by autoresearch program; it may write it again -->"
+_FRONT = """\
+---
+name: autoresearch
+description: Do machine-learning experiments in this repository, one after the other, by the
+  steps of its research protocol. Use it when asked for research or to improve {metric}.
+---
+"""
+
+
+def program(campaign: Campaign, by: str = "agent") -> str:
+    """Return the instructions for a driver that calls itself ``by``."""
+    config, history = campaign.config, campaign.history
+    sd = config.metric.sd
+    editable = ", ".join(f"`{path}`" for path in dict.fromkeys((config.script, *config.editable)))
+    reading = [*config.in_scope, config.script]
+    text = resources.files("autoresearch").joinpath("templates", "program.md").read_text("utf-8")
+    return text.format(
+        tag=campaign.tag,
+        script=f"`{config.script}`",
+        goal="the lowest" if history.lower_is_better else "the highest",
+        metric=config.metric.name,
+        noise=f" Its noise from seed to seed is {sd:g}: less is no gain." if sd else "",
+        editable=editable,
+        reading=", ".join(f"`{path}`" for path in dict.fromkeys(reading)),
+        limits="\n".join(f"- {line}" for line in _limits(config)),
+        options=f" --tag {campaign.tag} --as {one_line(by, 60)}",
+        folder=campaign.lab.workspace(0).path.parent,
+        minutes=counted(max(1, round(config.limits.timeout_seconds / 60)), "minute"),
+        dead=config.rules.dead_end_discards,
+        plateau=config.rules.plateau_experiments,
+        gain=config.rules.plateau_gain,
+    )
+
+
+def _limits(config: Config) -> list[str]:
+    limits, metric = config.limits, config.metric
+    told = [f"a run is killed after {limits.timeout_seconds:g} seconds and counts as a failure"]
+    if limits.artifact_bytes:
+        told.append(f"the artifact must be smaller than {limits.artifact_bytes:,} bytes")
+    if metric.implausible_gain:
+        told.append(f"a gain over {metric.implausible_gain:g} in one step is quarantined")
+    told.append(f"a crash may be fixed {limits.crash_fixes} times")
+    for name, unit in (
+        *(("experiments", "experiments"), ("hours", "hours of runs")),
+        *(("usd", "US dollars"), ("gpu_hours", "GPU hours")),
+    ):
+        if amount := getattr(limits, name):
+            told.append(f"the campaign ends after {amount:g} {unit}")
+    return told
+
+
+def write(campaign: Campaign, place: str, *, by: str = "agent", force: bool = False) -> Path:
+    """Write the instructions where agents look for them, and return the file.
+
+    ``place`` is a key of ``PLACES``. Raises WorkspaceError for a file of the user's own unless
+    ``force``; one that was written here before is replaced.
+    """
+    path = campaign.project / PLACES[place]
+    try:
+        if path.exists() and not force and _MARK not in path.read_text(encoding="utf-8"):
+            raise WorkspaceError(
+                f"{path} is a file of your own; move it away, or replace it with --force"
+            )
+        front = _FRONT.format(metric=campaign.config.metric.name) if place == "skill" else ""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, f"{front}{_MARK}\n\n{program(campaign, by)}".encode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkspaceError(f"cannot write {path}: {error}; make it writable") from None
+    hide(campaign.project, [PLACES[place].as_posix()])
+    return path
+
+
+# --- the server ----------------------------------------------------------------------------------
 
 ROWS = 1_000  # of a table that one reading returns, the newest
 WATCH_SECONDS = 300.0  # of one call of the tool run; clients give up on longer ones
