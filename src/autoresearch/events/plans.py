@@ -100,12 +100,7 @@ class LeaseEnded(Event):
 # --- memory and ideas -----------------------------------------------------------------------
 
 
-def _review_with_tip(old: Payload) -> Payload:
-    rest = {name: value for name, value in old.items() if name != "head_hash"}
-    return {**rest, "tip_hash": old.get("head_hash", "")}
-
-
-@event("memory_reviewed", version=2, upcasters=[_review_with_tip])
+@event("memory_reviewed", version=2, upcasters=[renamed(tip_hash="head_hash")])
 class MemoryReviewed(Event):
     """results.tsv and notes.md were read before an experiment."""
 
