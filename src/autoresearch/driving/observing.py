@@ -235,7 +235,7 @@ class ObservedRun(InFolder):
 
 
 class Plugin:
-    """Has no settings; answers to ``launcher = "observed"``."""
+    """Launches nothing: the runs of an observed campaign were made by somebody else's loop."""
 
     @hookimpl
     def launch_run(self, request: RunRequest) -> ObservedRun | None:

@@ -282,7 +282,7 @@ class SlurmRun(ClusterRun):
 
 
 class Plugin(ClusterLauncher[Settings]):
-    """Answers requests for the launcher ``slurm``."""
+    """The launcher ``slurm``: runs are jobs of a cluster whose nodes see this machine's folders."""
 
     name, Settings, run = "slurm", Settings, SlurmRun
 
