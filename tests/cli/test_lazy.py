@@ -37,9 +37,10 @@ def test_import_loads_nothing_but_itself(tmp_path: Path) -> None:
     assert {name for name in loaded if name.startswith("autoresearch")} == {"autoresearch"}
 
 
-def test_a_supervisor_loads_what_it_needs(tmp_path: Path) -> None:
-    """One is started for every run, and lives beside it: no log, no hooks, no settings."""
-    loaded = imported_by("import autoresearch.launchers.supervisor", tmp_path)
+@pytest.mark.parametrize("module", ["supervisor", "far"])
+def test_what_a_run_starts_loads_what_it_needs(module: str, tmp_path: Path) -> None:
+    """One lives beside every run, one answers each question over ssh: no log, hooks, settings."""
+    loaded = imported_by(f"import autoresearch.launchers.{module}", tmp_path)
     assert loaded & PARTS <= {"attrs", "psutil", "pyrsistent", "typing"}
     assert not loaded & {"autoresearch.config", "autoresearch.hookspecs", "autoresearch.history"}
 

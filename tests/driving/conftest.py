@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,7 @@ def project(tmp_path: Path) -> Path:
     return make_project(tmp_path / "project", script=SCRIPT)
 
 
-@pytest.fixture
-def take(project: Path) -> Step:
+def taker(project: Path) -> Step:
     """Take a step as a process of its own would: ``take("review")``; options are the driver's."""
 
     def step(name: str, *words: Any, by: str = "codex", plugins: Any = (), **given: Any) -> Stand:
@@ -43,13 +43,29 @@ def take(project: Path) -> Step:
 
 
 @pytest.fixture
-def begun(project: Path, take: Step) -> Step:
-    """The same with a campaign whose baseline a driver brought to its verdict."""
+def take(project: Path) -> Step:
+    """Take a step in the project."""
+    return taker(project)
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a campaign whose baseline a driver brought to its verdict."""
+    project = make_project(tmp_path_factory.mktemp("measured") / "project", script=SCRIPT)
     autoresearch.start(project, tag="t1")
+    take = taker(project)
     take("review")
     take("run")
     take("analyze", "it is as it was", "the baseline scores 1.29")
     take("decide")
+    return project
+
+
+@pytest.fixture
+def begun(measured: Path, project: Path, take: Step) -> Step:
+    """Take a step in the project, which is a copy of that one."""
+    shutil.rmtree(project)
+    shutil.copytree(measured, project, symlinks=True)
     return take
 
 

@@ -1,6 +1,7 @@
-"""What launchers of clusters share whose nodes see this machine's folders, and ``slurm``.
+"""What launchers share whose runs are on other machines, what clusters share, and ``slurm``.
 
-The job owns its run: it is the supervisor, on whichever node it is.
+A cluster's nodes see this machine's folders, and the job owns its run: it is the supervisor, on
+whichever node it is.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import Any, TypeVar
 import psutil
 from attrs import define, evolve, field, frozen
 
-from autoresearch.config import Config, RunsConfig, setting
+from autoresearch.config import Config, RunsConfig, setting, with_options
 from autoresearch.durable import digest
 from autoresearch.errors import needs
-from autoresearch.hookspecs import hookimpl
-from autoresearch.launchers.far import Elsewhere, order_for, spec_here
+from autoresearch.hookspecs import S, WithTable, hookimpl
+from autoresearch.launchers.far import order_for, spec_here
 from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
 from autoresearch.launchers.supervisor import supervise
-from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
+from autoresearch.model import Quote, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
 _STOP_SECONDS = 30.0
 _OVER = (
@@ -33,6 +34,31 @@ _OVER = (
 )
 # The names that the first of these launchers gave; what it started is still found.
 _ORDER, _JOB = "slurm_order.json", "slurm_job.json"
+
+
+class Elsewhere(WithTable[S]):
+    """What launchers have in common whose runs are on other machines: a table, and its prices."""
+
+    @hookimpl
+    def quote_run(self, request: RunRequest) -> Quote | None:
+        """Return the longest time that a run may take, at the price of the settings."""
+        chosen = self.chosen(request)
+        return None if chosen is None else self.quote(request, chosen)
+
+    def chosen(self, request: RunRequest) -> S | None:
+        """Return the settings that hold for a request; None where it is another launcher's."""
+        if request.launcher != self.name:
+            return None
+        return with_options(self._settings, request.options, "options")
+
+    def quote(self, request: RunRequest, chosen: Any) -> Quote:
+        """Return the deadline at the price of so many GPUs."""
+        return Quote(
+            seconds=request.timeout_seconds,
+            gpus=chosen.all_gpus,
+            usd_per_hour=chosen.usd_per_hour,
+            prices=chosen.prices,
+        )
 
 
 @frozen(kw_only=True)

@@ -1,4 +1,4 @@
-"""Launchers that reach another machine; ``python -m autoresearch.launchers.far`` is their far end.
+"""The other end of launchers that reach another machine: ``python -m autoresearch.launchers.far``.
 
 A run has one folder there, with what the local launcher has: `run`, `run.control`, and `work`, the
 checkout. Each verb answers with one line of JSON, and with bytes after it where there are some.
@@ -12,51 +12,27 @@ import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, fields
 
-from autoresearch.config import RunsConfig, with_options
 from autoresearch.errors import AutoresearchError
-from autoresearch.hookspecs import S, WithTable, hookimpl
 from autoresearch.launchers.environment import clean_environment, devices, share
 from autoresearch.launchers.folder import Outcome, RunFolder, Spec
-from autoresearch.launchers.local import (
+from autoresearch.launchers.local_run import (
     LocalRun,
     command_of,
     environ_with_this_python_first,
     start_supervisor,
 )
 from autoresearch.launchers.supervisor import RUN_MARKER
-from autoresearch.model import Quote, RunRequest, Workspace
+from autoresearch.model import RunRequest, Workspace
+
+if TYPE_CHECKING:
+    from autoresearch.config import RunsConfig
 
 MARK = "HERE"
 """What stands in a word of an order for the folder of the run on the machine where it runs."""
-
-
-class Elsewhere(WithTable[S]):
-    """What launchers have in common whose runs are on other machines: a table, and its prices."""
-
-    @hookimpl
-    def quote_run(self, request: RunRequest) -> Quote | None:
-        """Return the longest time that a run may take, at the price of the settings."""
-        chosen = self.chosen(request)
-        return None if chosen is None else self.quote(request, chosen)
-
-    def chosen(self, request: RunRequest) -> S | None:
-        """Return the settings that hold for a request; None where it is another launcher's."""
-        if request.launcher != self.name:
-            return None
-        return with_options(self._settings, request.options, "options")
-
-    def quote(self, request: RunRequest, chosen: Any) -> Quote:
-        """Return the deadline at the price of so many GPUs."""
-        return Quote(
-            seconds=request.timeout_seconds,
-            gpus=chosen.all_gpus,
-            usd_per_hour=chosen.usd_per_hour,
-            prices=chosen.prices,
-        )
 
 
 def order_for(
@@ -86,6 +62,8 @@ def order_for(
 
 def spec_here(order: Mapping[str, Any], folder: RunFolder) -> Spec:
     """Return what is to be run, with the environment, the GPUs and the folder of this machine."""
+    from autoresearch.config import RunsConfig  # which a question to a run does without
+
     here = str(folder.path.parent)
     runs = RunsConfig(**order["runs"])
     extra = {name: text.replace(MARK, here) for name, text in order["env"].items()}
