@@ -20,11 +20,11 @@ demo: .venv/.demo
 	$(BIN)/autoresearch plot --tag demo
 
 test: .venv/.test
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # With every case of the long tables.
 test-all: .venv/.test
-	AUTORESEARCH_TEST_ALL=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+	AUTORESEARCH_TEST_ALL=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.test
 	$(BIN)/ruff check .

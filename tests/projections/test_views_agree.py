@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from thinned import ALL
 
 import autoresearch
 from autoresearch import Config, History, events
@@ -26,7 +28,7 @@ from autoresearch.projections.tables import open_store, people_schema
 from autoresearch.testing import MemoryLog, make_project
 
 QUICK = settings(
-    max_examples=60,
+    max_examples=60 if os.environ.get(ALL) else 40,
     derandomize=True,
     database=None,
     deadline=None,
@@ -162,13 +164,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def told(project: Path) -> Tell:
     """Appends events to a campaign of its own, and folds it."""
-    log, numbers = open_store(project / ".autoresearch"), count()
+    log, numbers, ends = open_store(project / ".autoresearch"), count(), [0]
 
     def tell(facts: list[Event]) -> History:
         tag = f"c{next(numbers)}"
         with log.writer(tag) as writer:
             writer.append_many([START, *facts])
-        return fold(empty(tag), log.read(campaign=tag))
+        history = fold(empty(tag), log.read(campaign=tag, after=ends[-1]))
+        ends.append(history.position)
+        return history
 
     return tell
 
