@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,13 @@ import autoresearch
 
 from .conftest import SCRIPT, WORDS
 
-mcp = pytest.importorskip("mcp", reason="needs the extra mcp")
-from mcp.client import Client  # noqa: E402 - only where it is installed
-
+pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="needs the extra mcp")
 Work = Callable[[Any], Awaitable[None]]
 
 
 def with_client(target: Any, work: Work) -> None:
     """Connect to a server and do some work with the client."""
+    from mcp.client import Client  # which takes seconds, for all who only collect tests
 
     async def session() -> None:
         async with Client(target, read_timeout_seconds=120) as client:

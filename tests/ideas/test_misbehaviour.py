@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from autoresearch import Campaign, Change, Violation, events, hookimpl
 from autoresearch.cli import cli
 from autoresearch.testing import ApiError, LoopbackOpenAI, Raw, Slow, make_project
 
-pytest.importorskip("openai")
+pytestmark = pytest.mark.skipif(find_spec("openai") is None, reason="needs the extra openai")
 
 SCRIPT = """import os
 RATE = float(os.environ.get("RATE", "0.5"))

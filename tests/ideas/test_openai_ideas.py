@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -44,7 +45,7 @@ from autoresearch.testing import (
     workspace,
 )
 
-pytest.importorskip("openai")
+pytestmark = pytest.mark.skipif(find_spec("openai") is None, reason="needs the extra openai")
 
 SOURCE = 'import os\nrate = float(os.environ.get("RATE", 0.5))\nprint("score:", rate)\n'
 ANSWER: dict[str, Any] = {
