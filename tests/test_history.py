@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyrsistent import pvector
 
 from autoresearch import Verdict, events
+from autoresearch.config import Config, MetricConfig
 from autoresearch.errors import ProtocolError
 from autoresearch.folding import empty, fold, step
 from autoresearch.testing import MemoryLog, Story, experiment, history, idea, refold, story
@@ -129,6 +132,33 @@ def test_several_seeds_make_a_mean_and_the_largest_size() -> None:
     past = fold(empty("t"), log.read())
     assert past.experiments[0].metrics["score"] == pytest.approx(1.1)
     assert past.experiments[0].metrics["artifact_bytes"] == 12.0
+
+
+@pytest.mark.parametrize(
+    ("told", "groups", "sd", "freedom"),
+    [
+        (0.1, [], 0.1, 4),  # no repeats: as set, and not certain
+        (0.1, [[1.0, 1.0]], 0.1, 4),  # equal scores measure nothing
+        (0.1, [[1.0, 1.2]], 0.11, 5),  # (4 * 0.01 + 0.02) / 5
+        (0.001, [[1.0, 1.2]] * 36, 0.134, 40),  # told far too small: outweighed
+        (10.0, [[1.0, 1.2]] * 396, 1.404, 205),  # and far too large, by the newest 200
+        (0.0, [[1.0, 1.2]], 0.141, 1),  # nothing set: what was measured alone
+        (0.0, [], 0.0, 0),
+    ],
+)
+def test_a_deviation_that_was_set_is_worth_four_repeats(
+    told: float, groups: list[list[float]], sd: float, freedom: int
+) -> None:
+    """It is pooled with the repeats of the campaign, and carries how well it is known."""
+    past = history([1.0], config=Config(preset="plain", metric=MetricConfig(sd=told)))
+    one = past.experiments[0]
+    runs = [[evolve(one.runs[0], metrics={"score": s}) for s in scores] for scores in groups]
+    made = [evolve(one, number=n, runs=tuple(each)) for n, each in enumerate(runs)]
+    noise = evolve(past, experiments=pvector(made or [one])).noise
+    assert noise.sd == pytest.approx(sd, rel=0.01)
+    assert noise.freedom == freedom
+    assert noise.measured is (told == 0 and bool(groups))
+    assert len(noise.likely) == (40 if freedom else 1)
 
 
 @settings(max_examples=30, deadline=None)

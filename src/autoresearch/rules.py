@@ -103,7 +103,7 @@ class Regression(WithTable[RegressionSettings]):
         if len(since) < self._settings.series or scores[0] is None or history.best_metric is None:
             return None
         loss = -history.gain(scores[0], history.best_metric)
-        if loss <= self._settings.margin_sds * (self._config.metric.sd or history.noise.sd):
+        if loss <= self._settings.margin_sds * history.noise.sd:
             return None
         kept = ", ".join(str(item.number) for item in reversed(since))
         return Backtrack(

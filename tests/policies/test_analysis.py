@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 from autoresearch.config import Config, LimitsConfig, MetricConfig
-from autoresearch.history import History, Noise
+from autoresearch.history import History
 from autoresearch.model import Analysis, Experiment, Reasoning, RunStatus
 from autoresearch.policies import analysis, greedy
 from autoresearch.testing import EXAMPLES, candidate, experiment, history, idea
@@ -142,12 +142,11 @@ def test_the_clock_explains_nothing() -> None:
 
 def test_the_analysis_is_as_sure_as_the_decision() -> None:
     """Both know how many runs were compared, and how well the noise is known."""
-    noise = Noise(sd=0.0006, freedom=2)
-    judged = greedy.compare(candidate(1.2235, PAST), PAST, noise)
+    judged = greedy.compare(candidate(1.2235, PAST), PAST)
     assert judged is not None
     assert judged.confidence is not None
-    assert judged.confidence < greedy.confidence(judged.gain, noise.sd)
-    assert greedy.likelihood(judged.confidence) in analysis.explanation(run(1.2235), PAST, noise)
+    assert judged.confidence < greedy.confidence(judged.gain, PAST.noise.sd)
+    assert greedy.likelihood(judged.confidence) in analysis.explanation(run(1.2235), PAST)
 
 
 def test_a_loss_is_called_a_loss() -> None:

@@ -9,7 +9,8 @@ from attrs import evolve
 
 from autoresearch.config import Config, MetricConfig
 from autoresearch.errors import ConfigError
-from autoresearch.history import History, Noise
+from autoresearch.folding import Draft
+from autoresearch.history import History
 from autoresearch.model import Candidate, Decision, Run, RunStatus, Verdict
 from autoresearch.policies import evidence
 from autoresearch.testing import DecisionPolicyContract, candidate, experiment, history, story
@@ -71,7 +72,8 @@ PAST = history([1.2244], config=campaign())
 @pytest.mark.parametrize(
     ("gain", "verdict"),
     [
-        (0.0040, Verdict.KEEP),
+        (0.0090, Verdict.KEEP),
+        (0.0040, Verdict.RERUN),
         (0.0020, Verdict.RERUN),
         (0.0014, Verdict.RERUN),
         (0.0004, Verdict.DISCARD),
@@ -80,7 +82,7 @@ PAST = history([1.2244], config=campaign())
     ],
 )
 def test_one_run_is_kept_only_when_it_is_clear(gain: float, verdict: Verdict) -> None:
-    """Several deviations are kept at once, an unclear gain is worth another seed, noise is not."""
+    """Many deviations are kept at once, an unclear gain is worth another seed, noise is not."""
     decision = judge(PAST, [1.2244 - gain])
     assert decision.verdict is verdict
     assert "a true improvement with" in decision.reason
@@ -90,23 +92,28 @@ def test_the_confidence_is_the_probability_of_a_true_gain() -> None:
     """It grows with the gain and with the runs, and a loss has nearly none."""
     sure = [judge(PAST, [1.2244 - gain]).confidence or 0.0 for gain in (-0.002, 0.0005, 0.002)]
     assert sure == sorted(sure)
-    assert sure[0] < 0.02
+    assert sure[0] < 0.04
     assert (judge(PAST, [1.2229] * 3).confidence or 0.0) > (judge(PAST, [1.2229]).confidence or 1.0)
 
 
 def test_a_stated_probability_is_a_frequency() -> None:
-    """Of ideas as the prior has them, those called 80 to 100 % sure are truly better that often."""
+    """Of ideas as the prior has them, those called 80 to 100 % sure are truly better that often.
+
+    The true noise is drawn around the one that is set as far off as that may be.
+    """
     rng = Random(3)
     told, held = [], []
-    usual = evidence._Judged(PAST, Noise(sd=SD, source="set"), evidence.Settings(), 0.0)._usual
-    for _ in range(4_000):
-        true = rng.gauss(usual, 3.0 * SD)
-        base = rng.gauss(1.2244, SD)  # the truth behind the score that the best was seen with
-        sure = judge(PAST, [rng.gauss(base - true, SD)]).confidence or 0.0
+    usual = evidence._Judged(PAST, evidence.Settings(), 0.0)._usual
+    for _ in range(2_000):
+        sd = SD * (4 / rng.gammavariate(2, 2)) ** 0.5  # a scaled inverse chi-square of 4
+        far = rng.choice((1, 1, 4))  # effects have longer tails than a normal distribution
+        true = far * rng.gauss(usual, 3.0 * SD)
+        base = rng.gauss(1.2244, sd)  # the truth behind the score that the best was seen with
+        sure = judge(PAST, [rng.gauss(base - true, sd)]).confidence or 0.0
         if sure > 0.8:
             told.append(sure)
             held.append(true > 0)
-    assert len(told) > 300
+    assert len(told) > 150
     assert sum(held) / len(held) == pytest.approx(sum(told) / len(told), abs=0.03)
 
 
@@ -133,9 +140,9 @@ def gaining(past: History, *gains: float, **settings: object) -> Decision:
 def test_small_gains_are_kept_where_a_campaign_holds_many_clear_ones() -> None:
     """What counts is the share of all keeps that may be false, so clear ones leave room."""
     clear, unsure = kept(0.6, *[1.0] * 11), kept(0.6, *[0.95] * 11)
-    small = (0.0015, 0.0015)
+    small = (0.0019, 0.0019)
     there, here = gaining(clear, *small), gaining(unsure, *small)
-    assert there.confidence == here.confidence == pytest.approx(0.97, abs=0.01)
+    assert there.confidence == here.confidence == pytest.approx(0.957, abs=0.005)
     assert there.verdict is Verdict.KEEP
     assert "95.0 % are needed" in there.reason
     assert here.verdict is not Verdict.KEEP
@@ -145,7 +152,7 @@ def test_small_gains_are_kept_where_a_campaign_holds_many_clear_ones() -> None:
 def test_however_clear_the_others_are_each_gain_has_to_be_probable() -> None:
     """The room that clear keeps leave ends where ``least`` begins."""
     clear, small = kept(*[1.0] * 11), (0.0011, 0.0012, 0.0011)
-    assert (gaining(clear, *small).confidence or 0) == pytest.approx(0.93, abs=0.02)
+    assert (gaining(clear, *small).confidence or 0) == pytest.approx(0.90, abs=0.01)
     assert gaining(clear, *small).verdict is Verdict.DISCARD
     assert gaining(clear, *small, least=0.85).verdict is Verdict.KEEP
     assert gaining(kept(0.95), *small, least=0.85).verdict is Verdict.DISCARD
@@ -248,6 +255,48 @@ def test_ideas_without_effect_are_rarely_kept() -> None:
                 scores.append(rng.gauss(1.2244, SD))
             kept += verdict is Verdict.KEEP
     assert kept / (60 * 20) < 0.02
+
+
+def false_keeps(factor: float, campaigns: int) -> tuple[int, int]:
+    """Return how many keeps were no true gain, and of how many, at a multiple of the told noise.
+
+    A quarter of thirty ideas help a campaign; only the rule is simulated, not the loop.
+    """
+    false = keeps = 0
+    for seed in range(campaigns):
+        rng, truth = Random(seed), 1.2244
+        past = history([rng.gauss(truth, factor * SD)], config=campaign())
+        for number in range(1, 31):
+            helps = rng.random() < 0.25
+            true = truth - (rng.gauss(5.0, 4.0) if helps else rng.gauss(-0.6, 2.0)) * SD
+            scores = [rng.gauss(true, factor * SD)]
+            draft = Draft(past)
+            while True:
+                asked = seeds(past, scores)
+                made = evolve(asked.experiment, number=number, metrics={"val_bpb": asked.metric})
+                draft.put(made)
+                decided = policy().decide(evolve(asked, experiment=made), draft.history)
+                assert decided is not None
+                if decided.verdict is not Verdict.RERUN:
+                    break
+                scores.append(rng.gauss(true, factor * SD))
+            draft.put(evolve(made, decision=decided))
+            if decided.verdict is Verdict.KEEP:
+                keeps, false = keeps + 1, false + (true >= truth)
+                truth = true
+                draft.set(head=number, best_number=number)
+            past = draft.history
+    return false, keeps
+
+
+@pytest.mark.parametrize(("factor", "share"), [(1.0, 0.02), (2.0, 0.05)])
+def test_few_keeps_are_false_even_where_the_told_noise_is_half_of_the_true(
+    factor: float, share: float
+) -> None:
+    """The repeats that the policy pays for correct the deviation that was set."""
+    false, keeps = false_keeps(factor, 30)
+    assert keeps > 80
+    assert false / keeps <= share
 
 
 def test_without_noise_it_measures_or_passes_on() -> None:

@@ -249,7 +249,7 @@ def _scored_prediction(
     if observed is None or predicted is None:
         return []
     gain = history.gain(observed, predicted)
-    close = abs(gain) <= 2.0 * (kit.config.metric.sd or history.noise.sd)
+    close = abs(gain) <= 2.0 * history.noise.sd
     outcome = "hit" if close else "overshoot" if gain > 0 else "undershoot"
     scored = events.PredictionScored(
         experiment=experiment.number, predicted=predicted, observed=observed, outcome=outcome

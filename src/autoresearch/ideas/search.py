@@ -273,8 +273,7 @@ class Plugin(WithTable[Settings]):
         as long as the run is worth more with them in spite of what may go wrong.
         """
         shown = [*filter(None, _SHOWN.each(history.decided, history))]
-        sd = self._config.metric.sd or history.noise.sd
-        learned = Learned(self._config, named, table.scale, sd, shown)
+        learned = Learned(self._config, named, table.scale, history.noise.sd, shown)
         size = history.best.metrics.get(history.size) if history.best else None
 
         def worth(arms: Sequence[Arm], gain: float) -> float:

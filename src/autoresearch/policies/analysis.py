@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from autoresearch.history import History, Noise, spread
+from autoresearch.history import History, spread
 from autoresearch.hookspecs import Configured, hookimpl
 from autoresearch.model import Analysis, Experiment, RunStatus, Verdict
-from autoresearch.policies.greedy import confidence, ending, likelihood, noise_of, scored
+from autoresearch.policies.greedy import confidence, ending, likelihood, scored
 from autoresearch.projections.memory import better_by
 
 # What the clock says depends on who else uses the machine, so it explains no score.
@@ -23,12 +23,11 @@ class Plugin(Configured):
     @hookimpl
     def analyze_run(self, experiment: Experiment, history: History) -> Analysis:
         """Say what came out, against what was predicted, why, and what to remember."""
-        noise = noise_of(history, self._config)
-        sd = noise.sd
+        sd = history.noise.sd
         return Analysis(
             result=result_line(experiment, history),
             versus_expected=versus_expected(experiment, history, sd),
-            why=explanation(experiment, history, noise),
+            why=explanation(experiment, history),
             lesson=lesson(experiment, history, sd, self._config.metric.implausible_gain),
         )
 
@@ -79,7 +78,7 @@ def _versus_best(experiment: Experiment, history: History, score: float) -> str:
     return f"{word}: no number was predicted; {told} against the best before"
 
 
-def explanation(experiment: Experiment, history: History, noise: Noise) -> str:
+def explanation(experiment: Experiment, history: History) -> str:
     """Return the best explanation that the recorded numbers support."""
     score, best = history.score(experiment), history.best
     if score is None:
@@ -89,6 +88,7 @@ def explanation(experiment: Experiment, history: History, noise: Noise) -> str:
         return "first measurement of the script as it is"
     gain = history.gain(score, history.best_metric)
     side = side_effects(experiment, best, history)
+    noise = history.noise
     runs = scored(experiment, history.metric), scored(best, history.metric)
     told = better_by(gain, history.metric, 4)
     sure = confidence(gain, noise.sd, *runs, noise.freedom)

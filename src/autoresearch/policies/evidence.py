@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 from attrs import frozen
 
 from autoresearch.config import setting
-from autoresearch.history import History, Noise
+from autoresearch.history import History, gain_of
 from autoresearch.hookspecs import WithTable, hookimpl
-from autoresearch.model import Candidate, Decision, Experiment, Verdict
+from autoresearch.model import Candidate, Decision, Verdict
 from autoresearch.policies import greedy
 from autoresearch.text import counted
 
@@ -54,10 +54,6 @@ class Belief:
     mean: float
     sd: float
 
-    def better(self, freedom: int = 0) -> float:
-        """Return the probability (0 to 1) that it is over 0."""
-        return greedy.student(self.mean / self.sd, freedom)
-
 
 class Plugin(WithTable[Settings]):
     """Judges by probability; passes on when the noise is neither configured nor measured."""
@@ -67,18 +63,18 @@ class Plugin(WithTable[Settings]):
     @hookimpl
     def decide(self, candidate: Candidate, history: History) -> Decision | None:
         """Keep a true gain, rerun where that can decide, discard the rest; None: noise unknown."""
-        noise = self._noise(history)
-        if noise.sd <= 0:
-            return None
+        noise = history.noise
+        if noise.sd <= 0 or not (noise.measured or self._config.metric.sd > 0):
+            return None  # an estimate from discards is no evidence
         refused = greedy.refuse(candidate, history, self._config)
         if refused is not None:
             return refused
-        found = greedy.compare(candidate, history, noise)
+        found = greedy.compare(candidate, history)
         if found is None:
             return greedy.first_score(candidate, history, self._config)
         runs = greedy.scored(candidate.experiment, history.metric)
-        judged = _Judged(history, noise, self._settings, found.gain)
-        sure = judged.belief(runs).better(noise.freedom)
+        judged = _Judged(history, self._settings, found.gain)
+        sure = judged.sure(runs)
         verdict, why = self._judge(candidate, history, judged, runs, sure)
         return Decision(
             verdict=verdict,
@@ -86,11 +82,6 @@ class Plugin(WithTable[Settings]):
             confidence=sure,
             delta=found.delta,
         )
-
-    def _noise(self, history: History) -> Noise:
-        """Return what is set or was measured; an estimate from discards is no evidence."""
-        noise = greedy.noise_of(history, self._config)
-        return noise if noise.measured or self._config.metric.sd > 0 else Noise()
 
     def _judge(
         self, candidate: Candidate, history: History, judged: _Judged, runs: int, sure: float
@@ -137,47 +128,58 @@ class Plugin(WithTable[Settings]):
 class _Judged:
     """A gain against the best, with what is known of ideas, the best's luck and the noise."""
 
-    def __init__(self, history: History, noise: Noise, rules: Settings, gain: float) -> None:
-        self.noise, self.gain = noise, gain
+    def __init__(self, history: History, rules: Settings, gain: float) -> None:
+        self.noise, self.gain = history.noise, gain
         kept, tries = holding(history)
         share = (_USUAL_SHARE * _USUAL_WEIGHT + kept) / (_USUAL_WEIGHT + tries)
         share = share if rules.correct_for_tries else _USUAL_SHARE
         self.base = f", where {kept} of {counted(tries, 'idea')} held" if tries else ""
-        self._spread = rules.effect_sds * noise.sd
+        self._spread = rules.effect_sds * self.noise.sd
         self._usual = self._spread * _STANDARD.inv_cdf(min(share, 0.5))
         best = history.best
         self._runs = greedy.scored(best, history.metric) if best else 1
-        self._luck, self._known = self._of_best(best, history)
+        chosen = best is not None and best.number != history.baseline_number
+        self._was = gain_of(best, history) if best is not None and chosen else None
 
-    def _of_best(self, best: Experiment | None, history: History) -> tuple[float, float]:
+    def _of_best(self, sd: float) -> tuple[float, float]:
         """Return how much the best's score is expected to flatter it, and the variance of that.
 
         It was kept for looking good: of its gain over the one before a share was its own luck, a
         large one of a small gain and next to none of one that is far outside the noise.
         """
-        own = self.noise.sd**2 / self._runs
-        delta = best.decision.delta if best is not None and best.decision else None
-        if delta is None or best is None or best.number == history.baseline_number:
+        own = sd**2 / self._runs
+        if self._was is None:
             return 0.0, own
-        was = abs(delta)
+        was = abs(self._was)
         share = own / (max(self._spread, was) ** 2 + 2 * own)
         return share * max(was - self._usual, 0.0), own * (1 - share)
 
-    def belief(self, runs: int) -> Belief:
+    def belief(self, runs: int, sd: float) -> Belief:
         """Return what is believed of the true gain after so many runs of the candidate."""
-        variance = self.noise.sd**2 / runs + self._known
+        luck, known = self._of_best(sd)
+        variance, surprise = sd**2 / runs + known, self.gain + luck - self._usual
         weight = self._spread**2 / (self._spread**2 + variance)
-        shown = self.gain + self._luck
-        return Belief(
-            mean=self._usual + weight * (shown - self._usual), sd=float((weight * variance) ** 0.5)
-        )
+        return Belief(mean=self._usual + weight * surprise, sd=(weight * variance) ** 0.5)
+
+    def sure(self, runs: int) -> float:
+        """Return the probability (0 to 1) that the gain is true, whatever the noise may be.
+
+        It is the mean over the deviations that the noise may have. Were nothing known of ideas and
+        of the best, this would be Student's t. What the gain itself says of the noise is left out:
+        with effects taken as normal it would call every large one noise, and real ones have long
+        tails.
+        """
+        beliefs = [self.belief(runs, sd) for sd in self.noise.likely]
+        return fmean(_STANDARD.cdf(one.mean / one.sd) for one in beliefs)
 
     def chance(self, runs: int, more: int, needed: float) -> float:
         """Return the probability that ``more`` further runs make the gain as sure as needed."""
-        now, then = self.belief(runs), self.belief(runs + more)
+        sd = self.noise.sd
+        now, then = self.belief(runs, sd), self.belief(runs + more, sd)
         moves = max(now.sd**2 - then.sd**2, 1e-18) ** 0.5
-        bar = _STANDARD.inv_cdf(needed) * then.sd
-        return _STANDARD.cdf((now.mean - bar) / moves)
+        freedom = self.noise.freedom  # further runs tell of the noise as well
+        bar = greedy.student_bar(needed, freedom + more) * then.sd
+        return greedy.student((now.mean - bar) / moves, freedom)
 
 
 def holding(history: History) -> tuple[int, int]:

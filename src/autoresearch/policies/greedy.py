@@ -9,7 +9,7 @@ from statistics import NormalDist
 from attrs import frozen
 
 from autoresearch.config import Config
-from autoresearch.history import PROVEN, History, Noise, spread
+from autoresearch.history import PROVEN, History, spread
 from autoresearch.hookspecs import Configured, hookimpl
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
 
@@ -58,15 +58,9 @@ class Comparison:
         )
 
 
-def noise_of(history: History, config: Config) -> Noise:
-    """Return the noise that is set, else what the history says of it."""
-    sd = config.metric.sd
-    return Noise(sd=sd, source="metric.sd") if sd > 0 else history.noise
-
-
-def compare(candidate: Candidate, history: History, noise: Noise) -> Comparison | None:
+def compare(candidate: Candidate, history: History) -> Comparison | None:
     """Compare a candidate with the best so far; None where one of the two has no score."""
-    best, score = history.best_metric, candidate.metric
+    best, score, noise = history.best_metric, candidate.metric, history.noise
     if history.best is None or best is None or score is None:
         return None
     gain = history.gain(score, best)
@@ -81,7 +75,7 @@ def compare(candidate: Candidate, history: History, noise: Noise) -> Comparison 
             gain, noise.sd, runs, scored(history.best, history.metric), noise.freedom
         ),
         metric=history.metric,
-        noise=f"; {noise.source}" if noise.freedom else "",
+        noise=f"; {noise.source}" if noise.own else "",
     )
 
 
@@ -92,7 +86,7 @@ def confidence(
 
     The difference of the means of ``new_runs`` and ``old_runs`` runs has the standard deviation
     ``sd * sqrt(1 / new_runs + 1 / old_runs)``, so ``sd * sqrt(2)`` for two single runs. It is
-    taken as normal, or where ``sd`` was measured with ``freedom`` as Student's t.
+    taken as Student's t with the ``freedom`` that ``sd`` has, as normal with 0 for a certain one.
     """
     if sd <= 0:
         return None
@@ -113,6 +107,15 @@ def student(t: float, freedom: int) -> float:
         term *= cos(angle) ** 2 * number / (number + 1)
     total *= sin(angle)
     return 0.5 + ((angle + total) / pi if odd else total / 2)
+
+
+def student_bar(share: float, freedom: int) -> float:
+    """Return the value that a share (0 to 1) of Student's t lies below, found by halving."""
+    low, high = -1e4, 1e4
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student(middle, freedom) < share else (low, middle)
+    return high
 
 
 def scored(experiment: Experiment, metric: str) -> int:
@@ -198,11 +201,10 @@ def _too_large(candidate: Candidate, limit: int) -> Decision | None:
 
 
 def _implausible(candidate: Candidate, history: History, config: Config) -> Decision | None:
-    noise = noise_of(history, config)
-    found = compare(candidate, history, noise)
+    found = compare(candidate, history)
     if found is None or candidate.experiment.number == 0:
         return None
-    limit = config.metric.implausible_gain or _derived_limit(found, noise, history)
+    limit = config.metric.implausible_gain or _derived_limit(found, history)
     if limit <= 0 or found.gain <= limit:
         return None
     return Decision(
@@ -213,12 +215,13 @@ def _implausible(candidate: Candidate, history: History, config: Config) -> Deci
     )
 
 
-def _derived_limit(found: Comparison, noise: Noise, history: History) -> float:
+def _derived_limit(found: Comparison, history: History) -> float:
     """Return the bound where none is set: half the way to a perfect 0, if far outside the noise.
 
     A loss halved in one step is rare in research and common in mistakes; of a score that has no
     natural end, or whose noise was not measured, no gain is called impossible.
     """
+    noise = history.noise
     if not noise.measured or not history.lower_is_better or min(found.best, found.score) < 0:
         return 0.0
     return max(found.best / 2, _FAR_SDS * noise.sd)
@@ -233,7 +236,7 @@ class Plugin(Configured):
         refused = refuse(candidate, history, self._config)
         if refused is not None:
             return refused
-        found = compare(candidate, history, noise_of(history, self._config))
+        found = compare(candidate, history)
         if found is None:
             return first_score(candidate, history, self._config)
         better = found.gain > 0

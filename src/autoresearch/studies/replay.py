@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from attrs import asdict, evolve, field, frozen
 
 from autoresearch import events
-from autoresearch.config import Config
+from autoresearch.config import Config, unstructure
 from autoresearch.cycle.evaluation import other_measurement
 from autoresearch.cycle.experiment import bounded
 from autoresearch.cycle.loop import facts_of
@@ -24,7 +24,7 @@ from autoresearch.folding import Draft, empty, foresee, merged
 from autoresearch.history import PROVEN, History
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
 from autoresearch.plugins import Plugins
-from autoresearch.policies.greedy import confidence, noise_of
+from autoresearch.policies.greedy import confidence
 
 if TYPE_CHECKING:
     import pandas
@@ -136,7 +136,7 @@ def replay(
     noise = told.noise
     return Replay(
         policy=policy, steps=steps, history=told.history, noise=noise.source
-        if noise.freedom or not noise.sd else f"{noise.sd:g}, as set",
+        if noise.own or not noise.sd else f"{noise.sd:g}, as set",
         seconds_per_run=sum(item.seconds for item in history.experiments) / runs,
         usd_per_run=history.spent.usd / runs, assumed_sizes=told.assumed,
     )  # fmt: skip
@@ -181,10 +181,12 @@ class _Retelling:
     ) -> None:
         self.recorded, self.config, self.plugins = recorded, config, plugins
         self.with_rules, self.released, self.assumed = with_rules, released, 0
-        self.noise = noise_of(recorded, config)
-        self.history = empty(recorded.campaign)
-        if recorded.started is not None:
-            self.history = foresee(self.history, recorded.started)
+        self.history, began = empty(recorded.campaign), recorded.started
+        if began is not None:
+            told = asdict(began, recurse=False) | {"config": unstructure(config)}
+            began = events.CampaignStarted(**told)
+            self.history = foresee(self.history, began)
+        self.noise = evolve(recorded, started=began).noise
         self._best: float | None = None  # of what was recorded
 
     def steps(self) -> Iterator[Step]:
