@@ -87,7 +87,8 @@ class Plugin(WithTable[Settings]):
         self, candidate: Candidate, history: History, judged: _Judged, runs: int, sure: float
     ) -> tuple[Verdict, str]:
         rules = self._settings
-        needed = self._needed(history)
+        room = self._room(history)
+        needed = 1 - min(max(room, rules.confirmed_p / 5), 1 - rules.least)
         told = (
             f"a true improvement with {greedy.percent(sure)} probability "
             f"after {counted(runs, 'run')}{judged.base}; {greedy.percent(needed)} are needed"
@@ -104,15 +105,17 @@ class Plugin(WithTable[Settings]):
                 f"{told}; {counted(left, 'further run')} would keep it with {chance:.0%}",
             )
         tie = _tie(candidate, history, judged.gain, rules.noise_sds * judged.noise.sd, rules)
-        if tie:
+        if tie and 1 - sure <= room:
             return Verdict.KEEP, f"{told}; within the noise and {tie}"
+        if tie:
+            return Verdict.DISCARD, f"{told}; {tie}, which takes more clear keeps beside it"
         why = "no run could change that" if left > 0 else "all runs are spent"
         return Verdict.DISCARD, f"{told}; {why}"
 
-    def _needed(self, history: History) -> float:
-        """Return how probable a gain must be, so that not too many of all keeps are false.
+    def _room(self, history: History) -> float:
+        """Return how improbable a keep may be as a gain, so that not too many of all are false.
 
-        Clear keeps leave room for one that is less clear: what counts is the expected share.
+        Clear keeps leave room for one that is less clear, or a tie: the expected share counts.
         """
         rules = self._settings
         kept = [item for item in history.kept if item.number != history.baseline_number]
@@ -121,8 +124,7 @@ class Plugin(WithTable[Settings]):
             for item in kept
             if item.decision and item.decision.confidence is not None
         ]
-        room = rules.confirmed_p * (len(risks) + 1) - sum(risks)
-        return 1 - min(max(room, rules.confirmed_p / 5), 1 - rules.least)
+        return rules.confirmed_p * (len(risks) + 1) - sum(risks)
 
 
 class _Judged:
