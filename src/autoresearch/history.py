@@ -333,9 +333,8 @@ class History:
         recent = {item.number: item for item in self.experiments[-_RECENT:]}
         if self.baseline is not None:
             recent[self.baseline.number] = self.baseline
-        groups = [s for s in _SCORES.each([*recent.values()], self) if len(s) > 1]
-        own = sum(len(scores) - 1 for scores in groups)
-        squares = sum(variance(scores) * (len(scores) - 1) for scores in groups)
+        groups = [*filter(None, _SQUARES.each([*recent.values()], self))]
+        own, squares = sum(count - 1 for count, _ in groups), sum(each for _, each in groups)
         if squares <= 0:
             return told
         prior = told or Noise()
@@ -473,6 +472,17 @@ def is_open(experiment: Experiment) -> bool:
     return experiment.verdict in (None, Verdict.RERUN)
 
 
+def shared(old: list[T], new: list[T]) -> int:
+    """Return how many values two lists begin with that are the same; quick where nearly all are.
+
+    Lists are compared by identity first, without a step of Python for each value.
+    """
+    most = min(len(old), len(new))
+    sizes = (max(most - back, 0) for back in (8, 64, most))
+    sure = next(size for size in sizes if old[:size] == new[:size])
+    return sure + [*map(is_, old[sure:most], new[sure:most]), False].index(False)
+
+
 class PerExperiment(Generic[T]):
     """What is computed from single experiments, computed again only for those that changed.
 
@@ -485,7 +495,7 @@ class PerExperiment(Generic[T]):
         self._make = make
         self._setting: Hashable = None
         self._made: dict[int, tuple[Experiment, T]] = {}
-        self._last: tuple[Sequence[Experiment], list[T]] = ((), [])
+        self._last: tuple[list[Experiment], list[T]] = ([], [])
 
     def each(self, experiments: Sequence[Experiment], history: History) -> list[T]:
         """Return the answer for each of some experiments of a history."""
@@ -493,14 +503,12 @@ class PerExperiment(Generic[T]):
         setting = (history.campaign, history.metric, history.size, better, stage)
         if setting != self._setting:
             self._made.clear()
-            self._setting, self._last = setting, ((), [])
+            self._setting, self._last = setting, ([], [])
         # Nearly always the last question with one more behind it.
-        asked, answers = self._last
-        if asked is experiments:
-            return answers
-        same = [*map(is_, asked, experiments), False].index(False)
-        told = answers[:same] + [self._of(item, history) for item in experiments[same:]]
-        self._last = (experiments, told)
+        asked, answers, items = *self._last, list(experiments)
+        same = shared(asked, items)
+        told = answers[:same] + [self._of(item, history) for item in items[same:]]
+        self._last = (items, told)
         return told
 
     def _of(self, experiment: Experiment, history: History) -> T:
@@ -511,7 +519,13 @@ class PerExperiment(Generic[T]):
         return known[1]
 
 
+def _squares(item: Experiment, history: History) -> tuple[int, float] | None:
+    """Return how many scores an experiment has and the squares of their deviations, if several."""
+    count = len(scores := history.scores(item))
+    return (count, variance(scores) * (count - 1)) if count > 1 else None
+
+
 _DECIDED = PerExperiment(lambda item, _: not is_open(item))
 _FAMILY = PerExperiment(lambda item, _: family(item.idea.direction))
 _KEPT = PerExperiment(lambda item, _: item.verdict is Verdict.KEEP)
-_SCORES = PerExperiment(lambda item, history: history.scores(item))
+_SQUARES = PerExperiment(_squares)

@@ -9,13 +9,14 @@ from attrs import frozen
 
 from autoresearch.config import setting
 from autoresearch.events import Backtracked
-from autoresearch.history import History
+from autoresearch.history import History, parent_of
 from autoresearch.hookspecs import Configured, WithTable, hookimpl
 from autoresearch.model import Backtrack, Experiment, Signal, Verdict
 
 # --- signal 1: several failures in a row in one direction make it a dead end -----------------
 
 _FAILURES = {Verdict.DISCARD, Verdict.CRASH}
+_PARALLEL = 200  # newest decisions that are looked through: many more than are under way at once
 
 
 class DeadEnd(Configured):
@@ -135,13 +136,12 @@ def _elsewhere(history: History, best: Experiment) -> Backtrack | None:
 
 def _ancestors(history: History, number: int) -> Iterator[Experiment]:
     """Yield the kept experiments that a commit builds on, newest first, itself included."""
-    by_commit = {item.commit: item for item in history.experiments if item.commit}
     item: Experiment | None = history.experiments[number]
     seen: set[int] = set()
     while item is not None and item.number not in seen:
         seen.add(item.number)
         yield item
-        item = by_commit.get(item.parent_commit)
+        item = parent_of(item, history) if item.parent_commit else None
 
 
 # --- signal 3: the last experiments brought next to nothing, so something radical is due ------
@@ -170,8 +170,10 @@ class Plateau(Configured):
 
 def newest_window(history: History, size: int) -> tuple[Experiment, ...]:
     """Return the newest ``size`` experiments decided since the last plateau, or none if fewer."""
-    done = max((max(item.experiments, default=0) for item in history.plateaus), default=0)
-    newest_first = (entry for entry in reversed(history.timeline) if isinstance(entry, int))
+    newest = history.plateaus[-_PARALLEL:]
+    done = max((max(item.experiments, default=0) for item in newest), default=0)
+    recent = reversed(history.timeline[-max(size, 0) - _PARALLEL :])
+    newest_first = (entry for entry in recent if isinstance(entry, int))
     fresh = tuple(islice((number for number in newest_first if number > done), max(size, 0)))
     if size <= 0 or len(fresh) < size:
         return ()

@@ -18,14 +18,11 @@ class Plugin:
     @hookimpl
     def propose_idea(self, history: History) -> Idea | None:
         """Return the highest ranked waiting idea that was neither tried nor refused, else None."""
-        gone = set(history.tried) | {
-            item.idea for item in history.rejected if isinstance(item, events.IdeaDropped)
-        }
         for queued in history.ranked_queue:
             if queued.waits_for:
                 continue
             idea = as_idea(queued, history)
-            if queued.again or not {idea.id, queued.id} & gone:
+            if queued.again or not any(_gone(name, history) for name in (idea.id, queued.id)):
                 return idea
         return None
 
@@ -40,6 +37,11 @@ class Plugin:
             "one that failed to answer again" if "outage" in waiting else "one that writes its code"
         )
         return f"{ideas} in words for a plugin: {cause}"
+
+
+def _gone(name: str, history: History) -> bool:
+    dropped = (item for item in history.rejected if isinstance(item, events.IdeaDropped))
+    return name in history.tried or any(item.idea == name for item in dropped)
 
 
 def as_idea(queued: QueuedIdea, history: History) -> Idea:

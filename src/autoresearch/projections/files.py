@@ -230,12 +230,11 @@ def _what_works(cards: Sequence[Card], history: History) -> str:
     proven: list[str] = []
     luck: list[str] = []
     for card in cards:
-        kept = [item for item in card.tries if item.verdict is Verdict.KEEP]
-        if not kept:
+        if not card.kept:
             continue
-        gains = [item.gain for item in kept if item.gain is not None]
+        gains = [item.gain for item in card.kept if item.gain is not None]
         total = sum(gains) if gains else None
-        numbers = tuple(item.number for item in kept)
+        numbers = tuple(item.number for item in card.kept)
         what = _what(history.experiments[numbers[-1]])
         told = better_by(total, history.metric)
         if total is not None and not _proven(history, numbers, total, card.error):

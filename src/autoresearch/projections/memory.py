@@ -8,15 +8,18 @@ worse by, no change), whichever way the metric points.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
+from operator import attrgetter, itemgetter
 from statistics import median
+from typing import TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from autoresearch import events
-from autoresearch.history import History, PerExperiment, family, gain_of
+from autoresearch.history import History, PerExperiment, family, gain_of, shared
 from autoresearch.model import Experiment, Verdict
 from autoresearch.text import one_line
 
@@ -24,6 +27,7 @@ DIGEST_EVERY = 10  # experiments, as a researcher would stop and look back
 _TWO_SIDED = 1.96  # standard deviations that hold 95 % of what luck does
 _CALIBRATED_OVER = 30  # newest scored predictions
 _FEWEST_PREDICTIONS = 4
+V = TypeVar("V")
 _NUMBERS = re.compile(r"[-+]?\d[\d_.,]*(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -49,7 +53,7 @@ class Card:
 
     direction: str
     tries: tuple[Try, ...]
-    kept: int
+    kept: tuple[Try, ...]
     best: Try | None
     error: float
     bracket: str
@@ -57,52 +61,55 @@ class Card:
     dead: events.DirectionDeclaredDead | None = None
 
 
-def _try(item: Experiment, history: History) -> Try:
+def _try(item: Experiment, history: History) -> tuple[str, Try]:
+    """Return the family of an experiment's direction, and what it says of it."""
+    key = family(item.idea.direction)
     gain = gain_of(item, history) if history.score(item) is not None else None
     known = Try(number=item.number, verdict=item.verdict, gain=gain)
     changes = item.idea.changes
     if len(changes) != 1 or isinstance(changes[0].old, str) or isinstance(changes[0].new, str):
-        return known
+        return key, known
     change = changes[0]
-    return Try(
-        number=item.number,
-        verdict=item.verdict,
-        gain=gain,
-        name=change.name,
-        old=float(change.old),
-        new=float(change.new),
-    )
+    return key, evolve(known, name=change.name, old=float(change.old), new=float(change.new))
 
 
 class Memory:
     """Reads a History; what was made of experiments is remembered from call to call."""
 
     def __init__(self) -> None:
-        self._tries: PerExperiment[Try] = PerExperiment(_try)
-        # By family, with what it was made of.
-        self._cards: dict[str, tuple[tuple[object, ...], Card]] = {}
+        self._tries: PerExperiment[tuple[str, Try]] = PerExperiment(_try)
+        self._told: list[tuple[str, Try]] = []
+        self._groups: dict[str, list[Try]] = {}  # of what was told, by family
+        self._cards: dict[str, tuple[object, Card]] = {}  # with what it was made of
 
     def cards(self, history: History) -> tuple[Card, ...]:
         """Return a card for each direction, the one with the newest try last."""
-        groups: dict[str, list[Try]] = {}
-        done = history.decided
-        for item, told in zip(done, self._tries.each(done, history), strict=True):
-            if item.number > history.baseline_number:
-                key = family(item.idea.direction)
-                groups[key] = group = groups.pop(key, [])
-                group.append(told)
-        error = luck(history)
-        return tuple(self._card(key, tries, error, history) for key, tries in groups.items())
+        done = _after_baseline(history)
+        told = self._tries.each(done, history)
+        same = shared(self._told, told)
+        if same < len(self._told):
+            same, self._groups = 0, {}
+        for key, one in told[same:]:
+            self._groups[key] = group = self._groups.pop(key, [])
+            group.append(one)
+        self._told, error = told, luck(history)
+        return tuple(self._card(key, tries, error, history) for key, tries in self._groups.items())
 
     def _card(self, key: str, tries: list[Try], error: float, history: History) -> Card:
         newest = history.experiments[tries[-1].number].idea.direction
         # Nearly all of it is the very same as before.
-        made_of: tuple[object, ...] = (*tries, error, history.dead(newest))
+        made_of = ([*tries], history.dead(newest))
         known = self._cards.get(key)
         if known is None or known[0] != made_of:
-            made = _card(newest, tries, error, history)
-            self._cards[key] = known = (made_of, made)
+            self._cards[key] = known = (made_of, _card(newest, tries, error, history))
+        if known[1].error != error:
+            self._cards[key] = known = (made_of, evolve(known[1], error=error))
         return known[1]
+
+
+def _after_baseline(history: History) -> tuple[Experiment, ...]:
+    done = history.decided
+    return done[bisect_right(done, history.baseline_number, key=attrgetter("number")) :]
 
 
 def _card(newest: str, tries: Sequence[Try], error: float, history: History) -> Card:
@@ -112,7 +119,7 @@ def _card(newest: str, tries: Sequence[Try], error: float, history: History) -> 
     return Card(
         direction=newest,
         tries=tuple(tries),
-        kept=sum(item.verdict is Verdict.KEEP for item in tries),
+        kept=tuple(item for item in tries if item.verdict is Verdict.KEEP),
         best=best,
         error=error,
         bracket=bracket(tries),
@@ -182,7 +189,7 @@ def effect(card: Card, metric: str) -> str:
 def card_line(card: Card, metric: str) -> str:
     """Return a card as one line."""
     tries = "1 try" if len(card.tries) == 1 else f"{len(card.tries)} tries"
-    parts = [f"{tries}, {card.kept} kept", effect(card, metric), card.bracket]
+    parts = [f"{tries}, {len(card.kept)} kept", effect(card, metric), card.bracket]
     parts.append("dead end" if card.dead else "")
     return f"{one_line(card.direction, 60)}: {'; '.join(part for part in parts if part)}"
 
@@ -206,40 +213,63 @@ def digests(history: History) -> tuple[str, ...]:
     An author's remarks on them stand behind that. What lies more than two hundred experiments back
     has a line for each hundred.
     """
-    done = [item for item in history.decided if item.number > history.baseline_number]
+    done, keeps = _after_baseline(history), history.kept
     whole = len(done) - len(done) % DIGEST_EVERY
-    dead: dict[int, list[str]] = {}
-    for event in history.dead_ends.values():
-        dead.setdefault(max(event.experiments, default=-1), []).append(event.direction)
+    ends = history.dead_ends.values()
+    dead = sorted((max(event.experiments, default=-1), _short(event.direction)) for event in ends)
     best = history.score(history.baseline) if history.baseline else None
     lines, start = [], 0
     while start < whole:
         size = DIGEST_EVERY * (10 if whole - start > 200 else 1)
         before, items = best, done[start : start + size]
-        scores = [history.score(item) for item in items if item.verdict is Verdict.KEEP]
-        for score in scores:
+        first, last = items[0].number, items[-1].number
+        kept = _within(first, last, keeps, attrgetter("number"))
+        for score in map(history.score, kept):
             if score is not None and (best is None or history.better(score, best)):
                 best = score
         moved = None if before is None or best is None else history.gain(best, before)
-        lines.append(_digest(items, moved, dead, history))
+        given_up = sorted(name for _, name in _within(first, last, dead, itemgetter(0)))
+        # Of what lies behind nearly all is the very same as before.
+        key, made_of = (
+            (history.campaign, first, size),
+            (items, kept, moved, given_up, history.metric),
+        )
+        known = _DIGESTS.get(key)
+        if known is None or known[0] != made_of:
+            _DIGESTS[key] = known = (made_of, _digest(items, kept, moved, given_up, history))
+        lines.append("; ".join((known[1], *_remarks(first, last, history))))
         start += size
     return tuple(lines)
 
 
 def newest_ten(history: History) -> Sequence[Experiment]:
     """Return the ten experiments that were just completed; none unless the tenth is the newest."""
-    done = [item for item in history.decided if item.number > history.baseline_number]
+    done = _after_baseline(history)
     return done[-DIGEST_EVERY:] if done and len(done) % DIGEST_EVERY == 0 else ()
+
+
+_DIGESTS: dict[Hashable, tuple[object, str]] = {}
+
+
+def _within(first: int, last: int, found: Sequence[V], by: Callable[[V], int]) -> Sequence[V]:
+    """Return the part of a sequence in order whose numbers are from ``first`` to ``last``."""
+    return found[bisect_left(found, first, key=by) : bisect_right(found, last, key=by)]
+
+
+def _remarks(first: int, last: int, history: History) -> list[str]:
+    written = history.digests.get(last)
+    if written is None or written.first != first:
+        return []
+    return [one_line(remark, 240) for remark in written.remarks[:3]]
 
 
 def _digest(
     items: Sequence[Experiment],
+    kept: Sequence[Experiment],
     moved: float | None,
-    dead: Mapping[int, Sequence[str]],
+    given_up: Sequence[str],
     history: History,
 ) -> str:
-    first, last = items[0].number, items[-1].number
-    kept = [item for item in items if item.verdict is Verdict.KEEP]
     tried = Counter(_short(item.idea.direction) for item in items)
     names = sorted(tried, key=lambda name: (-tried[name], name))[:4]
     parts = [
@@ -250,13 +280,9 @@ def _digest(
     if kept:
         best = max(kept, key=lambda item: gain_of(item, history) or 0.0)
         parts.append(f"largest step: {one_line(best.idea.description, 80)} ({best.number})")
-    given_up = [_short(name) for number in range(first, last + 1) for name in dead.get(number, ())]
     if given_up:
-        parts.append(f"given up: {', '.join(sorted(given_up)[:4])}")
-    written = history.digests.get(last)
-    if written is not None and written.first == first:
-        parts += [one_line(remark, 240) for remark in written.remarks[:3]]
-    return f"experiments {first} to {last}: {'; '.join(parts)}"
+        parts.append(f"given up: {', '.join(given_up[:4])}")
+    return f"experiments {items[0].number} to {items[-1].number}: {'; '.join(parts)}"
 
 
 @lru_cache(maxsize=4096)
