@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import takewhile
 from random import Random
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 from attrs import frozen
 
@@ -44,23 +44,19 @@ class Plugin(WithTable[Settings]):
         )
         if best is None or sum(1 for _ in failed) < self._settings.patience:
             return None
-        gains = [gain for item in recent if (gain := gain_of(item, history)) is not None]
-        reach = NormalDist(0, (sum(gain * gain for gain in gains) / max(len(gains), 1)) ** 0.5 or 1)
-        worth: dict[int, float] = {}
-        said: dict[int, str] = {}
+        squares = [gain * gain for item in recent if (gain := gain_of(item, history)) is not None]
+        reach = NormalDist(0, fmean(squares or [1]) ** 0.5 or 1)
+        nodes: dict[int, tuple[float, str]] = {}  # what each is worth, and why
         for item in history.kept[-self._settings.nodes :]:
-            if (score := history.score(item)) is None:
-                continue
-            built = [child for child in recent if child.built_on == item.number]
-            held = sum(child.verdict is Verdict.KEEP for child in built)
-            behind = history.gain(best, score)
-            holds = rng.betavariate(1 + held, 1 + len(built) - held)
-            worth[item.number] = holds * reach.cdf(-behind)
-            said[item.number] = (
-                f"{held} of {len(built)} ideas held on experiment {item.number}, "
-                f"{behind:.4f} {history.metric} behind the best"
-            )
-        chosen = max(worth, key=lambda number: worth[number], default=head)
-        if chosen is None or chosen == head or head not in said:
+            built = [child.verdict for child in recent if child.built_on == item.number]
+            held, score = built.count(Verdict.KEEP), history.score(item)
+            if score is not None:
+                behind = history.gain(best, score)
+                holds = rng.betavariate(1 + held, 1 + len(built) - held)
+                told = f"{held} of {len(built)} ideas held on experiment {item.number}, "
+                told += f"{behind:.4f} {history.metric} behind the best"
+                nodes[item.number] = holds * reach.cdf(-behind), told
+        chosen = max(nodes, key=lambda number: nodes[number], default=head)
+        if chosen is None or chosen == head or head not in nodes:
             return None
-        return Parent(experiment=chosen, reason=f"{said[chosen]}; {said[head]}")
+        return Parent(experiment=chosen, reason=f"{nodes[chosen][1]}; {nodes[head][1]}")
