@@ -63,8 +63,8 @@ def test_evidence_does_not_keep_luck(story: Story) -> None:
 def test_small_true_steps_add_up() -> None:
     """What is not kept leaves the bar where it is, so that several steps together are clear."""
     told = Story(CONFIG)
-    for number in range(8):
-        told.add(1.2244 - 0.0006 * number)
+    for number in range(9):
+        told.add(1.2244 - 0.002 * number)
     assert "keep" in verdicts(asked(told, "evidence"))[1:]
 
 

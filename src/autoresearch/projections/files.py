@@ -86,12 +86,13 @@ class ResultsTsv:
         A missing score is written 0.000000 and a missing size 0.0, as the protocol asks; sizes are
         decimal megabytes.
         """
-        tried = [history.experiments[entry] for entry in history.timeline if isinstance(entry, int)]
+        entries, known = list(history.timeline), list(history.experiments)
+        tried = [known[entry] for entry in entries if isinstance(entry, int)]
         told = iter(self._rows.each(tried, history))
-        rows = (
+        rows = [
             next(told) if isinstance(entry, int) else _line(_backtrack(history, entry))
-            for entry in history.timeline
-        )
+            for entry in entries
+        ]
         return _line(header(history)) + "".join(rows)
 
 
