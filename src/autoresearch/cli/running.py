@@ -186,7 +186,7 @@ def advised(config: Config, active: Collection[str]) -> str:
         return ""
     return (
         'one run decides here, luck included; active = ["evidence"] repeats what is unclear: in '
-        "simulated campaigns 4 % of its keeps were false, and 6 to 17 % under greedy "
+        "simulated campaigns 1 to 2 % of its keeps were false, and 6 to 17 % under greedy "
         "(docs/strategies.md)"
     )
 
