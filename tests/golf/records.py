@@ -4,8 +4,9 @@
 
 MIRROR is a git directory of openai/parameter-golf with its pull requests; nothing of it is in this
 repository. PART is one of ``itself``, ``logs``, ``pulls``, ``commits``, ``invalid``, ``typed`` and
-``campaigns``, all of them without one; ``commits=120:400`` and ``pulls=0:50`` take a span, in the
-order of digests, so that each is a fair sample and a long run can be made in pieces. The figures of
+``campaigns``, all of them without one; all but the first two take a span, such as ``pulls=0:50``,
+so that a long run can be made in pieces. Commits and pull requests come in the order of digests,
+so that each is a fair sample. The figures of
 docs/truth.md are what this prints. It exits with 1 where loop and `metrics` differ, a record is
 blocked by its own audit, or an invalid entry would be believed.
 """
@@ -216,20 +217,22 @@ def measuring(source: str) -> list[str]:
     return [ast.dump(n) for n in functions if _MEASURES.search(n.name)]
 
 
-def invalid(mirror: str, pool: ProcessPoolExecutor, tokenizer: str = "") -> int:
+def invalid(
+    mirror: str, pool: ProcessPoolExecutor, first: int = 0, past: int = 100, tokenizer: str = ""
+) -> int:
     """Audit the entries known to be invalid against the valid record that is nearest."""
     numbers = [(why, number) for why, numbers in INVALID.items() for number in numbers]
-    entries = list(_lazily(pool, partial(entry, mirror), iter(numbers)))
+    entries = list(_lazily(pool, partial(entry, mirror), iter(numbers[first:past])))
     there = [found for found in entries if found]
     title = "as evaluation changes" if tokenizer else "known to be invalid"
-    title = f"entries {title} ({len(entries) - len(there)} more have no script)"
+    title = f"entries {first} to {past} {title} ({len(entries) - len(there)} more have no script)"
     return tell(title, _lazily(pool, partial(judge, typed=tokenizer), iter(there)))["believed"]
 
 
-def typed(mirror: str, pool: ProcessPoolExecutor) -> int:
+def typed(mirror: str, pool: ProcessPoolExecutor, first: int = 0, past: int = 100) -> int:
     """The same, each typed as an evaluation change: caught, or said to be unproved."""
     with tempfile.TemporaryDirectory() as folder:
-        return invalid(mirror, pool, str(small_tokenizer(Path(folder))))
+        return invalid(mirror, pool, first, past, str(small_tokenizer(Path(folder))))
 
 
 def entry(mirror: str, why: str, number: int) -> tuple[str, str, str] | None:
@@ -341,19 +344,20 @@ for line in Path("log.txt").read_text().splitlines():
 """
 
 
-def campaigns(mirror: str, _: ProcessPoolExecutor) -> int:
+def campaigns(mirror: str, _: ProcessPoolExecutor, first: int = 0, past: int = 100) -> int:
     """Start a campaign from one record of each score line, its log told by a stand-in for GPUs."""
-    names, tried, kept = listed(mirror), dict[str, str](), 0
+    names, tried, kept = listed(mirror), dict[str, bool](), 0
     for name, packed in blobs(mirror, "HEAD", [n for n in names if n.endswith("/train_gpt.py")]):
         beside = (n for n in names if n.startswith(name.removesuffix("train_gpt.py")))
         log = next(blobs(mirror, "HEAD", filter(_LOG.search, beside)), ("", b""))[1]
         rate = re.search(r"MATRIX_LR['\"],\s*([0-9.]+)", script(packed))
         line = base_name(read_log(log).score_name or "")
         if line and rate and line not in tried:
-            tried[line] = name
-            kept += _keeps(line, name, packed.decode(), log, rate)
-    print(f"campaigns from records: {kept} of {len(tried)} reach a kept experiment\n")
-    return len(tried) - kept
+            tried[line] = first <= len(tried) < past
+            kept += tried[line] and _keeps(line, name, packed.decode(), log, rate)
+    count = sum(tried.values())
+    print(f"campaigns from records {first} to {past}: {kept} of {count} reach a kept experiment\n")
+    return count - kept
 
 
 def _keeps(line: str, name: str, source: str, log: bytes, rate: re.Match[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,10 @@ CLOCKS = words(
     "time.perf_counter time.time time.monotonic time.process_time time.perf_counter_ns "
     "time.time_ns time.monotonic_ns"
 )
+_SIGN = re.compile(
+    r"__[ri]?(add|sub|mul|matmul|truediv|floordiv|mod|pow|and|or|xor|[lr]shift)__|"
+    r"__(lt|le|gt|ge|eq|ne|contains)__"
+)
 _UNITS = (1000, 1_000_000, 1_000_000_000, 0.001, 0.000001, 1e-9, 100, 60)
 
 
@@ -54,24 +59,27 @@ class Carrier(Ground, ABC):
     def block(self, statements: Iterable[ast.stmt], env: Env) -> None:
         """Run statements in order."""
         for statement in statements:
-            handler = getattr(self, "_do_" + type(statement).__name__, None)
-            if handler is not None:
+            handler = getattr(self, "_do_" + type(statement).__name__, self._children)
+            first = len(self.events)
+            with self._decided(CLEAN.union(*self.left.values())):
                 handler(statement, env)
-            elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-                for child in ast.iter_child_nodes(statement):
-                    if isinstance(child, ast.expr):
-                        self.value(child, env)
+            if self.trying:  # what follows is reached because nothing was raised
+                self.left["try"] |= self._raised(first)
+
+    def _raised(self, first: int) -> Labels:
+        return frozenset(e.name for e in self.events[first:] if e.kind == "raise" and not e.inside)
 
     def _do_Assign(self, node: ast.Assign, env: Env) -> None:  # noqa: N802
         for target in node.targets:
             self._bind_value(target, node.value, env)
 
     def _do_AnnAssign(self, node: ast.AnnAssign, env: Env) -> None:  # noqa: N802
+        self.value(node.annotation, env)
         if node.value is not None:
             self._bind_value(node.target, node.value, env)
 
     def _do_AugAssign(self, node: ast.AugAssign, env: Env) -> None:  # noqa: N802
-        before = self.value(node.target, env)
+        before = self._operated(self.value(node.target, env), self.value(node.value, env))
         if isinstance(node.op, ast.Sub | ast.Mult) and self._place(node.target) in self.totals:
             self._happens("back", "", node)
         self.bind(node.target, before | self.value(node.value, env), env, adds=True)
@@ -82,8 +90,11 @@ class Carrier(Ground, ABC):
         self._leaves(node)
 
     def _leaves(self, node: ast.stmt, _: Env | None = None) -> None:
-        if self.control & JUDGED and not self.inside and self.loops:
-            self.loops[-1].append(node)
+        """What comes after it in its loop or function runs because it was not reached."""
+        if self.control & JUDGED and not self.inside:
+            self.left["function" if isinstance(node, ast.Return) else "loop"] |= self.control
+            if self.loops:
+                self.loops[-1].append(node)
 
     _do_Break = _do_Continue = _leaves  # noqa: N815
 
@@ -93,6 +104,8 @@ class Carrier(Ground, ABC):
 
     def _do_Match(self, node: ast.Match, env: Env) -> None:  # noqa: N802
         labels = self.value(node.subject, env)
+        owners = [label[4:] for label in labels if label.startswith("obj:")]
+        labels = labels.union(*(found for o in owners for found in self.fields[o].values()))
         for case in node.cases:
             for part in inside(case.pattern, (ast.MatchAs, ast.MatchStar, ast.MatchMapping)):
                 if name := getattr(part, "name", None) or getattr(part, "rest", None):
@@ -111,28 +124,29 @@ class Carrier(Ground, ABC):
         with self._looping():
             for _ in range(2):
                 labels = self.value(node.iter, env)
-                self.bind(node.target, labels, env)
+                labels |= self._special("__iter__", labels) | self._special("__next__", labels)
+                self.bind(node.target, labels | self.left["loop"], env)
                 with self._decided(labels & {METRIC}):
                     self._branches(env, node.body, [])
                 for part in _changed_items(node):  # what an item got, what it is in has
                     for source in inside(node.iter, (ast.Name, ast.Attribute)):
                         self._put(source, env.get(part, CLEAN) & JUDGED, env)
-        self.block(node.orelse, env)
+            self.block(node.orelse, env)
 
     def _do_While(self, node: ast.While, env: Env) -> None:  # noqa: N802
         with self._looping():
             for _ in range(2):
                 with self._decided(self.value(node.test, env) & JUDGED):
                     self._branches(env, node.body, [])
-        self.block(node.orelse, env)
+            self.block(node.orelse, env)
 
     @contextmanager
     def _looping(self) -> Iterator[None]:
         """A loop that trains must not end, nor pass over a step, because of a score."""
-        first = len(self.events)
+        first, left = len(self.events), self.left["loop"]
         self.loops.append([])
         yield
-        leaving = self.loops.pop()
+        leaving, self.left["loop"] = self.loops.pop(), left
         if any(event.kind == "train" for event in self.events[first:]):
             for node in leaving:
                 self.watcher.learns(node, "the schedule", self.inside)
@@ -153,15 +167,35 @@ class Carrier(Ground, ABC):
     def _special(self, name: str, held: Labels, *values: Labels) -> Labels:
         """Call a method that Python calls by itself, of the script's own objects."""
         owners = sorted(label[4:] for label in held if label.startswith("obj:"))
-        found = [(o, self.methods[o, name]) for o in owners if (o, name) in self.methods]
-        given = [self.follow(f, [self._instance(o), *values], self.module) for o, f in found]
+        places = [(o, n) for o in owners for n in (name, name.replace("__", "__a", 1))]
+        given = [
+            self.follow(self.methods[place], [self._instance(place[0]), *values], self.module)
+            for place in places
+            if place in self.methods
+        ]
         return CLEAN.union(*given)
 
+    def _field(self, held: Labels, name: str) -> Labels:
+        """What a field of the script's own objects and functions holds."""
+        owners = (label[4:] for label in held if label.startswith(("obj:", "def:")))
+        return CLEAN.union(*(self.fields[o].get(name, CLEAN) for o in owners if o in self.fields))
+
+    def _operated(self, *sides: Labels) -> Labels:
+        """What an operator gives, with what the script's own classes make of it."""
+        labels = CLEAN.union(*sides)
+        owners = [label[4:] for label in labels if label.startswith("obj:")]
+        names = sorted({name for o, name in self.methods if o in owners and _SIGN.match(name)})
+        return labels.union(*(self._special(name, labels, labels) for name in names))
+
     def _do_Try(self, node: ast.Try, env: Env) -> None:  # noqa: N802
-        first = len(self.events)
+        first, left, trying = len(self.events), self.left["try"], self.trying
+        self.trying |= not all(_gives_up(handler.body[-1]) for handler in node.handlers)
         self._branches(env, node.body, [])
+        self.left["try"], self.trying = left, trying
         happened = self.events[first:]
         raised = frozenset(e.name for e in happened if e.kind == "raise")
+        if any(inside(part, ast.Yield) for part in node.body):
+            raised |= self.sent
         with self._decided(raised):
             for handler in node.handlers:
                 if handler.name:
@@ -182,11 +216,37 @@ class Carrier(Ground, ABC):
         for name in sorted((said | self.control) & JUDGED):
             self._happens("raise", name, node)
 
+    def _do_Assert(self, node: ast.Assert, env: Env) -> None:  # noqa: N802
+        for name in sorted((self.value(node.test, env) | self.control) & JUDGED):
+            self._happens("raise", name, node)
+
+    def _do_Delete(self, node: ast.Delete, env: Env) -> None:  # noqa: N802
+        for target in node.targets:
+            if isinstance(target, ast.Subscript):
+                chosen = self.value(target.slice, env)
+                self._special("__delitem__", self.value(target.value, env), chosen)
+
     def _do_ClassDef(self, node: ast.ClassDef, env: Env) -> None:  # noqa: N802
+        given = [self.value(keyword.value, env) for keyword in node.keywords]
         inner = dict(env)
+        self.closures[node.name] = inner
         self.block(node.body, inner)
         for name in inner.keys() - env.keys():  # settings live in class attributes
             grow(self.fields[node.name], name, inner[name])
+        self._special("__init_subclass__", self._instance(node.name), *given)
+        self._decorated(node, env)
+
+    def _decorated(self, node: ast.ClassDef | ast.FunctionDef, env: Env) -> None:
+        """What stands over a function or class is called with it, and may give back another."""
+        for part in reversed(node.decorator_list):
+            if part not in self.made:
+                name = ast.copy_location(ast.Name(node.name, ast.Load()), node)
+                self.made[part] = ast.copy_location(ast.Call(part, [name], []), part)
+            labels = self.value(self.made[part], env)
+            if other := {label for label in labels if label.startswith("def:")}:
+                env[node.name] = frozenset(other)
+
+    _do_FunctionDef = _decorated  # noqa: N815
 
     def _branches(self, env: Env, *bodies: Iterable[ast.stmt]) -> None:
         ends = []
@@ -250,6 +310,7 @@ class Carrier(Ground, ABC):
             self._put(target.value, labels, env)
             return
         self._special(f"{target.attr}.setter", held, labels)
+        self._special("__set__", self._field(held, target.attr), CLEAN, labels)
         self._special("__setattr__", held, CLEAN, labels)
         if not (passing and labels & JUDGED):
             self._put(target, labels, env)
@@ -263,7 +324,7 @@ class Carrier(Ground, ABC):
             grow(where, target.id, labels)
         elif isinstance(target, ast.Attribute):
             for name in self.value(target.value, env):
-                if name.startswith("obj:"):
+                if name.startswith(("obj:", "def:")):
                     grow(self.fields[name[4:]], target.attr, labels)
 
     def value(self, node: ast.expr, env: Env) -> Labels:
@@ -284,7 +345,7 @@ class Carrier(Ground, ABC):
 
     def _of_BinOp(self, node: ast.BinOp, env: Env) -> Labels:  # noqa: N802
         left, right = self.value(node.left, env), self.value(node.right, env)
-        labels = left | right
+        labels = self._operated(left, right)
         if isinstance(node.op, ast.Sub):  # what was begun is read
             for side in (node.left, node.right):
                 if isinstance(side, ast.Name | ast.Attribute):
@@ -337,7 +398,7 @@ class Carrier(Ground, ABC):
         return labels
 
     def _of_Compare(self, node: ast.Compare, env: Env) -> Labels:  # noqa: N802
-        labels = self._children(node, env)
+        labels = self._operated(self._children(node, env))
         self.capped |= {name[6:] for name in labels if name.startswith("clock:")}
         there = all(isinstance(op, ast.Is | ast.IsNot) for op in node.ops)
         return CLEAN if there else labels & JUDGED
@@ -365,7 +426,7 @@ class Carrier(Ground, ABC):
 
     def _of_Attribute(self, node: ast.Attribute, env: Env) -> Labels:  # noqa: N802
         held = self.value(node.value, env)
-        owners = [name[4:] for name in held if name.startswith("obj:")]
+        owners = [name[4:] for name in held if name.startswith(("obj:", "def:"))]
         found = [self.fields[o][node.attr] for o in owners if node.attr in self.fields[o]]
         known = {(o, node.attr) for o in owners} & self.methods.keys()
         if found:
@@ -373,9 +434,13 @@ class Carrier(Ground, ABC):
         if known:  # a property, or a method that is passed on
             first = self.methods[min(known)]
             asked = any("property" in written(d) for d in first.decorator_list)
-            return self.follow(first, [held], self.module) if asked else held
+            if asked:
+                return self.follow(first, [held], self.module)
+            return held | {f"def:{owner}.{node.attr}" for owner, _ in known}
         if node.attr in COUNTS:
             return CLEAN
+        if looked := self._special("__getattr__", held):
+            return looked
         unknown = held - JUDGED if owners else held
         return frozenset(name for name in unknown if not name.startswith("obj:"))
 
@@ -384,19 +449,22 @@ class Carrier(Ground, ABC):
         if self.outside and self.script.dotted(node.value) == "os.environ":
             labels |= self.outside
         chosen = self.value(node.slice, env) & JUDGED
+        labels |= self._special("__getitem__", labels, chosen)
         if isinstance(node.slice, ast.Slice) and isinstance(node.ctx, ast.Load):
             self.watcher.cut(node, labels, self.inside)
         return labels | chosen
 
     def _of_Yield(self, node: ast.Yield | ast.YieldFrom, env: Env) -> Labels:  # noqa: N802
-        if node.value is not None:
-            grow(env, RETURN, self.value(node.value, env))
-        return CLEAN
+        labels = self.value(node.value, env) if node.value is not None else CLEAN
+        grow(env, RETURN, labels)
+        return self.sent | (labels if isinstance(node, ast.YieldFrom) else CLEAN)
 
     _of_YieldFrom = _of_Yield  # noqa: N815
 
     def _of_Lambda(self, node: ast.Lambda, env: Env) -> Labels:  # noqa: N802
-        return self.value(node.body, {**env, **self._defaults(node.args, env)})
+        self.closures[self.nameless[node]] = env
+        own = {f"def:{self.nameless[node]}"}
+        return self.value(node.body, {**env, **self._defaults(node.args, env)}) | own
 
     def _defaults(self, arguments: ast.arguments, env: Env) -> Env:
         """What parameters have that are not given."""
@@ -423,8 +491,8 @@ class Carrier(Ground, ABC):
         with self._decided(chosen):
             labels = chosen.union(*(self.value(part, inner) for part in parts if part is not None))
         own = {name for g in node.generators for name in names_in(g.target)}  # type: ignore[attr-defined]
-        for name in env.keys() - own:  # what it did to the lists and tables around it
-            env[name] |= inner[name]
+        for name in inner.keys() - own:  # what it did to the names around it
+            grow(env, name, inner[name])
         return labels - {PATH} if trained else labels
 
     _of_ListComp = _of_SetComp = _of_GeneratorExp = _of_DictComp = _comprehension  # noqa: N815

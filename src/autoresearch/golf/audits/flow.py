@@ -9,6 +9,7 @@ judged here.
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 
 from autoresearch.golf.audits.carrying import Carrier
 from autoresearch.golf.audits.labels import (
@@ -32,18 +33,19 @@ from autoresearch.golf.audits.labels import (
 from autoresearch.golf.audits.script import (
     called,
     inside,
+    stores,
     words,
     written,
 )
 
-# Calls that tell of data only how much there is, or of a file only where it lies.
-COUNTING = words("numel size dim element_size exists is_file stat nelement")
+# Calls that tell of data only how much there is or which, of a file only where it lies.
+COUNTING = words("numel size dim element_size exists is_file stat nelement hexdigest")
 READERS = (
     "numpy.fromfile", "numpy.memmap", "numpy.load", "numpy.frombuffer", "torch.load", "open",
     "torch.from_file", "mmap.mmap", "io.open", "builtins.open", "torch.UntypedStorage.from_file",
 )  # fmt: skip
 GROWING = words(
-    "append extend insert add update put put_nowait setdefault appendleft set send push"
+    "append extend insert add update put put_nowait setdefault appendleft set send push set_result"
 )
 # Whether a number is one at all is no choice between models.
 _SAFE = words(
@@ -63,11 +65,19 @@ _BESIDE = words(
     "Thread submit start_new_thread Timer signal.signal atexit.register apply_async "
     "run_in_executor call_later weakref.finalize"
 )
-_WRITING = words("write write_text write_bytes writelines dump dumps save savez tofile")
-_READING = words("read read_text read_bytes readline readlines load loads open fromfile")
-_FILLING = words("setattr builtins.setattr heapq.heappush bisect.insort numpy.copyto")
+_WRITING = words("print write write_text write_bytes writelines dump dumps save savez tofile")
+_READING = words(
+    "getvalue getbuffer read read_text read_bytes readline readlines load loads open fromfile"
+)
+_FILLING = words(
+    "setattr builtins.setattr object.__setattr__ operator.setitem heapq.heappush bisect.insort "
+    "numpy.copyto"
+)
 # Which of its arguments a call changes, where it changes anything.
 _CHANGED = {"first": slice(1), "all": slice(1), "receiver": slice(0), "second": slice(1, 2)}
+_SENDING = words("send throw asend athrow")
+_KINDS = ("def", "obj")
+_STARRED = 8  # values that a starred argument may stand for
 _DEPTH = 14
 
 
@@ -92,7 +102,7 @@ class Flow(Carrier):
     def _of_Call(self, node: ast.Call, env: Env) -> Labels:  # noqa: N802
         method = isinstance(node.func, ast.Attribute)
         receiver = self.value(node.func.value if method else node.func, env)  # type: ignore[attr-defined]
-        values = [self.value(argument, env) for argument in node.args]
+        values = self._arguments(node, env)
         named = {k.arg: self.value(k.value, env) for k in node.keywords}
         for keyword in node.keywords:
             if keyword.arg and not self.inside:
@@ -109,13 +119,30 @@ class Flow(Carrier):
         if "listens" in manners:
             self._listens(node, name, env)
         receiver |= self._kept(node, receiver | arguments)
-        looked = self._looked_up(node, values, env) if not name else None
+        if node in self.nameless:  # a partial, which is called later
+            self.closures[self.nameless[node]] = env
+            return frozenset({f"def:{self.nameless[node]}"}) | arguments - aliases(arguments)
+        looked = self._looked_up(node, env)
         if looked is not None:
             return looked
         library = self._library(node, name, receiver | arguments)
         if library is not None:
+            self._hands_on(node, arguments, env)
             return library | self._folded(node)
         return self._own(node, name, receiver, values, named, env) | self._folded(node)
+
+    def _arguments(self, node: ast.Call, env: Env) -> list[Labels]:
+        """The labels of what a call is given in order; a star stands for what is known of it."""
+        values: list[Labels] = []
+        for i, part in enumerate(node.args):
+            if not isinstance(part, ast.Starred):
+                values.append(self.value(part, env))
+            elif passed := [env[key] for key in _places(part.value) if key in env]:
+                values += passed
+            else:  # it may be any number of values, so that the rest may be anywhere
+                rest = CLEAN.union(*(self.value(other, env) for other in node.args[i:]))
+                return values + [rest - aliases(rest)] * _STARRED
+        return values
 
     def _manners(self, node: ast.Call, name: str) -> frozenset[str]:
         """What a call may do besides giving something back, by its name: the same in each run."""
@@ -136,24 +163,56 @@ class Flow(Carrier):
         if origin.startswith("os.environ.") or origin in ("os.getenv", "os.putenv"):
             self.outside |= labels & JUDGED
             return self.outside
+        if last in _SENDING:
+            self.sent |= labels & JUDGED
         names = [name for name in labels if name.startswith("file:")]
+        if last == "print":  # only into a file that is in memory: a text may name another one
+            names = [name for name in names if name.startswith("file:<")]
         for name in names if last in _WRITING and not self.inside else ():
             grow(self.files, name, labels & {METRIC})
         return CLEAN.union(*(self.files.get(n, CLEAN) for n in names if last in _READING))
 
-    def _looked_up(self, node: ast.Call, values: list[Labels], env: Env) -> Labels | None:
+    def _looked_up(self, node: ast.Call, env: Env) -> Labels | None:
         """``getattr`` and ``setattr`` with a name that is known mean an attribute."""
-        origin = (self.script.dotted(node.func) or "").removeprefix("builtins.")
-        name = self.script.text(node.args[1]) if len(node.args) > 1 else None
+        origin, given = (self.script.dotted(node.func) or "").removeprefix("builtins."), node.args
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "__setattr__":
+            origin, given = "setattr", given if len(given) == 3 else [node.func.value, *given]
+        name = self.script.text(given[1]) if len(given) > 1 else None
         if origin not in ("getattr", "setattr") or not (
             isinstance(name, str) and name.isidentifier()
         ):
             return None
-        meant = ast.copy_location(ast.Attribute(node.args[0], str(name), ast.Load()), node)
+        meant = ast.copy_location(ast.Attribute(given[0], str(name), ast.Load()), node)
+        more = CLEAN.union(*(self.value(part, env) for part in given[2:]))
         if origin == "getattr":
-            return self.value(meant, env).union(*values[2:])
-        self.bind(meant, CLEAN.union(*values[2:]), env)
+            return self.value(meant, env) | more
+        self.bind(meant, more, env)
         return CLEAN
+
+    def _hands_on(self, node: ast.Call, given: Labels, env: Env) -> None:
+        """A library may call what it is given, at any time, with whatever else it is given."""
+        if not (given | self.control) & JUDGED:
+            return
+        first, plain = len(self.events), given - aliases(given)
+        for function, before in self._targets(given, "def"):
+            where = self.closures.get(function.name, env)
+            self.follow(function, [*before, *[plain] * _STARRED], where)
+        for i, part in enumerate(node.args):
+            if self.script.dotted(part) in _FILLING:
+                self.value(ast.copy_location(ast.Call(part, node.args[i + 1 :], []), node), env)
+        del self.events[first:]
+
+    def _targets(
+        self, labels: Labels, *kinds: str
+    ) -> Iterator[tuple[ast.FunctionDef, list[Labels]]]:
+        """The script's own code that runs where something is called, and what it gets first."""
+        for kind, _, name in (label.partition(":") for label in sorted(labels)):
+            owner, _, last = (name, "", "__call__") if kind == "obj" else name.rpartition(".")
+            if kind in kinds and (owner, last) in self.methods:
+                yield self.methods[owner, last], [self._instance(owner)]
+            elif kind in kinds and kind == "def":
+                own = (f for f in self.functions.get(name, []) if id(f) not in self.owners)
+                yield from ((function, []) for function in own)
 
     def _mutates(
         self, node: ast.Call, changed: str, receiver: Labels, values: list[Labels],
@@ -193,6 +252,8 @@ class Flow(Carrier):
         """A hook sees whatever the model reads until it is removed; a thread works beside us."""
         if name.endswith("hook") and node.args:
             self.hooks.append((node.args[-1], env))
+            if JUDGED & self._called_back(node.args[-1], CLEAN, env):
+                self.watcher.learns(node, "weights", self.inside)
         elif name == "remove" and not node.args:
             self.hooks.clear()
         asked = name or written(node.func)
@@ -205,22 +266,20 @@ class Flow(Carrier):
             if beside:
                 self._happens("beside", asked, node)
 
-    def _called_back(self, what: ast.expr, labels: Labels, env: Env) -> None:
-        if isinstance(what, ast.Call) and what.args and "partial" in written(what.func):
-            what = what.args[0]
-        if isinstance(what, ast.Lambda):
-            names = [argument.arg for argument in what.args.args]
-            inner = {**env, **dict.fromkeys(names, labels)}
-            self.value(what.body, inner)
-            for name in env.keys() & inner.keys() - set(names):
-                grow(env, name, inner[name])
+    def _called_back(self, what: ast.expr, labels: Labels, env: Env) -> Labels:
+        """What a function gives back that somebody else calls."""
+        given = CLEAN
+        for function, before in self._targets(self.value(what, env), "def"):
+            where = self.closures.get(function.name, env)
+            given |= self.follow(function, [*before, *[labels] * 4], where)
         for name in [n.id for n in inside(what, ast.Name)] + [
             n.attr for n in inside(what, ast.Attribute)
         ]:
             for function in self.functions.get(name, [])[:2]:
                 owner = self.owners.get(id(function))
                 first = [self._instance(owner)] if owner else []
-                self.follow(function, [*first, *[labels] * 4], env)
+                given |= self.follow(function, [*first, *[labels] * 4], env)
+        return given
 
     def _library(self, node: ast.Call, name: str, labels: Labels) -> Labels | None:
         """What a library gives back; None where the function may be the script's own."""
@@ -229,8 +288,11 @@ class Flow(Carrier):
             return CLEAN
         if called == "float" or (name in _REDUCING and self.inside):
             return judged(labels)
+        labels -= aliases(labels) if called in READERS else CLEAN
         if called in READERS or name in ("read_bytes", "open", "read"):
             return labels | {DATA} if labels & {PATH, DATA} else labels
+        if called in ("io.StringIO", "io.BytesIO"):
+            return labels | {f"file:<{node.lineno}>"}
         if called in ("os.listdir", "os.scandir", "os.walk") or name in ("iterdir", "rglob"):
             return labels | {PATH}
         if called is None:
@@ -258,17 +320,34 @@ class Flow(Carrier):
         if not found:
             bound = [f for f in self.functions.get(plain, []) if (id(f) in self.owners) == method]
             found = [] if method and receiver & LEARNER else bound
-        passed = sorted(n[4:] for n in receiver if n.startswith("def:"))
-        if passed and not method:  # a parameter that stands for one of the script's functions
-            calls = [f for n in passed for f in self.functions[n] if id(f) not in self.owners]
-            results = [self.follow(f, values, self.closures[f.name], named) for f in calls[:3]]
-            return CLEAN.union(*results)
+        # A name or a field that stands for some of the script's functions.
+        passed = [*self._targets(self._field(receiver, name) if method else receiver, *_KINDS)]
+        held = [receiver] * method
+        if passed:
+            with self._decided(CLEAN if method else receiver & JUDGED):
+                return CLEAN.union(*(
+                    self._run(f, first or held * _is_method(f), node, values,
+                              self.closures.get(f.name, env), named, env)
+                    for f, first in passed[:3]
+                ))  # fmt: skip
         if not found or len(found) > 3:
+            self._hands_on(node, everything, env)
             own = everything if plain in _PASSING else everything - aliases(everything)
             return own if plain not in _PASSING or not method else own | aliases(receiver)
-        first = [receiver] if method else []
-        results = [self.follow(f, [*first, *values], env, named) for f in found]
-        return CLEAN.union(*results)
+        return CLEAN.union(*(
+            self._run(f, held * _is_method(f), node, values, env, named, env) for f in found
+        ))  # fmt: skip
+
+    def _run(
+        self, function: ast.FunctionDef, first: list[Labels], node: ast.Call, values: list[Labels],
+        where: Env, named: dict[str | None, Labels], env: Env,
+    ) -> Labels:  # fmt: skip
+        """Follow a call; what the function put into its arguments, those hold afterwards."""
+        labels = self.follow(function, [*first, *values], where, named)
+        for part, filled in zip(node.args, self.filled[len(first) :], strict=False):
+            if filled:
+                self._put(part, filled, env)
+        return labels
 
     def _model(
         self, node: ast.Call, receiver: Labels, values: list[Labels],
@@ -322,36 +401,51 @@ class Flow(Carrier):
     ) -> Labels:  # fmt: skip
         """Run one of the script's own functions with labelled arguments; what does it return?"""
         self.followed.add(id(function))
+        self.filled = []
         everything = CLEAN.union(*values, *(named or {}).values())
         if function in self.active or len(self.active) >= _DEPTH:
             return everything - aliases(everything)
-        nested = function not in self.script.tree.body and id(function) not in self.owners
+        owner = self.owners.get(id(function), "")
+        nested = (self.classes[owner] if owner else function) not in self.script.tree.body
+        env = self.closures.get(owner, {}) if owner else env
         inner = dict(env) if nested else {}
         inner |= _parameters(function, values, named or {}, self._defaults(function.args, env))
+        names = [a.arg for a in (*function.args.posonlyargs, *function.args.args)]
+        # A list that is a default is the same list in each call.
+        defaults = [*zip(names[::-1], function.args.defaults[::-1], strict=False)]
+        lasting = {n for n, d in defaults if isinstance(d, ast.List | ast.Dict | ast.Set)}
+        lasting -= set(names[: len(values)])
+        for name in lasting:
+            grow(inner, name, self.fields[function.name].get(name, CLEAN))
         inner.pop(RETURN, None)
         key = (
             id(function), self.inside, self.control,
             *sorted((k, tuple(sorted(v))) for k, v in inner.items() if v),
         )  # fmt: skip
         if key in self.memo:
-            labels, events = self.memo[key]
+            labels, self.filled, events = self.memo[key]
             self.events += events
             if any(event.kind == "score" for event in events):
                 self._hear(frozenset({DATA}))
             return labels
-        self.memo[key] = everything - aliases(everything), []
+        self.memo[key] = everything - aliases(everything), [], []
         first = len(self.events)
         labels = self._body(function, inner)
+        own = {n.id for n in inside(function, ast.Name) if stores(n)}
+        self.filled = [CLEAN if n in own else (inner[n] - v) & JUDGED
+                       for n, v in zip(names, values, strict=False)]  # fmt: skip
         if nested:  # what a closure added to the lists and tables of its function
-            own = {a.arg for a in function.args.args}
-            own |= {n.id for n in inside(function, ast.Name) if isinstance(n.ctx, ast.Store)}
+            own |= set(names)
             for name in env.keys() & inner.keys() - own - {RETURN}:
                 grow(env, name, inner[name])
-        self.memo[key] = labels, self.events[first:]
+        for name in lasting:
+            grow(self.fields[function.name], name, inner[name] & JUDGED)
+        self.memo[key] = labels, self.filled, self.events[first:]
         return labels
 
     def _body(self, function: ast.FunctionDef, inner: Env) -> Labels:
         outside, loops, first = self.inside, self.loops, len(self.events)
+        left, self.left = self.left, dict.fromkeys(self.left, CLEAN)
         self.active.append(function)
         self.loops = []
         self.inside = outside or function.name in self.trusted
@@ -359,8 +453,14 @@ class Flow(Carrier):
         self.active.pop()
         scored = any(event.kind == "score" for event in self.events[first:])
         measures, self.inside, self.loops = self.inside and not outside, outside, loops
+        self.left = left
         result = inner.get(RETURN, CLEAN)
         return judged(result) if measures and scored else result
+
+
+def _is_method(function: ast.FunctionDef) -> bool:
+    """Whether a function gets what it is called on: its first name says so."""
+    return [a.arg for a in function.args.args[:1]] in (["self"], ["cls"])
 
 
 def _changed(origin: str, last: str, name: str) -> str:
@@ -377,6 +477,11 @@ def _changed(origin: str, last: str, name: str) -> str:
     return "second" if last in ("save", "dump") else ""
 
 
+def _places(rest: ast.expr) -> list[str]:
+    """Names in an Env for each of the values that ``*rest`` holds."""
+    return [f"*{rest.id}{i}" for i in range(20)] if isinstance(rest, ast.Name) else []
+
+
 def _parameters(
     function: ast.FunctionDef, values: list[Labels], named: dict[str | None, Labels], missing: Env
 ) -> Env:
@@ -387,9 +492,12 @@ def _parameters(
     rest = CLEAN.union(*values[len(names) :])
     if function.args.vararg is not None:
         env[function.args.vararg.arg] = rest
+        env |= zip(_places(ast.Name(function.args.vararg.arg)), values[len(names) :], strict=False)
     for name, labels in named.items():
         if name is not None and name in env:
             env[name] = labels
         elif function.args.kwarg is not None:
             grow(env, function.args.kwarg.arg, labels)
+        for other in env.keys() - set(names[: len(values)]) if name is None else ():
+            grow(env, other, labels - aliases(labels))
     return env

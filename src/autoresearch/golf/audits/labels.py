@@ -78,7 +78,7 @@ def grow(env: dict, name: object, labels: Labels) -> None:  # type: ignore[type-
 
 def aliases(labels: Labels) -> Labels:
     """The labels of a thing that its copies and what is computed from it do not have."""
-    return frozenset(n for n in labels if n in LEARNER or n.startswith(("obj:", "def:")))
+    return frozenset(n for n in labels if n in LEARNER or n.startswith(("obj:", "def:", "file:<")))
 
 
 def judged(labels: Labels) -> Labels:
@@ -100,6 +100,7 @@ class Ground:
         self.classes: dict[str, ast.ClassDef] = {}
         self.methods: dict[tuple[str, str], ast.FunctionDef] = {}
         self.owners: dict[int, str] = {}
+        self.nameless: dict[ast.AST, str] = {}  # lambdas and partials
         self.kinds: dict[str, str] = {}
         self.shared: set[str] = set()
         self.module: Env = {}
@@ -109,6 +110,8 @@ class Ground:
         self.totals: set[str] = set()  # names and fields that hold what a clock said
         self.files: Env = {}  # what the script wrote into files, by their names
         self.outside = CLEAN  # what it put into the environment
+        self.sent = CLEAN  # what it sent to generators
+        self.made: dict[ast.AST, ast.expr] = {}  # calls and names that nobody wrote
         self.truncated = False
         self.folded: dict[ast.AST, Labels] = {}
         self.manners: dict[ast.AST, Labels] = {}
@@ -116,19 +119,28 @@ class Ground:
 
     def begin(self) -> None:
         """Forget what happened, and keep what fields and names hold."""
-        self.memo: dict[tuple[object, ...], tuple[Labels, list[Event]]] = {}
+        self.memo: dict[tuple[object, ...], tuple[Labels, list[Labels], list[Event]]] = {}
+        self.filled: list[Labels] = []  # what the function that ended last put into its arguments
         self.active: list[ast.FunctionDef] = []
         self.followed: set[int] = set()
         self.events: list[Event] = []
         self.hooks: list[tuple[ast.expr, Env]] = []
         self.loops: list[list[ast.AST]] = []
         self.control, self.inside, self.budget = CLEAN, False, _BUDGET
+        self.trying = False  # whether what is raised is caught, and the script goes on
+        self.left = dict.fromkeys(("loop", "function", "try"), CLEAN)  # what decided on the rest
 
     def _index(self) -> None:
-        for node in self.script.every(ast.Global | ast.Nonlocal):  # type: ignore[arg-type]
-            self.shared |= set(node.names)
+        for shared in self.script.every((ast.Global, ast.Nonlocal)):
+            self.shared |= set(shared.names)
         for function in self.script.every(ast.FunctionDef):
             self.functions.setdefault(function.name, []).append(function)
+        for number, node in enumerate(self.script.every((ast.Lambda, ast.Call))):
+            made = (node.args, node.body) if isinstance(node, ast.Lambda) else self._partial(node)
+            if made is not None:
+                name = self.nameless[node] = f"<nameless {number}>"
+                body: list[ast.stmt] = [ast.Return(made[1])]
+                self.functions[name] = [ast.FunctionDef(name, made[0], body, decorator_list=[])]
         for group in self.script.every(ast.ClassDef):
             self.classes[group.name] = group
             for part in group.body:
@@ -136,7 +148,21 @@ class Ground:
                     sets = any(written(d).endswith(".setter") for d in part.decorator_list)
                     self.methods[group.name, part.name + ".setter" * sets] = part
                     self.owners[id(part)] = group.name
+            bases = {written(base) for base in (*group.bases, *(k.value for k in group.keywords))}
+            for (owner, name), method in list(self.methods.items()):
+                if owner in bases:
+                    self.methods.setdefault((group.name, name), method)
             self.kinds[group.name] = self._kind(group)
+
+    def _partial(self, node: ast.Call) -> tuple[ast.arguments, ast.expr] | None:
+        """``partial(f, a)`` as ``lambda *rest, **more: f(a, *rest, **more)``."""
+        if self.script.dotted(node.func) != "functools.partial" or not node.args:
+            return None
+        rest, more = ast.Name("<rest>", ast.Load()), ast.Name("<more>", ast.Load())
+        given = [*node.args[1:], ast.Starred(rest, ast.Load())]
+        call = ast.Call(node.args[0], given, [*node.keywords, ast.keyword(None, more)])
+        names = ast.arguments([], [], ast.arg(rest.id), [], [], ast.arg(more.id), [])
+        return names, ast.copy_location(call, node)
 
     def _kind(self, group: ast.ClassDef) -> str:
         bases = [self.script.dotted(b) or written(b) for b in group.bases]

@@ -108,6 +108,8 @@ class Script:
 def parse_script(source: str) -> Script:
     """Parse a script; raises ``SyntaxError`` or ``ValueError`` where Python would."""
     tree = parse(source)
+    if "async " in source:
+        tree = _Awaited().visit(tree)
     _Index(tree)
     values = _single_assignments(tree)
     statements = (node.value for node in inside(tree, ast.Expr))
@@ -167,6 +169,19 @@ def added(now: Iterable[T], before: Iterable[T], key: Callable[[T], Hashable]) -
             left[key(item)] -= 1
         else:
             yield item
+
+
+class _Awaited(ast.NodeTransformer):
+    """Takes what waits for what does not: where a value goes is the same, for every audit."""
+
+    def _plain(self, node: ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith) -> ast.AST:
+        kind = getattr(ast, type(node).__name__.removeprefix("Async"))
+        return self.generic_visit(ast.copy_location(kind(**dict(ast.iter_fields(node))), node))
+
+    visit_AsyncFunctionDef = visit_AsyncFor = visit_AsyncWith = _plain  # noqa: N815
+
+    def visit_Await(self, node: ast.Await) -> ast.AST:
+        return self.visit(node.value)  # type: ignore[no-any-return]
 
 
 # Signs such as ``ast.Add``, of which Python keeps one for all trees.
