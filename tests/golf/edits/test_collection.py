@@ -166,7 +166,7 @@ def logged(code: str) -> str:
     return code.replace("net.load_state_dict(kept)", "print(len(kept))")
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", thinned(WAYS))
 def test_a_score_is_followed_and_nothing_else_is(way: str) -> None:
     """Through every construct of the language; a number of one's own, and logging it, is free."""
     assert learns(SMALL + WAYS[way])

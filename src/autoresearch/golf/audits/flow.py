@@ -272,13 +272,6 @@ class Flow(Carrier):
         for function, before in self._targets(self.value(what, env), "def"):
             where = self.closures.get(function.name, env)
             given |= self.follow(function, [*before, *[labels] * 4], where)
-        for name in [n.id for n in inside(what, ast.Name)] + [
-            n.attr for n in inside(what, ast.Attribute)
-        ]:
-            for function in self.functions.get(name, [])[:2]:
-                owner = self.owners.get(id(function))
-                first = [self._instance(owner)] if owner else []
-                given |= self.follow(function, [*first, *[labels] * 4], env)
         return given
 
     def _library(self, node: ast.Call, name: str, labels: Labels) -> Labels | None:

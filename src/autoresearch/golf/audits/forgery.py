@@ -34,7 +34,7 @@ MEASURED = words(
     "schema script_stage val_loss val_bpb val_tokens val_bytes reload_val_bpb artifact_bytes "
     "code_bytes model_bytes val_digest tokenizer_digest code_digest artifact_digest"
 )
-_SCOPES = (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
+_SCOPES = (ast.FunctionDef, ast.ClassDef)
 Fact = tuple[object, str]  # key and code
 
 

@@ -201,14 +201,14 @@ def _helpers(tree: ast.Module, members: list[ast.stmt]) -> list[ast.stmt]:
 
 def _used(node: ast.AST) -> set[str]:
     """Names read by a piece of code, the type annotations left out."""
-    noting = inside(node, (ast.arg, ast.AnnAssign, ast.FunctionDef, ast.AsyncFunctionDef))
+    noting = inside(node, (ast.arg, ast.AnnAssign, ast.FunctionDef))
     notes = [getattr(part, "returns", getattr(part, "annotation", None)) for part in noting]
     said = {name for note in notes if note is not None for name in inside(note, ast.Name)}
     return {name.id for name in inside(node, ast.Name) if name not in said}
 
 
 def _name(node: ast.stmt) -> str:
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return node.name
     if isinstance(node, ast.Assign):
         return written(node.targets[0])
@@ -233,7 +233,7 @@ def _replacements(script: Script, region: Region) -> Iterator[Place]:
     protected = region.names | region.pieces.keys()
     defined: set[str] = set()
     for node in script.every(ast.AST):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
             if node.name in defined and node.name in region.names:
                 yield line_of(node), f"evaluation code replaced: {node.name} is defined again"
             defined.add(node.name)
