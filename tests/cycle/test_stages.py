@@ -47,7 +47,7 @@ env = {DEPTH = "1"}
 [[stages]]
 name = "full"
 """
-WORTH = {"4": 1.0, "5": 1.5, "6": 0.9, "7": 1.005}  # of each width
+WORTH = {"4": 1.0, "5": 1.5, "6": 0.8, "7": 1.005}  # of each width
 
 
 @define
@@ -102,9 +102,9 @@ def test_every_idea_runs_in_the_first_stage_and_the_promoted_in_the_next(tmp_pat
     assert lost.decision is not None
     assert lost.decision.reason.startswith("not promoted from smoke: score -8.5000 is 0.5000 worse")
     assert history.score(lost) is None  # although -8.5 is less than any score of a whole run
-    assert history.best_metric == 0.9
+    assert history.best_metric == 0.8
     shown = in_stage(history, "smoke")
-    assert shown.best_metric == pytest.approx(-9.1)
+    assert shown.best_metric == pytest.approx(-9.2)
     assert shown.score(lost) == -8.5
     row = (made.lab.project / "results.tsv").read_text().splitlines()[2].split("\t")
     assert row[1:4] == ["0.000000", "0.0", "discard"]
@@ -119,7 +119,7 @@ def test_every_idea_runs_in_the_first_stage_and_the_promoted_in_the_next(tmp_pat
         ).fetchall() == [
             (0, "full", 1.0),
             (1, "smoke", -8.5),
-            (2, "full", 0.9),
+            (2, "full", 0.8),
             (3, "smoke", -8.995),
         ]
         promoted = sql.execute("SELECT experiment, stage, author FROM run_promoted").fetchall()
