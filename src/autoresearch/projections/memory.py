@@ -230,12 +230,12 @@ def digests(history: History) -> tuple[str, ...]:
         moved = None if before is None or best is None else history.gain(best, before)
         given_up = sorted(name for _, name in _within(first, last, dead, itemgetter(0)))
         # Of what lies behind nearly all is the very same as before.
-        key, made_of = (
-            (history.campaign, first, size),
-            (items, kept, moved, given_up, history.metric),
-        )
+        key = (history.campaign, first, size)
+        made_of = (items, kept, moved, given_up, history.metric)
         known = _DIGESTS.get(key)
         if known is None or known[0] != made_of:
+            if len(_DIGESTS) > _REMEMBERED:
+                _DIGESTS.clear()
             _DIGESTS[key] = known = (made_of, _digest(items, kept, moved, given_up, history))
         lines.append("; ".join((known[1], *_remarks(first, last, history))))
         start += size
@@ -249,6 +249,7 @@ def newest_ten(history: History) -> Sequence[Experiment]:
 
 
 _DIGESTS: dict[Hashable, tuple[object, str]] = {}
+_REMEMBERED = 2_000  # those of a campaign of ten thousand experiments, and no end of campaigns
 
 
 def _within(first: int, last: int, found: Sequence[V], by: Callable[[V], int]) -> Sequence[V]:

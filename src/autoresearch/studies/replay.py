@@ -21,6 +21,7 @@ from autoresearch.cycle.experiment import bounded
 from autoresearch.cycle.loop import facts_of
 from autoresearch.errors import AutoresearchError
 from autoresearch.folding import Draft, empty, foresee, merged
+from autoresearch.frozen import alike
 from autoresearch.history import PROVEN, History
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
 from autoresearch.plugins import Plugins
@@ -183,8 +184,7 @@ class _Retelling:
         self.with_rules, self.released, self.assumed = with_rules, released, 0
         self.history, began = empty(recorded.campaign), recorded.started
         if began is not None:
-            told = asdict(began, recurse=False) | {"config": unstructure(config)}
-            began = events.CampaignStarted(**told)
+            began = alike(events.CampaignStarted, began, config=unstructure(config))
             self.history = foresee(self.history, began)
         self.noise = evolve(recorded, started=began).noise
         self._best: float | None = None  # of what was recorded

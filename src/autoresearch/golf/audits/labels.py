@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Protocol
 
@@ -131,11 +132,12 @@ class Ground:
         self.left = dict.fromkeys(("loop", "function", "try"), CLEAN)  # what decided on the rest
 
     def _index(self) -> None:
-        for shared in self.script.every((ast.Global, ast.Nonlocal)):
-            self.shared |= set(shared.names)
+        shared: Sequence[ast.Global | ast.Nonlocal] = self.script.every((ast.Global, ast.Nonlocal))
+        self.shared |= {name for told in shared for name in told.names}
         for function in self.script.every(ast.FunctionDef):
             self.functions.setdefault(function.name, []).append(function)
-        for number, node in enumerate(self.script.every((ast.Lambda, ast.Call))):
+        calls: Sequence[ast.Lambda | ast.Call] = self.script.every((ast.Lambda, ast.Call))
+        for number, node in enumerate(calls):
             made = (node.args, node.body) if isinstance(node, ast.Lambda) else self._partial(node)
             if made is not None:
                 name = self.nameless[node] = f"<nameless {number}>"
