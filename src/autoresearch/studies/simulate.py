@@ -246,15 +246,15 @@ class RandomIdeas:
     def propose_idea(self, history: History, source: str, rng: Random) -> Idea | None:
         """Return a change that was not tried."""
         found = [item for item in hyperparameters(source) if item.type != "str"]
-        for _ in range(50):
+        for digits in [3] * 10 + [6] * 40:  # finer where the coarse values were tried
             item = rng.choice(found)
             old = item.value
             if isinstance(old, bool):
                 new: bool | int | float = not old
             elif not old:
-                new = round(10 ** rng.uniform(-2, 0.5), 3)
+                new = round(10 ** rng.uniform(-2, 0.5), digits)
             else:
-                new = float(f"{float(old) * 2 ** rng.gauss(0, 1):.3g}")
+                new = float(f"{float(old) * 2 ** rng.gauss(0, 1):.{digits}g}")
                 new = max(1, round(new)) if isinstance(old, int) else new
             changed = with_values(source, {item.name: new})
             if new == old or digest(changed) in history.tried_sources:
