@@ -15,7 +15,7 @@ from two_numbers import SCRIPT
 import autoresearch
 from autoresearch import Campaign, Verdict, events
 from autoresearch.ideas.agent import read
-from autoresearch.launchers.environment import problem
+from autoresearch.launchers.environment import no_bubblewrap
 from autoresearch.testing import make_project
 
 SAID = {
@@ -126,7 +126,7 @@ def test_a_rogue_agent_gains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     commands = [item.info["cmdline"] or () for item in psutil.process_iter(["cmdline"])]
     left = [words for words in commands if str(marks) in words]
     assert not left
-    if problem():
+    if no_bubblewrap():
         pytest.skip("without bubblewrap nothing keeps it from reading and writing elsewhere")
     assert "ENVIRON no" in transcript
     assert (campaign.project / "train.py").read_text() == SCRIPT
