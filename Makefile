@@ -9,6 +9,8 @@ BIN := .venv/bin
 # Bytecode is made where it is used: of 15,000 modules that come along, some 2,000 are ever imported.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
+# A file is one worker's, and files begin in the order that tests/conftest.py gives.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 # Tests start some thousand processes, and each would compile the modules of the product again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -20,11 +22,11 @@ demo: .venv/.demo
 	$(BIN)/autoresearch plot --tag demo
 
 test: .venv/.test
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 # With every case of the long tables.
 test-all: .venv/.test
-	AUTORESEARCH_TEST_ALL=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	AUTORESEARCH_TEST_ALL=1 $(PYTEST)
 
 check: .venv/.test
 	$(BIN)/ruff check .

@@ -41,11 +41,12 @@ def metrics(log: Path, line: str | None, as_json: bool) -> None:
 
     config = _plain_settings() if line is None else None
     with _file(log) as path:
-        found = _by_pattern(config, path, log) if config else None
-        reading = read_log(path, line=line) if found is None else None
-    if reading is None:
-        print_json(found) if as_json else print_facts(found or {})
-    elif as_json:
+        if config is not None:
+            found = _by_pattern(config, path, log)
+            print_json(found) if as_json else print_facts(found)
+            return
+        reading = read_log(path, line=line)
+    if as_json:
         print_json(reading.to_json())
     else:
         click.echo(format_reading(reading))

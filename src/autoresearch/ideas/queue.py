@@ -22,7 +22,7 @@ class Plugin:
             if queued.waits_for:
                 continue
             idea = as_idea(queued, history)
-            if queued.again or not any(_gone(name, history) for name in (idea.id, queued.id)):
+            if queued.again or not _gone({idea.id, queued.id}, history):
                 return idea
         return None
 
@@ -39,9 +39,9 @@ class Plugin:
         return f"{ideas} in words for a plugin: {cause}"
 
 
-def _gone(name: str, history: History) -> bool:
-    dropped = (item for item in history.rejected if isinstance(item, events.IdeaDropped))
-    return name in history.tried or any(item.idea == name for item in dropped)
+def _gone(names: set[str], history: History) -> bool:
+    dropped = (item.idea for item in history.rejected if isinstance(item, events.IdeaDropped))
+    return any(name in history.tried for name in names) or not names.isdisjoint(dropped)
 
 
 def as_idea(queued: QueuedIdea, history: History) -> Idea:

@@ -195,12 +195,10 @@ def holding(history: History) -> tuple[int, int]:
 def _tie(candidate: Candidate, history: History, gain: float, band: float, rules: Settings) -> str:
     """Return what a score within the noise has for it: smaller, faster or simpler; or nothing."""
     best, made = history.best, candidate.experiment
-    if abs(gain) > band or best is None:
+    if best is None or not 0 <= gain <= band:
         return ""
     old = best.metrics.get(history.size)
     saved = 0 if old is None or candidate.artifact_bytes is None else old - candidate.artifact_bytes
-    if gain < 0:
-        return ""
     if saved >= rules.smaller_bytes:
         return f"{saved:,.0f} B smaller"
     if made.removed_lines > made.added_lines:

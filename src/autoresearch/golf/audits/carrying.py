@@ -23,6 +23,7 @@ from autoresearch.golf.audits.labels import (
     aliases,
     grow,
     learner,
+    owners_of,
 )
 from autoresearch.golf.audits.script import Script, inside, names_in, stores, words, written
 
@@ -104,8 +105,8 @@ class Carrier(Ground, ABC):
 
     def _do_Match(self, node: ast.Match, env: Env) -> None:  # noqa: N802
         labels = self.value(node.subject, env)
-        owners = [label[4:] for label in labels if label.startswith("obj:")]
-        labels = labels.union(*(found for o in owners for found in self.fields[o].values()))
+        held = (found for o in owners_of(labels) for found in self.fields[o].values())
+        labels = labels.union(*held)
         for case in node.cases:
             for part in inside(case.pattern, (ast.MatchAs, ast.MatchStar, ast.MatchMapping)):
                 if name := getattr(part, "name", None) or getattr(part, "rest", None):
@@ -166,8 +167,8 @@ class Carrier(Ground, ABC):
 
     def _special(self, name: str, held: Labels, *values: Labels) -> Labels:
         """Call a method that Python calls by itself, of the script's own objects."""
-        owners = sorted(label[4:] for label in held if label.startswith("obj:"))
-        places = [(o, n) for o in owners for n in (name, name.replace("__", "__a", 1))]
+        names = (name, name.replace("__", "__a", 1))
+        places = [(o, n) for o in owners_of(held) for n in names]
         given = [
             self.follow(self.methods[place], [self._instance(place[0]), *values], self.module)
             for place in places
@@ -177,13 +178,13 @@ class Carrier(Ground, ABC):
 
     def _field(self, held: Labels, name: str) -> Labels:
         """What a field of the script's own objects and functions holds."""
-        owners = (label[4:] for label in held if label.startswith(("obj:", "def:")))
+        owners = owners_of(held, "obj:", "def:")
         return CLEAN.union(*(self.fields[o].get(name, CLEAN) for o in owners if o in self.fields))
 
     def _operated(self, *sides: Labels) -> Labels:
         """What an operator gives, with what the script's own classes make of it."""
         labels = CLEAN.union(*sides)
-        owners = [label[4:] for label in labels if label.startswith("obj:")]
+        owners = owners_of(labels)
         names = sorted({name for o, name in self.methods if o in owners and _SIGN.match(name)})
         return labels.union(*(self._special(name, labels, labels) for name in names))
 
@@ -323,9 +324,8 @@ class Carrier(Ground, ABC):
             where = env if target.id in env or target.id not in self.module else self.module
             grow(where, target.id, labels)
         elif isinstance(target, ast.Attribute):
-            for name in self.value(target.value, env):
-                if name.startswith(("obj:", "def:")):
-                    grow(self.fields[name[4:]], target.attr, labels)
+            for owner in owners_of(self.value(target.value, env), "obj:", "def:"):
+                grow(self.fields[owner], target.attr, labels)
 
     def value(self, node: ast.expr, env: Env) -> Labels:
         """The labels of an expression's value."""
@@ -426,7 +426,7 @@ class Carrier(Ground, ABC):
 
     def _of_Attribute(self, node: ast.Attribute, env: Env) -> Labels:  # noqa: N802
         held = self.value(node.value, env)
-        owners = [name[4:] for name in held if name.startswith(("obj:", "def:"))]
+        owners = owners_of(held, "obj:", "def:")
         found = [self.fields[o][node.attr] for o in owners if node.attr in self.fields[o]]
         known = {(o, node.attr) for o in owners} & self.methods.keys()
         if found:

@@ -29,6 +29,7 @@ from autoresearch.golf.audits.labels import (
     grow,
     judged,
     learner,
+    owners_of,
 )
 from autoresearch.golf.audits.script import (
     called,
@@ -78,6 +79,7 @@ _CHANGED = {"first": slice(1), "all": slice(1), "receiver": slice(0), "second": 
 _SENDING = words("send throw asend athrow")
 _KINDS = ("def", "obj")
 _STARRED = 8  # values that a starred argument may stand for
+_CALLED_BACK = 4  # values that a hook or a thread may be given
 _DEPTH = 14
 
 
@@ -194,9 +196,7 @@ class Flow(Carrier):
         if not (given | self.control) & JUDGED:
             return
         first, plain = len(self.events), given - aliases(given)
-        for function, before in self._targets(given, "def"):
-            where = self.closures.get(function.name, env)
-            self.follow(function, [*before, *[plain] * _STARRED], where)
+        self._each(given, [plain] * _STARRED, env)
         for i, part in enumerate(node.args):
             if self.script.dotted(part) in _FILLING:
                 self.value(ast.copy_location(ast.Call(part, node.args[i + 1 :], []), node), env)
@@ -240,7 +240,7 @@ class Flow(Carrier):
         origin = self.script.dotted(node.func)
         both = receiver | arguments
         steps = name == "step" and OPTIMIZER in both
-        own = any((n[4:], "backward") in self.methods for n in receiver if n.startswith("obj:"))
+        own = any((owner, "backward") in self.methods for owner in owners_of(receiver))
         if (name == "backward" and not own) or steps or origin == "torch.autograd.grad":
             self._happens("train", name, node)
             if self.control & JUDGED and not self.inside:
@@ -268,10 +268,14 @@ class Flow(Carrier):
 
     def _called_back(self, what: ast.expr, labels: Labels, env: Env) -> Labels:
         """What a function gives back that somebody else calls."""
+        return self._each(self.value(what, env), [labels] * _CALLED_BACK, env)
+
+    def _each(self, functions: Labels, values: list[Labels], env: Env) -> Labels:
+        """Call each of the functions that labels stand for, and return what they give back."""
         given = CLEAN
-        for function, before in self._targets(self.value(what, env), "def"):
+        for function, before in self._targets(functions, "def"):
             where = self.closures.get(function.name, env)
-            given |= self.follow(function, [*before, *[labels] * 4], where)
+            given |= self.follow(function, [*before, *values], where)
         return given
 
     def _library(self, node: ast.Call, name: str, labels: Labels) -> Labels | None:
@@ -307,8 +311,8 @@ class Flow(Carrier):
             return self._constructed(self.classes[plain], values, named)
         if (not name and MODEL in receiver) or name in ("forward", "__call__"):
             return self._model(node, receiver, values, named)
-        owners = [label[4:] for label in receiver if label.startswith("obj:")]
-        found = [self.methods[o, name] for o in owners if (o, name) in self.methods]
+        places = [(owner, name) for owner in owners_of(receiver)]
+        found = [self.methods[place] for place in places if place in self.methods]
         method = isinstance(node.func, ast.Attribute)
         if not found:
             bound = [f for f in self.functions.get(plain, []) if (id(f) in self.owners) == method]
@@ -352,7 +356,7 @@ class Flow(Carrier):
             self._happens("score", "", node)
             self._hear(arguments & JUDGED)
         labels = arguments - aliases(arguments)
-        for owner in sorted(n[4:] for n in receiver if n.startswith("obj:")):
+        for owner in owners_of(receiver):
             forward = self.methods.get((owner, "forward"))
             if forward is not None:
                 me = self._instance(owner)

@@ -82,6 +82,11 @@ def aliases(labels: Labels) -> Labels:
     return frozenset(n for n in labels if n in LEARNER or n.startswith(("obj:", "def:", "file:<")))
 
 
+def owners_of(labels: Labels, *kinds: str) -> list[str]:
+    """The script's own objects that labels stand for, in order; or what else ``kinds`` say."""
+    return sorted(name[4:] for name in labels if name.startswith(kinds or ("obj:",)))
+
+
 def judged(labels: Labels) -> Labels:
     """What an evaluation makes of validation data: a number, and no data any more."""
     return (labels - {DATA, PATH}) | {METRIC} if DATA in labels else labels
