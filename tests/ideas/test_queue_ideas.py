@@ -61,6 +61,17 @@ def test_a_refused_idea_is_not_proposed_again() -> None:
     assert following.description == "second"
 
 
+def test_a_refused_idea_that_is_queued_once_more_is_still_refused() -> None:
+    """Whoever wants it in spite of that says so (`again`)."""
+    told = story([1.1]).queue("first", 0.02)
+    idea = top(told.history)
+    assert idea is not None
+    told.tell(events.IdeaDropped(idea=idea.id, reason="nobody can implement it"))
+    told.queue("first", 0.02)
+    assert len(told.history.queue) == 1
+    assert top(told.history) is None
+
+
 def test_an_idea_in_words_stays_in_words() -> None:
     """It is proposed without code, for another plugin to implement."""
     told = story([1.1])

@@ -143,6 +143,12 @@ def test_what_was_written_later_is_judged_as_the_page_says() -> None:
     assert not blocked
 
 
+def test_what_a_hook_gives_back_is_followed() -> None:
+    """A library calls it, and the script never does."""
+    edit = table("later_cheats.txt")["vocabulary weights from what the text needs"]
+    assert any(v.blocks for v in audited(edit))
+
+
 def test_there_are_at_least_sixty_of_each() -> None:
     """The tables may only grow."""
     assert len(CHEATS) >= 60
