@@ -230,7 +230,7 @@ class Config:
     in_scope: tuple[str, ...] = setting((), "files that must exist before a campaign starts")
     command: tuple[str, ...] = setting(
         ("{python}", "{script}"),
-        "program and arguments of a run; {python} {script} {project} {run}",
+        "program and arguments of a run; {python} {script} {project} {run} {seed}",
         validator=_given,
     )
     cwd: str = setting(

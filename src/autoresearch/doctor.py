@@ -22,8 +22,10 @@ from autoresearch.durable import end_of
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.ideas.hyperparameters import Hyperparameter, knobs
+from autoresearch.ideas.script import is_protected
 from autoresearch.launchers.environment import clean_environment
 from autoresearch.numbers import NAMED, NUMBER, Tail
+from autoresearch.python_source import imported
 from autoresearch.text import one_line, without_escapes
 
 TRY_SECONDS = 60.0
@@ -41,6 +43,9 @@ _WORTH = {
     **dict.fromkeys(("lr", "time", "seconds", "ms", "s", "step", "steps", "epoch", "iter"), -9),
     **dict.fromkeys(("tokens", "params", "parameters", "mb", "bytes", "size", "mfu", "seed"), -9),
 }
+_SEED_OPTION = re.compile(
+    r"""(?:add_argument|option)\(\s*(?:["']-\w["'],\s*)?["'](--(?:random[_-])?seed)["']"""
+)
 _VALUE = r"([-+]?(?i:(?:\d+(?:,\d{3})*)?\.?\d+(?:e[-+]?\d+)?|nan|inf(?:inity)?))"
 _LOOSE = re.compile(
     r"(?P<told>\b(?:(?:val|valid|validation|eval|test)\w*[ _/-]+)?(?:bpb|loss|acc\w*|score|error|"
@@ -70,6 +75,8 @@ class Proposal:
     better: str
     pattern: str = ""
     data: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(factory=dict)
+    editable: tuple[str, ...] = ()
     knobs: Sequence[Hyperparameter] = ()
     others: Sequence[str] = ()
     trial: Trial | None = None
@@ -91,6 +98,8 @@ class Proposal:
             more = f"; {one_line(self.trial.detail)}" if self.trial.detail else ""
             yield "tried", f"{self.trial.seconds:.1f} s, {ended}{more}"
         yield "metric", f"{self.metric}{self._value()}, {self.better} is better{self._also()}"
+        if self.editable:
+            yield "editable", f"{', '.join(self.editable)}, beside the script"
         shown = [f"{item.key} = {item.value}" for item in self.knobs[:_SHOWN]]
         yield "values", ", ".join(shown) or "none found: ideas need a patch or a mind"
         if self.data:
@@ -112,6 +121,8 @@ class Proposal:
             'preset = "plain"',
             f"script = {json.dumps(self.script)}",
             f"command = {json.dumps(self.command)}",
+            *(f'env = {{ {name} = "{text}" }}' for name, text in self.env.items()),
+            f"editable = {json.dumps(self.editable)}  # files that ideas may change as well",
             f"data = {json.dumps(self.data)}  # not committed; lent to the runs",
             "",
             "[metric]",
@@ -150,13 +161,18 @@ def examine(root: Path) -> Proposal:
     source = git.run("show", f"{base}:{script}")
     told = re.findall(rf"([^\W\d]{NAMED}*)\s*[=:]\s*(?:\{{|%[.\d]*[dfge])", _texts(source))
     metric, others = _metric(dict.fromkeys(told, 0.0))
+    settings = tuple(_settings(source, files))
+    texts = {name: git.run("show", f"{base}:{name}") for name in settings} | {script: source}
+    command, env = _command(root, script, source)
     return Proposal(
         script=script,
-        command=(own_python(root), "{script}"),
+        command=command,
+        env=env,
+        editable=settings,
         metric=metric or "score",
         better=_better(metric),
         data=tuple(_data(root, source, files)),
-        knobs=knobs({script: source}, script),
+        knobs=[item for item in knobs(texts, script) if not is_protected(item.name)],
         others=others,
         problems=() if metric else (f"{script} prints no number under a name that was found",),
     )
@@ -196,9 +212,9 @@ def try_once(root: Path, found: Proposal, seconds: float = TRY_SECONDS) -> Propo
 
 
 def _run(root: Path, found: Proposal, copy: Path, log: Path, seconds: float) -> Trial:
-    words = {"{python}": sys.executable, "{script}": found.script}
+    words = {"{python}": sys.executable, "{script}": found.script, "{seed}": "1337"}
     command = [words.get(word, word.replace("{project}", str(root))) for word in found.command]
-    environ = clean_environment(os.environ, {"SEED": "1337", "PYTHONUNBUFFERED": "1"})
+    environ = clean_environment(os.environ, {"SEED": "1337", "PYTHONUNBUFFERED": "1", **found.env})
     began = time.monotonic()
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -237,6 +253,41 @@ def _script(root: Path, names: Sequence[str]) -> str:
             "--set script=PATH, or begin with autoresearch init --template plain"
         )
     return min(told, key=rank)
+
+
+def _command(root: Path, script: str, source: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return how to run a script, with its environment: as a module where it imports its package.
+
+    A seed that it takes as an option is given to it, since a noise is measured with several.
+    """
+    folder = root / PurePosixPath(script).parent
+    lacking = [name for name in imported(source) if not _is_package(folder, name)]
+    relative = re.search(r"^from \.", source, re.MULTILINE)
+    tops = [
+        top
+        for top in ("src/", "")
+        if (relative and script.startswith(top))
+        or any(_is_package(root / top, name) for name in lacking)
+    ]
+    parts = script.removeprefix(tops[0] if tops else "").removesuffix(".py").split("/")
+    as_module = tops and script.startswith(tops[0]) and len(parts) > 1
+    named = as_module and all(map(str.isidentifier, parts))
+    words = ("-m", ".".join(parts)) if named else ("{script}",)
+    seed = _SEED_OPTION.search(source)
+    told = (own_python(root), *words, *((seed[1], "{seed}") if seed else ()))
+    return told, {"PYTHONPATH": "src"} if tops[:1] == ["src/"] else {}
+
+
+def _is_package(folder: Path, name: str) -> bool:
+    return (folder / name).is_dir() or (folder / f"{name}.py").is_file()
+
+
+def _settings(source: str, committed: Sequence[str]) -> Iterator[str]:
+    """Yield the committed TOML and YAML files that a script names."""
+    for text in dict.fromkeys(_texts(source).splitlines()):
+        name = text.strip().removeprefix("./")
+        if name in committed and PurePosixPath(name).suffix in (".toml", ".yaml", ".yml"):
+            yield name
 
 
 def own_python(root: Path) -> str:

@@ -86,6 +86,51 @@ def test_init_tries_the_script_and_writes_settings(tmp_path: Path, at) -> None:
     assert autoresearch.open_campaign(project).history.best_metric >= 0.8
 
 
+PARSED = """
+import argparse, random
+parser = argparse.ArgumentParser()
+parser.add_argument("--learning-rate", type=float, default=0.1)
+parser.add_argument("--epochs", type=int, default=3)
+parser.add_argument("-s", "--seed", type=int, default=0)
+given = parser.parse_args()
+print(f"val_loss: {given.learning_rate + random.Random(given.seed).random() / 100:.6f}")
+"""
+
+
+def test_a_seed_is_given_to_the_script_and_is_no_idea(tmp_path: Path, at) -> None:
+    """What the script takes as --seed is its run's, so the noise is measured with other seeds."""
+    project = own(tmp_path / "p", PARSED)
+    out = at(project, "init", "--try")[1]
+    assert re.search(r"values: +learning_rate = 0.1$", out, re.MULTILINE), out
+    assert load(project).config.command == ("{python}", "{script}", "--seed", "{seed}")
+    assert at(project, "run", "--experiments", "2")[0] == 0
+    history = autoresearch.open_campaign(project).history
+    assert history.noise.measured
+    assert {change.name for change in history.experiments[1].idea.changes} == {"learning_rate"}
+
+
+@pytest.mark.parametrize("top", ["", "src/"])
+def test_a_package_runs_as_a_module_with_its_settings_to_change(tmp_path, at, top) -> None:
+    """What imports its own package is started with -m; the YAML that it names is editable."""
+    script = "from shop.net import score\nrate = float(open('config.yaml').read().split()[-1])\n"
+    files = {
+        f"{top}shop/__init__.py": "",
+        f"{top}shop/net.py": "def score(rate):\n    return abs(rate - 0.3)\n",
+        f"{top}shop/train.py": script + "print('val_loss:', score(rate))\n",
+        "config.yaml": "optimizer:\n  rate: 0.1\n",
+    }
+    project = own(tmp_path / "p", "x = 1\n", **files)
+    code, _, err = at(project, "init")
+    assert (code, f"{top}shop/train.py looks like the script" in err) == (1, True)
+    assert at(project, "init", "--try")[0] == 0
+    config = load(project).config
+    assert (config.command, config.editable) == (("{python}", "-m", "shop.train"), ("config.yaml",))
+    assert at(project, "run", "--experiments", "2")[0] == 0
+    tried = autoresearch.open_campaign(project).history.experiments[1]
+    assert "optimizer.rate" in tried.idea.description
+    assert tried.metrics["val_loss"] != 0.2  # the run has its own copy of the settings
+
+
 @pytest.mark.parametrize(
     ("printed", "name", "pattern"),
     [

@@ -139,7 +139,14 @@ def test_what_measures_the_score_is_left_alone() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("SEED", "DATA_PATH", "VAL_BATCH_SIZE", "TOKENIZER_PATH", "MAX_WALLCLOCK_SECONDS"),
+        *(
+            "SEED",
+            "random_state",
+            "DATA_PATH",
+            "VAL_BATCH_SIZE",
+            "TOKENIZER_PATH",
+            "MAX_WALLCLOCK_SECONDS",
+        ),
         *("ITERATIONS", "WARMUP_STEPS", "TRAIN_BATCH_TOKENS", "TRAIN_SEQ_LEN", "TRAIN_LOG_EVERY"),
         *("COMPILE", "CPU_DTYPE", "RELOAD_CHECK", "RELOAD_TOLERANCE_BPB", "MODEL_TEST"),
         *("LOCAL_RANK", "max_iters", "eval_iters", "TIME_BUDGET", "GRAD_ACCUM_STEPS"),
@@ -162,9 +169,10 @@ def test_names_that_only_look_protected(name: str) -> None:
 
 
 def test_a_person_can_protect_more() -> None:
-    """The setting replaces the list."""
-    past = story([1.1]).history
-    assert "SEED" in propose(past, protected=["MATRIX_LR", "M*", "NUM_*", "ITER*"]).description
+    """The setting replaces the list, but for seeds: another draw of luck is no idea."""
+    past, source = story([1.1]).history, "TRAIN_SEED = 7\nVAL_SHARE = 0.1\nDEPTH = 3\n"
+    assert "VAL_SHARE" in propose(past, source, protected=["DEPTH"]).description
+    assert generator(protected=["DEPTH", "VAL*"]).propose_idea(past, source, Random(1), {}) is None
 
 
 def test_overridden_variables_are_skipped() -> None:

@@ -241,9 +241,10 @@ def _propose(root: Path, try_it: bool, said: bool | None, seconds: float) -> Non
 
 def _say_what_would_help(found: Proposal) -> None:
     if (found.script, found.metric) != ("train.py", "score"):
+        prints = "looks like the script" if found.problems else f"seems to print {found.metric}"
         raise WorkspaceError(
-            f"no {FILE_NAME} says what to run and to make better; {found.script} seems to print "
-            f"{found.metric}: let autoresearch init --try run it once and write the settings"
+            f"no {FILE_NAME} says what to run and to make better; {found.script} {prints}: "
+            "let autoresearch init --try run it once and write the settings"
         )
     for problem in found.problems:
         warn(f"{problem}; autoresearch init --try runs it once to see")

@@ -255,7 +255,7 @@ def _link(path: Path, shown: Path) -> bool:
 
 
 def fill(text: str, names: Mapping[str, str]) -> str:
-    """Replace ``{python}``, ``{script}``, ``{project}`` and ``{run}``; other braces stay."""
+    """Replace ``{python}`` and the other names in braces; braces around anything else stay."""
     return re.sub(r"\{(\w+)\}", lambda found: names.get(found[1], found[0]), text)
 
 

@@ -230,6 +230,7 @@ def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspac
         "script": str(workspace.script_path),
         "project": str(kit.lab.project),
         "run": str(kit.lab.folder / "runs" / asked.run),
+        "seed": str(asked.seed),
     }
     config = kit.config.in_stage(asked.stage)
     env = {key: fill(text, names) for key, text in {**config.env, **asked.env}.items()}

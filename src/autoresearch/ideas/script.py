@@ -25,9 +25,11 @@ from autoresearch.ideas.moves import Move, Table
 from autoresearch.model import Idea, Value, ValueChange
 from autoresearch.projections.memory import better_by, shrinkage
 
+# Another seed is another draw of luck and no idea, whatever `protected` says.
+SEEDS = ("*SEED*", "*RANDOM_STATE*")
 # What is measured, on what, and for how long must not move, or scores stop being comparable.
 PROTECTED = (
-    *("*SEED*", "*PATH*", "*_DIR", "DATA*", "*VAL_*", "*EVAL*", "*TOKENIZER*", "*VOCAB*", "RUN_ID"),
+    *("*PATH*", "*_DIR", "DATA*", "*VAL_*", "*EVAL*", "*TOKENIZER*", "*VOCAB*", "RUN_ID"),
     *("*WALLCLOCK*", "*SECONDS*", "*TIMEOUT*", "*BUDGET*", "ITERATIONS", "*_ITERATIONS"),
     *("MAX_ITERS", "MAX_STEPS", "NUM_STEPS", "TRAIN_STEPS", "TOTAL_STEPS", "STEPS", "*EPOCHS"),
     *("WARMUP_STEPS", "*BATCH_TOKENS", "*SEQ_LEN*", "*ACCUM*", "*LOG_*", "*PRINT*", "*_EVERY"),
@@ -39,9 +41,9 @@ PROTECTED = (
 
 
 def is_protected(name: str, rules: Sequence[str] = PROTECTED) -> bool:
-    """Return whether a rule holds a name, or the last part of a dotted one."""
+    """Return whether a name, or the last part of a dotted one, is a seed or held by a rule."""
     names = {name.upper(), name.rpartition(".")[2].upper()}
-    return any(fnmatchcase(item, rule.upper()) for item in names for rule in rules)
+    return any(fnmatchcase(item, rule.upper()) for item in names for rule in (*SEEDS, *rules))
 
 
 def movable(

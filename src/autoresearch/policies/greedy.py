@@ -17,7 +17,7 @@ _STANDARD = NormalDist()
 _FAR_SDS = 20.0
 _SEEDLESS = (
     "; two seeds gave the very same score, so luck cannot be told from gain: "
-    "let the script read SEED, or set metric.sd"
+    "let the script read SEED or take {seed} from command, or set metric.sd"
 )
 _ENDINGS = {
     RunStatus.CRASHED: "the run crashed",
