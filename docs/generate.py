@@ -20,14 +20,12 @@ import autoresearch
 import autoresearch.testing
 from autoresearch.cli import cli
 from autoresearch.config import Config, StageConfig
-from autoresearch.inbox import Inbox
 from autoresearch.log import Column, EventTable, View
 from autoresearch.presets import presets
 from autoresearch.projections.tables import ENVELOPE, people_schema
 from autoresearch.settings import flat
 
 HERE = Path(__file__).parent
-PARTS = (Inbox,)  # of classes that a page names: what they have is the class's own
 
 
 def cli_page() -> str:
@@ -139,8 +137,7 @@ def _other(value: object) -> Iterator[str]:
 
 
 def _class(shape: type[Any]) -> Iterator[str]:
-    plain = (object, Protocol, *PARTS)
-    bases = [base.__name__ for base in shape.__bases__ if base not in plain]
+    bases = [base.__name__ for base in shape.__bases__ if base not in (object, Protocol)]
     if bases:
         yield from (f"Extends `{'`, `'.join(bases)}`.", "")
     doc = inspect.cleandoc(shape.__doc__ or "")
@@ -175,9 +172,7 @@ def _fields(shape: type[Any], doc: str) -> Iterator[str]:
 
 def _members(shape: type[Any]) -> Iterator[str]:
     """Public methods and properties of the class itself, and the checks of a contract."""
-    bases = [base for base in shape.__mro__ if base in (shape, *PARTS)]
-    had = [item for base in bases for item in vars(base).items()]
-    own = {name: value for name, value in had if not name.startswith("_")}
+    own = {name: value for name, value in vars(shape).items() if not name.startswith("_")}
     checks = [name for name in own if name.startswith("test_")]
     found = []
     for name, value in own.items():

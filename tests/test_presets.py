@@ -44,7 +44,7 @@ def loaded_by(code: str) -> list[str]:
         ("import autoresearch", []),
         (
             "from autoresearch.presets import preset_verbs; preset_verbs()",
-            ["autoresearch.golf", "autoresearch.golf.preset"],
+            ["autoresearch.golf"],
         ),
     ],
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from autoresearch import events
+from autoresearch.cycle.recorder import check
 from autoresearch.errors import ProtocolError
 from autoresearch.history import History
-from autoresearch.protocol import check
 from autoresearch.testing import history
 
 

@@ -22,7 +22,7 @@ from random import Random
 
 import autoresearch
 from autoresearch import Campaign, Experiment, History, Idea, hookimpl
-from autoresearch.studies.simulate import RandomIdeas
+from autoresearch.studies.worlds import RandomIdeas
 from autoresearch.testing import git, make_project
 
 HERE = Path(__file__).parent

@@ -10,23 +10,23 @@ if TYPE_CHECKING:
     from autoresearch.config import setting as setting
     from autoresearch.desk import Desk as Desk
     from autoresearch.desk import Ended as Ended
+    from autoresearch.driving import Driver as Driver
+    from autoresearch.driving import Stand as Stand
     from autoresearch.driving.observing import Observation as Observation
     from autoresearch.driving.observing import Observed as Observed
     from autoresearch.driving.observing import observe as observe
-    from autoresearch.driving.steps import Driver as Driver
-    from autoresearch.driving.steps import Stand as Stand
     from autoresearch.errors import AutoresearchError as AutoresearchError
     from autoresearch.errors import OutageError as OutageError
     from autoresearch.errors import SuspendedError as SuspendedError
     from autoresearch.history import History as History
     from autoresearch.history import QueuedIdea as QueuedIdea
     from autoresearch.hookspecs import hookimpl as hookimpl
-    from autoresearch.ideas.hyperparameters import Hyperparameter as Hyperparameter
-    from autoresearch.ideas.hyperparameters import hyperparameters as hyperparameters
-    from autoresearch.ideas.hyperparameters import knobs as knobs
-    from autoresearch.ideas.hyperparameters import with_changes as with_changes
-    from autoresearch.ideas.hyperparameters import with_value as with_value
-    from autoresearch.ideas.hyperparameters import with_values as with_values
+    from autoresearch.ideas import Hyperparameter as Hyperparameter
+    from autoresearch.ideas import hyperparameters as hyperparameters
+    from autoresearch.ideas import knobs as knobs
+    from autoresearch.ideas import with_changes as with_changes
+    from autoresearch.ideas import with_value as with_value
+    from autoresearch.ideas import with_values as with_values
     from autoresearch.launchers.cluster import ClusterLauncher as ClusterLauncher
     from autoresearch.launchers.cluster import ClusterRun as ClusterRun
     from autoresearch.launchers.cluster import ClusterSettings as ClusterSettings
@@ -68,12 +68,11 @@ else:  # so that a type checker still finds a misspelt name
         "config": "Config setting",
         "desk": "Desk Ended",
         "driving.observing": "Observation Observed observe",
-        "driving.steps": "Driver Stand",
+        "driving": "Driver Stand",
         "errors": "AutoresearchError OutageError SuspendedError",
         "history": "History QueuedIdea",
         "hookspecs": "hookimpl",
-        "ideas.hyperparameters": "Hyperparameter hyperparameters knobs with_changes with_value "
-        "with_values",
+        "ideas": "Hyperparameter hyperparameters knobs with_changes with_value with_values",
         "launchers.cluster": "ClusterLauncher ClusterRun ClusterSettings",
         "log": "Recorded",
         "model": "Analysis Backtrack Candidate Change Cost Decision Experiment Idea IdeaKind "

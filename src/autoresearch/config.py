@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from attrs import Attribute, evolve, field, frozen
 
-from autoresearch.editable import check_pattern
+from autoresearch.durable import check_pattern
 from autoresearch.errors import ConfigError
 from autoresearch.frozen import freeze
 from autoresearch.presets import DEFAULT

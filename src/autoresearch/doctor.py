@@ -21,7 +21,7 @@ from attrs import evolve, field, frozen
 from autoresearch.durable import end_of
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
-from autoresearch.ideas.hyperparameters import Hyperparameter, knobs
+from autoresearch.ideas import Hyperparameter, knobs
 from autoresearch.ideas.script import is_protected
 from autoresearch.launchers.environment import clean_environment
 from autoresearch.numbers import NAMED, NUMBER, Tail

@@ -13,12 +13,11 @@ from typing import Any
 
 from attrs import define, field
 
-from autoresearch.durable import digest_files
-from autoresearch.editable import tree_digest
+from autoresearch.durable import digest_files, tree_digest
 from autoresearch.errors import WorkspaceError
 from autoresearch.events import EVALUATIONS
 from autoresearch.git import Git, LabGit
-from autoresearch.launchers.folder import log_in
+from autoresearch.launchers import log_in
 from autoresearch.log import Anchor, FileLog, Finding
 
 HIDES = "*\n"  # what the store's own .gitignore says

@@ -20,7 +20,7 @@ from autoresearch.campaign import Campaign
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.history import History
-from autoresearch.launchers.folder import log_in
+from autoresearch.launchers import log_in
 from autoresearch.model import Experiment, RunStatus, Verdict
 from autoresearch.projections.files import analysis_block, reasoning_block, shown_status
 from autoresearch.report import best_so_far

@@ -11,8 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from attrs import field, frozen
 from pyrsistent import PMap
 
-from autoresearch.durable import digest
-from autoresearch.editable import is_editable
+from autoresearch.durable import digest, is_editable
 from autoresearch.frozen import FrozenDict
 
 Value = bool | int | float | str

@@ -14,7 +14,7 @@ from autoresearch import events, setup
 from autoresearch.campaign import Campaign, silent
 from autoresearch.codec import canonical, decode
 from autoresearch.config import Config, unstructure
-from autoresearch.cycle.kit import Tell, write_text
+from autoresearch.cycle import Tell, write_text
 from autoresearch.durable import digest
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.events import CampaignResumed, CampaignStarted

@@ -17,7 +17,7 @@ DEFAULT = "plain"
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 # Modules that hold a PRESET; they are read for `--help` and every project, so they must be light.
-_MODULES = {"golf": "autoresearch.golf.preset", "plain": ""}
+_MODULES = {"golf": "autoresearch.golf", "plain": ""}
 
 
 class PresetPlugin(NamedTuple):

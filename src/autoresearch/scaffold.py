@@ -13,7 +13,7 @@ from string import Template
 from attrs import frozen
 
 from autoresearch.campaign import Campaign
-from autoresearch.cycle.kit import Tell
+from autoresearch.cycle import Tell
 from autoresearch.doctor import own_python
 from autoresearch.errors import PluginError, WorkspaceError
 from autoresearch.git import Git

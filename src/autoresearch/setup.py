@@ -17,9 +17,9 @@ from tempfile import TemporaryDirectory
 from attrs import frozen
 
 from autoresearch.config import Config
+from autoresearch.cycle import Tell
 from autoresearch.cycle.changes import syntax_problem
-from autoresearch.cycle.kit import Tell
-from autoresearch.editable import is_editable
+from autoresearch.durable import is_editable
 from autoresearch.errors import ConfigError, DataError, WorkspaceError
 from autoresearch.git import Git
 from autoresearch.launchers.environment import expanded

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from attrs import evolve, field, frozen
 
-from autoresearch.editable import is_editable
+from autoresearch.durable import is_editable
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git, LabGit
 from autoresearch.launchers.environment import expanded

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from autoresearch import events
 from autoresearch.log import FileLog
-from autoresearch.projections.remembered import remembered_history
+from autoresearch.projections import remembered_history
 from autoresearch.projections.tables import open_store
 
 TAG = "long"

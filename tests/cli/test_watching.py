@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from rich.console import Console
 
 import autoresearch
-from autoresearch.cli import cli, watching
-from autoresearch.cli.watching import estimated_end
+from autoresearch.cli import cli, showing
+from autoresearch.cli.showing import estimated_end
 from autoresearch.report import bounds
 from autoresearch.testing import experiment, history, idea, make_project
 
@@ -48,10 +48,10 @@ def test_one_screen_fits_eighty_columns(project: Path) -> None:
 
 def test_a_long_line_leaves_the_names_whole(project: Path, monkeypatch) -> None:
     """What the loop waits for may be long; the column of names keeps its width."""
-    monkeypatch.setattr(watching, "loop_in_words", lambda _: "waiting for " + "a word " * 60)
+    monkeypatch.setattr(showing, "loop_in_words", lambda _: "waiting for " + "a word " * 60)
     console = Console(width=80)
     with console.capture() as drawn:
-        console.print(watching.screen(autoresearch.open_campaign(project), 80))
+        console.print(showing.screen(autoresearch.open_campaign(project), 80))
     names = [line.split(" ")[0] for line in drawn.get().splitlines()]
     assert {"head", "best", "spent", "ends", "loop"} <= {*names}
 

@@ -12,9 +12,9 @@ from simulated import Fast, Simulated
 import autoresearch
 from autoresearch import Campaign, History, Idea, RunRequest, Verdict, events, hookimpl
 from autoresearch.config import MetricConfig
+from autoresearch.cycle.recorder import check
 from autoresearch.errors import ProtocolError
 from autoresearch.projections.files import NotesMd, controls
-from autoresearch.protocol import check
 from autoresearch.testing import Story, make_project
 
 SETTINGS = """preset = "plain"

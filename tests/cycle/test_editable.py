@@ -8,8 +8,8 @@ import pytest
 
 import autoresearch
 from autoresearch import Campaign, Change, Idea, ValueChange, Verdict, Workspace, hookimpl
-from autoresearch.cycle.kit import digest as text_digest
-from autoresearch.editable import is_editable, tree_digest
+from autoresearch.cycle import digest as text_digest
+from autoresearch.durable import is_editable, tree_digest
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.testing import ScriptedIdeas, git, make_project
 

@@ -28,7 +28,7 @@ from autoresearch import (
     events,
     hookimpl,
 )
-from autoresearch.cycle.minds import untrue
+from autoresearch.cycle.proposals import untrue
 from autoresearch.errors import PluginError
 from autoresearch.testing import idea, story
 

@@ -50,7 +50,7 @@ def test_script_with_a_byte_order_mark_runs_as_it_is(tmp_path: Path) -> None:
 def test_two_campaigns_write_one_projects_files_at_once(tmp_path: Path) -> None:
     """Files are replaced whole by each writer, whoever else is writing the same name."""
     code = (
-        "import sys; from pathlib import Path; from autoresearch.cycle.kit import write_text\n"
+        "import sys; from pathlib import Path; from autoresearch.cycle import write_text\n"
         "for i in range(400): write_text(Path(sys.argv[1]), sys.argv[2] * 2000)\n"
     )
     target = tmp_path / "results.tsv"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch import Campaign
-from autoresearch.cycle.kit import Shown
+from autoresearch.cycle import Shown
 from autoresearch.durable import digest
 from autoresearch.projections.files import NotesMd, ResultsTsv
 from autoresearch.testing import FakeLauncher, ScriptedIdeas, set_constant

@@ -27,11 +27,11 @@ from autoresearch import (
     hookimpl,
 )
 from autoresearch.config import MetricConfig, RunsConfig, StageConfig, with_options
+from autoresearch.cycle.recorder import check
 from autoresearch.errors import ConfigError, ProtocolError
 from autoresearch.folding import in_stage
 from autoresearch.launchers.local import Plugin as Local
 from autoresearch.policies.promotion import Plugin as Promotes
-from autoresearch.protocol import check
 from autoresearch.settings import load
 from autoresearch.testing import Story, make_project, run_request
 

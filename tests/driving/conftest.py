@@ -11,7 +11,7 @@ import pytest
 from two_numbers import SCRIPT
 
 import autoresearch
-from autoresearch.driving.steps import Driver, Stand
+from autoresearch.driving import Driver, Stand
 from autoresearch.testing import make_project
 
 WORDS = {

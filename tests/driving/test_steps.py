@@ -13,7 +13,7 @@ from attrs import evolve
 
 import autoresearch
 from autoresearch import Change, Verdict, Violation, hookimpl
-from autoresearch.driving.steps import HOW, Stand, due
+from autoresearch.driving import HOW, Stand, due
 from autoresearch.errors import ProtocolError, WorkspaceError
 from autoresearch.history import LEASE_SECONDS
 from autoresearch.testing import ScriptedIdeas, make_project, set_constant

@@ -34,7 +34,7 @@ from tests.golf.test_from_records import campaign, edited
 from tests.kit.words import small_tokenizer
 
 from autoresearch import Experiment, History, Idea, RunOutput, RunStatus
-from autoresearch.cycle.evaluation import LINE
+from autoresearch.cycle.traces import LINE
 from autoresearch.golf.audits import audit_source, needs_model_tests
 from autoresearch.golf.canary import audit_measuring
 from autoresearch.golf.packing import unpacked

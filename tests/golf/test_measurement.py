@@ -17,7 +17,6 @@ from attrs import evolve, frozen
 
 from autoresearch.desk import Desk, Hands
 from autoresearch.errors import DataError
-from autoresearch.golf.asking import NoAnswerError, bare_environment, reload_score, run_script
 from autoresearch.golf.canary import WholeScore, read_score
 from autoresearch.golf.measurement import (
     Clocks,
@@ -35,6 +34,7 @@ from autoresearch.golf.measurement import (
     shard_tokens,
 )
 from autoresearch.golf.model_job import write_shard
+from autoresearch.golf.model_tests import NoAnswerError, bare_environment, reload_score, run_script
 from autoresearch.golf.plausibility import reload
 from autoresearch.golf.plugin import score_again, score_there
 from autoresearch.golf.reading.own import OwnResult

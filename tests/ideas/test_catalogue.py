@@ -9,9 +9,8 @@ import pytest
 from autoresearch import events
 from autoresearch.config import Config, MetricConfig
 from autoresearch.errors import ConfigError
-from autoresearch.ideas import catalogue
-from autoresearch.ideas.hyperparameters import hyperparameters
-from autoresearch.ideas.known import known
+from autoresearch.ideas import catalogue, hyperparameters
+from autoresearch.ideas.catalogue import known
 from autoresearch.model import Idea
 from autoresearch.presets import presets
 from autoresearch.testing import Story, story

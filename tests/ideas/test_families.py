@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoresearch.ideas import families
-from autoresearch.ideas.hyperparameters import Hyperparameter
+from autoresearch.ideas import Hyperparameter, families
 
 
 def parameter(name: str, value: bool | int | float | str) -> Hyperparameter:

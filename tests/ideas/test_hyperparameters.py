@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.ideas.hyperparameters import hyperparameters, with_value, with_values
+from autoresearch.ideas import hyperparameters, with_value, with_values
 
 SCRIPT = '''\
 """A script — with a dash."""

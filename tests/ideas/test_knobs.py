@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 
 from autoresearch.config import Config, MetricConfig
 from autoresearch.errors import AutoresearchError
-from autoresearch.ideas import families, script
-from autoresearch.ideas.hyperparameters import describe, differences, digest_of, knobs, with_changes
+from autoresearch.ideas import (
+    describe,
+    differences,
+    digest_of,
+    families,
+    knobs,
+    script,
+    with_changes,
+)
 from autoresearch.model import Value, ValueChange
 from autoresearch.testing import experiment, idea, story
 

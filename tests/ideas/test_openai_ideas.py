@@ -25,10 +25,9 @@ from autoresearch.errors import (
 )
 from autoresearch.events import BudgetReserved, MindAnswered, ProposalRefused
 from autoresearch.history import History
-from autoresearch.ideas import openai_ideas, prompts
+from autoresearch.ideas import digest_of, openai_ideas, prompts
 from autoresearch.ideas.client import Reply, Settings, price
 from autoresearch.ideas.edits import Edit, EditError, edited
-from autoresearch.ideas.hyperparameters import digest_of
 from autoresearch.ideas.openai_ideas import Plugin
 from autoresearch.ideas.script import menu
 from autoresearch.model import Analysis, Idea, IdeaKind, Remark

@@ -12,8 +12,7 @@ from autoresearch.config import Config, LimitsConfig, MetricConfig
 from autoresearch.durable import digest
 from autoresearch.errors import ConfigError
 from autoresearch.history import History
-from autoresearch.ideas import families, moves, script
-from autoresearch.ideas.hyperparameters import describe, hyperparameters
+from autoresearch.ideas import describe, families, hyperparameters, moves, script
 from autoresearch.model import Experiment, Idea, Value, ValueChange
 from autoresearch.testing import IdeaGeneratorContract, Story, experiment, story
 

@@ -10,8 +10,7 @@ import pytest
 from attrs import evolve
 
 from autoresearch.config import Config, LimitsConfig, MetricConfig
-from autoresearch.ideas import search
-from autoresearch.ideas.hyperparameters import knobs
+from autoresearch.ideas import knobs, search
 from autoresearch.model import Decision, Idea, ValueChange
 from autoresearch.testing import IdeaGeneratorContract, Story, experiment, story
 

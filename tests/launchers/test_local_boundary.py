@@ -13,8 +13,7 @@ import pytest
 
 from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError
-from autoresearch.launchers import local, local_run
-from autoresearch.launchers.folder import RunFolder, log_in
+from autoresearch.launchers import RunFolder, far, local, log_in
 from autoresearch.model import RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 
 Start = Callable[..., RunHandle]
@@ -101,7 +100,7 @@ def test_a_supervisor_that_stays_stopped_is_replaced(
     tmp_path: Path,
 ) -> None:
     """The launcher's own clock ends the run, and accounts the time up to its deadline."""
-    monkeypatch.setattr(local_run, "_OVERDUE_SECONDS", 0.5)
+    monkeypatch.setattr(far, "_OVERDUE_SECONDS", 0.5)
     script = "echo $$ > pid.new; mv pid.new pid; kill -STOP $PPID; sleep 60"
     handle = start("sh", "-c", script, timeout_seconds=1.0)
     pid = int(wait_for(tmp_path / "night-0001" / "pid"))
@@ -117,7 +116,7 @@ def test_stop_does_not_need_the_supervisor(
     start: Start, alive: Callable[[int], bool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A run whose supervisor does not answer is ended by whoever stops it."""
-    monkeypatch.setattr(local_run, "_STOP_SECONDS", 0.3)
+    monkeypatch.setattr(far, "_STOP_SECONDS", 0.3)
     script = "echo $$ > pid.new; mv pid.new pid; kill -STOP $PPID; sleep 60"
     handle = start("sh", "-c", script)
     pid = int(wait_for(tmp_path / "night-0001" / "pid"))

@@ -9,8 +9,8 @@ import pytest
 from five_experiments import finish_with_a_kill
 
 from autoresearch.config import Config
+from autoresearch.launchers import RunFolder
 from autoresearch.launchers.cluster import Plugin, Settings, SlurmRun
-from autoresearch.launchers.folder import RunFolder
 from autoresearch.model import RunStatus
 from autoresearch.testing import LauncherContract
 

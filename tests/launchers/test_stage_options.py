@@ -10,8 +10,7 @@ from attrs import evolve
 
 from autoresearch.config import Config
 from autoresearch.errors import ConfigError
-from autoresearch.launchers import cluster, modal, ssh
-from autoresearch.launchers.folder import RunFolder
+from autoresearch.launchers import RunFolder, cluster, modal, ssh
 from autoresearch.testing import run_request, workspace
 
 

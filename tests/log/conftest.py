@@ -9,8 +9,7 @@ import pytest
 
 from autoresearch import events
 from autoresearch.log import FileLog, Schema, open_log
-from autoresearch.projections.tables import event_table
-from autoresearch.projections.views_memory import SOURCES
+from autoresearch.projections.tables import SOURCES, event_table
 
 # Few tables make quick tests; what the log does with a table does not depend on how many there are.
 SCHEMA = Schema((event_table("change_applied"), event_table("note_added")), (SOURCES,))

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch import events
+from autoresearch import events, projections
 from autoresearch.folding import empty, fold
 from autoresearch.log import FileLog, SnapshotStore, open_log
-from autoresearch.projections import remembered
-from autoresearch.projections.remembered import remembered_history
+from autoresearch.projections import remembered_history
 
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileLog:
-    monkeypatch.setattr(remembered, "WORTH", 5)
+    monkeypatch.setattr(projections, "WORTH", 5)
     return open_log(tmp_path / "store")
 
 
@@ -81,7 +80,7 @@ def test_a_foreign_snapshot_is_not_believed(log: FileLog, tmp_path: Path, rubbis
         "no pickle": b"no pickle",
     }[rubbish]
     store = SnapshotStore(log.ordering)
-    store.save(remembered._name("camp"), log.tip(), state)
+    store.save(projections._name("camp"), log.tip(), state)
     assert remembered_history(log, "camp") == fold(empty("camp"), log.read())
     assert not (tmp_path / "sprung").exists()
 
@@ -93,5 +92,5 @@ def test_names_cannot_lead_out_of_our_values(log: FileLog) -> None:
     for state in (payload, dotted):
         store = SnapshotStore(log.ordering)
         propose(log, range(1))
-        store.save(remembered._name("camp"), log.tip(), state)
-        assert remembered._load(store, "camp") == empty("camp")
+        store.save(projections._name("camp"), log.tip(), state)
+        assert projections._load(store, "camp") == empty("camp")

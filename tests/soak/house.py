@@ -20,8 +20,8 @@ import autoresearch
 from autoresearch.evidence import anchors_in, missing_things
 from autoresearch.folding import empty, fold
 from autoresearch.model import RunStatus, Verdict
+from autoresearch.projections import remembered_history
 from autoresearch.projections.files import NotesMd, ResultsTsv
-from autoresearch.projections.remembered import remembered_history
 from autoresearch.testing import git, make_project
 
 TAG = "soak"

@@ -8,11 +8,11 @@ from statistics import pstdev
 
 import pytest
 
+from autoresearch.cycle.recorder import check
 from autoresearch.errors import AutoresearchError
 from autoresearch.ideas import search
 from autoresearch.model import RunStatus, Verdict
-from autoresearch.protocol import check
-from autoresearch.studies import compare, simulate, worlds
+from autoresearch.studies import simulate, worlds
 from autoresearch.studies.worlds import Assumptions, Noise
 
 QUIET = Assumptions(noise=0.0)
@@ -122,40 +122,40 @@ def test_curves_end_what_cannot_win() -> None:
     stopped = [run for run in runs if run.status is RunStatus.STOPPED_EARLY]
     assert stopped
     assert all(0 < run.seconds < worlds.RUN_SECONDS for run in stopped)
-    assert all(run.observed and not run.metrics.get(simulate.METRIC) for run in stopped)
+    assert all(run.observed and not run.metrics.get(worlds.METRIC) for run in stopped)
     whole = [run for run in runs if run.status is RunStatus.COMPLETED]
-    assert all(max(run.observed) == simulate.STEPS for run in whole)
+    assert all(max(run.observed) == worlds.STEPS for run in whole)
     assert all(run.seconds == worlds.RUN_SECONDS for run in whole)
 
 
 def test_comparison() -> None:
     """The first is the reference; every figure has an interval; curves can be drawn."""
-    made = compare.compare(["greedy+random", "greedy+catalogue"], 2, gpu_hours=12)
+    made = simulate.compare(["greedy+random", "greedy+catalogue"], 2, gpu_hours=12)
     rows = list(made.rows())
     assert [row.strategy for row in rows] == ["greedy+random", "greedy+catalogue"]
     assert rows[0].hours is not None
-    later = compare.compare(["greedy+random"], 1, gpu_hours=4, first=7)
+    later = simulate.compare(["greedy+random"], 1, gpu_hours=4, first=7)
     assert [one.seed for one in later.outcomes["greedy+random"]] == [7]
     assert all(row.gain_interval[0] <= row.gain <= row.gain_interval[1] for row in rows)
 
 
 def test_drawing(tmp_path) -> None:
     """A PNG of the curves."""
-    made = compare.compare(["greedy+random"], 2, gpu_hours=4)
-    compare.draw(made, tmp_path / "curves.png")
+    made = simulate.compare(["greedy+random"], 2, gpu_hours=4)
+    simulate.draw(made, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_wilson() -> None:
     """An interval of a share stays within 0 and 1 and holds it."""
-    assert compare.wilson(0, 20) == (0.0, pytest.approx(0.161, abs=0.002))
-    low, high = compare.wilson(5, 20)
+    assert simulate.wilson(0, 20) == (0.0, pytest.approx(0.161, abs=0.002))
+    low, high = simulate.wilson(5, 20)
     assert 0 < low < 0.25 < high < 1
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
     """A strategy twice, or one whose plugin does not exist."""
     with pytest.raises(AutoresearchError, match="once"):
-        compare.compare(["greedy+random", "greedy+random"], 1)
+        simulate.compare(["greedy+random", "greedy+random"], 1)
     with pytest.raises(AutoresearchError, match="nonesuch"):
         simulate.campaign("greedy+nonesuch", 1, gpu_hours=2)

@@ -35,7 +35,7 @@ Run
 Read
   status reading:status
     Say where a campaign stands: alive or not, waiting for what, best, running, spent
-  watch watching:watch
+  watch showing:watch
     Watch a campaign: head, best, what runs, the queue, decisions, spending, and the likely end
   show showing:show
     Show one EXPERIMENT whole, or list them all
@@ -60,13 +60,13 @@ Take part
     Say where the research should go: TEXT stands in every prompt and in notes.md
   note people:note
     Write TEXT into notes.md, where every generator reads it
-  step driving:step
+  step people:step
     Do the research yourself, one step of the protocol after the other
-  program driving:program
+  program people:program
     Print the instructions for an agent that does research here, made from this campaign
-  mcp driving:mcp
+  mcp people:mcp
     Serve the steps as tools, and the memory as resources, to an MCP client on stdin and stdout
-  observe driving:observe
+  observe people:observe
     Log an experiment that another loop made: DESCRIPTION, or - for lines of JSON on stdin
   stop people:stop
     Let the loop end: after the experiment under way, or at once with --now

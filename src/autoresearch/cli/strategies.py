@@ -318,7 +318,7 @@ def simulate(
     Whole campaigns go through the real loop; only git, the runs and the waiting are simulated. What
     is measured and what is assumed stands in docs/strategies.md.
     """
-    from autoresearch.studies.compare import compare, draw
+    from autoresearch.studies.simulate import compare, draw
     from autoresearch.studies.worlds import Assumptions
 
     told = Assumptions(noise=noise, effects=effects, interactions=interactions)

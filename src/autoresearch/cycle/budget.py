@@ -11,8 +11,7 @@ from attrs import frozen
 
 from autoresearch import events
 from autoresearch.config import Config, LimitsConfig, StageConfig
-from autoresearch.cycle import minds
-from autoresearch.cycle.kit import Kit
+from autoresearch.cycle import Kit, proposals
 from autoresearch.frozen import alike
 from autoresearch.history import History, Spent
 from autoresearch.model import Quote, RunRequest
@@ -114,7 +113,7 @@ def refusal(kit: Kit, *, new: bool, stage: str = "") -> Refusal | None:
     quote, idea = _quote(kit, stage), 0.0
     baseline = kit.history.baseline is None  # which is nobody's idea
     if new and not baseline and kit.config.limits.usd > 0:
-        idea = kit.plugins.quote_call(kit.history, kit.files_at_head(), minds.desk(kit))
+        idea = kit.plugins.quote_call(kit.history, kit.files_at_head(), proposals.desk(kit))
     need = {
         "experiments": float(new),
         "hours": quote.seconds / 3600,

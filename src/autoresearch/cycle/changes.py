@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from attrs import evolve
 
 from autoresearch import events
-from autoresearch.cycle import minds
-from autoresearch.cycle.kit import Kit
+from autoresearch.cycle import Kit, proposals
 from autoresearch.cycle.proposals import current, drop, put_back, refusal
 from autoresearch.cycle.recorder import passes
-from autoresearch.durable import digest
-from autoresearch.editable import tree_digest
+from autoresearch.durable import digest, tree_digest
 from autoresearch.errors import WorkspaceError
 from autoresearch.frozen import alike
 from autoresearch.model import Change, Experiment, Idea, IdeaKind, Violation, Workspace
@@ -172,8 +170,8 @@ def _with_code(kit: Kit, idea: Idea, workspace: Workspace) -> Idea:
 
 
 def _implemented(kit: Kit, idea: Idea, workspace: Workspace) -> Mapping[str, str] | None:
-    texts = kit.plugins.implement_idea(idea, workspace, minds.resting(kit), minds.desk(kit))
-    minds.answered(kit)
+    texts = kit.plugins.implement_idea(idea, workspace, proposals.resting(kit), proposals.desk(kit))
+    proposals.answered(kit)
     kit.record_costs()
     return texts
 

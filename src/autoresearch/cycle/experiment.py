@@ -14,11 +14,9 @@ from attrs import evolve
 
 from autoresearch import events
 from autoresearch.config import Config
-from autoresearch.cycle import changes, minds, proposals
-from autoresearch.cycle.evaluation import other_hardware, other_measurement
-from autoresearch.cycle.kit import Kit
+from autoresearch.cycle import Kit, changes, proposals
 from autoresearch.cycle.proposals import current
-from autoresearch.cycle.recorder import passes
+from autoresearch.cycle.recorder import passes, stage_after
 from autoresearch.durable import end_of
 from autoresearch.errors import WorkspaceError
 from autoresearch.folding import in_stage
@@ -32,11 +30,13 @@ from autoresearch.model import (
     RunOutput,
     RunStatus,
     Verdict,
+    Violation,
 )
 from autoresearch.policies.greedy import first_score, refuse
 from autoresearch.projections.files import analysis_block, controls, shown_status
-from autoresearch.protocol import stage_after
 from autoresearch.text import block, one_line
+
+_HARDWARE = "hardware"
 
 
 def is_preparing(experiment: Experiment) -> bool:
@@ -153,7 +153,7 @@ def analyse(
     if experiment.analysis is not None:
         return
     past = _past(kit, number)
-    asked = (past.experiments[number], past, minds.resting(kit), minds.desk(kit))
+    asked = (past.experiments[number], past, proposals.resting(kit), proposals.desk(kit))
     made = evolve(kit.plugins.analyze_run(*asked), **(words or {}))
     kit.record_costs()
     recorded = events.AnalysisRecorded(
@@ -233,7 +233,7 @@ def _audit(kit: Kit, number: int, output: RunOutput) -> None:
     experiment = past.experiments[number]
     found = (
         *other_measurement(experiment, past),
-        *kit.plugins.audit_run(experiment, output, past, minds.desk(kit)),
+        *kit.plugins.audit_run(experiment, output, past, proposals.desk(kit)),
     )
     for index, item in enumerate(found):
         if item.blocks:
@@ -363,3 +363,44 @@ def _tell_verdict(kit: Kit, number: int) -> None:
     kit.tell(
         f"experiment {number}: {experiment.decision.verdict.value}, {experiment.decision.reason}"
     )
+
+
+# --- what scores are compared --------------------------------------------------------------------
+
+
+def other_measurement(experiment: Experiment, history: History) -> tuple[Violation, ...]:
+    """Return a violation for each part of the measurement that the best experiment's differs in.
+
+    The hardware is not among them.
+
+    An experiment that is typed as an evaluation change differs on purpose: it is only warned of.
+    """
+    severity = "warning" if experiment.idea.kind is IdeaKind.EVALUATION else "violation"
+    return tuple(
+        Violation(
+            rule="measurement",
+            detail=f"measured with another {name} than experiment {history.best_number}: "
+            f"{new[:12] or 'none'} instead of {old[:12] or 'none'}",
+            severity=severity,
+        )
+        for name, old, new in _differences(experiment, history)
+        if name != _HARDWARE
+    )
+
+
+def other_hardware(experiment: Experiment, history: History) -> str:
+    """Return words for the decision when the best score is of other hardware, else nothing."""
+    for name, old, new in _differences(experiment, history):
+        if name == _HARDWARE:
+            return f" (on other hardware than experiment {history.best_number}: {new}, not {old})"
+    return ""
+
+
+def _differences(experiment: Experiment, history: History) -> list[tuple[str, str, str]]:
+    best = history.best
+    if best is None or best.number == experiment.number or not experiment.measurement:
+        return []
+    before, now = best.measurement, experiment.measurement
+    names = sorted(before.keys() | now.keys()) if before else []
+    pairs = [(name, before.get(name, ""), now.get(name, "")) for name in names]
+    return [(name, old, new) for name, old, new in pairs if old != new]

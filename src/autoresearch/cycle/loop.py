@@ -10,7 +10,7 @@ from typing import Any
 from attrs import Factory, define, field
 
 from autoresearch import events
-from autoresearch.cycle import budget, minds, proposals, runs
+from autoresearch.cycle import Kit, budget, proposals, runs
 from autoresearch.cycle.experiment import (
     conclude,
     failed_in_a_row,
@@ -18,14 +18,12 @@ from autoresearch.cycle.experiment import (
     needs_a_run,
     prepare,
 )
-from autoresearch.cycle.kit import Kit
-from autoresearch.cycle.recorder import pause_seconds
+from autoresearch.cycle.recorder import next_stage, pause_seconds
 from autoresearch.cycle.traces import Retention
 from autoresearch.errors import PluginError
 from autoresearch.frozen import alike
 from autoresearch.history import History
 from autoresearch.model import Backtrack, Experiment, Notice, Parent, Signal, Verdict
-from autoresearch.protocol import next_stage
 from autoresearch.text import counted, one_line
 
 REFUSALS = 2  # ideas of one author that are refused before the next author has the turn
@@ -325,7 +323,7 @@ class Loop:
         if kit.history.baseline is None:
             proposals.propose_baseline(kit)
             return True
-        minds.look_back(kit)
+        proposals.look_back(kit)
         proposals.review_memory(kit)
         skip = {name for name, count in self._refused.items() if count >= REFUSALS}
         found = proposals.propose(kit, skip)

@@ -13,17 +13,16 @@ from attrs import define, evolve, field
 
 from autoresearch import events
 from autoresearch.config import RUN_FOLDER
-from autoresearch.cycle import traces
+from autoresearch.cycle import Kit, cost_of, fill, traces, write_text
 from autoresearch.cycle.budget import reservation
-from autoresearch.cycle.evaluation import LINE, evaluate
-from autoresearch.cycle.kit import Kit, cost_of, fill, write_text
-from autoresearch.cycle.traces import collect
+from autoresearch.cycle.recorder import next_stage
+from autoresearch.cycle.traces import LINE, collect, evaluate
 from autoresearch.durable import digest, digest_files
 from autoresearch.folding import in_stage
 from autoresearch.frozen import alike
 from autoresearch.git import Git
 from autoresearch.history import History
-from autoresearch.launchers.folder import log_in
+from autoresearch.launchers import log_in
 from autoresearch.model import (
     Experiment,
     Run,
@@ -34,7 +33,6 @@ from autoresearch.model import (
     Workspace,
 )
 from autoresearch.numbers import Tail
-from autoresearch.protocol import next_stage
 from autoresearch.text import one_line
 
 # What Python says of a file or a module that is not there.

@@ -5,7 +5,7 @@ for, so that whoever follows this text alone can do whole experiments. Nothing o
 experiments go by: a file written once stays true.
 
 The server has the steps as tools and the memory as resources of the Model Context Protocol. It
-needs the extra ``mcp``. A tool is a method of :class:`autoresearch.driving.steps.Driver`; a refusal
+needs the extra ``mcp``. A tool is a method of :class:`autoresearch.driving.Driver`; a refusal
 reaches the client as the error's own line.
 """
 
@@ -23,7 +23,7 @@ import attrs
 
 from autoresearch.campaign import Campaign
 from autoresearch.config import Config
-from autoresearch.driving.steps import Driver, Stand
+from autoresearch.driving import Driver, Stand
 from autoresearch.durable import replace_file
 from autoresearch.errors import AutoresearchError, ConfigError, WorkspaceError, needs
 from autoresearch.opening import open_campaign

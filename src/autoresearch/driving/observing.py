@@ -18,12 +18,12 @@ from attrs import frozen
 
 from autoresearch.campaign import Campaign
 from autoresearch.config import setting
-from autoresearch.driving.steps import Driver, due, number_due
+from autoresearch.driving import Driver, due, number_due
 from autoresearch.durable import replace_file
 from autoresearch.errors import PluginError, WorkspaceError
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
-from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
+from autoresearch.launchers import InFolder, Outcome, RunFolder
 from autoresearch.model import Decision, RunOutput, RunRequest, RunStatus, Verdict
 from autoresearch.structure import structure
 from autoresearch.text import one_line

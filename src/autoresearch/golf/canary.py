@@ -25,18 +25,22 @@ from attrs import evolve, field, frozen
 
 from autoresearch.errors import DataError
 from autoresearch.golf import model_tests as tests
-from autoresearch.golf.asking import OFFLINE, Answer, NoAnswerError, read_answer, run_script
 from autoresearch.golf.audits.script import try_parse
 from autoresearch.golf.audits.settings import read_settings
 from autoresearch.golf.model_job import MARK
 from autoresearch.golf.model_tests import (
+    OFFLINE,
     SCORED,
+    Answer,
     ByteTable,
+    NoAnswerError,
     Outcome,
     Streams,
     TestResult,
     byte_table,
     draw_streams,
+    read_answer,
+    run_script,
 )
 from autoresearch.golf.plausibility import broken, doubt
 from autoresearch.model import RunOutput, Violation

@@ -13,11 +13,11 @@ from subprocess import SubprocessError
 from attrs import evolve, frozen
 
 from autoresearch.config import Config, setting
-from autoresearch.cycle.evaluation import LINE
+from autoresearch.cycle.traces import LINE
 from autoresearch.desk import Desk
 from autoresearch.durable import digest_files
 from autoresearch.errors import AutoresearchError
-from autoresearch.golf import plausibility
+from autoresearch.golf import ARTIFACT_BYTES, plausibility
 from autoresearch.golf.audits import audit_change as audit
 from autoresearch.golf.audits import needs_model_tests
 from autoresearch.golf.audits.script import try_parse
@@ -37,7 +37,6 @@ from autoresearch.golf.measurement import (
 from autoresearch.golf.packing import MARK as UNPACKED
 from autoresearch.golf.packing import adopted, packed_bytes
 from autoresearch.golf.plausibility import broken, doubt
-from autoresearch.golf.preset import ARTIFACT_BYTES
 from autoresearch.golf.reading import RunReading, read_run
 from autoresearch.golf.reading.grammar import base_name
 from autoresearch.golf.reading.own import MARK, Outcome, OwnResult
@@ -314,7 +313,7 @@ def measure(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
 
 def score_again(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
     """Yield D7 where the artifact alone does not give the score, in a new process."""
-    from autoresearch.golf.asking import NoAnswerError, reload_score
+    from autoresearch.golf.model_tests import NoAnswerError, reload_score
 
     files = _files(output, result)
     if files is None:

@@ -16,7 +16,7 @@ from attrs import evolve, field, frozen
 
 from autoresearch.config import BoundaryConfig, Config, setting
 from autoresearch.desk import Desk, Ended
-from autoresearch.editable import is_editable
+from autoresearch.durable import is_editable
 from autoresearch.errors import OutageError, PluginError, SuspendedError
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl

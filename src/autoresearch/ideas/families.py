@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from attrs import frozen
 
-from autoresearch.ideas.hyperparameters import Hyperparameter, short
+from autoresearch.ideas import Hyperparameter, short
 from autoresearch.model import Value
 
 Number = int | float

@@ -14,9 +14,8 @@ from random import Random
 from attrs import field, frozen
 
 from autoresearch.history import History, PerExperiment, gain_of
-from autoresearch.ideas import families
+from autoresearch.ideas import Hyperparameter, families, key
 from autoresearch.ideas.families import Family
-from autoresearch.ideas.hyperparameters import Hyperparameter, key
 from autoresearch.model import Experiment, Value, Verdict
 
 RADICAL = "radical"

@@ -19,11 +19,10 @@ from autoresearch.desk import Desk
 from autoresearch.errors import PluginError, SuspendedError
 from autoresearch.history import History, script_of
 from autoresearch.hookspecs import hookimpl
-from autoresearch.ideas import answers, prompts
+from autoresearch.ideas import answers, hyperparameters, prompts
 from autoresearch.ideas.answers import AnswerError, Ground
+from autoresearch.ideas.catalogue import known
 from autoresearch.ideas.client import Client, Message, Settings, check, worst_case
-from autoresearch.ideas.hyperparameters import hyperparameters
-from autoresearch.ideas.known import known
 from autoresearch.ideas.script import Menu, menu
 from autoresearch.model import Analysis, Cost, Experiment, Idea, Remark, Verdict, Workspace
 from autoresearch.text import block

@@ -19,8 +19,8 @@ from typing import Any
 from autoresearch.desk import CHARACTERS, Desk
 from autoresearch.errors import AutoresearchError, ConfigError, SuspendedError, needs
 from autoresearch.history import History
+from autoresearch.ideas import describe
 from autoresearch.ideas.client import Message, Settings
-from autoresearch.ideas.hyperparameters import describe
 from autoresearch.ideas.script import Menu
 from autoresearch.model import Analysis, Experiment, Idea, IdeaKind, RunStatus
 from autoresearch.text import block, one_line

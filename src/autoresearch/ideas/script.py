@@ -13,12 +13,13 @@ from autoresearch import events
 from autoresearch.config import Config, setting
 from autoresearch.history import History, family, gain_of, script_of
 from autoresearch.hookspecs import WithTable, hookimpl
-from autoresearch.ideas import families, moves
-from autoresearch.ideas.hyperparameters import (
+from autoresearch.ideas import (
     Hyperparameter,
     describe,
     digest_of,
+    families,
     knobs,
+    moves,
     with_changes,
 )
 from autoresearch.ideas.moves import Move, Table

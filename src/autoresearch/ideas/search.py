@@ -19,9 +19,8 @@ from attrs import evolve, field, frozen
 from autoresearch.config import Config, setting
 from autoresearch.history import History, PerExperiment, family, parent_of, script_of
 from autoresearch.hookspecs import WithTable, hookimpl
-from autoresearch.ideas import catalogue, moves, script
-from autoresearch.ideas.hyperparameters import Hyperparameter, describe, key, knobs
-from autoresearch.ideas.known import UNMEASURED_GAIN, Known, known
+from autoresearch.ideas import Hyperparameter, catalogue, describe, key, knobs, moves, script
+from autoresearch.ideas.catalogue import UNMEASURED_GAIN, Known, known
 from autoresearch.model import Experiment, Idea, Value, ValueChange
 
 Named = Mapping[str, Hyperparameter]

@@ -22,8 +22,8 @@ from autoresearch.config import Config, RunsConfig, setting, with_options
 from autoresearch.durable import digest
 from autoresearch.errors import needs
 from autoresearch.hookspecs import S, WithTable, hookimpl
+from autoresearch.launchers import InFolder, Outcome, RunFolder
 from autoresearch.launchers.far import order_for, spec_here
-from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
 from autoresearch.launchers.supervisor import supervise
 from autoresearch.model import Quote, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 

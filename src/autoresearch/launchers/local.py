@@ -16,6 +16,7 @@ from autoresearch.config import LOCAL, RUN_FOLDER, BoundaryConfig, Config, RunsC
 from autoresearch.errors import AutoresearchError
 from autoresearch.frozen import alike
 from autoresearch.hookspecs import hookimpl
+from autoresearch.launchers import RunFolder, Spec
 from autoresearch.launchers.environment import (
     Boundary,
     clean_environment,
@@ -23,8 +24,7 @@ from autoresearch.launchers.environment import (
     share,
     unheld,
 )
-from autoresearch.launchers.folder import RunFolder, Spec
-from autoresearch.launchers.local_run import (
+from autoresearch.launchers.far import (
     LocalRun,
     command_of,
     environ_with_this_python_first,

@@ -18,8 +18,8 @@ from autoresearch.durable import digest, replace_file
 from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.frozen import alike
 from autoresearch.hookspecs import hookimpl
+from autoresearch.launchers import InFolder, Outcome, RunFolder
 from autoresearch.launchers.cluster import Elsewhere
-from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
 from autoresearch.launchers.modal_remote import (
     ModalRemote,
     RemoteAwayError,

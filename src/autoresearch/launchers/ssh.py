@@ -19,9 +19,9 @@ from autoresearch.config import Config, setting
 from autoresearch.durable import digest
 from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.hookspecs import hookimpl
+from autoresearch.launchers import InFolder, Outcome, RunFolder
 from autoresearch.launchers.cluster import Elsewhere
 from autoresearch.launchers.far import order_for
-from autoresearch.launchers.folder import InFolder, Outcome, RunFolder
 from autoresearch.model import Quote, RunHandle, RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.text import one_line
 

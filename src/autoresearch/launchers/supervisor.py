@@ -24,8 +24,8 @@ import psutil
 from attrs import define, evolve
 
 from autoresearch.durable import end_of
+from autoresearch.launchers import Outcome, RunFolder, Spec
 from autoresearch.launchers.environment import lease, visible_gpus
-from autoresearch.launchers.folder import Outcome, RunFolder, Spec
 from autoresearch.model import RunStatus
 
 RUN_MARKER = "AUTORESEARCH_RUN"

@@ -11,14 +11,13 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from autoresearch import events
-from autoresearch.campaign import Campaign
+from autoresearch.campaign import IMPORTED, Campaign
 from autoresearch.config import Config, unstructure
 from autoresearch.durable import digest
 from autoresearch.errors import WorkspaceError
 from autoresearch.folding import empty, foresee
 from autoresearch.git import Git
 from autoresearch.history import History
-from autoresearch.inbox import IMPORTED
 from autoresearch.model import RunStatus, Verdict
 from autoresearch.opening import open_campaign, store_of, tags, write_projections
 from autoresearch.presets import presets

@@ -16,8 +16,7 @@ from attrs import asdict, evolve, field, frozen
 
 from autoresearch import events
 from autoresearch.config import Config, unstructure
-from autoresearch.cycle.evaluation import other_measurement
-from autoresearch.cycle.experiment import bounded
+from autoresearch.cycle.experiment import bounded, other_measurement
 from autoresearch.cycle.loop import facts_of
 from autoresearch.errors import AutoresearchError
 from autoresearch.folding import Draft, empty, foresee, merged

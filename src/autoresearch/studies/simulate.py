@@ -1,20 +1,26 @@
-"""Runs whole campaigns in a world through the real loop, without git, disk and waiting.
+"""Runs whole campaigns in a world through the real loop, and holds strategies against each other.
 
-Everything is what a campaign is: hooks, protocol, events, History, projections, policies. Only the
-hands are light: commits are digests in memory, a run is a draw from the world, an hour is a number.
+Without git, disk and waiting. Everything is what a campaign is: hooks, protocol, events, History,
+projections, policies. Only the hands are light: commits are digests in memory, a run is a draw from
+the world, an hour is a number.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from random import Random
+from statistics import mean
 
-from attrs import define, evolve, field, frozen
+from attrs import field, frozen
 
-from autoresearch import events
+from autoresearch import events, report
 from autoresearch.config import (
     BoundaryConfig,
     Config,
@@ -23,56 +29,40 @@ from autoresearch.config import (
     StageConfig,
     unstructure,
 )
-from autoresearch.cycle.kit import Kit
+from autoresearch.cycle import Kit
 from autoresearch.cycle.loop import Loop
-from autoresearch.cycle.recorder import Clock, Patience, Recorder
+from autoresearch.cycle.recorder import Patience, Recorder
 from autoresearch.durable import digest
+from autoresearch.errors import AutoresearchError
 from autoresearch.folding import empty
 from autoresearch.history import History
-from autoresearch.hookspecs import hookimpl
-from autoresearch.ideas.hyperparameters import hyperparameters, with_values
-from autoresearch.ideas.known import known
+from autoresearch.ideas.catalogue import known
 from autoresearch.log import MemoryLog, SourceStore
 from autoresearch.model import (
     Change,
     Experiment,
-    Idea,
-    RunHandle,
-    RunOutput,
-    RunRequest,
-    RunStatus,
-    ValueChange,
     Verdict,
     Workspace,
 )
 from autoresearch.plugins import Plugins
 from autoresearch.projections.files import NotesMd, ResultsTsv
 from autoresearch.studies import worlds
-from autoresearch.studies.worlds import GPUS, RUN_SECONDS, Assumptions, Noise, World
+from autoresearch.studies.worlds import (
+    GPUS,
+    METRIC,
+    Assumptions,
+    Noise,
+    RandomIdeas,
+    SimulatedClock,
+    SimulatedRuns,
+    World,
+)
 from autoresearch.workspace import Lab
 
 SCRIPT = "train.py"
-METRIC = "score"
 SD = 0.00064  # what a campaign is told of the noise: the median of the seeds of public records
 SHORT = 0.2  # of a run, is a run in the stage ``short``
-STEPS, _EVALUATIONS = 20_000, 20  # of a run with a curve
-_PACE = 100.0  # simulated seconds in one that somebody waits
 _GENERATORS = ("script_ideas", "catalogue", "search", "openai")
-
-
-class SimulatedClock(Clock):
-    """Time that passes when somebody waits, faster than he thinks."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def now(self) -> float:
-        """Return the seconds since the beginning."""
-        return self._now
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass at once, so much that a run is over after 30 looks."""
-        self._now += _PACE * seconds
 
 
 class MemorySources(SourceStore):
@@ -155,118 +145,6 @@ class LightLab(Lab):
     def take_planted(self) -> tuple[str, ...]:
         """Return nothing: no code runs."""
         return ()
-
-
-@define
-class _Drawn:
-    """A run whose score is drawn; with a curve it takes its time and can be ended."""
-
-    output: RunOutput
-    numbers: Mapping[str, float]
-    curve: list[tuple[float, int, float]]  # when a score is printed, at which step
-    clock: SimulatedClock
-    reference: str = "simulated"
-
-    @property
-    def log_path(self) -> Path:
-        return self.output.log_path
-
-    def poll(self) -> RunOutput | None:
-        now = self.clock.now()
-        while self.curve and self.curve[0][0] <= now:
-            _, step, score = self.curve.pop(0)
-            with self.log_path.open("a", encoding="utf-8") as log:
-                log.write(f"step:{step} {METRIC}:{score:.6f}\n")
-        return None if self.curve else self.output
-
-    def stop(self, reason: str) -> None:
-        if self.curve:
-            seconds = self.output.seconds - (self.curve[-1][0] - self.clock.now())
-            self.curve.clear()
-            self.numbers = {}  # what it would have scored, nobody has seen
-            self.output = evolve(
-                self.output, status=RunStatus.STOPPED_EARLY, seconds=seconds,
-                gpu_seconds=seconds * GPUS, detail=reason,
-            )  # fmt: skip
-
-
-class SimulatedRuns:
-    """The launcher and the reader of scores of one world; what it knows of the truth it keeps."""
-
-    def __init__(self, world: World, noise: Noise, clock: SimulatedClock, curves: bool) -> None:
-        self.world, self.noise, self._clock, self._curves = world, noise, clock, curves
-        self._drawn: dict[str, _Drawn] = {}
-
-    @hookimpl
-    def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle | None:
-        """Draw the score of a run, once for every name."""
-        if request.launcher != "simulated":
-            return None
-        if request.name not in self._drawn:
-            text = workspace.script_path.read_text(encoding="utf-8")
-            self._drawn[request.name] = self._draw(request, worlds.values_in(text))
-        return self._drawn[request.name]
-
-    def _draw(self, request: RunRequest, values: Mapping[str, float]) -> _Drawn:
-        crashed, count = self.world.crashes(values), len(self._drawn)
-        share = float(request.env.get("SHARE", 1.0))
-        seconds = RUN_SECONDS * share / (5 if crashed else 1)
-
-        def score(done: float) -> float:
-            mean = self.world.seen(values, done)
-            return worlds.measured(self.world, self.noise, mean, request.name, count, done)
-
-        curve = []
-        if self._curves and not crashed:
-            request.folder.mkdir(parents=True, exist_ok=True)
-            begun = self._clock.now()
-            points = [step / _EVALUATIONS for step in range(1, round(share * _EVALUATIONS) + 1)]
-            curve = [(begun + d * RUN_SECONDS, round(d * STEPS), score(d)) for d in points]
-        output = RunOutput(
-            name=request.name,
-            status=RunStatus.CRASHED if crashed else RunStatus.COMPLETED,
-            log_path=request.folder / "run.log",
-            folder=request.folder,
-            seconds=seconds,
-            gpu_seconds=seconds * GPUS,
-        )
-        numbers = {METRIC: score(share), "artifact_bytes": float(self.world.size(values))}
-        return _Drawn(output, {} if crashed else numbers, curve, self._clock)
-
-    @hookimpl
-    def extract_metrics(self, output: RunOutput) -> Mapping[str, float] | None:
-        """Return what the run showed."""
-        return self._drawn[output.name].numbers or None
-
-
-class RandomIdeas:
-    """Changes one constant at random: what every search has to beat, asked behind any other."""
-
-    @hookimpl(trylast=True)
-    def propose_idea(self, history: History, source: str, rng: Random) -> Idea | None:
-        """Return a change that was not tried."""
-        found = [item for item in hyperparameters(source) if item.type != "str"]
-        for digits in [3] * 10 + [6] * 40:  # finer where the coarse values were tried
-            item = rng.choice(found)
-            old = item.value
-            if isinstance(old, bool):
-                new: bool | int | float = not old
-            elif not old:
-                new = round(10 ** rng.uniform(-2, 0.5), digits)
-            else:
-                new = float(f"{float(old) * 2 ** rng.gauss(0, 1):.{digits}g}")
-                new = max(1, round(new)) if isinstance(old, int) else new
-            changed = with_values(source, {item.name: new})
-            if new == old or digest(changed) in history.tried_sources:
-                continue
-            return Idea(
-                direction=item.name.lower(),
-                description=f"{item.name} {old} -> {new}",
-                hypothesis="chance chose it",
-                changes=(ValueChange(name=item.name, old=old, new=new),),
-                source=changed,
-            )
-        return None
 
 
 @frozen(kw_only=True)
@@ -435,3 +313,172 @@ def _outcome(strategy: str, seed: int, world: World, history: History, lab: Ligh
         experiments=len(path), runs=runs, keeps=kept, false_keeps=int(false), wasted=wasted,
         best_shown=history.best_metric or 0.0,
     )  # fmt: skip
+
+
+# --- strategies against each other: true gain for GPU hours, with intervals ----------------------
+
+_RESAMPLES = 400
+_POINTS = 60  # of a curve over the budget
+
+
+@frozen(kw_only=True)
+class Row:
+    """What one strategy comes to; every pair is a 95 % interval over the worlds.
+
+    ``gain`` is the true gain of head at the end of the budget, ``hours`` the GPU hours after which
+    the mean true gain reaches that of the reference at its end (None: not within the budget).
+    ``false_keeps`` is the share of keeps that were truly no better, ``wasted`` that of all runs.
+    ``inflation`` is by how much the best score flatters the truth.
+    """
+
+    strategy: str
+    worlds: int
+    experiments: float
+    gain: float
+    gain_interval: tuple[float, float]
+    hours: float | None
+    hours_interval: tuple[float, float]
+    keeps: float
+    false_keeps: float
+    false_interval: tuple[float, float]
+    wasted: float
+    inflation: float
+
+
+@frozen(kw_only=True)
+class Comparison:
+    """All campaigns of a comparison; the first strategy is the reference."""
+
+    outcomes: Mapping[str, tuple[Outcome, ...]] = field(repr=False)
+    gpu_hours: float
+
+    def rows(self) -> Iterator[Row]:
+        """Yield a row for each strategy."""
+        reference = next(iter(self.outcomes.values()))
+        for name, many in self.outcomes.items():
+            yield self._row(name, many, reference)
+
+    def curve(self, many: Sequence[Outcome]) -> list[tuple[float, float]]:
+        """Return (GPU hours, mean true gain) over the budget."""
+        grid = [self.gpu_hours * n / _POINTS for n in range(_POINTS + 1)]
+        return [(hours, mean(one.at(hours) for one in many)) for hours in grid]
+
+    def _row(self, name: str, many: Sequence[Outcome], reference: Sequence[Outcome]) -> Row:
+        rng = Random("intervals")
+        ends = [one.at(self.gpu_hours) for one in many]
+        table = {id(one): [gain for _, gain in self.curve([one])] for one in (*many, *reference)}
+        order = range(len(many))
+        hours = []
+        for _ in range(_RESAMPLES):  # worlds are drawn for both alike: they met the same ones
+            drawn = [rng.choice(order) for _ in order]
+            hours.append(
+                self._hours([table[id(many[i])] for i in drawn],
+                            [table[id(reference[i])] for i in drawn])
+            )  # fmt: skip
+        keeps, false = sum(o.keeps for o in many), sum(o.false_keeps for o in many)
+        runs = sum(one.runs for one in many)
+        return Row(
+            strategy=name, worlds=len(many), experiments=mean(o.experiments for o in many),
+            gain=mean(ends), gain_interval=_interval(ends),
+            hours=self._hours([table[id(o)] for o in many], [table[id(o)] for o in reference]),
+            hours_interval=_middle([math.inf if h is None else h for h in hours]),
+            keeps=keeps / len(many), false_keeps=false / max(keeps, 1),
+            false_interval=wilson(false, keeps), wasted=sum(o.wasted for o in many) / max(runs, 1),
+            inflation=mean(o.truths[-1] - o.best_shown for o in many),
+        )  # fmt: skip
+
+    def _hours(
+        self, curves: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]
+    ) -> float | None:
+        target = mean(curve[-1] for curve in reference)
+        for index in range(_POINTS + 1):
+            if mean(curve[index] for curve in curves) >= target:
+                return self.gpu_hours * index / _POINTS
+        return None
+
+
+def compare(
+    strategies: Sequence[str],
+    seeds: int,
+    *,
+    gpu_hours: float = 100.0,
+    noise: Noise = Noise(),
+    assumptions: Assumptions = Assumptions(),
+    jobs: int = 1,
+    tick: Callable[[str], None] = lambda _: None,
+    first: int = 0,
+) -> Comparison:
+    """Run every strategy in the same worlds and return all that came out.
+
+    ``first`` is the first world, ``jobs`` processes share the work. Raises AutoresearchError for a
+    strategy that cannot run.
+    """
+    if len(set(strategies)) < len(strategies) or not strategies:
+        raise AutoresearchError("name each strategy once, the reference first")
+    work = [(name, seed) for seed in range(first, first + seeds) for name in strategies]
+    run = partial(_one, gpu_hours=gpu_hours, noise=noise, assumptions=assumptions)
+    found: dict[str, list[Outcome]] = {name: [] for name in strategies}
+    for done, outcome in enumerate(_all(run, work, jobs), 1):
+        found[outcome.strategy].append(outcome)
+        tick(f"{done} of {len(work)} campaigns")
+    return Comparison(
+        outcomes={name: tuple(many) for name, many in found.items()}, gpu_hours=gpu_hours
+    )
+
+
+def _one(
+    asked: tuple[str, int], gpu_hours: float, noise: Noise, assumptions: Assumptions
+) -> Outcome:
+    name, seed = asked
+    return campaign(name, seed, gpu_hours=gpu_hours, noise=noise, assumptions=assumptions)[0]
+
+
+def _all(
+    run: Callable[[tuple[str, int]], Outcome], work: Sequence[tuple[str, int]], jobs: int
+) -> Iterator[Outcome]:
+    if jobs == 1:
+        yield from map(run, work)
+        return
+    with ProcessPoolExecutor(max_workers=min(jobs, os.cpu_count() or 1)) as pool:
+        yield from pool.map(run, work)
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of a mean."""
+    middle, count = mean(values), len(values)
+    spread = math.sqrt(sum((v - middle) ** 2 for v in values) / max(count - 1, 1) / count)
+    return middle - 1.96 * spread, middle + 1.96 * spread
+
+
+def _middle(values: Iterable[float]) -> tuple[float, float]:
+    """Return what 95 % of resampled values lie between."""
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return ordered[round(0.025 * last)], ordered[round(0.975 * last)]
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share."""
+    if not count:
+        return 0.0, 1.0
+    share, z2 = hits / count, 1.96**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = 1.96 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / 4 / count**2)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def draw(made: Comparison, path: Path) -> None:
+    """Write a PNG of the true gain over the GPU hours; needs the extra ``report``."""
+    figure, axes = report.empty_figure()
+    for name, many in made.outcomes.items():
+        curve = made.curve(many)
+        hours = [spent for spent, _ in curve]
+        (line,) = axes.plot(hours, [gain for _, gain in curve], label=name)
+        bands = [_interval([one.at(spent) for one in many]) for spent in hours]
+        low, high = zip(*bands, strict=True)
+        axes.fill_between(hours, low, high, color=line.get_color(), alpha=0.15)
+    axes.set_xlabel("GPU hours")
+    axes.set_ylabel("true gain of head, mean and 95 % interval")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    report.draw(figure, path)

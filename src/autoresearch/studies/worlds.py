@@ -1,8 +1,11 @@
-"""Response surfaces with a hidden truth, made from the effects that a knowledge file lists.
+"""Response surfaces with a hidden truth, from the effects that a knowledge file lists, and runs.
 
 A world is a script of constants and the true score of every setting of them. Published effects are
 the winners of many tries on other stacks, so each world draws how much of each holds in it. What is
 measured and what is assumed stands in docs/strategies.md, constant by constant.
+
+What stands in for runs and ideas in a world is here too: its launcher, which draws scores, and
+chance.
 """
 
 from __future__ import annotations
@@ -13,12 +16,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
-from attrs import frozen
+from attrs import define, evolve, frozen
 
+from autoresearch.cycle.recorder import Clock
 from autoresearch.durable import digest
-from autoresearch.ideas import families
-from autoresearch.ideas.hyperparameters import hyperparameters
-from autoresearch.ideas.known import Known, known
+from autoresearch.history import History
+from autoresearch.hookspecs import hookimpl
+from autoresearch.ideas import families, hyperparameters, with_values
+from autoresearch.ideas.catalogue import Known, known
+from autoresearch.model import (
+    Idea,
+    RunHandle,
+    RunOutput,
+    RunRequest,
+    RunStatus,
+    ValueChange,
+    Workspace,
+)
 from autoresearch.presets import presets
 
 KNOWLEDGE = next(str(p.settings["knowledge"]) for p in presets().values() if p.settings)
@@ -284,3 +298,137 @@ def measured(
     luck = rng.gauss(0, noise.seed) + rng.gauss(0, noise.machine) + drift
     luck += (1 - done) * Random(f"{made.seed}/{run}/{done:.3f}").gauss(0, noise.sd)
     return mean + factor * luck
+
+
+# --- what stands in for runs and ideas in a world ---------------------------------------------
+
+METRIC = "score"
+STEPS, _EVALUATIONS = 20_000, 20  # of a run with a curve
+_PACE = 100.0  # simulated seconds in one that somebody waits
+
+
+class SimulatedClock(Clock):
+    """Time that passes when somebody waits, faster than he thinks."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def now(self) -> float:
+        """Return the seconds since the beginning."""
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass at once, so much that a run is over after 30 looks."""
+        self._now += _PACE * seconds
+
+
+@define
+class _Drawn:
+    """A run whose score is drawn; with a curve it takes its time and can be ended."""
+
+    output: RunOutput
+    numbers: Mapping[str, float]
+    curve: list[tuple[float, int, float]]  # when a score is printed, at which step
+    clock: SimulatedClock
+    reference: str = "simulated"
+
+    @property
+    def log_path(self) -> Path:
+        return self.output.log_path
+
+    def poll(self) -> RunOutput | None:
+        now = self.clock.now()
+        while self.curve and self.curve[0][0] <= now:
+            _, step, score = self.curve.pop(0)
+            with self.log_path.open("a", encoding="utf-8") as log:
+                log.write(f"step:{step} {METRIC}:{score:.6f}\n")
+        return None if self.curve else self.output
+
+    def stop(self, reason: str) -> None:
+        if self.curve:
+            seconds = self.output.seconds - (self.curve[-1][0] - self.clock.now())
+            self.curve.clear()
+            self.numbers = {}  # what it would have scored, nobody has seen
+            self.output = evolve(
+                self.output, status=RunStatus.STOPPED_EARLY, seconds=seconds,
+                gpu_seconds=seconds * GPUS, detail=reason,
+            )  # fmt: skip
+
+
+class SimulatedRuns:
+    """The launcher and the reader of scores of one world; what it knows of the truth it keeps."""
+
+    def __init__(self, world: World, noise: Noise, clock: SimulatedClock, curves: bool) -> None:
+        self.world, self.noise, self._clock, self._curves = world, noise, clock, curves
+        self._drawn: dict[str, _Drawn] = {}
+
+    @hookimpl
+    def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle | None:
+        """Draw the score of a run, once for every name."""
+        if request.launcher != "simulated":
+            return None
+        if request.name not in self._drawn:
+            text = workspace.script_path.read_text(encoding="utf-8")
+            self._drawn[request.name] = self._draw(request, values_in(text))
+        return self._drawn[request.name]
+
+    def _draw(self, request: RunRequest, values: Mapping[str, float]) -> _Drawn:
+        crashed, count = self.world.crashes(values), len(self._drawn)
+        share = float(request.env.get("SHARE", 1.0))
+        seconds = RUN_SECONDS * share / (5 if crashed else 1)
+
+        def score(done: float) -> float:
+            mean = self.world.seen(values, done)
+            return measured(self.world, self.noise, mean, request.name, count, done)
+
+        curve = []
+        if self._curves and not crashed:
+            request.folder.mkdir(parents=True, exist_ok=True)
+            begun = self._clock.now()
+            points = [step / _EVALUATIONS for step in range(1, round(share * _EVALUATIONS) + 1)]
+            curve = [(begun + d * RUN_SECONDS, round(d * STEPS), score(d)) for d in points]
+        output = RunOutput(
+            name=request.name,
+            status=RunStatus.CRASHED if crashed else RunStatus.COMPLETED,
+            log_path=request.folder / "run.log",
+            folder=request.folder,
+            seconds=seconds,
+            gpu_seconds=seconds * GPUS,
+        )
+        numbers = {METRIC: score(share), "artifact_bytes": float(self.world.size(values))}
+        return _Drawn(output, {} if crashed else numbers, curve, self._clock)
+
+    @hookimpl
+    def extract_metrics(self, output: RunOutput) -> Mapping[str, float] | None:
+        """Return what the run showed."""
+        return self._drawn[output.name].numbers or None
+
+
+class RandomIdeas:
+    """Changes one constant at random: what every search has to beat, asked behind any other."""
+
+    @hookimpl(trylast=True)
+    def propose_idea(self, history: History, source: str, rng: Random) -> Idea | None:
+        """Return a change that was not tried."""
+        found = [item for item in hyperparameters(source) if item.type != "str"]
+        for digits in [3] * 10 + [6] * 40:  # finer where the coarse values were tried
+            item = rng.choice(found)
+            old = item.value
+            if isinstance(old, bool):
+                new: bool | int | float = not old
+            elif not old:
+                new = round(10 ** rng.uniform(-2, 0.5), digits)
+            else:
+                new = float(f"{float(old) * 2 ** rng.gauss(0, 1):.{digits}g}")
+                new = max(1, round(new)) if isinstance(old, int) else new
+            changed = with_values(source, {item.name: new})
+            if new == old or digest(changed) in history.tried_sources:
+                continue
+            return Idea(
+                direction=item.name.lower(),
+                description=f"{item.name} {old} -> {new}",
+                hypothesis="chance chose it",
+                changes=(ValueChange(name=item.name, old=old, new=new),),
+                source=changed,
+            )
+        return None

@@ -13,13 +13,13 @@ from attrs import evolve
 from autoresearch import events
 from autoresearch.config import Config, MetricConfig, unstructure
 from autoresearch.cycle.proposals import queued
+from autoresearch.cycle.recorder import check
 from autoresearch.durable import digest
 from autoresearch.folding import empty, fold, step
 from autoresearch.frozen import alike
 from autoresearch.history import History
 from autoresearch.log import MemoryLog, Recorded
 from autoresearch.model import Decision, Experiment, Idea, RunStatus, Verdict, Violation
-from autoresearch.protocol import check
 from autoresearch.testing import builders
 
 Told = float | Experiment | None

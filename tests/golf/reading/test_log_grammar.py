@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from autoresearch.golf.plausibility import artifact_of, parse_size
 from autoresearch.golf.reading import read_log
 from autoresearch.golf.reading.grammar import Stage, announced_stage, parse_candidate, stage_of
-from autoresearch.golf.sizes import artifact_of, parse_size
 
 if TYPE_CHECKING:
     from conftest import Sketch

@@ -13,7 +13,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.golf.plausibility import implied_bytes
+from autoresearch.golf.plausibility import artifact_of, implied_bytes, over_limit, packed_model
 from autoresearch.golf.reading.grammar import Candidate, Validation
 from autoresearch.golf.reading.own import (
     MARK,
@@ -33,7 +33,6 @@ from autoresearch.golf.reading.ruling import (
     rule,
 )
 from autoresearch.golf.reading.scan import Run, Scan, Source, open_source, read_lines, scan
-from autoresearch.golf.sizes import artifact_of, over_limit, packed_model
 from autoresearch.model import Violation
 from autoresearch.text import one_line
 

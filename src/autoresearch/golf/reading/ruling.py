@@ -15,18 +15,26 @@ from enum import StrEnum
 from attrs import evolve, frozen
 
 from autoresearch.golf import plausibility as known
-from autoresearch.golf.plausibility import Findings, broken, doubt, implied_bytes
-from autoresearch.golf.reading.failures import Cause, Failure, root_cause
+from autoresearch.golf.plausibility import (
+    Findings,
+    broken,
+    doubt,
+    hidden_payload,
+    implied_bytes,
+    over_limit,
+)
 from autoresearch.golf.reading.grammar import (
     CANONICAL,
     SUMMARY,
     Candidate,
+    Cause,
+    Failure,
     Stage,
     Validation,
     base_name,
+    root_cause,
 )
 from autoresearch.golf.reading.scan import Run, Scan
-from autoresearch.golf.sizes import hidden_payload, over_limit
 
 LOST_BY_ADAPTING = 0.007
 """Bits per byte: what gets so much worse by adapting to the text is no entry of anybody's.

@@ -19,9 +19,10 @@ from typing import BinaryIO, NamedTuple, TypeVar
 from attrs import define, field
 
 from autoresearch.errors import AutoresearchError, why
-from autoresearch.golf.reading.failures import FailureReader
+from autoresearch.golf.plausibility import Size, parse_size
 from autoresearch.golf.reading.grammar import (
     Candidate,
+    FailureReader,
     Stage,
     TrainLine,
     Validation,
@@ -32,7 +33,6 @@ from autoresearch.golf.reading.grammar import (
     parse_summary,
     parse_training,
 )
-from autoresearch.golf.sizes import Size, parse_size
 from autoresearch.text import encoding_of, without_escapes
 
 Source = Path | str | bytes
