@@ -23,6 +23,7 @@ from autoresearch.history import History
 from autoresearch.launchers import log_in
 from autoresearch.model import Experiment, RunStatus, Verdict
 from autoresearch.projections.files import analysis_block, reasoning_block, shown_status
+from autoresearch.projections.memory import noise_in_words
 from autoresearch.report import best_so_far
 from autoresearch.text import block, counted, one_line
 
@@ -239,8 +240,7 @@ def the_night(history: History) -> Iterator[str]:
             f"best: {history.metric} {history.best_metric:.6g} of experiment {best.number} "
             f"({one_line(best.idea.description, 100)}), {gain:+.6g} on the baseline"
         )
-    noise = history.noise
-    yield f"noise: {noise.sd:.3g} ({noise.source})" if noise.sd else "noise: not known"
+    yield f"noise: {noise_in_words(history)}"
     gains = _gains(history)
     for experiment in sorted(kept[1:], key=lambda item: gains[item.number], reverse=True)[:3]:
         words = one_line(experiment.idea.description, 100)
@@ -259,7 +259,9 @@ def the_night(history: History) -> Iterator[str]:
         yield "plugins failed: " + ", ".join(f"{k} {v}" for k, v in history.failures.items())
     paused = history.paused
     waits = (
-        f"waits: {paused.reason}" if paused else history.stopped and f"stopped: {history.stopped}"
+        f"waits: {paused.reason}"
+        if paused
+        else history.stopped and f"stopped: {history.stopped.removeprefix('stopped ')}"
     )
     yield f"now: {waits or 'going on'}; {counted(len(history.queue), 'idea')} queued"
 

@@ -83,7 +83,7 @@ def test_status_and_show_read_as_text_and_json(say) -> None:
     facts = json.loads(say("status", "--json").out)
     assert facts["experiments"] == 3
     assert facts["best"] < 1.29
-    assert "best:" in say("status").out
+    assert "as metric.sd says" in say("status").out
     assert facts["tip"] == json.loads(say("verify", "--json").out)["tip"]
     shown = json.loads(say("show", "1", "--json").out)
     assert shown["number"] == 1

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import autoresearch
 from autoresearch import Campaign, Idea, Verdict
+from autoresearch.export import the_night
+from autoresearch.projections.memory import noise_in_words
 from autoresearch.testing import ScriptedIdeas, make_project, set_constant
 
 NOISY = """import os, random
@@ -73,6 +75,8 @@ def test_a_script_with_a_seed_of_its_own_measures_nothing(tmp_path: Path) -> Non
     assert decision is not None
     assert decision.verdict is Verdict.KEEP
     assert "noise unknown" in decision.reason
+    told = "noise: unknown: two seeds gave the very same score"
+    assert any(line.startswith(told) for line in the_night(made.history))
 
 
 def test_a_dear_baseline_is_not_repeated(tmp_path: Path) -> None:
@@ -80,6 +84,7 @@ def test_a_dear_baseline_is_not_repeated(tmp_path: Path) -> None:
     made = run(tmp_path, NOISY, settings="[noise]\nbudget_seconds = 0.001\n")
     assert len(made.history.experiments[0].runs) == 1
     assert made.history.noise.sd == 0
+    assert "unknown: the baseline ran once" in noise_in_words(made.history)
 
 
 def test_a_repetition_that_crashes_does_not_end_the_campaign(tmp_path: Path) -> None:

@@ -49,10 +49,10 @@ def test_what_is_missing_is_called_none() -> None:
 @pytest.mark.parametrize(
     ("score", "predicted", "word"),
     [
-        (1.2200, 1.2244, "better"),
-        (1.2300, 1.2244, "worse"),
-        (1.2245, 1.2244, "same"),
-        (None, 1.2244, "worse"),
+        (1.2200, 1.2244, "better than predicted"),
+        (1.2300, 1.2244, "worse than predicted"),
+        (1.2245, 1.2244, "same as predicted"),
+        (None, 1.2244, "worse than predicted"),
         (1.2200, None, "better"),
         (1.2300, None, "worse"),
     ],
@@ -63,6 +63,14 @@ def test_versus_expected_begins_with_the_verdict_on_the_prediction(
     """Better, worse or same than predicted, within the noise of two runs; without a prediction
     than the best before."""
     assert analyse(run(score, predicted)).versus_expected.startswith(f"{word}: ")
+
+
+def test_a_gain_smaller_than_predicted_reads_as_a_gain() -> None:
+    """Worse is said of the prediction, beside what the change itself brought."""
+    assert analyse(run(1.2200, 1.2100)).versus_expected == (
+        "worse than predicted: better by 0.0044, where better by 0.0144 was expected "
+        "(val_bpb 1.2200 against 1.2100)"
+    )
 
 
 @pytest.mark.parametrize("status", list(RunStatus))
@@ -97,7 +105,9 @@ def test_lessons_differ_and_count() -> None:
     assert all(lesson.startswith("matrix lr: MATRIX_LR 0.04 -> ") for lesson in lessons)
     scored = [lesson for lesson in lessons if "no score" not in lesson]
     assert all(re.search(r"\((better|worse) by 0\.\d{4}\)", lesson) for lesson in scored)
-    assert all("1 of 2 tries here were kept" in lesson for lesson in scored)
+    assert all(
+        "; 1 of 2 before it here were kept; the last, experiment " in lesson for lesson in scored
+    )
     assert {"helps", "hurts", "makes no difference beyond the noise"} <= {
         word
         for lesson in scored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from autoresearch.model import Experiment, Verdict
 from autoresearch.plugins import Plugins
 from autoresearch.projections import Projection
 from autoresearch.projections.files import NotesMd, ResultsTsv, controls
+from autoresearch.projections.memory import noise_in_words
 from autoresearch.setup import check_free
 from autoresearch.text import counted, one_line
 
@@ -65,6 +67,10 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
         for name, row in facts["budgets"].items()
     )
     shown = {**facts, "loop": loop_in_words(loop), "failures": failures or None}
+    shown["metric"] += f", {'lower' if history.lower_is_better else 'higher'} is better"
+    best = shown.pop("best_experiment")
+    shown["best"] = None if best is None else f"{facts['best']:.6g} of experiment {best}"
+    shown["stopped"] = history.stopped and history.stopped.removeprefix("stopped ")
     print_facts({**shown, "minds": silent or None, "budgets": budgets or None})
 
 
@@ -108,7 +114,9 @@ def _facts(branch: str, history: History) -> dict[str, Any]:
         "metric": history.metric,
         "experiments": len(history.decided),
         "kept": len(history.kept),
+        "noise": noise_in_words(history) if history.experiments else None,
         "best": history.best_metric,
+        "best_experiment": best.number if best else None,
         "best_commit": best.commit if best else None,
         "best_change": best.idea.description if best else None,
         "running": current.idea.description if current else None,
@@ -170,6 +178,7 @@ def loop_of(campaign: Campaign, history: History) -> dict[str, Any]:
 
 def loop_in_words(loop: Mapping[str, Any]) -> str:
     """Say what `loop_of` returned in one line."""
+    loop = {name: _to_the_second(value) for name, value in loop.items()}
     process = f"process {loop['pid']} on {loop['host']}, since {loop['since']}"
     if loop["died_at"]:
         said = f"died at {loop['died_at']} ({process}); go on with autoresearch run"
@@ -185,6 +194,10 @@ def loop_in_words(loop: Mapping[str, Any]) -> str:
     else:
         said = f"alive ({process})"
     return f"{said}; last step {loop['last_step']} at {loop['last_at']}"
+
+
+def _to_the_second(value: Any) -> Any:
+    return re.sub(r"(T[\d:]{8})\.\d+", r"\1", value) if isinstance(value, str) else value
 
 
 def print_experiments(history: History) -> None:
@@ -226,6 +239,8 @@ def print_summary(campaign: Campaign) -> None:
         click.echo(
             f"plugins failed {counted(failed, 'time')} ({names}): select * from plugin_failed"
         )
+    if history.best is not None and not history.noise.sd:
+        click.echo(f"noise: {noise_in_words(history)}")
     click.echo(f"memory: results.tsv, notes.md; branch: git log {campaign.lab.branch}")
     click.echo("ask the history, for example:")
     for query in QUERIES:

@@ -72,7 +72,7 @@ def run(asked: Mapping[str, Any], until: int | None, batch: int | None, **how: A
     with Teller() as teller, _signals_interrupt():
         how |= {"plugins": asked["plugins"], "tell": teller.tell, "tick": teller.tick}
         reason = campaign.run(until=until, **how)
-    teller.tell(f"stopped: {reason}")
+    teller.tell(f"stopped: {reason.removeprefix('stopped ')}")
     print_summary(campaign)
     baseline = campaign.history.baseline
     if baseline is not None and baseline.verdict is Verdict.CRASH:

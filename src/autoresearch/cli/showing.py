@@ -314,7 +314,9 @@ def screen(campaign: Campaign, width: int = WIDTH, told: str = "") -> Group:
     rows.add_column(overflow="ellipsis", no_wrap=True)
     for name, text in _facts(campaign, history):
         rows.add_row(name, Text(one_line(text, width - 12)))
-    rows.add_row("loop", Text(one_line(loop_in_words(loop), 3 * width), overflow="fold"))
+    ended = "" if loop["alive"] or not history.stopped else f"; stopped: {history.stopped}"
+    words = f"{loop_in_words(loop)}{ended.replace(': stopped ', ': ')}"
+    rows.add_row("loop", Text(one_line(words, 3 * width), overflow="fold"))
     decided = counted(len(history.decided), "experiment")
     return Group(
         Text(f"campaign {campaign.tag}: {history.metric}, {decided}"),
@@ -335,6 +337,8 @@ def _facts(campaign: Campaign, history: History) -> Iterator[tuple[str, str]]:
             for run in item.runs:
                 if run.status is None:
                     yield from _curves(history, run, head)
+    if not history.noise.sd and history.best is not None:
+        yield "noise", "unknown; autoresearch status says why, and what helps"
     queue = history.ranked_queue
     if queue:
         waits = [f"{idea.description} (waits for {idea.waits_for})" if idea.waits_for
@@ -371,6 +375,7 @@ def _decisions(history: History, width: int) -> Table:
     for item in history.decided[-DECISIONS:]:
         verdict = str(item.verdict)
         why = item.decision.reason if item.decision else ""
+        why = why.removeprefix(f"{history.metric} {history.score(item) or 0:.4f} is ")
         words = one_line(f"{item.idea.description}: {why}", max(width - 30, 20))
         number = Text(str(item.number), justify="right")
         shown = Text(verdict, style=COLOURS.get(verdict, ""))

@@ -138,7 +138,7 @@ def _take(driver: Driver, step: str, told: Observation, history: History) -> Non
     elif step == "analyze":
         why = told.why or f"not told by {driver.by}, who made the run"
         driver.analyze(
-            why, told.lesson or f"{told.description}: {told.status or 'no verdict'} told"
+            why, told.lesson or f"{told.description}: {told.status or 'no verdict'}, as it was told"
         )
     else:
         driver.decide(_verdict(told, driver.by))

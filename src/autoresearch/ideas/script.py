@@ -268,7 +268,9 @@ def _idea(
 def _hypothesis(move: Move, changes: tuple[ValueChange, ...], history: History) -> str:
     seen = [number for number in move.cites if number < len(history.experiments)]
     told = describe(changes)
-    base = f"{told} should make {history.metric} {better_by(move.gain, digits=4)}: {move.why}"
+    gain = better_by(move.gain, digits=4)
+    effect = "leave {} as it is" if gain == "no change" else f"make {{}} {gain}"
+    base = f"{told} should {effect.format(history.metric)}: {move.why}"
     if not seen:
         return f"{base}; nothing was measured in this direction yet"
     newest = max(seen)

@@ -15,6 +15,14 @@ from autoresearch.projections.memory import better_by
 _CLOCK = re.compile(r"second|wallclock|per_s(ec)?(_|$)|(^|_)(ms|secs?|time)(_|$)", re.IGNORECASE)
 # Under this share a side effect is too small to explain anything.
 _NOTABLE = 0.02
+_ENDED = {
+    Verdict.KEEP: "was kept",
+    Verdict.DISCARD: "was discarded",
+    Verdict.CRASH: "crashed",
+    Verdict.QUARANTINE: "was quarantined",
+    Verdict.RERUN: "runs again",
+    None: "is under way",
+}
 
 
 class Plugin(Configured):
@@ -58,15 +66,18 @@ def versus_expected(experiment: Experiment, history: History, sd: float) -> str:
     score, predicted = history.score(experiment), _predicted(experiment)
     if score is None:
         wanted = "a score" if predicted is None else f"{history.metric} {predicted:.4f}"
-        return f"worse: {wanted} was expected and there is none"
+        return f"worse than predicted: {wanted} was expected and there is none"
     if predicted is None:
         return _versus_best(experiment, history, score)
     surplus = history.gain(score, predicted)
-    told = f"{history.metric} {score:.4f} against {predicted:.4f} predicted"
+    told, best = f"{history.metric} {score:.4f} against {predicted:.4f}", history.best_metric
     if abs(surplus) <= max(spread(sd), 5e-5):
-        return f"same: {told}, a difference of {abs(surplus):.4f}"
+        return f"same as predicted: {told}, a difference of {abs(surplus):.4f}"
     word = "better" if surplus > 0 else "worse"
-    return f"{word}: {told}, {abs(surplus):.4f} {word}"
+    if best is None:
+        return f"{word} than predicted: {told}"
+    came, hoped = (better_by(history.gain(each, best), digits=4) for each in (score, predicted))
+    return f"{word} than predicted: {came}, where {hoped} was expected ({told})"
 
 
 def _versus_best(experiment: Experiment, history: History, score: float) -> str:
@@ -144,9 +155,9 @@ def _record(experiment: Experiment, history: History) -> str:
     if not earlier:
         return "first try in this direction"
     kept = sum(item.verdict is Verdict.KEEP for item in earlier)
-    last = earlier[0]
-    outcome = f"experiment {last.number}, {last.idea.description}, was {last.verdict}"
-    return f"before it {kept} of {len(earlier)} tries here were kept, the last {outcome}"
+    last, were = earlier[0], "was" if len(earlier) == 1 else "were"
+    ended = f"experiment {last.number} ({last.idea.description}) {_ENDED[last.verdict]}"
+    return f"{kept} of {len(earlier)} before it here {were} kept; the last, {ended}"
 
 
 def _ending(experiment: Experiment) -> str:

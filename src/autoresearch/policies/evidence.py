@@ -102,7 +102,8 @@ class Plugin(WithTable[Settings]):
         if chance >= rules.worth:
             return (
                 Verdict.RERUN,
-                f"{told}; {counted(left, 'further run')} would keep it with {chance:.0%}",
+                f"{told}; {counted(left, 'further run')} would keep it with "
+                f"{greedy.percent(chance)} probability",
             )
         tie = _tie(candidate, history, judged.gain, rules.noise_sds * judged.noise.sd, rules)
         if tie and 1 - sure <= room:

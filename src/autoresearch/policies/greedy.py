@@ -12,13 +12,10 @@ from autoresearch.config import Config
 from autoresearch.history import PROVEN, History, spread
 from autoresearch.hookspecs import Configured, hookimpl
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
+from autoresearch.projections.memory import SEEDLESS
 
 _STANDARD = NormalDist()
 _FAR_SDS = 20.0
-_SEEDLESS = (
-    "; two seeds gave the very same score, so luck cannot be told from gain: "
-    "let the script read SEED or take {seed} from command, or set metric.sd"
-)
 _ENDINGS = {
     RunStatus.CRASHED: "the run crashed",
     RunStatus.TIMED_OUT: "the run was killed at its deadline",
@@ -133,9 +130,9 @@ def likelihood(probability: float | None) -> str:
 
 
 def percent(probability: float) -> str:
-    """Return a probability (0 to 1) in words; nothing measured is certain."""
-    if probability > 0.999:
-        return "over 99.9 %"
+    """Return a probability (0 to 1) in words; nothing measured is certain, or impossible."""
+    if not 0.001 <= probability <= 0.999:
+        return "over 99.9 %" if probability > 0.5 else "under 0.1 %"
     return f"{probability:.1%}".replace("%", " %")
 
 
@@ -171,10 +168,11 @@ def ending(experiment: Experiment, status: RunStatus, history: History) -> str:
     if run is None or status is RunStatus.INFRA_FAILED:
         return told
     if run.detail:
-        told = f"{told}: {run.detail}"
+        again = run.detail.startswith(told.removeprefix("the run was "))
+        told = f"the run was {run.detail}" if again else f"{told}: {run.detail}"
     if history.metric in run.metrics:
         return f"{told} after it had printed {history.metric} {run.metrics[history.metric]:.4f}"
-    if run.observed:
+    if run.observed and f"{history.metric} " not in run.detail:
         step = max(run.observed)
         value = f"{history.metric} {run.observed[step]:.4f} at step {step}"
         return f"{told}; the last value seen was {value}"
@@ -264,7 +262,7 @@ def first_score(candidate: Candidate, history: History, config: Config) -> Decis
         verdict=Verdict.KEEP,
         reason=f"{history.metric} {candidate.metric:.4f} is {what}"
         + (f" ({history.noise.source})" if history.noise.measured else "")
-        + (_SEEDLESS if first and _silent(history.scores(experiment)) else ""),
+        + (f"; {SEEDLESS}" if first and _silent(history.scores(experiment)) else ""),
     )
 
 

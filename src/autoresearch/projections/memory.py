@@ -172,6 +172,28 @@ def better_by(gain: float | None, metric: str = "", digits: int = 6) -> str:
     return f"{word} by {abs(gain):.{digits}f} {metric}".rstrip()
 
 
+SEEDLESS = (
+    "two seeds gave the very same score, so luck cannot be told from gain: "
+    "let the script read SEED or take {seed} from command, or set metric.sd"
+)
+
+
+def noise_in_words(history: History) -> str:
+    """Say how large the noise is and how that is known; where it is not, why and what helps."""
+    noise, first = history.noise, history.baseline
+    if noise.sd > 0:
+        told = noise.source.removeprefix("noise ")
+        return told if told != noise.source else f"{noise.sd:.3g}, as {told} says"
+    if first is None or history.score(first) is None:
+        return "unknown until the baseline has a score"
+    if len(history.scores(first)) > 1:
+        return f"unknown: {SEEDLESS}"
+    return (
+        "unknown: the baseline ran once, so luck cannot be told from gain: set metric.sd, or let "
+        "noise.runs and noise.budget_seconds have it repeated"
+    )
+
+
 def luck(history: History) -> float:
     """Return the gain that luck alone reaches once in 40 single runs; 0 while noise is unknown."""
     return _TWO_SIDED * float(history.noise.sd) * 2**0.5
@@ -378,9 +400,8 @@ def review(history: History, budget: int) -> str:
         state.append(f"best: experiment {best.number} with {history.best_metric:.6g}")
         size = best.metrics.get(history.size)
         state.append(f"its artifact: {size / 1e6:.3f} MB" if size is not None else "")
-    noise = history.noise
-    proves = f", sd {noise.sd:.2g}: one run proves gains over {edge:.2g}" if edge else ""
-    state.append(f"noise: {noise.source.removeprefix('noise ')}{proves}")
+    proves = f": one run proves gains over {edge:.2g}" if edge else ""
+    state.append(f"noise: {noise_in_words(history)}{proves}")
     state.append(_spent(history))
     state.append(outcomes(history))
     parts: list[tuple[str, Sequence[str], bool]] = [
