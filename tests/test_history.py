@@ -11,7 +11,8 @@ from pyrsistent import pvector
 from autoresearch import Verdict, events
 from autoresearch.config import Config, MetricConfig
 from autoresearch.errors import ProtocolError
-from autoresearch.folding import empty, fold, step
+from autoresearch.folding import empty, fold, foresee, step
+from autoresearch.history import Grouped, PerExperiment, is_open
 from autoresearch.testing import MemoryLog, Story, experiment, history, idea, refold, story
 
 
@@ -47,6 +48,62 @@ def test_overruled_and_accepted_again_is_kept() -> None:
     past = refold(log)
     assert past.best_number == 1
     assert [item.number for item in past.kept] == [0, 1]
+
+
+_MOVES = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.sampled_from([0.9, 1.0, 1.1, None])),
+        st.tuples(st.sampled_from(["overrule", "fork", "edit", "ask", "back"]), st.integers(0, 9)),
+    ),
+    max_size=25,
+)
+
+
+@given(_MOVES)
+@settings(max_examples=60, deadline=None)
+def test_what_is_remembered_of_experiments_is_what_they_say_now(moves) -> None:
+    """Whichever histories are asked in turn: later ones, forks, older ones, or edited by hand."""
+    told = Story()
+    asked, older = Grouped(_scored), [told.history]
+    for move, number in moves:
+        now = older[-1]
+        if move == "add":
+            told.add(number)
+            now = told.history
+        elif move == "back":
+            now = older[number % len(older)]
+        elif number < len(now.experiments) and move != "ask":
+            verdict = "keep" if number % 2 else "discard"
+            fact = events.Overruled(experiment=number, verdict=verdict, reason="r", author="me")
+            now = foresee(now, fact)
+            if move == "edit":
+                now = evolve(older[-1], experiments=now.experiments)
+        older.append(now)
+        if move != "overrule":  # whose change is asked for later, with others
+            assert list(asked.of(now)) == [_scored(item, now) for item in now.experiments]
+            fresh = Grouped(_scored)
+            fresh.of(now)
+            held = {key: list(group.items()) for key, group in asked.groups.items() if group}
+            assert held == {key: list(group.items()) for key, group in fresh.groups.items()}
+            decided = [item for item in now.experiments if not is_open(item)]
+            assert list(now.decided) == decided
+            assert list(now.kept) == [i for i in decided if i.verdict is Verdict.KEEP]
+
+
+def _scored(item, past):
+    return None if past.score(item) is None else (str(item.verdict), item.metrics)
+
+
+def test_a_long_campaign_makes_only_what_changed() -> None:
+    """However many experiments there are: one more asks for the answers of one."""
+    made: list[int] = []
+    asked = PerExperiment(lambda item, _: made.append(item.number))
+    told = Story()
+    for _ in range(40):
+        told.add(1.0)
+        asked.of(told.history)
+        asked.of(foresee(told.history, events.NoteAdded(text="looks good", author="me")))
+    assert made == list(range(40))
 
 
 def _resolve(log: MemoryLog, past, *, released: bool):

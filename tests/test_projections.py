@@ -6,9 +6,10 @@ import pytest
 from attrs import evolve
 from pyrsistent import pvector
 
-from autoresearch import Decision, Verdict
+from autoresearch import Decision, Verdict, events
 from autoresearch.config import Config, MetricConfig
-from autoresearch.projections.files import WHOLE, NotesMd, ResultsTsv
+from autoresearch.folding import foresee
+from autoresearch.projections.files import IN_A_LINE, WHOLE, NotesMd, ResultsTsv
 from autoresearch.projections.memory import Try, bracket
 from autoresearch.testing import Story, experiment, history, idea
 
@@ -116,17 +117,31 @@ def test_several_changed_files_are_one_line() -> None:
 
 
 def test_older_experiments_have_one_line_each() -> None:
-    """The newest thirty are whole; of the others number, change, score, verdict and lesson stay."""
+    """The newest thirty are whole; of others number, change, score, verdict and lesson stay."""
     notes = NotesMd().render(history([2.0 - n / 100 for n in range(WHOLE + 3)]))
     log = notes.split("## Experiment Log\n")[1]
     assert log.count("### Experiment ") == log.count("=== REASONING ===") == WHOLE
     assert log.startswith(
-        "The older 3 in one line each; `autoresearch show NUMBER` has them whole."
+        "The 3 before the newest 30 in one line each; results.tsv has a row for every experiment, "
+        "and `autoresearch show NUMBER` has any of them whole.\n"
     )
     lines = [line for line in log.splitlines() if line.startswith("- ")]
     assert [line.split(":")[0] for line in lines] == ["- 0", "- 1", "- 2"]
     assert "; score 1.990000; keep; " in lines[1]
     assert [line for line in notes.splitlines() if line.startswith("## ")] == SECTIONS
+
+
+def test_notes_are_as_long_after_many_experiments() -> None:
+    """What was not kept and is far behind has no line; the table has a row for it."""
+    story = history([2.0, *([1.9, 2.1, 2.1, 2.1] * 50)])
+    log = NotesMd().render(story).split("## Experiment Log\n")[1]
+    assert log.startswith(f"All kept before, and the {IN_A_LINE} before the newest {WHOLE} in one")
+    lines = [int(line[2:].split(":")[0]) for line in log.splitlines() if line.startswith("- ")]
+    first = 201 - WHOLE - IN_A_LINE
+    kept = [item.number for item in story.kept if item.number < first]
+    assert lines == [*kept, *range(first, 201 - WHOLE)]
+    assert kept == [0, 1]
+    assert ResultsTsv().render(story).count("\n") == 202
 
 
 @pytest.mark.parametrize("made", [NotesMd, ResultsTsv])
@@ -141,6 +156,14 @@ def test_a_projection_that_has_rendered_before_renders_the_same(made) -> None:
     assert used.render(changed) == made().render(changed) != used.render(story.history)
     other = evolve(changed, metric="loss")
     assert used.render(other) == made().render(other)
+    facts = (
+        events.Backtracked(to_experiment=0, after_experiment=3, reason="no", commit="abc1234"),
+        events.Overruled(experiment=2, verdict="discard", reason="looked", author="a person"),
+    )
+    forks = [foresee(story.history, fact) for fact in facts]
+    assert len({made().render(told) for told in (story.history, *forks)}) == 3
+    for told in [*forks, story.history, *forks]:
+        assert used.render(told) == made().render(told)
 
 
 @pytest.mark.parametrize(("confidence", "unproven"), [(0.9, True), (0.966, False)])

@@ -160,8 +160,7 @@ def collect(campaign: Campaign, history: History) -> dict[str, Any]:
         ],
         "backtracks": [
             {"after": item.after_experiment, "to": item.to_experiment, "reason": item.reason}
-            for item in history.timeline
-            if not isinstance(item, int)
+            for item in history.backtracks
         ],
         "queue": [
             {"description": item.description, "gain": item.expected_gain, "author": item.author}

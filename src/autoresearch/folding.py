@@ -11,7 +11,7 @@ from pyrsistent import pmap
 
 from autoresearch import events
 from autoresearch.frozen import FrozenDict, alike
-from autoresearch.history import History, Lease, OpenRun, QueuedIdea, Spent, Steering
+from autoresearch.history import History, Lease, OpenRun, QueuedIdea, Spent, Steering, Trail
 from autoresearch.log import Recorded
 from autoresearch.model import (
     Analysis,
@@ -44,7 +44,17 @@ class Draft:
 
     def __init__(self, history: History) -> None:
         self.history = _copied(history)
+        self._began = history
         self._own: set[int] = set()  # experiments that were copied or made here
+
+    def done(self) -> History:
+        """Return the History, with what was changed in it at the end of its trail."""
+        made, began = self.history, self._began
+        if self._own or made.experiments is not began.experiments:
+            known = began.trail.experiments is began.experiments
+            trail = began.trail if known else Trail()
+            self.set(trail=trail.after(self._own, made.experiments))
+        return made
 
     def set(self, **changes: Any) -> None:
         """Change fields of the History."""
@@ -105,7 +115,7 @@ def fold(history: History, records: Iterable[Recorded]) -> History:
     if own is not None:
         draft.set(last_step=own.type, last_at=own.at)
     draft.set(position=newest.position, tip_hash=newest.hash)
-    return draft.history
+    return draft.done()
 
 
 def foresee(history: History, event: events.Event) -> History:
@@ -115,7 +125,7 @@ def foresee(history: History, event: events.Event) -> History:
     if known is not None:
         known[1](draft, event, "")
     draft.set(position=history.position + 1)
-    return draft.history
+    return draft.done()
 
 
 def step(history: History, record: Recorded) -> History:
@@ -631,7 +641,11 @@ def _step_down(draft: Draft, number: int) -> None:
 def _backtracked(draft: Draft, event: events.Backtracked, _: str) -> None:
     history = draft.history
     if 0 <= event.to_experiment < len(history.experiments):
-        draft.set(head=event.to_experiment, timeline=history.timeline.append(event))
+        draft.set(
+            head=event.to_experiment,
+            timeline=history.timeline.append(event),
+            backtracks=history.backtracks.append(event),
+        )
 
 
 @_on(events.SteeringGiven)

@@ -7,13 +7,13 @@ costs the same after ten experiments and after ten thousand.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from html import escape
-from itertools import compress, pairwise
-from operator import is_
+from itertools import pairwise
 from statistics import NormalDist, median, variance
+from threading import local
 from typing import Generic, TypeVar
 
 from attrs import field, frozen
@@ -24,6 +24,7 @@ from autoresearch.model import Experiment, Lesson, ValueChange, Verdict
 from autoresearch.text import counted
 
 PROVEN = 0.95  # a kept gain with less confidence than this is called unproven
+_FOLLOWED = 256  # steps of a trail, more than there are between two questions
 _RECENT = 200  # experiments that the noise is measured over, so that it costs the same for ever
 _FEWEST_STEPS = 4
 _IN_NOTEBOOKS = 20  # experiments that a notebook shows
@@ -134,6 +135,39 @@ class Noise:
         return [self.sd / max(1 - wide + x * wide**0.5, 0.05) ** 1.5 for x in _NORMAL]
 
 
+@frozen(eq=False)
+class Changed:
+    """The numbers of experiments that one step of a fold changed; no two steps are equal."""
+
+    numbers: tuple[int, ...] = ()
+
+
+@frozen(eq=False)
+class Trail:
+    """Which experiments the newest facts changed: what was made of all others still holds.
+
+    Two histories have as much of their past in common as they have steps. ``experiments`` are those
+    that the steps lead to; of a History that has others nobody knows how it came to be.
+    """
+
+    experiments: PVector[Experiment] | None = None
+    steps: tuple[Changed, ...] = field(factory=lambda: (Changed(),))
+
+    def after(self, numbers: Iterable[int], experiments: PVector[Experiment]) -> Trail:
+        """Return the trail with one more step, and without those that are far behind."""
+        return Trail(experiments, (*self.steps[1 - _FOLLOWED :], Changed(tuple(numbers))))
+
+    def since(self, other: Trail) -> set[int] | None:
+        """Return the numbers that may differ from where another trail leads; None if unknown."""
+        theirs = {id(step): place for place, step in enumerate(other.steps)}
+        places = reversed(range(len(self.steps)))
+        met = next((place for place in places if id(self.steps[place]) in theirs), None)
+        if met is None:
+            return None
+        apart = (*self.steps[met + 1 :], *other.steps[theirs[id(self.steps[met])] + 1 :])
+        return {number for step in apart for number in step.numbers}
+
+
 @frozen(kw_only=True, repr=False)
 class History:
     """Everything known at one position of the log; ``experiments`` is indexed by number.
@@ -165,6 +199,7 @@ class History:
     head: int | None = None
     best_number: int | None = None
     timeline: PVector[int | events.Backtracked] = field(factory=pvector)
+    backtracks: PVector[events.Backtracked] = field(factory=pvector)
     lessons: PVector[Lesson] = field(factory=pvector)
     dead_ends: PMap[str, events.DirectionDeclaredDead] = field(factory=pmap)
     plateaus: PVector[events.PlateauDeclared] = field(factory=pvector)
@@ -194,6 +229,7 @@ class History:
     stages: tuple[str, ...] = ()
     stage: str = ""
     spent_in: PMap[str, Spent] = field(factory=pmap)
+    trail: Trail = field(factory=Trail, eq=False)
 
     def __repr__(self) -> str:
         best = "nothing kept"
@@ -275,12 +311,12 @@ class History:
     @property
     def decided(self) -> tuple[Experiment, ...]:
         """All experiments with a final verdict, oldest first."""
-        return tuple(compress(self.experiments, _DECIDED.each(self.experiments, self)))
+        return _DECIDED.found(self)
 
     @property
     def kept(self) -> tuple[Experiment, ...]:
         """All kept experiments, oldest first."""
-        return tuple(compress(self.experiments, _KEPT.each(self.experiments, self)))
+        return _KEPT.found(self)
 
     @property
     def steered(self) -> tuple[Steering, ...]:
@@ -330,10 +366,10 @@ class History:
         Equal scores measure nothing: such a script fixes its own seed, and a change rolls the dice
         again although a repetition does not.
         """
-        recent = {item.number: item for item in self.experiments[-_RECENT:]}
-        if self.baseline is not None:
-            recent[self.baseline.number] = self.baseline
-        groups = [*filter(None, _SQUARES.each([*recent.values()], self))]
+        known = _SQUARES.of(self)
+        first = known[self.baseline_number : self.baseline_number + 1]
+        is_far = self.baseline_number < len(known) - _RECENT
+        groups = [*filter(None, (*known[-_RECENT:], *(first if is_far else ())))]
         own, squares = sum(count - 1 for count, _ in groups), sum(each for _, each in groups)
         if squares <= 0:
             return told
@@ -383,10 +419,8 @@ class History:
 
     def recent(self, direction: str) -> tuple[Experiment, ...]:
         """Return the decided experiments of a direction, newest first, however it was worded."""
-        wanted, families = family(direction), _FAMILY.each(self.experiments, self)
-        numbers = (n for n in reversed(range(len(families))) if families[n] == wanted)
-        found = (self.experiments[number] for number in numbers)
-        return tuple(item for item in found if not is_open(item))
+        _DIRECTIONS.of(self)
+        return tuple(reversed(_DIRECTIONS.groups.get(family(direction), {}).values()))
 
     def dead(self, direction: str) -> events.DirectionDeclaredDead | None:
         """Return the fact that ended a direction, however it is worded; None while it is alive.
@@ -472,51 +506,82 @@ def is_open(experiment: Experiment) -> bool:
     return experiment.verdict in (None, Verdict.RERUN)
 
 
-def shared(old: list[T], new: list[T]) -> int:
-    """Return how many values two lists begin with that are the same; quick where nearly all are.
+class PerExperiment(local, Generic[T]):
+    """What is made of single experiments, made again only for those that changed.
 
-    Lists are compared by identity first, without a step of Python for each value.
-    """
-    most = min(len(old), len(new))
-    sizes = (max(most - back, 0) for back in (8, 64, most))
-    sure = next(size for size in sizes if old[:size] == new[:size])
-    return sure + [*map(is_, old[sure:most], new[sure:most]), False].index(False)
-
-
-class PerExperiment(Generic[T]):
-    """What is computed from single experiments, computed again only for those that changed.
-
-    An experiment is the same value for as long as nothing new is known of it, so its identity says
-    whether the last answer still holds. Of the history it may use the names of metric and size, and
-    what is settled of earlier experiments.
+    Of the history it may use the names of metric and size, and what is settled of earlier
+    experiments. Every thread has its own: a plugin that is given up on may still be asking.
     """
 
-    def __init__(self, make: Callable[[Experiment, History], T]) -> None:
+    def __init__(self, make: Callable[[Experiment, History], T | None]) -> None:
         self._make = make
         self._setting: Hashable = None
-        self._made: dict[int, tuple[Experiment, T]] = {}
-        self._last: tuple[list[Experiment], list[T]] = ([], [])
+        self._trail = Trail()
+        self._answers: list[T | None] = []
 
-    def each(self, experiments: Sequence[Experiment], history: History) -> list[T]:
-        """Return the answer for each of some experiments of a history."""
-        better, stage = history.lower_is_better, history.stage
-        setting = (history.campaign, history.metric, history.size, better, stage)
-        if setting != self._setting:
-            self._made.clear()
-            self._setting, self._last = setting, ([], [])
-        # Nearly always the last question with one more behind it.
-        asked, answers, items = *self._last, list(experiments)
-        same = shared(asked, items)
-        told = answers[:same] + [self._of(item, history) for item in items[same:]]
-        self._last = (items, told)
-        return told
+    def of(self, history: History) -> Sequence[T | None]:
+        """Return the answer for each experiment of a history, by number; to be read at once."""
+        better, stage, trail = history.lower_is_better, history.stage, history.trail
+        started = history.campaign, history.baseline_number
+        setting = (*started, history.metric, history.size, better, stage)
+        known, count = trail.experiments is history.experiments, len(history.experiments)
+        moved = trail.since(self._trail) if known and setting == self._setting else None
+        if moved is None or len(self._answers) > count:
+            self._answers = []
+            self.begin_again()
+        told = len(self._answers)
+        for number in (*sorted(n for n in moved or () if n < told), *range(told, count)):
+            old = self._answers[number] if number < told else None
+            new = self._make(history.experiments[number], history)
+            self._answers[number : number + 1] = [new]
+            if new != old:
+                self.changed(number, old, new)
+        self._setting, self._trail = setting, trail if known else Trail()
+        return self._answers
 
-    def _of(self, experiment: Experiment, history: History) -> T:
-        known = self._made.get(experiment.number)
-        if known is None or known[0] is not experiment:
-            known = (experiment, self._make(experiment, history))
-            self._made[experiment.number] = known
-        return known[1]
+    def begin_again(self) -> None:
+        """Forget what was made of the answers."""
+
+    def changed(self, number: int, old: T | None, new: T | None, /) -> None:
+        """Take in that an answer is another than before."""
+
+
+class Chosen(PerExperiment[Experiment]):
+    """The experiments that fit a rule, oldest first."""
+
+    def __init__(self, fits: Callable[[Experiment], bool]) -> None:
+        super().__init__(lambda item, _: item if fits(item) else None)
+        self._found: tuple[Experiment, ...] | None = None
+
+    def begin_again(self) -> None:
+        self._found = None
+
+    def changed(self, *_: object) -> None:
+        self._found = None
+
+    def found(self, history: History) -> tuple[Experiment, ...]:
+        """Return those of a history."""
+        answers = self.of(history)
+        if self._found is None:
+            self._found = tuple(filter(None, answers))
+        return self._found
+
+
+class Grouped(PerExperiment[tuple[str, T]]):
+    """What is made of experiments in groups, by number; an answer names its group first."""
+
+    def begin_again(self) -> None:
+        self.groups: dict[str, dict[int, T]] = {}
+
+    def changed(self, number: int, old: tuple[str, T] | None, new: tuple[str, T] | None) -> None:
+        if old is not None and (new is None or new[0] != old[0]):
+            del self.groups[old[0]][number]
+        if new is not None:
+            group = self.groups.setdefault(new[0], {})
+            is_last = number in group or number > next(reversed(group), -1)
+            group[number] = new[1]
+            if not is_last:
+                self.groups[new[0]] = dict(sorted(group.items()))
 
 
 def _squares(item: Experiment, history: History) -> tuple[int, float] | None:
@@ -525,7 +590,11 @@ def _squares(item: Experiment, history: History) -> tuple[int, float] | None:
     return (count, variance(scores) * (count - 1)) if count > 1 else None
 
 
-_DECIDED = PerExperiment(lambda item, _: not is_open(item))
-_FAMILY = PerExperiment(lambda item, _: family(item.idea.direction))
-_KEPT = PerExperiment(lambda item, _: item.verdict is Verdict.KEEP)
+def _direction(item: Experiment, _: History) -> tuple[str, Experiment] | None:
+    return None if is_open(item) else (family(item.idea.direction), item)
+
+
+_DECIDED = Chosen(lambda item: not is_open(item))
+_DIRECTIONS = Grouped(_direction)
+_KEPT = Chosen(lambda item: item.verdict is Verdict.KEEP)
 _SQUARES = PerExperiment(_squares)

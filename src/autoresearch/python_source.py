@@ -12,6 +12,7 @@ from attrs import frozen
 
 REFUSALS = (SyntaxError, ValueError, RecursionError, MemoryError)
 """What Python raises for a text that is no script of its own, or that nests too deeply."""
+_DEEPEST = 1_000  # as many calls as Python allows
 
 
 @frozen
@@ -44,7 +45,7 @@ def _read(source: str) -> tuple[str, ast.Module]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return source, ast.parse(source)
+            return source, _shallow(ast.parse(source))
         except SyntaxError:  # and nothing else: what nests too deeply would keep libcst for ever
             if sys.version_info >= (3, 12) or _is_deep(source):
                 raise
@@ -52,6 +53,19 @@ def _read(source: str) -> tuple[str, ast.Module]:
             if older == source:
                 raise
             return older, ast.parse(older)
+
+
+def _shallow(read: ast.Module) -> ast.Module:
+    """Return a tree; raises RecursionError for one that no walk through it would come back from.
+
+    Python 3.14 reads chains of any length, before that it refused about the same ones itself.
+    """
+    level: list[ast.AST] = [read] if sys.version_info >= (3, 14) else []
+    for _ in range(_DEEPEST):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    if level:
+        raise RecursionError("an expression is nested too deeply")
+    return read
 
 
 def _in_older_grammar(source: str) -> str:
@@ -101,6 +115,8 @@ def fault(source: str, *, as_file: bool = False) -> Fault | None:
             # An odd escape in a string is the script's own affair, at most a warning.
             warnings.simplefilter("ignore")
             compile(source.encode() if as_file else source, "script", "exec", dont_inherit=True)
+            if sys.version_info >= (3, 14):
+                _shallow(ast.parse(source.removeprefix("\ufeff")))
     except SyntaxError as error:
         if (older := readable(source)) != source:
             return fault(older, as_file=as_file)

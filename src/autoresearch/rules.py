@@ -8,7 +8,6 @@ from itertools import islice
 from attrs import frozen
 
 from autoresearch.config import setting
-from autoresearch.events import Backtracked
 from autoresearch.history import History, parent_of
 from autoresearch.hookspecs import Configured, WithTable, hookimpl
 from autoresearch.model import Backtrack, Experiment, Signal, Verdict
@@ -118,10 +117,7 @@ class Regression(WithTable[RegressionSettings]):
 
 def _elsewhere(history: History, best: Experiment) -> Backtrack | None:
     # Once is enough: whoever leaves this best, or has built on it, does so on purpose.
-    been_there = any(
-        isinstance(entry, Backtracked) and entry.to_experiment == best.number
-        for entry in history.timeline
-    )
+    been_there = any(event.to_experiment == best.number for event in history.backtracks)
     built_on = any(item.built_on == best.number for item in history.experiments[best.number :])
     if been_there or built_on or not best.commit:
         return None

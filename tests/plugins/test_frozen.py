@@ -116,7 +116,8 @@ def test_nothing_that_a_plugin_is_given_can_be_changed(taken):
 def test_nothing_that_a_plugin_is_given_can_write(taken):
     """No argument leads to the log, a writer or a connection."""
     names = {type(value).__name__ for _, value in _reached(taken)}
-    assert {"History", "Recorded", "PVector"} <= names
+    assert {"History", "Recorded"} <= names
+    assert names & {"PVector", "PythonPVector"}
     assert not {name for name in names if "Log" in name or "Writer" in name or "Conn" in name}
 
 

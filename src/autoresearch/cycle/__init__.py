@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -177,7 +178,7 @@ class Kit:
 @define
 class _File:
     text: str
-    digest: str
+    hash: hashlib._Hash
     mark: tuple[int, ...] = ()
 
 
@@ -196,7 +197,7 @@ class Shown:
     @property
     def digests(self) -> Mapping[str, str]:
         """The sha256 of each file as it was last written, by name."""
-        return {name: file.digest for name, file in self._files.items()}
+        return {name: file.hash.hexdigest() for name, file in self._files.items()}
 
     def write(self, folder: Path, name: str, text: str) -> None:
         """Bring the file in the campaign's folder to a text."""
@@ -204,12 +205,14 @@ class Shown:
         if old is not None and _mark(path) == old.mark:
             if old.text == text:
                 return
-            if text.startswith(old.text) and _append(path, text[len(old.text) :]):
-                self._files[name] = _File(text, digest(text), _mark(path))
+            more = text[len(old.text) :]
+            if text.startswith(old.text) and _append(path, more):
+                old.text, old.mark = text, _mark(path)
+                old.hash.update(more.encode())
                 return
         self._files.pop(name, None)
         write_text(path, text)
-        self._files[name] = _File(text, digest(text), _mark(path))
+        self._files[name] = _File(text, hashlib.sha256(text.encode()), _mark(path))
 
     def check(self, folder: Path, project: Path) -> None:
         """Restore what somebody else changed or removed, and what the project does not show."""

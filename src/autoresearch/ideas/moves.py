@@ -13,7 +13,7 @@ from random import Random
 
 from attrs import field, frozen
 
-from autoresearch.history import History, PerExperiment, gain_of
+from autoresearch.history import History, PerExperiment, gain_of, is_open
 from autoresearch.ideas import Hyperparameter, families, key
 from autoresearch.ideas.families import Family
 from autoresearch.model import Experiment, Value, Verdict
@@ -43,12 +43,12 @@ class Trial:
 
 def trials(history: History) -> tuple[Trial, ...]:
     """Return every decided experiment that changed hyperparameters, oldest first."""
-    return tuple(filter(None, _TRIALS.each(history.decided, history)))
+    return tuple(filter(None, _TRIALS.of(history)))
 
 
 def _trial(item: Experiment, history: History) -> Trial | None:
     changes = _numeric(item)
-    if item.verdict is None or not changes:
+    if item.verdict is None or is_open(item) or not changes:
         return None
     gain = None if history.score(item) is None else gain_of(item, history)
     return Trial(number=item.number, changes=changes, gain=gain, verdict=item.verdict)

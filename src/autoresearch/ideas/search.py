@@ -17,7 +17,7 @@ from statistics import NormalDist
 from attrs import evolve, field, frozen
 
 from autoresearch.config import Config, setting
-from autoresearch.history import History, PerExperiment, family, parent_of, script_of
+from autoresearch.history import History, PerExperiment, family, is_open, parent_of, script_of
 from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.ideas import Hyperparameter, catalogue, describe, key, knobs, moves, script
 from autoresearch.ideas.catalogue import UNMEASURED_GAIN, Known, known
@@ -79,7 +79,7 @@ class Shown:
 
 def _shown(item: Experiment, history: History) -> Shown | None:
     parent = parent_of(item, history)
-    if parent is None or not item.idea.changes:
+    if is_open(item) or parent is None or not item.idea.changes:
         return None
     share = sum(1 / max(len(history.scores(one)), 1) for one in (item, parent))
     new, old = history.score(item), history.score(parent)
@@ -271,7 +271,7 @@ class Plugin(WithTable[Settings]):
         The arm that drew the most leads; others join it where they are expected to help, and for
         as long as the run is worth more with them in spite of what may go wrong.
         """
-        shown = [*filter(None, _SHOWN.each(history.decided, history))]
+        shown = [*filter(None, _SHOWN.of(history))]
         learned = Learned(self._config, named, table.scale, history.noise.sd, shown)
         size = history.best.metrics.get(history.size) if history.best else None
 

@@ -2,8 +2,9 @@
 
 results.tsv has one row for every decided experiment and every backtrack, as they were logged.
 notes.md is the long-term memory of a campaign, in the five sections of the protocol. So that it can
-still be read after a thousand experiments, the newest stand in it whole and older ones in a line
-each; the log and `autoresearch show` have all of them whole.
+still be read after a thousand experiments, the newest stand in it whole, those before them and all
+that were kept in a line each, and the rest in a line for each hundred; results.tsv has a row for
+each, and the log and `autoresearch show` have all of them whole.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from math import sqrt
 from statistics import fmean
 
 from attrs import field, frozen
+from pyrsistent import PVector, pvector
 
 from autoresearch import events
 from autoresearch.history import PROVEN, History, PerExperiment, parent_of, spread
@@ -76,9 +78,7 @@ class ResultsTsv:
     """The table of the research protocol; the second column bears the campaign's metric."""
 
     file_name: str = "results.tsv"
-    _rows: PerExperiment[str] = field(
-        factory=lambda: PerExperiment(_row), init=False, eq=False, repr=False
-    )
+    _rows: _Rows = field(factory=lambda: _Rows(_row), init=False, eq=False, repr=False)
 
     def render(self, history: History) -> str:
         """Return the header and a row for each entry of the history's timeline.
@@ -86,14 +86,34 @@ class ResultsTsv:
         A missing score is written 0.000000 and a missing size 0.0, as the protocol asks; sizes are
         decimal megabytes.
         """
-        entries, known = list(history.timeline), list(history.experiments)
-        tried = [known[entry] for entry in entries if isinstance(entry, int)]
-        told = iter(self._rows.each(tried, history))
-        rows = [
-            next(told) if isinstance(entry, int) else _line(_backtrack(history, entry))
-            for entry in entries
-        ]
-        return _line(header(history)) + "".join(rows)
+        return _line(header(history)) + self._rows.told(history)
+
+
+class _Rows(PerExperiment[str]):
+    """The row of each experiment, and all rows of a timeline as far as they were told."""
+
+    def begin_again(self) -> None:
+        """Forget what was told."""
+        self._text, self._shown = "", set[int]()
+        self._entries: PVector[int | events.Backtracked] = pvector()
+
+    def changed(self, number: int, *_: object) -> None:
+        """Forget what was told where a row in it is another now."""
+        if number in self._shown:
+            self.begin_again()
+
+    def told(self, history: History) -> str:
+        """Return a row for each entry of the timeline."""
+        rows = self.of(history)
+        if history.timeline[: len(self._entries)] != self._entries:
+            self.begin_again()
+        new = history.timeline[len(self._entries) :]
+        for entry in new:
+            row = rows[entry] if isinstance(entry, int) else _line(_backtrack(history, entry))
+            self._text += row or ""
+        self._shown.update(each if isinstance(each, int) else each.to_experiment for each in new)
+        self._entries = history.timeline
+        return self._text
 
 
 def header(history: History) -> tuple[str, ...]:
@@ -149,6 +169,7 @@ def _description(experiment: Experiment, history: History) -> str:
 
 QUEUE_SHOWN = 20
 WHOLE = 30  # experiments; about 40 kB, which a person and a model can both read at once
+IN_A_LINE = 100  # experiments before those; what is kept has a line for ever
 
 
 @frozen
@@ -156,8 +177,8 @@ class NotesMd:
     """The memory that is read before every experiment."""
 
     file_name: str = "notes.md"
-    _entries: PerExperiment[str] = field(
-        factory=lambda: PerExperiment(_entry), init=False, eq=False, repr=False
+    _entries: dict[int, tuple[Experiment, str]] = field(
+        factory=dict, init=False, eq=False, repr=False
     )
     _lines: PerExperiment[str] = field(
         factory=lambda: PerExperiment(_summary), init=False, eq=False, repr=False
@@ -178,15 +199,30 @@ class NotesMd:
 
     def _log(self, history: History) -> str:
         decided = history.decided
-        older, newest = decided[:-WHOLE], decided[-WHOLE:]
+        older, newest = decided[-WHOLE - IN_A_LINE : -WHOLE], decided[-WHOLE:]
         whole = "".join(f"Looking back on {line}\n" for line in digests(history))
-        whole += "\n".join(self._entries.each(newest, history))
+        whole += "\n".join(self._whole(newest, history))
         if not older:
             return whole
+        lines = self._lines.of(history)
+        far = [item for item in history.kept if item.number < older[0].number]
         told = (
-            f"The older {len(older)} in one line each; `autoresearch show NUMBER` has them whole.\n"
+            f"{'All kept before, and the' if far else 'The'} {len(older)} before the newest "
+            f"{len(newest)} in one line each; results.tsv has a row for every experiment, and "
+            "`autoresearch show NUMBER` has any of them whole.\n"
         )
-        return f"{told}{''.join(self._lines.each(older, history))}\n{whole}"
+        return f"{told}{''.join(lines[item.number] or '' for item in (*far, *older))}\n{whole}"
+
+    def _whole(self, newest: Sequence[Experiment], history: History) -> list[str]:
+        """Return the entries of some experiments; those of others are forgotten."""
+        known = dict(self._entries)
+        self._entries.clear()
+        for item in newest:
+            made = known.get(item.number)
+            if made is None or made[0] is not item:
+                made = item, _entry(item, history)
+            self._entries[item.number] = made
+        return [text for _, text in self._entries.values()]
 
 
 def _best(history: History) -> str:
@@ -220,8 +256,7 @@ def _dead_ends(cards: Sequence[Card], history: History) -> str:
     lines += [
         f"- [the keeps up to experiment {event.after_experiment}][{one_line(event.reason, 300)}]"
         f"[went back to experiment {event.to_experiment}]"
-        for event in history.timeline
-        if not isinstance(event, int)
+        for event in history.backtracks
     ]
     return "".join(f"{line}\n" for line in lines)
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 from attrs import evolve, frozen
 
 from autoresearch import events
-from autoresearch.history import History, PerExperiment, family, gain_of, shared
+from autoresearch.history import Grouped, History, family, gain_of, is_open
 from autoresearch.model import Experiment, Verdict
 from autoresearch.text import one_line
 
@@ -61,8 +61,10 @@ class Card:
     dead: events.DirectionDeclaredDead | None = None
 
 
-def _try(item: Experiment, history: History) -> tuple[str, Try]:
-    """Return the family of an experiment's direction, and what it says of it."""
+def _try(item: Experiment, history: History) -> tuple[str, Try] | None:
+    """Return the family of an experiment's direction, and what it says of it once it is decided."""
+    if is_open(item) or item.number <= history.baseline_number:
+        return None
     key = family(item.idea.direction)
     gain = gain_of(item, history) if history.score(item) is not None else None
     known = Try(number=item.number, verdict=item.verdict, gain=gain)
@@ -73,38 +75,42 @@ def _try(item: Experiment, history: History) -> tuple[str, Try]:
     return key, evolve(known, name=change.name, old=float(change.old), new=float(change.new))
 
 
-class Memory:
+class Memory(Grouped[Try]):
     """Reads a History; what was made of experiments is remembered from call to call."""
 
     def __init__(self) -> None:
-        self._tries: PerExperiment[tuple[str, Try]] = PerExperiment(_try)
-        self._told: list[tuple[str, Try]] = []
-        self._groups: dict[str, list[Try]] = {}  # of what was told, by family
-        self._cards: dict[str, tuple[object, Card]] = {}  # with what it was made of
+        super().__init__(_try)
+
+    def begin_again(self) -> None:
+        """Forget all cards."""
+        super().begin_again()
+        self._cards: dict[str, Card] = {}
+
+    def changed(
+        self, number: int, old: tuple[str, Try] | None, new: tuple[str, Try] | None
+    ) -> None:
+        """Take in a try, and forget the card that it belongs on."""
+        super().changed(number, old, new)
+        for key, _ in filter(None, (old, new)):
+            self._cards.pop(key, None)
 
     def cards(self, history: History) -> tuple[Card, ...]:
         """Return a card for each direction, the one with the newest try last."""
-        done = _after_baseline(history)
-        told = self._tries.each(done, history)
-        same = shared(self._told, told)
-        if same < len(self._told):
-            same, self._groups = 0, {}
-        for key, one in told[same:]:
-            self._groups[key] = group = self._groups.pop(key, [])
-            group.append(one)
-        self._told, error = told, luck(history)
-        return tuple(self._card(key, tries, error, history) for key, tries in self._groups.items())
+        self.of(history)
+        error = luck(history)
+        newest = sorted((next(reversed(tries)), key) for key, tries in self.groups.items() if tries)
+        return tuple(self._card(key, history, error) for _, key in newest)
 
-    def _card(self, key: str, tries: list[Try], error: float, history: History) -> Card:
-        newest = history.experiments[tries[-1].number].idea.direction
-        # Nearly all of it is the very same as before.
-        made_of = ([*tries], history.dead(newest))
+    def _card(self, key: str, history: History, error: float) -> Card:
+        newest = next(reversed(self.groups[key]))
+        direction = history.experiments[newest].idea.direction
         known = self._cards.get(key)
-        if known is None or known[0] != made_of:
-            self._cards[key] = known = (made_of, _card(newest, tries, error, history))
-        if known[1].error != error:
-            self._cards[key] = known = (made_of, evolve(known[1], error=error))
-        return known[1]
+        if known is None or known.dead is not history.dead(direction):
+            known = _card(direction, [*self.groups[key].values()], error, history)
+        if known.error != error:
+            known = evolve(known, error=error)
+        self._cards[key] = known
+        return known
 
 
 def _after_baseline(history: History) -> tuple[Experiment, ...]:
@@ -456,9 +462,8 @@ def _queue(history: History) -> Iterable[str]:
 
 
 def _backtracks(history: History) -> Iterable[str]:
-    for event in history.timeline:
-        if isinstance(event, events.Backtracked):
-            yield f"to experiment {event.to_experiment}: {one_line(event.reason, 200)}"
+    for event in history.backtracks:
+        yield f"to experiment {event.to_experiment}: {one_line(event.reason, 200)}"
 
 
 def _row(item: Experiment, history: History) -> str:

@@ -217,7 +217,7 @@ class _Retelling:
             )
             draft = Draft(self.history)
             draft.put(shown)
-            history = draft.history
+            history = draft.done()
             candidate = self._candidate(shown, history)
             asked = self.plugins.decide(candidate, history)
             decision = bounded(asked, candidate, history, self.config)
@@ -300,9 +300,7 @@ class _Retelling:
         if scores:
             gain = self.recorded.gain(mean(scores), self._best)
             return f"{len(scores)} further runs gain {gain:+.4f}", gain <= 0
-        for entry in self.recorded.timeline:
-            if not isinstance(entry, int) and (
-                entry.to_experiment < item.number <= entry.after_experiment
-            ):
+        for entry in self.recorded.backtracks:
+            if entry.to_experiment < item.number <= entry.after_experiment:
                 return f"went back to experiment {entry.to_experiment}", True
         return "", False
