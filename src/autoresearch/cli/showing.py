@@ -17,7 +17,7 @@ import attrs
 import click
 
 from autoresearch import events
-from autoresearch.campaign import Campaign, which_there_are
+from autoresearch.campaign import IMPORTED, Campaign, which_there_are
 from autoresearch.cli.reading import hidden_scores, loop_in_words, loop_of, print_experiments
 from autoresearch.cli.shared import json_option, print_json, with_campaign, with_history
 from autoresearch.cycle.budget import Line, ledger
@@ -181,15 +181,15 @@ def _costs(campaign: Campaign, experiment: Experiment) -> dict[str, float]:
 
 
 def _provenance(campaign: Campaign, experiment: Experiment) -> Iterator[str]:
-    if experiment.commit:
-        yield f"kept as {campaign.lab.ref(experiment.number)}"
+    ref = campaign.lab.ref(experiment.number)
+    if Git(campaign.project).commit_of(ref) is not None:
+        yield f"kept as {ref}"
     for path, name in experiment.sources.items():
         yield f"source {path} {name}"
     for name, value in experiment.measurement.items():
         yield f"measured with {name} {one_line(str(value), 80)}"
-    for run in experiment.runs:
-        if run.status:
-            yield f"output {log_in(campaign.lab.folder / 'runs' / run.name)}"
+    logs = [log_in(campaign.lab.folder / "runs" / run.name) for run in experiment.runs]
+    yield from (f"output {path}" for path in logs if path.exists())
 
 
 def diff_of(campaign: Campaign, experiment: Experiment, other: Experiment | None = None) -> str:
@@ -230,9 +230,27 @@ def log_of(
         raise WorkspaceError(f"experiment {experiment} has no run {run or 0}; it has {known}")
     path = log_in(campaign.lab.folder / "runs" / runs[-1 if run is None else run].name)
     if not path.is_file():
-        raise WorkspaceError(f"{path} is not there; autoresearch verify says what else is missing")
+        more = _foreign(history) or "; autoresearch verify says what else is missing"
+        raise WorkspaceError(f"{path} is not there{more}")
     text = block(path.read_text(encoding="utf-8", errors="replace"), 64_000_000)
     click.echo("\n".join(text.splitlines()[-tail:]) if tail else text)
+
+
+def _with_commit(campaign: Campaign, history: History, number: int) -> Experiment:
+    """Return an experiment; WorkspaceError where this repository lacks its commit."""
+    found = experiment_of(history, number)
+    if Git(campaign.project).commit_of(found.commit or "none") is None:
+        named = f"commit {found.commit[:7]}" if found.commit else "a commit"
+        raise WorkspaceError(
+            f"{named} of experiment {number} is not in this repository{_foreign(history)}"
+        )
+    return found
+
+
+def _foreign(history: History) -> str:
+    """Say that a history was taken over as it was told, which explains what is not here."""
+    told = history.started is not None and history.started.environment.get(IMPORTED)
+    return f"; the campaign was imported from {told}, without files and outputs" if told else ""
 
 
 @click.command()
@@ -241,9 +259,7 @@ def log_of(
 @with_history
 def checkout(campaign: Campaign, history: History, experiment: int, folder: Path) -> None:
     """Write the files of EXPERIMENT into a new FOLDER, as a clone that stands at its commit."""
-    found = experiment_of(history, experiment)
-    if not found.commit:
-        raise WorkspaceError(f"experiment {experiment} has no commit yet")
+    found = _with_commit(campaign, history, experiment)
     if folder.exists():
         raise WorkspaceError(f"{folder} exists already; name a new folder")
     git = Git(campaign.project)
@@ -284,7 +300,7 @@ def export(
     assert folder is not None
     from autoresearch.export import write_record
 
-    experiment_of(campaign.history, experiment)
+    _with_commit(campaign, campaign.history, experiment)
     named = Git(campaign.project, as_user=True).attempt("config", "user.name").stdout.strip()
     who["author"] = who["author"] or named
     for path in write_record(campaign, experiment, folder, who):

@@ -135,7 +135,11 @@ def import_history(
         print_json(_plan_json(made, yes))
         return
     _print_plan(made)
-    if yes:
+    if not made.new:
+        click.echo(
+            f"campaign {made.tag} has all of it; autoresearch show --tag {made.tag} lists it"
+        )
+    elif yes:
         click.echo(f"written as campaign {made.tag}; autoresearch show --tag {made.tag} lists it")
     else:
         click.echo(f"nothing was written; --yes writes it as campaign {made.tag}")
@@ -159,7 +163,7 @@ def _plan_json(made: Plan, written: bool) -> dict[str, object]:
         "metric": made.config.metric.name,
         "better": made.config.metric.better,
         "files": [
-            {"source": each.table.source, "kind": each.table.kind, "rows": len(each.rows),
+            {"source": each.table.source, "kind": each.table.kind, "rows": len(each.table.lines),
              "columns": dict(each.columns), "read_as": dict(each.told)}
             for each in made.readings
         ],
@@ -175,7 +179,9 @@ def _plan_json(made: Plan, written: bool) -> dict[str, object]:
 
 def _print_plan(made: Plan) -> None:
     for each in made.readings:
-        click.echo(f"{each.table.source}: {each.table.kind}, {counted(len(each.rows), 'row')}")
+        click.echo(
+            f"{each.table.source}: {each.table.kind}, {counted(len(each.table.lines), 'row')}"
+        )
         names = [*each.columns, *(name for name in each.told if name not in each.columns)]
         rows = [(name, each.columns.get(name, ""), each.told.get(name, "")) for name in names]
         print_table(("field", "column", "read as"), sorted(rows))
@@ -189,7 +195,7 @@ def _print_plan(made: Plan) -> None:
     verdicts = ", ".join(f"{count} {name}" for name, count in made.verdicts.items())
     click.echo(f"{counted(len(made.history.experiments), 'experiment')}: {verdicts or 'none'}")
     if made.known:
-        click.echo(f"{made.known} rows are in the campaign already, {made.new} are new")
+        click.echo(f"{counted(made.known, 'row')} known to the campaign already, {made.new} new")
     for problem, count in made.problems.items():
         click.echo(f"{counted(count, 'row')}: {problem}")
     if made.lacking:
@@ -244,16 +250,17 @@ def replay(
         print_json({"policy": policy, "totals": dict(made.totals), "decisions": steps})
         return
     shown = [step for step in made.steps if everything or step.differs or step.signals]
-    print_table(
-        ("experiment", "change", "recorded", policy, "gain", "later", "why"),
-        [
-            (step.experiment, one_line(step.description, 50),
-             step.recorded + (" (unproven)" if step.unproven else ""), step.verdict,
-             step.gain, ("REFUTED: " if step.refuted else "") + step.later,
-             "; ".join((step.reason, *step.signals)))
-            for step in shown
-        ],
-    )  # fmt: skip
+    rows = [
+        (step.experiment, one_line(step.description, 50),
+         step.recorded + (" (unproven)" if step.unproven else ""), step.verdict,
+         step.gain, ("REFUTED: " if step.refuted else "") + step.later,
+         "; ".join((step.reason, *step.signals)))
+        for step in shown
+    ]  # fmt: skip
+    if rows:
+        print_table(("experiment", "change", "recorded", policy, "gain", "later", "why"), rows)
+    else:
+        click.echo(f"{policy} decides all of it as it was decided")
     print_table(("", "total"), list(made.totals.items()))
 
 

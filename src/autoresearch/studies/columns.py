@@ -167,7 +167,9 @@ def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> 
         unknown = _named_so(table, _NAMES["status"])
         why = f"the words of {unknown} are unknown" if unknown else "there is none"
         told["status"] = f"{why}: a row that is better than all before it counts as kept"
-    rows = tuple(_past(table, line, columns, unit, lower, comma) for line in table.lines)
+    rows = _once(_past(table, line, columns, unit, lower, comma) for line in table.lines)
+    if again := len(table.lines) - len(rows):
+        told["rows"] = f"{again} of {len(table.lines)} repeat another in every column: taken once"
     return Reading(
         table=table, columns=columns, told=told, metric=metric, lower=lower,
         rows=rows if "status" in columns else _without_status(rows, lower),
@@ -315,6 +317,18 @@ def _binary(table: Table, column: str) -> bool:
 
 
 # --- rows -------------------------------------------------------------------------------------
+
+
+def _once(rows: Iterable[Past]) -> tuple[Past, ...]:
+    """Leave out what repeats an earlier row in every column: one fact that was logged twice.
+
+    A way back may be taken twice.
+    """
+    found: dict[tuple[object, ...], Past] = {}
+    for row in rows:
+        own = row.number if row.status == "backtrack" else None
+        found.setdefault((own, *row.cells.values()), row)
+    return tuple(found.values())
 
 
 def _past(
