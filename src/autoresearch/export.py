@@ -55,7 +55,8 @@ _DIRECTIONS = """
         any_value(d.reason) AS dead, arg_max(e.lesson, e.experiment) AS lesson
     FROM experiments e LEFT JOIN gain g USING (campaign, experiment)
     LEFT JOIN dead_ends d ON d.campaign = e.campaign AND d.direction = e.direction
-    WHERE e.campaign = $tag GROUP BY e.direction ORDER BY tried DESC, e.direction
+    WHERE e.campaign = $tag AND e.direction <> 'baseline'
+    GROUP BY e.direction ORDER BY tried DESC, e.direction
 """
 _COSTS = """
     SELECT kind, source, count(*) AS times, sum(seconds) / 3600 AS hours,
@@ -224,9 +225,10 @@ def the_night(history: History) -> Iterator[str]:
     """Yield what a person wants to know first, in about ten lines."""
     decided, kept, best = history.decided, history.kept, history.best
     counts = {verdict: sum(item.verdict is verdict for item in decided) for verdict in Verdict}
-    span = (
-        f" from {decided[0].started_at[:16]} to {decided[-1].ended_at[:16]} UTC" if decided else ""
-    )
+    ends = (decided[0].started_at[:16], decided[-1].ended_at[:16]) if decided else ("", "")
+    began, ended = (text.replace("T", " ") for text in ends)
+    ended = ended[11:] if ended[:10] == began[:10] else ended
+    span = f", {began} to {ended} UTC" if decided else ""
     yield (
         f"{counted(len(decided), 'experiment')}{span}: {counts[Verdict.KEEP]} kept, "
         f"{counts[Verdict.DISCARD]} discarded, {counts[Verdict.CRASH]} crashed, "
@@ -235,9 +237,10 @@ def the_night(history: History) -> Iterator[str]:
     if best is not None and history.best_metric is not None:
         first = history.score(kept[0])
         gain = history.gain(history.best_metric, first) if first is not None else 0.0
+        more = f"{gain:+.6g} on the baseline" if gain else "as it was at first"
         yield (
             f"best: {history.metric} {history.best_metric:.6g} of experiment {best.number} "
-            f"({one_line(best.idea.description, 100)}), {gain:+.6g} on the baseline"
+            f"({one_line(best.idea.description, 100)}), {more}"
         )
     yield f"noise: {noise_in_words(history)}"
     gains = _gains(history)

@@ -160,7 +160,7 @@ def _name_keeps(history: History, made: Figure, axes: Axes, places: dict[int, fl
         at = (places.get(experiment.number, experiment.number), score)
         right = axes.transAxes.inverted().transform(axes.transData.transform(at))[0] > 0.7
         name = axes.annotate(
-            one_line(experiment.idea.description, 28), at, xytext=(-4 if right else 4, 6),
+            one_line(experiment.idea.description, 44), at, xytext=(-4 if right else 4, 6),
             textcoords="offset points", fontsize=7, ha="right" if right else "left",
         )  # fmt: skip
         extent = name.get_window_extent()

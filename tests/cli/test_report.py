@@ -82,6 +82,7 @@ def test_its_script_draws_and_filters_without_an_error(page: str, tmp_path: Path
       by("axis").value = "run_hours"; by("axis").dispatchEvent(new Event("change"));
       document.querySelector("tr[data-n='2']").click();
       document.documentElement.dataset.said = said.join("; ");
+      document.documentElement.dataset.ticks = ticks(-0.034, 0.002, 5).map(v => num(v, 3)).join();
     </script>"""
     copy = tmp_path / "copy.html"
     copy.write_text(page.replace("<head>", f"<head>{errors}").replace("</body>", f"{probe}</body>"))
@@ -95,6 +96,8 @@ def test_its_script_draws_and_filters_without_an_error(page: str, tmp_path: Path
     assert 'data-said="4 of 4 shown; 2 of 4 shown; 2 of 4 shown"' in dom, dom[:500]
     assert len(re.findall(r"<svg [^>]*role=\"img\"", dom)) >= 3
     assert "experiment 2: width 6" in dom
+    assert 'data-ticks="-0.03,-0.02,-0.01,0"' in dom  # not -3.47e-18
+    assert "Ways back: none" in dom
     assert "<title>campaign t1</title>" in dom
 
 
