@@ -358,7 +358,8 @@ def choose_parent(history: History, rng: Random) -> Parent | None:
 def summarize(history: History, since: int, desk: Desk) -> Sequence[Remark] | None:
     """Say what ten experiments show together.
 
-    Called once after every ten decided experiments, the first of which is ``since``. Each remark
+    Called by the loop alone, once after every ten decided experiments, the first of which is
+    ``since``; a driver of the steps does not call it. Each remark
     (three are kept) cites experiments of the campaign, and every number in it has to be one of
     theirs; what is not is left out, and told. The rules' own line on them (kept ones, gain, what
     was tried most) stands in front of the remarks, and alone without any. First result; ``None``

@@ -58,7 +58,7 @@ def idea() -> None:
     type=float,
     help="Expected improvement in the metric; ranks the queue.",
 )
-@click.option("--patch", type=click.Path(path_type=Path), help="Unified diff against the script.")
+@click.option("--patch", type=click.Path(path_type=Path), help="Unified diff against head.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment override.")
 @click.option("--anyway", is_flag=True, help="Queue it although nothing here reads the variable.")
 def add(

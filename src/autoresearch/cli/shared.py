@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Verb = Callable[..., Any]
 _PATH = click.Path(path_type=Path)
+_NEW_TAG = "Run tag: the last active one by default; today's date for a new campaign."
 _SET = "Set one setting, such as limits.hours=8; may be repeated."
 _PLUGIN = "Make a plugin active, load one from a file, or block one; may be repeated."
 
@@ -42,7 +43,7 @@ project_option: Callable[[Verb], Verb] = click.option(
     "--project", type=_PATH, default=Path(), help="Folder of the project, or any folder inside it."
 )
 tag_option: Callable[[Verb], Verb] = click.option(
-    "--tag", help="Run tag: the last active one by default; today's date for a new campaign."
+    "--tag", help="Run tag: the last active one by default."
 )
 at_option: Callable[[Verb], Verb] = click.option(
     "--at", type=click.IntRange(min=0), help="As of this position of the log."
@@ -53,6 +54,7 @@ plugin_option: Callable[[Verb], Verb] = click.option(
 _OPTIONS: Mapping[str, Callable[..., Any]] = {
     "project": project_option,
     "tag": tag_option,
+    "started_tag": click.option("--tag", "started_tag", help=_NEW_TAG),
     "at": at_option,
     "config": click.option("--config", type=_PATH, help="Settings instead of autoresearch.toml."),
     "sets": click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help=_SET),
@@ -113,10 +115,14 @@ def with_settings(project: Path, config: Path | None, sets: Sequence[str]) -> Ma
 
 @_handing
 def with_asked(
-    project: Path, tag: str | None, config: Path | None, sets: Sequence[str], plugins: Sequence[str]
+    project: Path,
+    started_tag: str | None,
+    config: Path | None,
+    sets: Sequence[str],
+    plugins: Sequence[str],
 ) -> Mapping[str, Any]:
     """Hand over ``asked``, the arguments of :func:`autoresearch.start`."""
-    asked = {"project": project, "tag": tag, "config": config, "plugins": plugins}
+    asked = {"project": project, "tag": started_tag, "config": config, "plugins": plugins}
     return {"asked": {**asked, "overrides": overrides(sets), "environ": os.environ}}
 
 
