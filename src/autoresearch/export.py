@@ -17,7 +17,7 @@ from statistics import stdev
 from typing import Any
 
 from autoresearch.campaign import Campaign
-from autoresearch.errors import WorkspaceError
+from autoresearch.errors import WorkspaceError, telling
 from autoresearch.git import Git
 from autoresearch.history import History
 from autoresearch.launchers import log_in
@@ -119,12 +119,8 @@ def write_trace(campaign: Campaign, path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
+    with telling(f"cannot write {path}", "choose another file"):
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise WorkspaceError(
-            f"cannot write {path}: {error.strerror}; choose another file"
-        ) from None
 
 
 def collect(campaign: Campaign, history: History) -> dict[str, Any]:

@@ -169,8 +169,8 @@ class Tail:
         self.numbers: dict[str, float] = {}
         self.step: int | None = None
         self.diverged: int | None = None
-        self.last_line = ""
-        self.error = ""
+        self.last_line: str = ""
+        self.error: str = ""
 
     def read(self) -> dict[str, float]:
         """Return the newest value of every named number in the log so far, NaN included."""

@@ -14,9 +14,8 @@ from autoresearch import events, setup
 from autoresearch.campaign import Campaign, silent
 from autoresearch.codec import canonical, decode
 from autoresearch.config import Config, unstructure
-from autoresearch.cycle import Tell, write_text
-from autoresearch.durable import digest
-from autoresearch.errors import ConfigError, WorkspaceError
+from autoresearch.cycle import Tell, beginning, write_text
+from autoresearch.errors import ConfigError, WorkspaceError, telling
 from autoresearch.events import CampaignResumed, CampaignStarted
 from autoresearch.evidence import HIDES
 from autoresearch.frozen import alike
@@ -94,18 +93,9 @@ def _began(
     campaign: Campaign, ground: setup.Ground, active: Plugins, loaded: Loaded
 ) -> events.CampaignStarted:
     config = loaded.config
-    return events.CampaignStarted(
-        tag=campaign.tag,
-        branch=campaign.lab.branch,
-        base_commit=ground.base,
-        script=config.script,
-        script_digest=digest(ground.files[config.script]),
-        metric=config.metric.name,
-        better=config.metric.better,
-        config=unstructure(config),
-        plugins=dict(active.active),
-        environment={**setup.environment(), _BY_HAND: " ".join(loaded.by_hand)},
-    )
+    told = {**setup.environment(), _BY_HAND: " ".join(loaded.by_hand)}
+    text = ground.files[config.script]
+    return beginning(campaign.tag, config, ground.base, text, active.active, told)
 
 
 def _to_correct(root: Path, tag: str | None) -> Campaign | None:
@@ -150,9 +140,10 @@ def changes_since_start(campaign: Campaign, wanted: Config) -> list[str]:
     A setting that is newer than the campaign is not among them.
     """
     assert campaign.history.started is not None
-    old, new = dict(flat(campaign.history.started.config)), dict(flat(unstructure(wanted)))
-    old = {name: tuple(value) if isinstance(value, list) else value for name, value in old.items()}
-    new = {name: tuple(value) if isinstance(value, list) else value for name, value in new.items()}
+    old, new = (
+        {name: tuple(value) if isinstance(value, list) else value for name, value in flat(table)}
+        for table in (campaign.history.started.config, unstructure(wanted))
+    )
     return [
         f"{name} is {new[name]!r} now, and was {old[name]!r} when the campaign was started"
         for name in new
@@ -280,15 +271,11 @@ def tags(log: FileLog) -> tuple[str, ...]:
 def store_of(root: Path) -> FileLog:
     """Open the store of a project; it hides itself from git."""
     folder = root / ".autoresearch"
-    try:
+    with telling(f"cannot write {folder}", "make the folder writable"):
         folder.mkdir(exist_ok=True)
         hidden = folder / ".gitignore"
         if not hidden.exists():
             hidden.write_text(HIDES, encoding="utf-8")
-    except OSError as error:
-        raise WorkspaceError(
-            f"cannot write {folder}: {error.strerror}; make the folder writable"
-        ) from None
     return open_store(folder)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
-from autoresearch.errors import AutoresearchError, needs
+from autoresearch.errors import AutoresearchError, needs, telling
 from autoresearch.history import History
 from autoresearch.model import Verdict
 from autoresearch.text import counted, one_line
@@ -83,12 +83,8 @@ def figure(
 
 def draw(made: Figure, path: Path) -> None:
     """Write a figure as a PNG; raises AutoresearchError when the file cannot be written."""
-    try:
+    with telling(f"cannot write {path}", "choose another --out"):
         made.savefig(path, dpi=130, metadata={"Software": DRAWN_BY})
-    except OSError as error:
-        raise AutoresearchError(
-            f"cannot write {path}: {error.strerror}; choose another --out"
-        ) from None
 
 
 def best_so_far(history: History) -> list[tuple[int, float]]:

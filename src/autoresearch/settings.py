@@ -14,7 +14,7 @@ from typing import Any
 from attrs import fields, frozen, has, resolve_types
 
 from autoresearch.config import RUN_FOLDER, Config, unstructure
-from autoresearch.errors import ConfigError
+from autoresearch.errors import ConfigError, why
 from autoresearch.presets import Preset, default_for, presets
 from autoresearch.structure import structure, suggest
 from autoresearch.text import without_users
@@ -135,9 +135,7 @@ def _parse(path: Path) -> Table:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror}; name a file that exists"
-        ) from None
+        raise ConfigError(f"cannot read {path}: {why(error)}; name a file that exists") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}; correct the file") from None
 

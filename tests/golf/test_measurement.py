@@ -86,9 +86,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         packed = base64.b64encode(struct.pack(f"<{len(part)}H", *part)).decode()
         write_shard(data / f"fineweb_{name}.bin", packed)
     place = {"DATA_PATH": str(data), "TOKENIZER_PATH": str(folder / "words.model")}
-    reason, output = run_script(
-        MINI, env=place, folder=folder / "here", python=sys.executable, timeout_s=60.0
-    )
+    reason, output = run_script(MINI, env=place, folder=folder / "here", timeout_s=60.0)
     score = read_score(output)
     assert score is not None, reason
     artifact = folder / "here" / "final_model.int8.ptz"

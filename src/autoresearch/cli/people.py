@@ -33,7 +33,7 @@ from autoresearch.cli.shared import (
 from autoresearch.driving import Driver, Stand, agents, observing
 from autoresearch.driving.agents import PLACES
 from autoresearch.driving.observing import Observation, Observed
-from autoresearch.errors import WorkspaceError, why
+from autoresearch.errors import telling
 from autoresearch.model import Idea, Verdict
 from autoresearch.opening import open_campaign
 from autoresearch.text import block
@@ -89,11 +89,8 @@ def add(
 def _read(patch: Path | None) -> str | None:
     if patch is None:
         return None
-    try:
-        with patch.open("rb") as file:
-            return text_of(file)
-    except OSError as error:
-        raise WorkspaceError(f"cannot read {patch}: {why(error)}; name a unified diff") from None
+    with telling(f"cannot read {patch}", "name a unified diff"), patch.open("rb") as file:
+        return text_of(file)
 
 
 @idea.command("list")

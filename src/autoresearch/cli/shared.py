@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import click
 
-from autoresearch.errors import AutoresearchError, ConfigError, WorkspaceError, why
+from autoresearch.errors import AutoresearchError, ConfigError, WorkspaceError, telling
 from autoresearch.text import block, one_line
 
 if TYPE_CHECKING:
@@ -177,10 +177,8 @@ def environment(words: Sequence[str]) -> dict[str, str]:
 
 def text_of(file: BinaryIO, *, any_bytes: bool = False) -> str:
     """Return the text that a person gave, line ends and all."""
-    try:
+    with telling(f"cannot read {file.name}", "give UTF-8 text"):
         return file.read().decode("utf-8", "replace" if any_bytes else "strict")
-    except UnicodeDecodeError as error:
-        raise WorkspaceError(f"cannot read {file.name}: {why(error)}; give UTF-8 text") from None
 
 
 def plugins_here(folder: Path) -> Plugins | None:

@@ -313,12 +313,10 @@ def simulate(
     seeds: int,
     first: int,
     gpu_hours: float,
-    noise: float,
-    effects: float,
-    interactions: float,
     jobs: int,
     out: Path | None,
     as_json: bool,
+    **factors: float,
 ) -> None:
     """Compare strategies in simulated worlds whose truth is known.
 
@@ -328,7 +326,7 @@ def simulate(
     from autoresearch.studies.simulate import compare, draw
     from autoresearch.studies.worlds import Assumptions
 
-    told = Assumptions(noise=noise, effects=effects, interactions=interactions)
+    told = Assumptions(**factors)
     with Teller() as teller:
         made = compare(
             strategies.split(","), seeds, gpu_hours=gpu_hours, assumptions=told, jobs=jobs,

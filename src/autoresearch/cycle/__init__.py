@@ -11,10 +11,10 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from autoresearch import events
-from autoresearch.config import Config
+from autoresearch.config import Config, unstructure
 from autoresearch.cycle.recorder import Clock, Recorder
 from autoresearch.durable import digest, listing, replace_file
-from autoresearch.errors import WorkspaceError
+from autoresearch.errors import WorkspaceError, telling
 from autoresearch.frozen import alike
 from autoresearch.history import History
 from autoresearch.log import SourceStore
@@ -37,6 +37,29 @@ def cost_of(request: RunRequest, output: RunOutput) -> events.CostIncurred:
         seconds=round(output.seconds, 3),
         gpu_seconds=round(output.gpu_seconds, 3),
         usd=output.cost_usd,
+    )
+
+
+def beginning(
+    tag: str,
+    config: Config,
+    base: str,
+    source: str,
+    plugins: Mapping[str, str] = {},
+    environment: Mapping[str, str] = {},
+) -> events.CampaignStarted:
+    """Return the fact that a campaign starts from a commit whose script has this text."""
+    return events.CampaignStarted(
+        tag=tag,
+        branch=f"autoresearch/{tag}",
+        base_commit=base,
+        script=config.script,
+        script_digest=digest(source),
+        metric=config.metric.name,
+        better=config.metric.better,
+        config=unstructure(config),
+        plugins=dict(plugins),
+        environment=environment,
     )
 
 
@@ -263,10 +286,5 @@ def fill(text: str, names: Mapping[str, str]) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step, so that a reader never sees half of it."""
-    try:
+    with telling(f"cannot write {path}", "free some space or make the folder writable"):
         replace_file(path, text.encode(), durable=False)
-    except OSError as error:
-        reason = error.strerror or error
-        raise WorkspaceError(
-            f"cannot write {path}: {reason}; free some space or make the folder writable"
-        ) from None

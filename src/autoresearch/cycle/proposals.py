@@ -44,34 +44,28 @@ _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 
 @frozen
 class LoopHands(Hands):
-    """The hands of a loop: its store, its runs, its lab, its log."""
+    """The hands of a loop, as `Hands` says: its store, its runs, its lab, its log."""
 
     kit: Kit
 
     def text(self, name: str) -> str:
-        """Return the stored text of a digest."""
         return self.kit.sources.get(name)
 
     def keep(self, text: str) -> str:
-        """Store a text durably."""
         return self.kit.sources.put(text)
 
     def record(self, *facts: events.Event) -> None:
-        """Append facts to the campaign's log."""
         self.kit.recorder.record_together(*facts)
 
     def output(self, run: str) -> Path | None:
-        """Return the file with a run's output."""
         path = log_in(self.kit.lab.folder / "runs" / Path(run).name)
         return path if path.is_file() else None
 
     def document(self, path: str) -> str:
-        """Return a tracked file as it is at head, empty where there is none."""
         shown = self.kit.lab.clone.attempt("show", f"{self.kit.head_commit()}:{path}")
         return shown.stdout if shown.returncode == 0 else ""
 
     def copy(self, folder: Path) -> None:
-        """Write every tracked file of head into a folder."""
         self.kit.lab.export(self.kit.head_commit(), folder)
 
     def job(

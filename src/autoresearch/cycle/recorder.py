@@ -61,8 +61,8 @@ class Recorder:
         self._tell = tell
         self._told: set[str] = set()
         self._sync_from = 0.0
-        self.patience = patience or Patience(Clock(), tell)
-        self.history = history
+        self.patience: Patience = patience or Patience(Clock(), tell)
+        self.history: History = history
         self.failed: PluginFailure | None = None
         self.at: int | None = None
         self.owed: deque[events.Event] = deque()

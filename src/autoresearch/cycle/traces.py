@@ -24,13 +24,7 @@ from autoresearch.errors import BlockedError, PluginError, WorkspaceError
 from autoresearch.git import Git
 from autoresearch.launchers import RunFolder
 from autoresearch.launchers.environment import boundary_in_force, repository_of
-from autoresearch.model import (
-    Experiment,
-    RunOutput,
-    RunRequest,
-    RunStatus,
-    Workspace,
-)
+from autoresearch.model import Experiment, RunOutput, RunRequest, RunStatus, Workspace
 from autoresearch.numbers import Tail
 from autoresearch.policies.pattern_metrics import numbers_in
 from autoresearch.text import one_line

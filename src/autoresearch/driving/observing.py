@@ -186,15 +186,9 @@ def _run(campaign: Campaign, told: Observation) -> dict[str, Any]:
     metrics = dict(told.metrics)
     if told.metric is not None and told.status != "crash":
         metrics[campaign.config.metric.name] = told.metric
-    return {
-        "status": told.status,
-        "metrics": metrics,
-        "log": told.log,
-        "detail": told.detail or ("it crashed" if told.status == "crash" else ""),
-        "seconds": told.seconds,
-        "gpu_seconds": told.gpu_seconds,
-        "usd": told.usd,
-    }
+    detail = told.detail or ("it crashed" if told.status == "crash" else "")
+    same = ("status", "log", "seconds", "gpu_seconds", "usd")
+    return {**{name: getattr(told, name) for name in same}, "metrics": metrics, "detail": detail}
 
 
 def _became(history: History, number: int) -> Observed:

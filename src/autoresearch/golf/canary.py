@@ -13,7 +13,6 @@ import json
 import math
 import re
 import secrets
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -59,7 +58,7 @@ _SMALL = (
 # Enough to learn by heart that two tokens alternate, and to find any other next to impossible.
 _SURE = {"ITERATIONS": "24", "TIED_EMBED_LR": "0.05", "EMBED_LR": "0.05", "HEAD_LR": "0.05"}
 _QUIET = "COMPILE=0 RELOAD_CHECK=0 SEED=1337"
-_ON_CPU = "DEVICE=cpu CPU_DTYPE=fp32 CUDA_VISIBLE_DEVICES="
+_ON_CPU = {"DEVICE": "cpu", "CPU_DTYPE": "fp32", "CUDA_VISIBLE_DEVICES": ""}
 _TEXTS = ["base", "flipped", "shorter", "narrow"]
 _JOB = Path(__file__).with_name("model_job.py")
 _THERE = 600.0  # seconds for everything on the device of the runs, where code is compiled first
@@ -73,7 +72,6 @@ def run_canary(
     tokenizer: Path,
     env: Mapping[str, str] | None = None,
     artifact: Path | None = None,
-    python: str = sys.executable,
     timeout_s: float = 120.0,
     tokens: int = SCORED,
     seed: int | None = None,
@@ -93,19 +91,13 @@ def run_canary(
             raise DataError(f"{path} is not a file: name {what}")
     started = time.monotonic()
     job = prepare(script.read_text(encoding="utf-8", errors="replace"), tokenizer=tokenizer,
-                  env={**_here(), **(env or {})}, artifact=artifact, timeout_s=timeout_s,
+                  env={**_ON_CPU, **(env or {})}, artifact=artifact, timeout_s=timeout_s,
                   tokens=tokens, seed=seed)  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="canary-") as name:
         folder = Path(name)
         (folder / "job.py").write_text(job.source, encoding="utf-8")
-        _, output = run_script(
-            folder / "job.py", env={}, folder=folder, python=python, timeout_s=timeout_s + 10.0
-        )
+        _, output = run_script(folder / "job.py", env={}, folder=folder, timeout_s=timeout_s + 10.0)
     return job.judge(output, script=str(script), seconds=time.monotonic() - started)
-
-
-def _here() -> dict[str, str]:
-    return dict(word.split("=") for word in _ON_CPU.split())
 
 
 @frozen(eq=False, kw_only=True)
@@ -184,7 +176,7 @@ def prepare(
     )
 
 
-def _encoded(ids: tests.Tokens) -> str:
+def _encoded(ids: tests.Ids) -> str:
     return base64.b64encode(ids.astype("<u2").tobytes()).decode()
 
 

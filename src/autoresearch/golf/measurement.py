@@ -83,16 +83,12 @@ def join_shards(shards: Sequence[Path], path: Path) -> Path:
     """Write several shards as one, for a reader that takes one file; returns its path."""
     total = sum(shard_tokens(shard) for shard in shards)
     with path.open("wb") as joined:
-        joined.write(_header(total))
+        joined.write(struct.pack("<3i", MAGIC, VERSION, total).ljust(HEADER_BYTES, b"\0"))
         for shard in shards:
             with shard.open("rb") as file:
                 file.seek(HEADER_BYTES)
                 shutil.copyfileobj(file, joined, 1 << 20)
     return path
-
-
-def _header(tokens: int) -> bytes:
-    return struct.pack("<3i", MAGIC, VERSION, tokens).ljust(HEADER_BYTES, b"\0")
 
 
 def validation_shards(data_dir: Path) -> tuple[Path, ...]:

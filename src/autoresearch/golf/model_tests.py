@@ -51,9 +51,9 @@ OFFLINE = {
 
 
 def run_script(
-    script: Path, *, env: Mapping[str, str], folder: Path, python: str, timeout_s: float
+    script: Path, *, env: Mapping[str, str], folder: Path, timeout_s: float
 ) -> tuple[str, str]:
-    """Run ``python script`` in ``folder`` with ``env`` over a bare environment.
+    """Run a script by this Python in ``folder`` with ``env`` over a bare environment.
 
     The network is taken away by a namespace of its own where the system allows that, and made
     useless through the proxy variables everywhere. At the deadline the whole process group dies.
@@ -61,7 +61,7 @@ def run_script(
     """
     folder.mkdir(parents=True, exist_ok=True)
     return run_whole(
-        [*network_off(), python, str(script.resolve())],
+        [*network_off(), sys.executable, str(script.resolve())],
         env=bare_environment(os.environ, folder, env),
         cwd=folder,
         logs=folder,
@@ -172,7 +172,6 @@ def reload_score(
     files: Files,
     *,
     env: Mapping[str, str] | None = None,
-    python: str = sys.executable,
     timeout_s: float = 900.0,
 ) -> Scalars:
     """D7: score an artifact in a new process that has a copy of the script and nothing else.
@@ -197,7 +196,6 @@ def reload_score(
             alone,
             env={**(env or {}), **place, **asking},
             folder=here,
-            python=python,
             timeout_s=timeout_s,
         )
         if reason:
@@ -256,7 +254,6 @@ def byte_table(tokenizer: Path) -> ByteTable:
     return ByteTable(base=base, leading=leading, boundary=boundary)
 
 
-Tokens = NDArray[np.int64]
 SCORED = 16_384  # the allowance of T5 is then 0.002 bits a token
 NARROW = 16  # ids of the narrow text: contexts recur in it, as a cache needs them to
 DISTRIBUTIONS = 48
@@ -270,11 +267,11 @@ class Streams:
     ``narrow`` is uniform over a few ids only, ``asked`` are target indexes for distributions.
     """
 
-    base: Tokens
-    flipped: Tokens
-    shorter: Tokens
-    narrow: Tokens
-    train: Tokens
+    base: Ids
+    flipped: Ids
+    shorter: Ids
+    narrow: Ids
+    train: Ids
     first: int
     asked: tuple[int, ...]
     alphabet: int

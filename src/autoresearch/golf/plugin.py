@@ -182,13 +182,15 @@ def _read(output: RunOutput, history: History) -> RunReading | None:
     return read_run(output.log_path, 0 if killed else output.exit_code, score_line(history))
 
 
+def _script(output: RunOutput) -> str:
+    return output.script_path.read_text("utf-8", "replace") if output.script_path else ""
+
+
 def _packed_size(reading: RunReading, output: RunOutput) -> int | None:
     """Return the artifact of a script that was unpacked, as it will be handed in: packed again."""
     model = reading.result.model_bytes if reading.result else reading.log.model_bytes
-    if output.script_path is None or model is None:
-        return None
-    text = output.script_path.read_text("utf-8", "replace")
-    return model + packed_bytes(text) if text.startswith(UNPACKED) else None
+    text = _script(output)
+    return model + packed_bytes(text) if model is not None and text.startswith(UNPACKED) else None
 
 
 def score_line(history: History) -> str | None:
@@ -239,7 +241,7 @@ def _unproved(experiment: Experiment, output: RunOutput, desk: Desk) -> Iterator
     """Yield why a change of the evaluation is not believed yet, and what a person can do."""
     there = output.env.get("TOKENIZER_PATH", DEFAULT_TOKENIZER)
     here = Path(there) if Path(there).is_file() else Path(DEFAULT_TOKENIZER)
-    source = output.script_path.read_text("utf-8", "replace") if output.script_path else ""
+    source = _script(output)
     advice = f"check it, then autoresearch accept {experiment.number} --reason WHY"
     found: Sequence[Violation]
     try:
@@ -270,7 +272,7 @@ def judge_run(
     if baseline is None or baseline.number == experiment.number or not baseline.metrics:
         return
     typed = experiment.idea.kind is IdeaKind.EVALUATION
-    source = output.script_path.read_text("utf-8", "replace") if output.script_path else ""
+    source = _script(output)
     tail = longest_sequence(source, output.env)
     yield from compare_baseline(values, baseline.metrics, tail=tail, text=not typed)
     first = next((run for run in baseline.runs if run.metrics and run.seconds), None)
@@ -332,7 +334,7 @@ def score_again(result: OwnResult, output: RunOutput) -> Iterator[Violation]:
 def score_there(result: OwnResult, output: RunOutput, desk: Desk) -> Iterator[Violation]:
     """Yield D7 where the artifact alone does not give the score, in a job where the run was."""
     artifact = _artifact(output, result)
-    source = output.script_path.read_text("utf-8", "replace") if output.script_path else ""
+    source = _script(output)
     if artifact is None or "EVAL_ARTIFACT" not in source:
         yield from doubt("D7", "the run left no artifact that could be scored again")
         return

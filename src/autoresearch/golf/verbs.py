@@ -22,7 +22,7 @@ from autoresearch.cli.shared import (
     settings_at,
 )
 from autoresearch.config import Config
-from autoresearch.errors import AutoresearchError, WorkspaceError, why
+from autoresearch.errors import AutoresearchError, WorkspaceError, telling
 from autoresearch.git import Git
 from autoresearch.policies.pattern_metrics import patterns, read
 
@@ -66,12 +66,8 @@ def _file(log: Path) -> Iterator[Path]:
 
 def _by_pattern(config: Config, path: Path, shown: Path) -> dict[str, float]:
     name = config.metric.name
-    try:
+    with telling(f"cannot read {shown}", "name the log file of a run"):
         found = read(path, patterns(config))
-    except OSError as error:
-        raise WorkspaceError(
-            f"cannot read {shown}: {why(error)}; name the log file of a run"
-        ) from None
     if name not in found:
         raise WorkspaceError(
             f"{shown} has no {name}; print it as {name}: 0.5, or set metric.pattern"
@@ -180,7 +176,5 @@ def _tokenizer(root: Path, config: Config) -> Path:
 
 
 def _text(path: Path) -> str:
-    try:
+    with telling(f"cannot read {path}", "name a Python script"):
         return path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise WorkspaceError(f"cannot read {path}: {why(error)}; name a Python script") from None

@@ -20,13 +20,7 @@ from attrs import field, frozen
 from autoresearch.desk import Desk
 from autoresearch.errors import AutoresearchError, PluginError
 from autoresearch.history import History, parent_of, script_of
-from autoresearch.ideas import (
-    describe,
-    differences,
-    digest_of,
-    hyperparameters,
-    with_changes,
-)
+from autoresearch.ideas import describe, differences, digest_of, hyperparameters, with_changes
 from autoresearch.ideas.edits import Edit, EditError, changed_lines, edited, same_code
 from autoresearch.ideas.literals import typed
 from autoresearch.ideas.moves import direction_of

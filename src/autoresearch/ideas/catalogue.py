@@ -23,13 +23,7 @@ from autoresearch.config import Config, setting
 from autoresearch.errors import ConfigError, why
 from autoresearch.history import History, script_of
 from autoresearch.hookspecs import WithTable, hookimpl
-from autoresearch.ideas import (
-    Hyperparameter,
-    describe,
-    digest_of,
-    hyperparameters,
-    with_values,
-)
+from autoresearch.ideas import Hyperparameter, describe, digest_of, hyperparameters, with_values
 from autoresearch.ideas.script import refused
 from autoresearch.model import Idea, Value, ValueChange
 

@@ -17,13 +17,7 @@ from autoresearch.errors import AutoresearchError
 from autoresearch.frozen import alike
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers import RunFolder, Spec
-from autoresearch.launchers.environment import (
-    Boundary,
-    clean_environment,
-    devices,
-    share,
-    unheld,
-)
+from autoresearch.launchers.environment import Boundary, clean_environment, devices, share, unheld
 from autoresearch.launchers.far import (
     LocalRun,
     command_of,

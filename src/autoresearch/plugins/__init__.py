@@ -101,17 +101,9 @@ class Plugins(Registry):
 
     # --- before the run -----------------------------------------------------------------
 
-    def propose_idea(
-        self,
-        history: History,
-        source: str,
-        rng: Random,
-        files: Mapping[str, str] | None = None,
-        skip: Mapping[str, str] | None = None,
-        desk: Desk | None = None,
-    ) -> Idea | None:
+    def propose_idea(self, history: History, source: str, rng: Random, **more: Any) -> Idea | None:
         """Return the first of the ideas, or None when no generator has one."""
-        return next(iter(self.propose_ideas(history, source, rng, files, skip, desk)), None)
+        return next(iter(self.propose_ideas(history, source, rng, **more)), None)
 
     def propose_ideas(
         self,

@@ -334,7 +334,7 @@ class Observer:
     """
 
     def __init__(self, name: str, patience: float) -> None:
-        self.off = False
+        self.off: bool = False
         self._name = name
         self._patience = patience
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()

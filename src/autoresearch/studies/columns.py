@@ -22,36 +22,23 @@ from autoresearch.studies.ledgers import Line, Table, status_of
 _FLAG = "(is_|was_)?(keep|kept|accepted|improved|better|merged|ok)"  # asks for yes or no
 # Field: names of its column, most telling first; `_` stands for every other sign.
 _NAMES = {
-    "commit": ("(git_)?(commit|sha|rev|revision)(_(hash|id|sha))?", "hash"),
-    "status": ("status", "verdict", "decision", "outcome", "state", _FLAG),
-    "description": (
-        *(
-            "description",
-            "desc",
-            "change",
-            "what",
-            "summary",
-            "message",
-            "title",
-            "name",
-            "(notes?|comments?)",
-        ),
-        *("candidate_id", "run_id", "experiment", "id"),
-    ),
-    "reasoning": ("reasoning", "hypothesis", "rationale", "reason", "why", "idea"),
-    "direction": ("direction", "(primary_)?family", "category", "area"),
-    "size": (
-        *("artifact_(mb|mib|bytes|kb|size|size_mb)", "artifact", "(total|size)_bytes"),
-        *("bytes_total", "(model_|artifact_)?size(_mb|_mib)?"),
-    ),
-    "memory": ("(peak_)?(memory|vram|mem)(_gb|_mb|_gib|_mib)?",),
-    "seconds": (
-        *("(wall_|run_)?(seconds|duration|elapsed|runtime)(_s|_ms)?", "train(ing)?_time_m?s"),
-        *("time_m?s", "train(ing)?_seconds"),
-    ),
-    "usd": ("cost_usd", "usd", "cost"),
-    "at": ("timestamp", "created_at", "datetime", "date", "time"),
-    "stage": ("tier", "stage"),
+    field: tuple(names.split())
+    for field, names in {
+        "commit": "(git_)?(commit|sha|rev|revision)(_(hash|id|sha))? hash",
+        "status": f"status verdict decision outcome state {_FLAG}",
+        "description": "description desc change what summary message title name "
+        "(notes?|comments?) candidate_id run_id experiment id",
+        "reasoning": "reasoning hypothesis rationale reason why idea",
+        "direction": "direction (primary_)?family category area",
+        "size": "artifact_(mb|mib|bytes|kb|size|size_mb) artifact (total|size)_bytes bytes_total "
+        "(model_|artifact_)?size(_mb|_mib)?",
+        "memory": "(peak_)?(memory|vram|mem)(_gb|_mb|_gib|_mib)?",
+        "seconds": "(wall_|run_)?(seconds|duration|elapsed|runtime)(_s|_ms)? "
+        "train(ing)?_time_m?s time_m?s train(ing)?_seconds",
+        "usd": "cost_usd usd cost",
+        "at": "timestamp created_at datetime date time",
+        "stage": "tier stage",
+    }.items()
 }
 FIELDS = ("metric", *_NAMES)
 _METRICS = (

@@ -12,7 +12,8 @@ from attrs import evolve, field, frozen
 
 from autoresearch import events
 from autoresearch.campaign import IMPORTED, Campaign
-from autoresearch.config import Config, unstructure
+from autoresearch.config import Config
+from autoresearch.cycle import beginning
 from autoresearch.durable import digest
 from autoresearch.errors import WorkspaceError
 from autoresearch.folding import empty, foresee
@@ -101,7 +102,8 @@ def plan(
             raise WorkspaceError(
                 f"{project} has no commit yet; make one first: git commit --allow-empty -m start"
             )
-        began = _beginning(tag, config, project, sources, base or "")
+        facts = {**environment(), IMPORTED: ", ".join(Path(source).name for source in sources)}
+        began = beginning(tag, config, base or "", _script(project, config), {}, facts)
         opening.append((began, f"import/{tag}"))
         history = foresee(history, began)
     commits = _resolved(project, readings) if stored else {}
@@ -159,26 +161,6 @@ def _config(
         scored = sum(row.score is not None for row in first.rows)
         notes[0] += f", artifacts under {limit:,} B (known for {sized} of {scored} scores)"
     return config, tuple(notes)
-
-
-def _beginning(
-    tag: str, config: Config, project: Path, sources: Sequence[str], base: str
-) -> events.CampaignStarted:
-    return events.CampaignStarted(
-        tag=tag,
-        branch=f"autoresearch/{tag}",
-        base_commit=base,
-        script=config.script,
-        script_digest=digest(_script(project, config)),
-        metric=config.metric.name,
-        better=config.metric.better,
-        config=unstructure(config),
-        plugins={},
-        environment={
-            **environment(),
-            IMPORTED: ", ".join(Path(source).name for source in sources),
-        },
-    )
 
 
 def _script(project: Path, config: Config) -> str:

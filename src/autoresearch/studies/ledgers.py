@@ -24,19 +24,18 @@ from autoresearch.text import encoding_of
 
 # What people write for a verdict. What is neither kept, lost nor crashed never was an experiment.
 STATUSES: Mapping[str, str] = {
-    **dict.fromkeys(("keep", "kept", "accept", "accepted", "improved", "success", "win"), "keep"),
-    **dict.fromkeys(("best", "new_best", "merged", "baseline", "pass", "promote"), "keep"),
-    **dict.fromkeys(("discard", "discarded", "revert", "reverted", "reject", "worse"), "discard"),
-    **dict.fromkeys(("rejected", "drop", "dropped", "no_change", "neutral", "loss"), "discard"),
-    **dict.fromkeys(("crash", "crashed", "fail", "failed", "error", "oom", "killed"), "crash"),
-    **dict.fromkeys(("timeout", "timed_out", "diverged", "nan"), "crash"),
-    **dict.fromkeys(("backtrack", "rollback", "reset"), "backtrack"),
-    **dict.fromkeys(("quarantine", "quarantined", "suspicious"), "quarantine"),
-    **dict.fromkeys(("infra", "infra_failed", "rate_limited", "skipped", "pending"), "none"),
-    **dict.fromkeys(("running", "queued", "cancelled", "aborted"), "none"),
-    **dict.fromkeys("✅✔✓👍", "keep"),
-    **dict.fromkeys("❌✗✘👎", "discard"),
-    "💥": "crash",
+    word: status
+    for status, words in {
+        "keep": "keep kept accept accepted improved success win best new_best merged baseline pass "
+        "promote ✅ ✔ ✓ 👍",
+        "discard": "discard discarded revert reverted reject rejected worse drop dropped no_change "
+        "neutral loss ❌ ✗ ✘ 👎",
+        "crash": "crash crashed fail failed error oom killed timeout timed_out diverged nan 💥",
+        "backtrack": "backtrack rollback reset",
+        "quarantine": "quarantine quarantined suspicious",
+        "none": "infra infra_failed rate_limited skipped pending running queued cancelled aborted",
+    }.items()
+    for word in words.split()
 }
 # What stands for a verdict only in a column that asks for yes or no, such as "kept".
 _FLAGS = {
@@ -98,7 +97,7 @@ def read(source: str, project: Path) -> Table:
     path = Path(source)
     if path.is_file():
         table = _of_text(path, path.name)
-    elif not path.exists() and _is_branch(project, source):
+    elif not (path.exists() or source.startswith("-")) and Git(project).commit_of(source):
         table = _of_branch(project, source)
     else:
         raise WorkspaceError(f"{source} is neither a file nor a branch; name a history to import")
@@ -296,10 +295,6 @@ def _notes(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
                 entry.pop("artifact", None)
     if entry:
         yield entry
-
-
-def _is_branch(project: Path, name: str) -> bool:
-    return not name.startswith("-") and Git(project).commit_of(name) is not None
 
 
 def _of_branch(project: Path, name: str) -> Table:

@@ -20,16 +20,15 @@ from statistics import mean
 
 from attrs import field, frozen
 
-from autoresearch import events, report
+from autoresearch import report
 from autoresearch.config import (
     BoundaryConfig,
     Config,
     LimitsConfig,
     MetricConfig,
     StageConfig,
-    unstructure,
 )
-from autoresearch.cycle import Kit
+from autoresearch.cycle import Kit, beginning
 from autoresearch.cycle.loop import Loop
 from autoresearch.cycle.recorder import Patience, Recorder
 from autoresearch.durable import digest
@@ -38,12 +37,7 @@ from autoresearch.folding import empty
 from autoresearch.history import History
 from autoresearch.ideas.catalogue import known
 from autoresearch.log import MemoryLog, SourceStore
-from autoresearch.model import (
-    Change,
-    Experiment,
-    Verdict,
-    Workspace,
-)
+from autoresearch.model import Change, Experiment, Verdict, Workspace
 from autoresearch.plugins import Plugins
 from autoresearch.projections.files import NotesMd, ResultsTsv
 from autoresearch.studies import worlds
@@ -72,13 +66,11 @@ class MemorySources(SourceStore):
         self._texts: dict[str, str] = {}
 
     def put(self, text: str) -> str:
-        """Keep a text and return its digest."""
         name = digest(text)
         self._texts[name] = text
         return name
 
     def get(self, name: str) -> str:
-        """Return a text."""
         return self._texts[name]
 
     def __contains__(self, name: object) -> bool:
@@ -96,11 +88,9 @@ class LightLab(Lab):
     runs_code = False
 
     def files_at(self, commit: str) -> Mapping[str, str]:
-        """Return the script of a commit."""
         return {self.script: self.commits[commit]}
 
     def worktree(self, number: int, commit: str) -> Workspace:
-        """Let a folder have the script of a commit."""
         made = self.workspace(number)
         made.path.mkdir(parents=True, exist_ok=True)
         made.script_path.write_text(self.commits[commit], encoding="utf-8")
@@ -108,13 +98,11 @@ class LightLab(Lab):
         return made
 
     def changed_files(self, workspace: Workspace, since: str = "") -> Mapping[str, str | None]:
-        """Return the script if it differs."""
         now = workspace.script_path.read_text(encoding="utf-8")
         before = self.commits[since or self.stands[workspace.path]]
         return {} if now == before else {self.script: now}
 
     def commit(self, ref: str, workspace: Workspace, change: Change, message: str) -> str:
-        """Keep the script under a new commit."""
         text = workspace.script_path.read_text(encoding="utf-8")
         name = digest(f"{ref}\n{message}\n{text}")[:40]
         self.commits[name] = text
@@ -132,7 +120,6 @@ class LightLab(Lab):
         return ""
 
     def drop_worktree(self, number: int) -> None:
-        """Remove the folder of a decided experiment."""
         shutil.rmtree(self.workspace(number).path, ignore_errors=True)
 
     def lend(self, workspace: Workspace, paths: Sequence[str]) -> None:
@@ -260,7 +247,8 @@ def _run(
     log, tag = MemoryLog(), lab.tag
     try:
         with log.writer(tag) as writer:
-            writer.append(_beginning(config, lab, plugins))
+            source = lab.commits[lab.base]
+            writer.append(beginning(tag, config, lab.base, source, plugins.active))
             history = empty(tag)
             recorder = Recorder(log, writer, plugins, history, patience=Patience(clock, _silent))
             recorder.refresh()
@@ -277,14 +265,6 @@ def _run(
 
 def _silent(_: str) -> None:
     pass
-
-
-def _beginning(config: Config, lab: LightLab, plugins: Plugins) -> events.CampaignStarted:
-    return events.CampaignStarted(
-        tag=lab.tag, branch=lab.branch, base_commit=lab.base, script=SCRIPT,
-        script_digest=digest(lab.commits[lab.base]), metric=METRIC, better="lower",
-        config=unstructure(config), plugins=dict(plugins.active), environment={},
-    )  # fmt: skip
 
 
 def _outcome(strategy: str, seed: int, world: World, history: History, lab: LightLab) -> Outcome:
@@ -402,7 +382,6 @@ def compare(
     seeds: int,
     *,
     gpu_hours: float = 100.0,
-    noise: Noise = Noise(),
     assumptions: Assumptions = Assumptions(),
     jobs: int = 1,
     tick: Callable[[str], None] = lambda _: None,
@@ -416,7 +395,7 @@ def compare(
     if len(set(strategies)) < len(strategies) or not strategies:
         raise AutoresearchError("name each strategy once, the reference first")
     work = [(name, seed) for seed in range(first, first + seeds) for name in strategies]
-    run = partial(_one, gpu_hours=gpu_hours, noise=noise, assumptions=assumptions)
+    run = partial(_one, gpu_hours=gpu_hours, assumptions=assumptions)
     found: dict[str, list[Outcome]] = {name: [] for name in strategies}
     for done, outcome in enumerate(_all(run, work, jobs), 1):
         found[outcome.strategy].append(outcome)
@@ -426,11 +405,8 @@ def compare(
     )
 
 
-def _one(
-    asked: tuple[str, int], gpu_hours: float, noise: Noise, assumptions: Assumptions
-) -> Outcome:
-    name, seed = asked
-    return campaign(name, seed, gpu_hours=gpu_hours, noise=noise, assumptions=assumptions)[0]
+def _one(asked: tuple[str, int], gpu_hours: float, assumptions: Assumptions) -> Outcome:
+    return campaign(*asked, gpu_hours=gpu_hours, assumptions=assumptions)[0]
 
 
 def _all(

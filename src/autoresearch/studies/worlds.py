@@ -359,7 +359,9 @@ class SimulatedRuns:
     """The launcher and the reader of scores of one world; what it knows of the truth it keeps."""
 
     def __init__(self, world: World, noise: Noise, clock: SimulatedClock, curves: bool) -> None:
-        self.world, self.noise, self._clock, self._curves = world, noise, clock, curves
+        self.world: World = world
+        self.noise: Noise = noise
+        self._clock, self._curves = clock, curves
         self._drawn: dict[str, _Drawn] = {}
 
     @hookimpl

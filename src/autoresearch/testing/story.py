@@ -11,7 +11,8 @@ import attrs
 from attrs import evolve
 
 from autoresearch import events
-from autoresearch.config import Config, MetricConfig, unstructure
+from autoresearch.config import Config, MetricConfig
+from autoresearch.cycle import beginning
 from autoresearch.cycle.proposals import queued
 from autoresearch.cycle.recorder import check
 from autoresearch.durable import digest
@@ -37,21 +38,8 @@ class Story:
         self.log: MemoryLog = MemoryLog()
         self.history: History = empty(campaign)
         self._writer = self.log.writer(campaign)
-        metric = self.config.metric
-        self.tell(
-            events.CampaignStarted(
-                tag=campaign,
-                branch=f"autoresearch/{campaign}",
-                base_commit=digest("base")[:40],
-                script=self.config.script,
-                script_digest=digest(builders.SOURCE),
-                metric=metric.name,
-                better=metric.better,
-                config=unstructure(self.config),
-                plugins={},
-                environment={},
-            )
-        )
+        base = digest("base")[:40]
+        self.tell(beginning(campaign, self.config, base, builders.SOURCE))
 
     def tell(self, event: events.Event) -> Recorded:
         """Record one event and fold it; ProtocolError when the loop could not have done so."""
