@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from autoresearch.desk import Ended as Ended
     from autoresearch.driving import Driver as Driver
     from autoresearch.driving import Stand as Stand
-    from autoresearch.driving.observing import Observation as Observation
-    from autoresearch.driving.observing import Observed as Observed
-    from autoresearch.driving.observing import observe as observe
+    from autoresearch.driving.agents import Observation as Observation
+    from autoresearch.driving.agents import Observed as Observed
+    from autoresearch.driving.agents import observe as observe
     from autoresearch.errors import AutoresearchError as AutoresearchError
     from autoresearch.errors import OutageError as OutageError
     from autoresearch.errors import SuspendedError as SuspendedError
@@ -67,7 +67,7 @@ else:  # so that a type checker still finds a misspelt name
         "campaign": "Campaign",
         "config": "Config setting",
         "desk": "Desk Ended",
-        "driving.observing": "Observation Observed observe",
+        "driving.agents": "Observation Observed observe",
         "driving": "Driver Stand",
         "errors": "AutoresearchError OutageError SuspendedError",
         "history": "History QueuedIdea",

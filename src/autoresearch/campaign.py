@@ -165,7 +165,12 @@ class Campaign:
         check_files(self.project, (item.file_name for item in active.projections(self.config)))
         with self.log.writer(self.tag, actor=actor or "loop") as writer:
             try:
-                _check_plugins(self.history, active, accepted)
+                changed = () if accepted else active.diff(self.history.plugins)
+                if changed:
+                    raise PluginError(
+                        "the plugins are not those the campaign started with "
+                        f"({'; '.join(changed)}); restore them, or pass --accept-plugin-changes"
+                    )
                 yield self._kit(writer, active, clock or Clock(), tell, tick)
             finally:
                 active.close()
@@ -484,13 +489,3 @@ def _end_run(kit: Kit, order: events.StopRequested) -> str:
         assert output is not None
         conclude(kit, number, output)
     return f"stopped by {order.by}"
-
-
-def _check_plugins(history: History, active: Plugins, accepted: bool) -> None:
-    assert history.started is not None
-    differences = active.diff(history.plugins)
-    if differences and not accepted:
-        raise PluginError(
-            f"the plugins are not those the campaign started with ({'; '.join(differences)}); "
-            "restore them, or pass --accept-plugin-changes"
-        )

@@ -111,9 +111,9 @@ def test_what_contradicts_itself_is_refused(campaign: Campaign, project: Path) -
     assert campaign.history.position == before
     for line in ("{", "[1]", '{"description": 5}', '{"descriptoin": "a"}'):
         with pytest.raises(AutoresearchError):
-            autoresearch.driving.observing.read(line)
+            autoresearch.driving.agents.read(line)
     with pytest.raises(ConfigError, match="did you mean 'description'"):
-        autoresearch.driving.observing.read('{"descriptoin": "a"}')
+        autoresearch.driving.agents.read('{"descriptoin": "a"}')
     other = autoresearch.start(project, tag="t2")
     with pytest.raises(WorkspaceError, match="makes its own runs"):
         observe(other, Observation(description="a", metric=1.0))

@@ -30,9 +30,8 @@ from autoresearch.cli.shared import (
     warn,
     with_campaign,
 )
-from autoresearch.driving import Driver, Stand, agents, observing
-from autoresearch.driving.agents import PLACES
-from autoresearch.driving.observing import Observation, Observed
+from autoresearch.driving import Driver, Stand, agents
+from autoresearch.driving.agents import PLACES, Observation, Observed
 from autoresearch.errors import telling
 from autoresearch.model import Idea, Verdict
 from autoresearch.opening import open_campaign
@@ -299,7 +298,6 @@ def _say_where_it_stands(campaign: Campaign, what: str) -> None:
 
 # --- the research by hand, one step of the protocol after the other ------------------------------
 
-Verb = Callable[..., Any]
 _DRIVER = "AUTORESEARCH_DRIVER"
 _as_option = click.option(
     "--as", "by", envvar=_DRIVER, default="", metavar="NAME",
@@ -447,9 +445,7 @@ def mcp(project: Path, tag: str | None, plugins: tuple[str, ...], by: str) -> No
 
     Needs the extra mcp.
     """
-    from autoresearch.driving.agents import server
-
-    server(root_of(project), tag, by, plugins).run("stdio")
+    agents.server(root_of(project), tag, by, plugins).run("stdio")
 
 
 @click.command()
@@ -479,15 +475,15 @@ def observe(
     if said["description"] == "-":
         for number, line in enumerate(sys.stdin, 1):
             if line.strip():
-                told = observing.read(line, f"line {number}")
-                _observed(observing.observe(campaign, told, by, plugins), as_json)
+                told = agents.read(line, f"line {number}")
+                _observed(agents.observe(campaign, told, by, plugins), as_json)
         return
     files = {name: said.pop(name) for name in ("source", "patch", "log")}
     texts: dict[str, Any] = {
         name: text_of(file, any_bytes=name == "log") for name, file in files.items() if file
     }
     told = Observation(**said, **texts)
-    _observed(observing.observe(campaign, told, by, plugins), as_json)
+    _observed(agents.observe(campaign, told, by, plugins), as_json)
 
 
 def _observed(became: Observed, as_json: bool) -> None:

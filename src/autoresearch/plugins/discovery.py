@@ -407,7 +407,7 @@ _ALWAYS = (
     BuiltIn(name="local", module="autoresearch.launchers.local"),
     BuiltIn(
         name="observed",
-        module="autoresearch.driving.observing:Plugin",
+        module="autoresearch.driving.agents:Plugin",
         default=False,
         launches=True,
     ),
