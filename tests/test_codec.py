@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
@@ -14,11 +14,12 @@ from typing import Any
 import attrs
 import pytest
 import rfc8785
+from facts import example
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoresearch import events
-from autoresearch.codec import UnknownEvent, canonical, decode, encode
+from autoresearch import codec, events
+from autoresearch.codec import UnknownEvent, canonical, decode, encode, skim
 from autoresearch.errors import CodecError
 from autoresearch.events import EVENT_TYPES, UPCASTERS, Event
 from autoresearch.model import Idea
@@ -77,17 +78,6 @@ def test_a_payload_names_every_field(name: str) -> None:
     payload = encode(event)
     assert json.loads(payload).keys() == {item.name for item in attrs.fields(known)}
     assert decode(name, shape.schema_version, payload) == event
-
-
-def example(item: Any) -> Any:
-    """Return a value of a field's type, None where that is allowed."""
-    kind = str(item.type).replace("typing.", "")
-    if "None" in kind:
-        return None
-    for word, value in (("tuple", ()), ("Mapping", {}), ("str", "x"), ("bool", True)):
-        if word in kind:
-            return value
-    return 1.5 if "float" in kind else 1
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
@@ -197,6 +187,49 @@ def test_no_payload_breaks_the_reader(name: str) -> None:
         for payload in payloads:
             with suppress(CodecError):
                 assert isinstance(decode(name, version, json.dumps(payload)), Event)
+
+
+@pytest.mark.parametrize("name", sorted(EVENT_TYPES))
+def test_the_quick_reader_says_what_the_naming_one_says(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read quickly has the values and types of what is checked field by field, or is not.
+
+    The texts of the values are those in which JSON decoders differ.
+    """
+    shape: Any = EVENT_TYPES[name]
+    fields = attrs.fields(shape)
+    usual = {item.name: canonical({"": example(item)})[4:-1] for item in fields}
+    texts = ["null", "true", "0", "-0", "1.0", "1e0", "-0.0", "1e400", "NaN", "-Infinity", "01"]
+    texts += ["1" * n for n in (15, 19, 20, 22, 400, 5000)] + ["9007199254740993", "5e-324"]
+    texts += ['"x"', '"\\ud800"', '"\\ud83d\\ude00"', '"\t"', '"\x7f"', '"\\/"', "[", "[]", "[1]"]
+    texts += ['["x"]', '["x",null]', "{}", '{"a":1}', '{"a":1,"a":"x"}', '{"a":[{"b":[]}]}', "[{}]"]
+    texts += ['[{"name":"LR","new":[1],"old":{}}]', '{"a":null}', '{"a":true}', '["x"]x']
+    payloads = ["[]", "null", "x", " {} ", _object(usual), " " + _object(usual)]
+    payloads += [_object({**usual, key: text}) for key in usual for text in texts]
+    payloads += [_object({key: usual[key] for key in usual if key != left}) for left in usual]
+    payloads += [_object({**usual, "mood": "1"}), _object(usual)[:-1] + ',"mood":1}']
+    payloads += [_object(usual)[:-1] + f',"{key}":{usual[key]}}}' for key in usual]
+    quick = [_outcome(skim, name, shape.schema_version, payload) for payload in payloads]
+    whole = [_outcome(decode, name, shape.schema_version, payload) for payload in payloads]
+    monkeypatch.setattr(codec, "_reader", None)
+    slow = [_outcome(decode, name, shape.schema_version, payload) for payload in payloads]
+    assert quick == whole == slow
+    assert any(isinstance(outcome, str) for outcome in slow)
+
+
+def _object(members: dict[str, str]) -> str:
+    return "{" + ",".join(f'"{key}":{text}' for key, text in members.items()) + "}"
+
+
+def _outcome(read: Callable[..., Any], name: str, version: int, payload: str) -> object:
+    """Return every field with the types inside it, or the complaint."""
+    try:
+        event = read(name, version, payload)
+    except CodecError as error:
+        return str(error)
+    assert isinstance(event, Event) or read is skim
+    return [repr(getattr(event, item.name)) for item in attrs.fields(EVENT_TYPES[name])]
 
 
 def test_a_number_beyond_all_floats_is_named() -> None:

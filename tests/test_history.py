@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
+from typing import Any
+
+import attrs
 import pytest
 from attrs import evolve
+from facts import example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyrsistent import pvector
 
-from autoresearch import Verdict, events
+from autoresearch import Verdict, events, folding
+from autoresearch.codec import decode
 from autoresearch.config import Config, MetricConfig
 from autoresearch.errors import ProtocolError
+from autoresearch.events import EVENT_TYPES
 from autoresearch.folding import empty, fold, foresee, step
 from autoresearch.history import Grouped, PerExperiment, is_open
 from autoresearch.testing import MemoryLog, Story, experiment, history, idea, refold, story
@@ -237,6 +244,36 @@ def test_folding_in_pieces_is_folding_at_once(scores: list[float | None]) -> Non
     assert single == whole
     for cut in range(0, len(records), 7):
         assert fold(fold(empty("test"), records[:cut]), records[cut:]) == whole
+
+
+@pytest.mark.parametrize("name", sorted(folding._STEPS))
+def test_a_fact_is_folded_alike_whole_or_skimmed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that reads fields only gives the History of the event, of which it keeps no reader.
+
+    What it was folded from stays as it is, to the byte.
+    """
+    told = Story().add(1.5).add(None).add(1.2)
+    made = {"experiment": 3, "run": "r", "idea": "i", "number": 1}
+    known = {**made, "status": "completed", "verdict": "keep", "name": "val_bpb", "step": 2}
+    last = known | {"to_experiment": 0, "metrics": {"val_bpb": 1.1}, "observed": 1.1}
+    kinds = (events.IdeaProposed, events.ReasoningRecorded, events.CommitMade)
+    kinds += (events.RunRequested, events.SteeringGiven, EVENT_TYPES[name])
+    with told.log.writer("test", "more") as writer:
+        for kind in kinds:
+            shape: Any = kind
+            usual = {item.name: example(item) for item in attrs.fields(shape)}
+            writer.append(kind(**{key: last.get(key, usual[key]) for key in usual}))
+    records = list(told.log.read())
+    past = fold(empty("test"), records[:-1])
+    kept = pickle.dumps(past)
+    skimmed, at_once = fold(past, records[-1:]), fold(empty("test"), records)
+    monkeypatch.setattr(
+        folding, "_STEPS", {key: (decode, step) for key, (_, step) in folding._STEPS.items()}
+    )
+    assert skimmed == at_once == fold(past, records[-1:]) == pickle.loads(pickle.dumps(skimmed))
+    assert pickle.dumps(past) == kept
 
 
 def test_events_of_other_campaigns_only_move_the_position() -> None:

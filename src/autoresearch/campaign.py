@@ -87,12 +87,12 @@ class Campaign:
         """Everything known now, folded from the log; cheap to ask again."""
         if self._history is None:
             self._history = remembered_history(self.log, self.tag)
-        self._history = fold(self._history, self.log.read(after=self._history.position))
+        self._history = fold(self._history, self.log.lines(after=self._history.position))
         return self._history
 
     def at(self, position: int) -> History:
         """Return the History as it was when the log stood at ``position``."""
-        return fold(empty(self.tag), self.log.read(until=position))
+        return fold(empty(self.tag), self.log.lines(until=position))
 
     def run(
         self,

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cache
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_type_hints
 
 import attrs
+import msgspec
 import rfc8785
 
 from autoresearch.errors import CodecError
 from autoresearch.events import EVENT_TYPES, UPCASTERS, Event
+from autoresearch.frozen import freeze
 from autoresearch.structure import places, strict_converter
 
 _LARGEST = 2**53 - 1  # RFC 8785 numbers are IEEE doubles: a larger integer would lose digits
 _DIRECT = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, allow_nan=False, sort_keys=True, separators=(",", ":")
 ).encode
-
-_NAMES: dict[Any, tuple[str, ...]] = {}
 
 
 @attrs.frozen(kw_only=True)
@@ -66,16 +67,57 @@ def decode(type_name: str, schema_version: int, payload: str) -> Event:
     An unknown type or a version from the future comes back as UnknownEvent. Raises CodecError
     naming the type and the field for a payload that does not fit its class.
     """
-    shape = EVENT_TYPES.get(type_name)
+    told = skim(type_name, schema_version, payload)
+    known = isinstance(told, Event)
+    return told if known else EVENT_TYPES[type_name](**msgspec.structs.asdict(told))
+
+
+def skim(type_name: str, schema_version: int, payload: str) -> Any:
+    """Return a value that has the fields of what `decode` returns, made in a fifth of the time.
+
+    It is for those who read fields and keep no event: it may be one, and mostly is not. What
+    `decode` refuses is refused in the same words.
+    """
+    shape: Any = EVENT_TYPES.get(type_name)
     if shape is None or schema_version > shape.schema_version:
         return UnknownEvent(unknown_type=type_name, unknown_version=schema_version, payload=payload)
     try:
+        if schema_version == shape.schema_version:
+            return _reader(shape)(payload)
+    except Exception:  # what is odd is taken, or refused by name, below
+        pass
+    try:
         fields = json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CodecError(f"payload of {type_name} is not JSON: {error}; run verify") from None
     for version in range(schema_version, shape.schema_version):
         fields = _upcast(type_name, version, fields)
     return _structure(type_name, shape, fields)
+
+
+@cache
+def _reader(shape: Any) -> Callable[[str], Any]:
+    """Return what makes a value with a class's fields of a payload that names every one of them.
+
+    Raises TypeError for a class that does more with its fields than to make tables read-only.
+    """
+    types, items = get_type_hints(shape), attrs.fields(shape)
+    if any(item.validator or item.converter not in (None, freeze) for item in items):
+        raise TypeError(shape.__name__)
+    tables = [item.name for item in items if item.converter]
+
+    def freeze_tables(told: Any) -> None:
+        for name in tables:
+            setattr(told, name, freeze(getattr(told, name)))
+
+    made = msgspec.defstruct(
+        shape.__name__,
+        [(item.name, types[item.name]) for item in items],
+        namespace={"__post_init__": freeze_tables} if tables else {},
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+    return msgspec.json.Decoder(made).decode
 
 
 def type_of(event: Event) -> str:
@@ -88,11 +130,10 @@ def type_of(event: Event) -> str:
     return str(name)
 
 
-def _names(shape: Any) -> tuple[str, ...]:
-    known = _NAMES.get(shape)
-    if known is None:
-        known = _NAMES[shape] = tuple(item.name for item in attrs.fields(shape))
-    return known
+@cache
+def _names(shape: Hashable) -> tuple[str, ...]:
+    kind: Any = shape
+    return tuple(item.name for item in attrs.fields(kind))
 
 
 class _RefusedError(Exception):
@@ -210,7 +251,7 @@ def _upcast(type_name: str, version: int, fields: dict[str, Any]) -> dict[str, A
 
 def _structure(type_name: str, shape: type[Event], fields: Any) -> Event:
     try:
-        return _FAST.structure(fields, shape)
+        return _STRICT.structure(fields, shape)
     except Exception as error:  # a class may check its fields with any exception
         raise CodecError(f"{_reason(type_name, shape, fields, error)}; run verify") from error
 
@@ -220,14 +261,9 @@ def _reason(type_name: str, shape: type[Event], fields: Any, error: Exception) -
         return f"payload of {type_name} is a {type(fields).__name__}, but must be an object"
     for name in sorted(fields.keys() - set(_names(shape))):
         return f"{type_name}.{name} is not a field of version {shape.schema_version}"
-    try:
-        _NAMING.structure(fields, shape)
-    except Exception as detailed:
-        error = detailed
     where, reason = next(places(error, type_name), (type_name, error))
     return f"{where} is missing" if isinstance(reason, KeyError) else f"{where}: {reason}"
 
 
-_FAST, _NAMING = strict_converter(detailed=False), strict_converter()
-for _made in (_FAST, _NAMING):
-    _made.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
+_STRICT = strict_converter()
+_STRICT.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))

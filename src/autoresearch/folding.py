@@ -7,12 +7,14 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from attrs import evolve, fields
-from pyrsistent import pmap
+from pyrsistent import pmap, pset
 
 from autoresearch import events
+from autoresearch.codec import UnknownEvent, decode, skim
 from autoresearch.frozen import FrozenDict, alike
 from autoresearch.history import History, Lease, OpenRun, QueuedIdea, Spent, Steering, Trail
 from autoresearch.log import Recorded
+from autoresearch.log.journal import Line
 from autoresearch.model import (
     Analysis,
     Decision,
@@ -30,7 +32,7 @@ from autoresearch.model import (
 
 E = TypeVar("E", bound=events.Event)
 M = TypeVar("M", bound=StrEnum)
-V = TypeVar("V", History, Experiment)
+V = TypeVar("V", History, Experiment, Run)
 T = TypeVar("T")
 
 
@@ -38,18 +40,30 @@ class Draft:
     """A History while events are folded into it: a copy of its own, changed in place.
 
     Wide frozen values are dear to copy, and a History folded from a long log would be copied for
-    every event. Here it is copied once, and so is every experiment that changes; what others hold
-    is never touched, and nobody has the draft before it is complete.
+    every event. Here it is copied once, and so is every experiment and every run that changes; what
+    others hold is never touched, and nobody has the draft before it is `done`. What changes with
+    every experiment is kept in plain collections until then.
     """
 
     def __init__(self, history: History) -> None:
         self.history = _copied(history)
         self._began = history
+        self.open_runs, self.reserved = dict(history.open_runs), dict(history.reserved)
+        self.tried: set[str] = set()
+        self.tried_sources: set[str] = set()
         self._own: set[int] = set()  # experiments that were copied or made here
+        self._own_runs: set[tuple[int, str]] = set()
 
     def done(self) -> History:
         """Return the History, with what was changed in it at the end of its trail."""
         made, began = self.history, self._began
+        for name in ("open_runs", "reserved"):
+            if (new := getattr(self, name)) != getattr(began, name):
+                self.set(**{name: pmap(new)})
+        for name in ("tried", "tried_sources"):
+            old, new = getattr(began, name), getattr(self, name)
+            if new:
+                self.set(**{name: old.update(new) if len(new) < len(old) else pset(new.union(old))})
         if self._own or made.experiments is not began.experiments:
             known = began.trail.experiments is began.experiments
             trail = began.trail if known else Trail()
@@ -58,8 +72,7 @@ class Draft:
 
     def set(self, **changes: Any) -> None:
         """Change fields of the History."""
-        for name, value in changes.items():
-            object.__setattr__(self.history, name, value)
+        _set(self.history, changes)
 
     def put(self, experiment: Experiment) -> None:
         """Add an experiment, or replace the one with its number."""
@@ -79,12 +92,11 @@ class Draft:
 
     def close(self, number: int) -> None:
         """Take an experiment out of those under way, with the run that it may have."""
-        rest = tuple(item for item in self.history.open_numbers if item != number)
-        self.set(open_numbers=rest)
-        opened = self.history.open_runs.get(number)
+        self.set(open_numbers=tuple(n for n in self.history.open_numbers if n != number))
+        opened = self.open_runs.get(number)
         if opened is not None and not opened.request.control:  # which no verdict ends
-            self.set(reserved=self.history.reserved.discard(opened.request.run))
-            self.set(open_runs=self.history.open_runs.discard(number))
+            self.reserved.pop(opened.request.run, None)
+            del self.open_runs[number]
 
     def open(self, number: int) -> None:
         """Put an experiment among those under way."""
@@ -94,22 +106,46 @@ class Draft:
         """Change fields of an experiment; tables and lists must be read-only already."""
         if number not in self._own:
             self.put(_copied(self.history.experiments[number]))
-        experiment = self.history.experiments[number]
-        for name, value in changes.items():
-            object.__setattr__(experiment, name, value)
+        _set(self.history.experiments[number], changes)
+
+    def change_run(self, number: int, name: str, **changes: Any) -> None:
+        """Change fields of a run; tables must be read-only already."""
+        if (number, name) not in self._own_runs:
+            runs = self.history.experiments[number].runs
+            self.change(number, runs=tuple(_copied(x) if x.name == name else x for x in runs))
+            self._own_runs.add((number, name))
+        for run in self.history.experiments[number].runs:
+            if run.name == name:
+                _set(run, changes)
+
+
+def _set(value: object, changes: Mapping[str, Any]) -> None:
+    for name, new in changes.items():
+        object.__setattr__(value, name, new)
 
 
 Step = Callable[[Draft, Any, str], None]
-_STEPS: dict[str, tuple[type[events.Event], Step]] = {}  # what nobody folds is not even decoded
+Reader = Callable[[str, int, str], Any]
+_STEPS: dict[str, tuple[Reader, Step]] = {}  # what nobody folds is not even decoded
 
 
-def fold(history: History, records: Iterable[Recorded]) -> History:
-    """Fold recorded events, oldest first; events of other campaigns only move the position."""
-    draft, newest, own = Draft(history), None, None
+def fold(history: History, records: Iterable[Recorded | Line]) -> History:
+    """Fold recorded events, oldest first; events of other campaigns only move the position.
+
+    A type that History has no use for, or that only a newer release knows, changes nothing.
+    """
+    draft, campaign, newest, own = Draft(history), history.campaign, None, None
     for newest in records:
-        _take(draft, newest)
-        if newest.campaign == newest.stream == history.campaign:
+        if newest.campaign != campaign:
+            continue
+        if newest.stream == campaign:
             own = newest
+        known = _STEPS.get(newest.type)
+        if known is not None:
+            read, take = known
+            event = read(newest.type, newest.schema_version, newest.payload)
+            if type(event) is not UnknownEvent:
+                take(draft, event, newest.at)
     if newest is None:
         return history
     if own is not None:
@@ -133,36 +169,26 @@ def step(history: History, record: Recorded) -> History:
     return fold(history, (record,))
 
 
-def _take(draft: Draft, record: Recorded) -> None:
-    """Take in what an event says; a type that History has no use for, or does not know, is none."""
-    known = _STEPS.get(record.type)
-    if known is None or record.campaign != draft.history.campaign:
-        return
-    kind, take = known
-    event = record.event
-    if type(event) is kind:  # and not of a version that only a newer release knows
-        take(draft, event, record.at)
-
-
 def _copied(value: V) -> V:
     made = object.__new__(type(value))
-    for name in _FIELDS[type(value)]:
-        object.__setattr__(made, name, getattr(value, name))
+    _set(made, {name: getattr(value, name) for name in _FIELDS[type(value)]})
     return made
 
 
-_FIELDS = {kind: tuple(item.name for item in fields(kind)) for kind in (History, Experiment)}
+_FIELDS = {kind: tuple(item.name for item in fields(kind)) for kind in (History, Experiment, Run)}
 
 
-def _on(kind: type[E]) -> Callable[[Callable[[Draft, E, str], None]], Step]:
+def _on(kind: type[E], read: Reader = decode) -> Callable[[Callable[[Draft, E, str], None]], Step]:
+    """Register the step of a fact; one that keeps nothing but fields of it may `skim` it."""
+
     def register(function: Callable[[Draft, E, str], None]) -> Step:
-        _STEPS[kind.type_name] = (kind, function)
+        _STEPS[kind.type_name] = (read, function)
         return function
 
     return register
 
 
-def _about(kind: type[E]) -> Callable[[Callable[[Draft, E, str], None]], Step]:
+def _about(kind: type[E], read: Reader = skim) -> Callable[[Callable[[Draft, E, str], None]], Step]:
     """Register the step of a fact about an experiment; one that does not exist changes nothing.
 
     The log takes every well-formed event, so a fold must not fail on one that the loop would never
@@ -174,14 +200,14 @@ def _about(kind: type[E]) -> Callable[[Callable[[Draft, E, str], None]], Step]:
             if 0 <= event.experiment < len(draft.history.experiments):
                 function(draft, event, at)
 
-        return _on(kind)(guarded)
+        return _on(kind, read)(guarded)
 
     return register
 
 
 def _member(kind: type[M], value: str) -> M | None:
     """Return the member of an enum, None for a value that this release does not know."""
-    return next((member for member in kind if member == value), None)
+    return kind._value2member_map_.get(value)  # type: ignore[return-value]
 
 
 # Facts that change nothing but these fields of the History.
@@ -217,25 +243,22 @@ _TOLD_OF_ONE: dict[type[events.Event], Callable[[Any], dict[str, Any]]] = {
     events.FixAttempted: lambda event: {"fixes": event.attempt},
     events.AnalysisRecorded: lambda event: {"analysis": alike(Analysis, event)},
     events.PredictionScored: lambda event: {"prediction": event.outcome},
+    events.RunPromoted: lambda event: {"promoted": event.stage},
 }
 
 
-def _register(kind: type[events.Event], told: Callable[[Any, Any], dict[str, Any]]) -> None:
-    @_on(kind)
-    def set_fields(draft: Draft, event: Any, _: str) -> None:
-        draft.set(**told(draft.history, event))
+def _setting(told: Callable[[History, Any], dict[str, Any]]) -> Step:
+    return lambda draft, event, _: draft.set(**told(draft.history, event))
 
 
-def _register_of_one(kind: type[events.Event], told: Callable[[Any], dict[str, Any]]) -> None:
-    @_about(kind)
-    def change_one(draft: Draft, event: Any, _: str) -> None:
-        draft.change(event.experiment, **told(event))
+def _changing(told: Callable[[Any], dict[str, Any]]) -> Step:
+    return lambda draft, event, _: draft.change(event.experiment, **told(event))
 
 
-for _kind, _set in _TOLD.items():
-    _register(_kind, _set)
-for _kind, _changed in _TOLD_OF_ONE.items():
-    _register_of_one(_kind, _changed)
+for _kind, _told in _TOLD.items():
+    _on(_kind)(_setting(_told))
+for _kind, _told_of_one in _TOLD_OF_ONE.items():
+    _about(_kind)(_changing(_told_of_one))
 
 
 @_on(events.CampaignStarted)
@@ -271,16 +294,10 @@ def _size(event: events.CampaignStarted, otherwise: str) -> str:
 
 @_on(events.CampaignResumed)
 def _resumed(draft: Draft, event: events.CampaignResumed, _: str) -> None:
-    paused = draft.history.paused
-    own = paused is not None and not paused.by
-    paused = None if own else paused
+    paused = draft.history.paused if _stands_above(draft, "") else None
     draft.set(plugins=event.plugins, stopped=None, stop=None, lease=None, paused=paused)
-    _all_asked_again(draft)
+    draft.set(suspended=pmap())  # all minds are asked again
     _let_go(draft, "plugin", "outage")
-
-
-def _all_asked_again(draft: Draft) -> None:
-    draft.set(suspended=pmap())
 
 
 @_on(events.LeaseTaken)
@@ -301,7 +318,7 @@ def _gone_on(draft: Draft, event: events.Resumed, _: str) -> None:
     if not _stands_above(draft, event.by):
         draft.set(paused=None)
     if event.by:
-        _all_asked_again(draft)
+        draft.set(suspended=pmap())
     _let_go(draft, "outage")
 
 
@@ -337,7 +354,7 @@ def _queued(draft: Draft, event: events.IdeaQueued, _: str) -> None:
     draft.set(queue=draft.history.queue.set(event.idea, idea))
 
 
-@_on(events.IdeaProposed)
+@_on(events.IdeaProposed, skim)
 def _proposed(draft: Draft, event: events.IdeaProposed, at: str) -> None:
     history = draft.history
     if event.experiment not in (history.next_number, len(history.experiments)):
@@ -355,10 +372,9 @@ def _proposed(draft: Draft, event: events.IdeaProposed, at: str) -> None:
         )
     )
     draft.open(event.experiment)
-    draft.set(
-        queue=history.queue.discard(event.idea),
-        tried=history.tried.add(event.idea),
-    )
+    draft.tried.add(event.idea)
+    if event.idea in history.queue:
+        draft.set(queue=history.queue.remove(event.idea))
 
 
 def _changes(told: Iterable[Mapping[str, Any]]) -> tuple[ValueChange, ...]:
@@ -390,9 +406,8 @@ def _dropped(draft: Draft, event: events.IdeaDropped, _: str) -> None:
 
 @_about(events.ChangeApplied)
 def _applied(draft: Draft, event: events.ChangeApplied, _: str) -> None:
-    history = draft.history
-    draft.set(tried_sources=history.tried_sources.add(event.source_digest))
-    added, removed = _lines(history.experiments[event.experiment], event)
+    draft.tried_sources.add(event.source_digest)
+    added, removed = _lines(draft.history.experiments[event.experiment], event)
     draft.change(
         event.experiment,
         source_digest=event.source_digest,
@@ -434,7 +449,7 @@ def _committed(draft: Draft, event: events.CommitMade, _: str) -> None:
         _score(draft, event.experiment)
 
 
-@_about(events.RunRequested)
+@_about(events.RunRequested, decode)
 def _requested(draft: Draft, event: events.RunRequested, _: str) -> None:
     experiment = draft.history.experiments[event.experiment]
     if any(run.name == event.run for run in experiment.runs):
@@ -449,36 +464,23 @@ def _requested(draft: Draft, event: events.RunRequested, _: str) -> None:
         draft.change(event.experiment, env=event.env, analysis=None)
         if experiment.runs and experiment.runs[-1].stage != event.stage:
             _score(draft, event.experiment)
-    if (before := draft.history.open_runs.get(event.experiment)) is not None:
-        draft.set(reserved=draft.history.reserved.discard(before.request.run))
-    opened = draft.history.open_runs.set(event.experiment, OpenRun(request=event))
-    draft.set(open_runs=opened)
+    if (before := draft.open_runs.get(event.experiment)) is not None:
+        draft.reserved.pop(before.request.run, None)
+    draft.open_runs[event.experiment] = OpenRun(request=event)
 
 
-@_about(events.RunPromoted)
-def _promoted(draft: Draft, event: events.RunPromoted, _: str) -> None:
-    draft.change(event.experiment, promoted=event.stage)
-
-
-@_about(events.BudgetReserved)
+@_about(events.BudgetReserved, decode)
 def _reserved(draft: Draft, event: events.BudgetReserved, _: str) -> None:
-    opened = draft.history.open_runs.get(event.experiment)
+    opened = draft.open_runs.get(event.experiment)
     if opened is not None and opened.request.run == event.run:
-        draft.set(reserved=draft.history.reserved.set(event.run, event))
+        draft.reserved[event.run] = event
 
 
-@_on(events.RunStarted)
+@_on(events.RunStarted, skim)
 def _run_started(draft: Draft, event: events.RunStarted, _: str) -> None:
-    opened = draft.history.open_runs.get(event.experiment)
+    opened = draft.open_runs.get(event.experiment)
     if opened is not None and opened.request.run == event.run:
-        told = evolve(opened, reference=event.reference)
-        draft.set(open_runs=draft.history.open_runs.set(event.experiment, told))
-
-
-def _change_run(draft: Draft, number: int, name: str, **changes: Any) -> None:
-    runs = draft.history.experiments[number].runs
-    changed = tuple(evolve(run, **changes) if run.name == name else run for run in runs)
-    draft.change(number, runs=changed)
+        draft.open_runs[event.experiment] = evolve(opened, reference=event.reference)
 
 
 @_about(events.MetricObserved)
@@ -489,7 +491,7 @@ def _observed(draft: Draft, event: events.MetricObserved, _: str) -> None:
     old = next((run.observed for run in runs if run.name == event.run), None)
     if old is not None:
         seen = pmap(old).set(event.step, event.value)
-        _change_run(draft, event.experiment, event.run, observed=seen)
+        draft.change_run(event.experiment, event.run, observed=seen)
 
 
 @_about(events.RunFinished)
@@ -497,13 +499,12 @@ def _finished(draft: Draft, event: events.RunFinished, _: str) -> None:
     status = _member(RunStatus, event.status)
     if status is None:
         return
-    opened, order = draft.history.open_runs.get(event.experiment), draft.history.stop
+    opened, order = draft.open_runs.get(event.experiment), draft.history.stop
     if opened is not None and opened.request.run == event.run:
-        draft.set(open_runs=draft.history.open_runs.discard(event.experiment))
-        draft.set(reserved=draft.history.reserved.discard(event.run))
+        del draft.open_runs[event.experiment]
+        draft.reserved.pop(event.run, None)
     at_once = order is not None and order.now
-    _change_run(
-        draft,
+    draft.change_run(
         event.experiment,
         event.run,
         status=status,
@@ -517,14 +518,14 @@ def _finished(draft: Draft, event: events.RunFinished, _: str) -> None:
 @_about(events.RunLocked)
 def _measured(draft: Draft, event: events.RunLocked, _: str) -> None:
     runs = draft.history.experiments[event.experiment].runs
-    _change_run(draft, event.experiment, event.run, measurement=event.measurement)
+    draft.change_run(event.experiment, event.run, measurement=event.measurement)
     if not any(run.name == event.run and run.control for run in runs):
         draft.change(event.experiment, measurement=event.measurement)
 
 
 @_about(events.MetricsExtracted)
 def _extracted(draft: Draft, event: events.MetricsExtracted, _: str) -> None:
-    _change_run(draft, event.experiment, event.run, metrics=event.metrics)
+    draft.change_run(event.experiment, event.run, metrics=event.metrics)
     _score(draft, event.experiment)
 
 
@@ -543,6 +544,8 @@ def merged(runs: tuple[Run, ...], metric: str, size: str) -> Mapping[str, float]
     """
     stage = next((run.stage for run in reversed(runs) if not run.control), "")
     done = [run.metrics for run in runs if run.counts and run.stage == stage]
+    if len(done) == 1:
+        return done[0]
     merged: dict[str, float] = {}
     for metrics in done:
         merged.update(metrics)
@@ -567,7 +570,7 @@ def _decided(draft: Draft, event: events.Decided, at: str) -> None:
         draft.open(event.experiment)
         return
     draft.close(event.experiment)
-    if not draft.history.suspended:
+    if draft.history.queue and not draft.history.suspended:
         _let_go(draft, "outage")  # whoever failed may answer now
     timeline = draft.history.timeline.append(event.experiment)
     draft.set(timeline=timeline, reviewed=None, lease=None)
@@ -668,11 +671,11 @@ def _unsteered(draft: Draft, event: events.SteeringWithdrawn, _: str) -> None:
         draft.set(steering=given.set(place, evolve(given[place], withdrawn=True)))
 
 
-@_on(events.CostIncurred)
+@_on(events.CostIncurred, skim)
 def _spent(draft: Draft, event: events.CostIncurred, _: str) -> None:
     history = draft.history
     draft.set(spent=_more(history.spent, event))
-    opened = history.open_runs.get(-1 if event.experiment is None else event.experiment)
+    opened = draft.open_runs.get(-1 if event.experiment is None else event.experiment)
     if opened is not None and opened.request.stage and event.kind == "run":
         stage = opened.request.stage
         spent = _more(history.spent_in.get(stage, Spent()), event)

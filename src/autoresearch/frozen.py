@@ -27,12 +27,16 @@ class FrozenDict(dict[str, Any]):
         return FrozenDict, (dict(self),)
 
 
+_AS_IT_IS = frozenset({FrozenDict, str, int, float, bool, type(None)})
+EMPTY = FrozenDict()  # one for all: most tables of a long History hold nothing
+
+
 def freeze(value: Any) -> Any:
     """Return plain data with every mapping a FrozenDict and every list a tuple, all the way in."""
-    if isinstance(value, FrozenDict):
+    if type(value) in _AS_IT_IS:
         return value
     if isinstance(value, Mapping):
-        return FrozenDict({key: freeze(item) for key, item in value.items()})
+        return FrozenDict({key: freeze(item) for key, item in value.items()}) if value else EMPTY
     if isinstance(value, (list, tuple)):
         return tuple(freeze(item) for item in value)
     return value
@@ -47,5 +51,8 @@ def alike(kind: type[T], value: object, /, **more: Any) -> T:
 
 @cache
 def _shared(kind: type[Any], other: type[Any]) -> tuple[str, ...]:
-    own, told = ({item.name for item in fields(each)} for each in (kind, other))
+    own, told = (
+        set(getattr(each, "__struct_fields__", ())) or {item.name for item in fields(each)}
+        for each in (kind, other)
+    )
     return tuple(own & told)

@@ -12,7 +12,7 @@ from attrs import field, frozen
 from pyrsistent import PMap
 
 from autoresearch.durable import digest, is_editable
-from autoresearch.frozen import FrozenDict
+from autoresearch.frozen import EMPTY, FrozenDict
 
 Value = bool | int | float | str
 NOT_LAUNCHED = "not-launched.log"  # in the folder of a run whose launcher failed: what it said
@@ -55,7 +55,7 @@ class Signal(StrEnum):
 
 
 def _mapping(value: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    return value if isinstance(value, (FrozenDict, PMap)) else FrozenDict(value)
+    return value if isinstance(value, (FrozenDict, PMap)) else FrozenDict(value) if value else EMPTY
 
 
 def _tuple(value: Iterable[Any]) -> tuple[Any, ...]:

@@ -77,9 +77,9 @@ def _strings(value: Any, _: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def strict_converter(*, detailed: bool = True) -> cattrs.Converter:
+def strict_converter() -> cattrs.Converter:
     """Return a converter that takes no unknown key and no value of another type."""
-    made = cattrs.Converter(forbid_extra_keys=True, detailed_validation=detailed)
+    made = cattrs.Converter(forbid_extra_keys=True)
     for kind in (str, int, float, bool):
         made.register_structure_hook(kind, _strict)
     return made

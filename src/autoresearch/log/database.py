@@ -150,9 +150,9 @@ class Database:
         last = order.position if until is None else until
         for entry in order.spans(after, last):
             start = entry.start
-            for position, line in enumerate(self.ordering.lines(entry), entry.first):
-                if after < position <= last:
-                    yield line_row(line, position, entry.journal, start)
+            for line in self.ordering.lines(entry):
+                if after < line.position <= last:
+                    yield line_row(line, entry.journal, start)
                 start += line.size
 
     def rejected(self, order: Order, entries: int, until: int | None = None) -> Iterator[Row]:
@@ -165,7 +165,7 @@ class Database:
             if entry.reason not in (None, DUPLICATE) and not late:
                 start = entry.start
                 for line in self.ordering.lines(entry):
-                    yield entry.reason, *line_row(line, 0, entry.journal, start)[1:]
+                    yield entry.reason, *line_row(line, entry.journal, start)[1:]
                     start += line.size
 
     def texts(self, known: set[str]) -> Iterator[Row]:

@@ -27,16 +27,19 @@ _CHUNK = 1 << 20
 _NAME = re.compile(r'[^"\\\x00-\x1f\x7f]{1,200}')
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _LINE = re.compile(
-    r'\{"event":(\{"actor":"([^"\\]*)","at":"([^"\\]*)","campaign":"([^"\\]*)",'
-    r'"event_id":"([^"\\]*)","payload":(\{.*\}),"schema_version":(\d+),"stream":"([^"\\]*)",'
-    r'"type":"([^"\\]*)","version":(\d+)\}),"hash":"([0-9a-f]{64})"\}'
+    r'\{"event":\{"actor":"([^"\\]*)","at":"([^"\\]*)","campaign":"([^"\\]*)",'
+    r'"event_id":"([^"\\]*)","payload":(\{(?s:.*)\}),"schema_version":(\d+),"stream":"([^"\\]*)",'
+    r'"type":"([^"\\]*)","version":(\d+)\},"hash":"(.{64})"\}'
 )
 _START = '{"event":{"actor":"'
-_AROUND = len('{"event":,"hash":""}\n') + 64  # bytes of a line beside its event
+_BEFORE, _BEHIND = len('{"event":'), len(',"hash":""}') + 64  # bytes of a line beside its event
 
 
 class Line(NamedTuple):
-    """A line taken apart; ``size`` counts its bytes with the newline."""
+    """A line taken apart; ``size`` counts its bytes with the newline.
+
+    ``position`` is its place in the order, where whoever reads it knows that, else 0.
+    """
 
     actor: str
     at: str
@@ -50,6 +53,7 @@ class Line(NamedTuple):
     hash: str
     previous_hash: str
     size: int
+    position: int = 0
 
 
 class BadLineError(ValueError):
@@ -161,42 +165,28 @@ def places_named(event_id: str) -> list[tuple[str, int]]:
     return [(event_id[: colon.start()], int(colon[1])) for colon in found]
 
 
-def unpack(text: str, previous: str) -> Line:
+def unpack(raw: bytes, previous: str, position: int = 0) -> Line:
     """Take a line apart (without its newline) and check that it follows ``previous``.
 
-    Raises BadLineError saying what is wrong.
+    Raises BadLineError saying what is wrong, UnicodeDecodeError where it is not UTF-8 text.
     """
-    match = _LINE.fullmatch(text)
+    match = _LINE.fullmatch(raw.decode())
     if match is None:
         raise BadLineError("is not a line of a journal")
-    body, actor, at, campaign, event_id, payload, schema, stream, kind, version, stated = (
-        match.groups()
-    )
-    raw = body.encode()
-    if sha256(previous.encode() + raw).hexdigest() != stated:
+    actor, at, campaign, event_id, payload, schema, stream, kind, version, stated = match.groups()
+    if sha256(previous.encode() + raw[_BEFORE:-_BEHIND]).hexdigest() != stated:
         raise BadLineError(f"does not match its hash (event {event_id}, type {kind})")
     return Line(
         actor, at, campaign, event_id, payload, int(schema), stream, kind, int(version),
-        stated, previous, len(raw) + _AROUND,
+        stated, previous, len(raw) + 1, position,
     )  # fmt: skip
 
 
-def recorded(line: Line, position: int) -> Recorded:
+def recorded(line: Line) -> Recorded:
     """Return a journal line as the event at its position."""
-    return Recorded(
-        position=position,
-        event_id=line.event_id,
-        campaign=line.campaign,
-        stream=line.stream,
-        version=line.version,
-        type=line.type,
-        schema_version=line.schema_version,
-        at=line.at,
-        actor=line.actor,
-        hash=line.hash,
-        previous_hash=line.previous_hash,
-        payload=line.payload,
-    )
+    told = line._asdict()
+    del told["size"]
+    return Recorded(**told)
 
 
 def could_be_torn(tail: bytes, start: str = _START) -> bool:
@@ -263,16 +253,19 @@ class BadJournalError(LogError):
         super().__init__(f"{path} line {line} {problem}; run `autoresearch verify`")
 
 
-def read_lines(path: Path, start: int, end: int, previous: str = GENESIS) -> Iterator[Line]:
+def read_lines(
+    path: Path, start: int, end: int, previous: str = GENESIS, first: int = 0
+) -> Iterator[Line]:
     """Yield the whole lines between two bytes of a journal, each checked against the one before.
 
-    Bytes after the last newline are left alone. Raises BadJournalError at the first line that was
-    changed, and LogError when the file is shorter than ``end`` or cannot be read.
+    ``first`` is the position of the first one, where they have one. Bytes after the last newline
+    are left alone. Raises BadJournalError at the first line that was changed, and LogError when the
+    file is shorter than ``end`` or cannot be read.
     """
     offset = start
-    for text in _whole_lines(path, start, end):
+    for position, raw in enumerate(_whole_lines(path, start, end), first):
         try:
-            line = unpack(text.decode(), previous)
+            line = unpack(raw, previous, position)
         except (BadLineError, UnicodeDecodeError) as error:
             problem = str(error) if isinstance(error, BadLineError) else "is not UTF-8 text"
             with path.open("rb") as file:

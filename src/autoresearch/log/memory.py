@@ -21,7 +21,7 @@ from autoresearch.log.journal import (
 )
 from autoresearch.log.protocol import EventLog, Writer
 from autoresearch.log.records import GENESIS, Recorded, Tip, utc_now
-from autoresearch.log.tables import Schema, memory_connection, record_row, shut
+from autoresearch.log.tables import Schema, line_row, memory_connection, shut
 
 
 @define
@@ -64,7 +64,7 @@ class MemoryLog(EventLog):
         self, at: int | None = None, *, external: bool = False
     ) -> duckdb.DuckDBPyConnection:
         """Return a DuckDB connection that sees the events up to position ``at``."""
-        connection = memory_connection(self.schema, map(record_row, self.read(until=at)))
+        connection = memory_connection(self.schema, map(line_row, self.read(until=at)))
         return connection if external else shut(connection)
 
     def take(self, stream: str, actor: str) -> None:

@@ -274,22 +274,20 @@ class Ordering:
             self._catch_up()
             yield self._sequencer.order
 
-    def read(
-        self, order: Order, after: int, until: int, campaign: str | None = None
-    ) -> Iterator[Recorded]:
-        """Yield the events of an order with ``after`` < position <= ``until``."""
+    def read(self, order: Order, after: int, until: int) -> Iterator[Line]:
+        """Yield the lines of an order with ``after`` < position <= ``until``."""
         for entry in order.spans(after, until):
-            for position, line in enumerate(self.lines(entry), entry.first):
-                if position > until:
+            for line in self.lines(entry):
+                if line.position > until:
                     break
-                if position > after and campaign in (None, line.campaign):
-                    yield recorded(line, position)
+                if line.position > after:
+                    yield line
 
     def lines(self, entry: Entry) -> Iterator[Line]:
         """Yield the lines of an entry; raises LogError when they are not what the order says."""
         path = self.journal_path(entry.journal)
         count, last_hash = 0, entry.before
-        for line in read_lines(path, entry.start, entry.end, last_hash):
+        for line in read_lines(path, entry.start, entry.end, last_hash, entry.first):
             count, last_hash = count + 1, line.hash
             yield line
         if (count, last_hash) != (entry.count, entry.last_hash):
@@ -306,7 +304,7 @@ class Ordering:
         if found is None:
             return None
         entry, line = order.entries[found[0]], found[1]
-        return recorded(line, entry.first + line.version - entry.version)
+        return recorded(line._replace(position=entry.first + line.version - entry.version))
 
     def _forget(self) -> None:
         self._sequencer = Sequencer(self.journals, Order(), self.notify)

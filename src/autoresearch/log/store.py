@@ -10,6 +10,7 @@ import duckdb
 
 from autoresearch.errors import LogError
 from autoresearch.log.database import Database
+from autoresearch.log.journal import Line, recorded
 from autoresearch.log.placing import Ordering
 from autoresearch.log.protocol import EventLog
 from autoresearch.log.reading import connect
@@ -63,9 +64,14 @@ class FileLog(EventLog):
 
         Raises LogError, naming the line, where a journal is not what it was.
         """
+        lines = self.lines(after, until)
+        return (recorded(line) for line in lines if campaign in (None, line.campaign))
+
+    def lines(self, after: int = 0, until: int | None = None) -> Iterator[Line]:
+        """Yield what `read` does as lines taken apart, for those who read very many."""
         order = self.ordering.sequence()
         stop = order.position if until is None else min(until, order.position)
-        return self.ordering.read(order, after, stop, campaign)
+        return self.ordering.read(order, after, stop)
 
     def tip(self) -> Tip:
         """Return the newest position, and the hash of the manifest up to there."""

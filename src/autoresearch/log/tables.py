@@ -217,14 +217,9 @@ _WRONG_HASH = """
 """
 
 
-def line_row(line: Line, position: int, journal: str, start: int) -> Row:
-    """Return a journal line as a row of the table ``events``."""
-    return (position, *_fields(line), journal, start)
-
-
-def record_row(record: Recorded) -> Row:
-    """Return an event as a row of the table ``events``, of no journal."""
-    return (record.position, *_fields(record), "", 0)
+def line_row(line: Line | Recorded, journal: str = "", start: int = 0) -> Row:
+    """Return an event as a row of the table ``events``, of no journal unless told."""
+    return (line.position, *_fields(line), journal, start)
 
 
 def add_rows(connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Row]) -> None:

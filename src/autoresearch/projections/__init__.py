@@ -62,7 +62,7 @@ def remembered_history(log: FileLog, campaign: str) -> History:
     with _without_collector():
         history = _load(snapshots, campaign)
         before, tip = history.position, log.tip()
-        history = fold(history, log.read(after=before, until=tip.position))
+        history = fold(history, log.lines(after=before, until=tip.position))
         # A long History is dear to keep: it is kept again when the log grew by a fiftieth of it.
         if tip.position - before >= max(WORTH, before // 50):
             snapshots.save(_name(campaign), tip, pickle.dumps(history, protocol=5))
