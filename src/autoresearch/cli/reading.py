@@ -69,7 +69,8 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
     shown = {**facts, "loop": loop_in_words(loop), "failures": failures or None}
     shown["metric"] += f", {'lower' if history.lower_is_better else 'higher'} is better"
     best = shown.pop("best_experiment")
-    shown["best"] = None if best is None else f"{facts['best']:.6g} of experiment {best}"
+    score = "no score" if facts["best"] is None else f"{facts['best']:.6g}"
+    shown["best"] = None if best is None else f"{score} of experiment {best}"
     shown["stopped"] = history.stopped and history.stopped.removeprefix("stopped ")
     print_facts({**shown, "minds": silent or None, "budgets": budgets or None})
 
