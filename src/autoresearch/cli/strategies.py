@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -111,11 +111,10 @@ _better_option = click.option(
 def import_history(
     files: tuple[str, ...],
     project: Path,
-    tag: str | None,
     maps: tuple[str, ...],
-    better: str | None,
     yes: bool,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Take over histories that other tools kept, as a campaign of its own.
 
@@ -126,9 +125,7 @@ def import_history(
     from autoresearch.studies import imported
 
     root = root_of(project)
-    made = imported.plan(
-        files, root, tag=tag, asked=pairs(maps), better=better or "", environ=os.environ
-    )
+    made = imported.plan(files, root, asked=pairs(maps), environ=os.environ, **how)
     if yes:
         imported.write(made, root)
     if as_json:
@@ -214,25 +211,17 @@ def _print_plan(made: Plan) -> None:
 @tag_option
 @plugin_option
 @click.option(
-    "--release", type=int, multiple=True, metavar="EXPERIMENT", help="Lift this quarantine."
-)
+    "--release", "released", type=int, multiple=True, metavar="EXPERIMENT",
+    help="Lift this quarantine.",
+)  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="Show decisions that agree as well.")
 @_map_option
 @_better_option
 @json_option
 def replay(
-    file: str | None,
-    policy: str,
-    rules: tuple[str, ...],
-    project: Path,
-    tag: str | None,
-    plugins: tuple[str, ...],
-    release: tuple[int, ...],
-    everything: bool,
-    maps: tuple[str, ...],
-    better: str | None,
-    as_json: bool,
-) -> None:
+    file: str | None, policy: str, project: Path, tag: str | None, everything: bool,
+    maps: tuple[str, ...], better: str | None, as_json: bool, **how: Any,
+) -> None:  # fmt: skip
     """Say what another policy would have decided: was this loop fooled?
 
     The history is a campaign (--tag, the last active one by default), or a FILE as for import, of
@@ -241,10 +230,8 @@ def replay(
     from autoresearch.studies.replay import replay as judge
 
     root = _root_or_here(project)
-    history, config = _history(file, root, tag, pairs(maps), better or "")
-    made = judge(
-        history, config, policy=policy, rules=rules, project=root, plugins=plugins, released=release
-    )
+    history, config = _history(file, root, tag, pairs(maps), better)
+    made = judge(history, config, policy=policy, project=root, **how)
     if as_json:
         steps = [{**attrs.asdict(step), "differs": step.differs} for step in made.steps]
         print_json({"policy": policy, "totals": dict(made.totals), "decisions": steps})
@@ -273,7 +260,7 @@ def _root_or_here(project: Path) -> Path:
 
 
 def _history(
-    file: str | None, root: Path, tag: str | None, asked: dict[str, str], better: str
+    file: str | None, root: Path, tag: str | None, asked: dict[str, str], better: str | None
 ) -> tuple[History, Config]:
     from autoresearch.opening import open_campaign
     from autoresearch.studies import imported
@@ -309,15 +296,9 @@ DEFAULT_STRATEGIES = "greedy+random,greedy+script_ideas,evidence+search"
 @click.option("--out", type=click.Path(path_type=Path), help="Draw the curves into this PNG file.")
 @json_option
 def simulate(
-    strategies: str,
-    seeds: int,
-    first: int,
-    gpu_hours: float,
-    jobs: int,
-    out: Path | None,
-    as_json: bool,
-    **factors: float,
-) -> None:
+    strategies: str, noise: float, effects: float, interactions: float, out: Path | None,
+    as_json: bool, **how: Any,
+) -> None:  # fmt: skip
     """Compare strategies in simulated worlds whose truth is known.
 
     Whole campaigns go through the real loop; only git, the runs and the waiting are simulated. What
@@ -326,17 +307,15 @@ def simulate(
     from autoresearch.studies.simulate import compare, draw
     from autoresearch.studies.worlds import Assumptions
 
-    told = Assumptions(**factors)
+    told = Assumptions(noise=noise, effects=effects, interactions=interactions)
     with Teller() as teller:
-        made = compare(
-            strategies.split(","), seeds, gpu_hours=gpu_hours, assumptions=told, jobs=jobs,
-            first=first, tick=(lambda _: None) if as_json else teller.tick,
-        )  # fmt: skip
+        tick = (lambda _: None) if as_json else teller.tick
+        made = compare(strategies.split(","), assumptions=told, tick=tick, **how)
     if out is not None:
         draw(made, out)
     rows = list(made.rows())
     if as_json:
-        print_json({"gpu_hours": gpu_hours, "strategies": [attrs.asdict(row) for row in rows]})
+        print_json({"gpu_hours": made.gpu_hours, "strategies": [attrs.asdict(row) for row in rows]})
         return
     print_table(
         ("strategy", "worlds", "true gain", "95 %", "GPU h to the reference", "95 %",

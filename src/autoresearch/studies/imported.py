@@ -68,7 +68,7 @@ def plan(
     *,
     tag: str | None = None,
     asked: Mapping[str, str] = {},
-    better: str = "",
+    better: str | None = None,
     environ: Mapping[str, str] | None = None,
     stored: bool = True,
 ) -> Plan:
@@ -78,7 +78,7 @@ def plan(
     WorkspaceError for what cannot be read, and for a tag whose campaign was run here.
     """
     readings = [
-        columns.interpret(ledgers.read(source, project), asked, better) for source in sources
+        columns.interpret(ledgers.read(source, project), asked, better or "") for source in sources
     ]
     first = readings[0]
     if odd := [each for each in readings if each.metric != first.metric]:

@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from random import Random
-from statistics import mean
+from statistics import mean, stdev
 
 from attrs import field, frozen
 
@@ -57,24 +57,6 @@ SCRIPT = "train.py"
 SD = 0.00064  # what a campaign is told of the noise: the median of the seeds of public records
 SHORT = 0.2  # of a run, is a run in the stage ``short``
 _GENERATORS = ("script_ideas", "catalogue", "search", "openai")
-
-
-class MemorySources(SourceStore):
-    """Texts by digest, in memory."""
-
-    def __init__(self) -> None:
-        self._texts: dict[str, str] = {}
-
-    def put(self, text: str) -> str:
-        name = digest(text)
-        self._texts[name] = text
-        return name
-
-    def get(self, name: str) -> str:
-        return self._texts[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._texts
 
 
 @frozen(kw_only=True)
@@ -254,7 +236,7 @@ def _run(
             recorder.refresh()
             kit = Kit(
                 config=config, plugins=plugins, recorder=recorder, lab=lab,
-                sources=MemorySources(), clock=clock, projections=(ResultsTsv(), NotesMd()),
+                sources=SourceStore(lab.folder), clock=clock, projections=(ResultsTsv(), NotesMd()),
                 tell=_silent, tick=_silent,
             )  # fmt: skip
             Loop(kit=kit, target=experiments, wait=False).run()
@@ -421,9 +403,8 @@ def _all(
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % interval of a mean."""
-    middle, count = mean(values), len(values)
-    spread = math.sqrt(sum((v - middle) ** 2 for v in values) / max(count - 1, 1) / count)
-    return middle - 1.96 * spread, middle + 1.96 * spread
+    half = 1.96 * stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return mean(values) - half, mean(values) + half
 
 
 def _middle(values: Iterable[float]) -> tuple[float, float]:
