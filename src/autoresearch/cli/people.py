@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,8 @@ def list_ideas(campaign: Campaign, as_json: bool) -> None:
     if as_json:
         print_json([attrs.asdict(item) for item in queue])
         return
-    columns = ("id", "expected_gain", "direction", "description", "by")
-    rows = [
-        (item.id, item.expected_gain, item.direction, item.description, item.author)
-        for item in queue
-    ]
-    print_table(columns, rows)
+    shown = attrgetter("id", "expected_gain", "direction", "description", "author")
+    print_table(("id", "expected_gain", "direction", "description", "by"), map(shown, queue))
 
 
 @idea.command("drop")
@@ -242,7 +239,8 @@ def quarantine(context: click.Context, project: Path, tag: str | None, as_json: 
 @click.option("--why", required=True, help="Why the result can be believed; recorded.")
 def believe(campaign: Campaign, experiment: int, why: str) -> None:
     """Believe the result of EXPERIMENT: it may become best, and the loop may go back to it."""
-    _resolve(campaign, experiment, why, release=True)
+    campaign.resolve_quarantine(experiment, release=True, reason=why)
+    click.echo(f"experiment {experiment} of {campaign.tag}: released")
 
 
 @quarantine.command("confirm")
@@ -251,13 +249,8 @@ def believe(campaign: Campaign, experiment: int, why: str) -> None:
 @click.option("--why", required=True, help="Why the result must not be believed; recorded.")
 def confirm(campaign: Campaign, experiment: int, why: str) -> None:
     """Keep the result of EXPERIMENT out for good."""
-    _resolve(campaign, experiment, why, release=False)
-
-
-def _resolve(campaign: Campaign, experiment: int, why: str, *, release: bool) -> None:
-    campaign.resolve_quarantine(experiment, release=release, reason=why)
-    word = "released" if release else "confirmed"
-    click.echo(f"experiment {experiment} of {campaign.tag}: {word}")
+    campaign.resolve_quarantine(experiment, release=False, reason=why)
+    click.echo(f"experiment {experiment} of {campaign.tag}: confirmed")
 
 
 _reason = click.option(

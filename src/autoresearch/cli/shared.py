@@ -253,14 +253,29 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         for index, name in enumerate(columns)
     ]
     room = _room()
-    if room is None or sum(least) + GAP * (len(least) - 1) <= room:
-        _print_grid(columns, shown, numeric, least, room)
+    if room is not None and sum(least) + GAP * (len(least) - 1) > room:
+        wide = max(map(len, columns))
+        for row in shown:
+            for name, text in zip(columns, row, strict=True):
+                click.echo(f"{name:<{wide}}  {text}".rstrip())
+            click.echo()
         return
-    wide = max(map(len, columns))
+    # Imported here: nothing but a table needs it, and the answer to --help must not wait for it.
+    from rich import box, console, measure, table
+    from rich.text import Text
+
+    grid = table.Table(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, right, width in zip(columns, numeric, least, strict=True):
+        side: Any = "right" if right else "left"
+        grid.add_column(Text(name), justify=side, overflow="fold", no_wrap=right, min_width=width)
     for row in shown:
-        for name, text in zip(columns, row, strict=True):
-            click.echo(f"{name:<{wide}}  {text}".rstrip())
-        click.echo()
+        grid.add_row(*map(Text, row))
+    out = console.Console(width=room or 1_000_000, highlight=False)
+    if room is None:
+        out.width = measure.Measurement.get(out, out.options, grid).maximum
+    with out.capture() as drawn:
+        out.print(grid)
+    click.echo("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def _widest(text: str, numeric: bool) -> int:
@@ -273,32 +288,6 @@ def _room() -> int | None:
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
         return shutil.get_terminal_size().columns
     return None
-
-
-def _print_grid(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    numeric: Sequence[bool],
-    least: Sequence[int],
-    room: int | None,
-) -> None:
-    # Imported here: nothing but a table needs it, and the answer to --help must not wait for it.
-    from rich import box, console, measure, table, text
-
-    grid = table.Table(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name, right, width in zip(columns, numeric, least, strict=True):
-        side: Any = "right" if right else "left"
-        grid.add_column(
-            text.Text(name), justify=side, overflow="fold", no_wrap=right, min_width=width
-        )
-    for row in rows:
-        grid.add_row(*map(text.Text, row))
-    out = console.Console(width=room or 1_000_000, highlight=False)
-    if room is None:
-        out.width = measure.Measurement.get(out, out.options, grid).maximum
-    with out.capture() as drawn:
-        out.print(grid)
-    click.echo("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def cell(value: Any) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from autoresearch.config import BoundaryConfig, Config, setting
-from autoresearch.desk import Desk, Ended
+from autoresearch.config import Config, setting
+from autoresearch.desk import Desk
 from autoresearch.durable import is_editable
 from autoresearch.errors import OutageError, PluginError, SuspendedError
 from autoresearch.history import History
@@ -179,7 +179,15 @@ class Plugin:
             command = [names.get(word, word) for word in settings.command or preset[0]]
             before = _marks(copy)
             desk.asked(command[0], task)
-            ended = self._run(desk, command, copy, task, boundary)
+            if shutil.which(command[0]) is None:  # bubblewrap would start: an exit code is all
+                raise SuspendedError(
+                    f"{command[0]} cannot be started: no such program; install it, or set "
+                    "plugins.agent.command"
+                )
+            limit, passed = settings.timeout_seconds, settings.pass_env
+            ended = desk.run(
+                command, copy, text=task, seconds=limit, passed=passed, boundary=boundary
+            )
             said = read(ended.output)
             desk.answered(command[0], f"{ended.output}\n{ended.errors}", said.cost)
             if ended.stopped or ended.exit_code or said.failed:
@@ -190,24 +198,6 @@ class Plugin:
         if not texts:
             raise PluginError(f"{command[0]} changed nothing that it may change")
         return texts, said
-
-    def _run(
-        self, desk: Desk, command: list[str], copy: Path, task: str, boundary: BoundaryConfig
-    ) -> Ended:
-        settings = self._settings
-        if shutil.which(command[0]) is None:  # bubblewrap would start and say so as an exit code
-            raise SuspendedError(
-                f"{command[0]} cannot be started: no such program; install it, or set "
-                "plugins.agent.command"
-            )
-        return desk.run(
-            command,
-            copy,
-            text=task,
-            seconds=settings.timeout_seconds,
-            passed=settings.pass_env,
-            boundary=boundary,
-        )
 
     def _texts(self, folder: Path) -> Iterator[tuple[str, str]]:
         """Yield the editable files in a folder; a link, or what is no text, is none."""
@@ -247,11 +237,8 @@ def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _marks(folder: Path) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
-    for path, place in _walk(folder):
-        mark = place.lstat()
-        found[path] = (mark.st_mode, mark.st_size, mark.st_mtime_ns, mark.st_ino)
-    return found
+    found = ((path, place.lstat()) for path, place in _walk(folder))
+    return {path: (at.st_mode, at.st_size, at.st_mtime_ns, at.st_ino) for path, at in found}
 
 
 def read(output: str) -> Said:

@@ -14,7 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
-from autoresearch.events import EVENT_TYPES, Event
+from autoresearch.events import EVENT_TYPES
 from autoresearch.log import Column, EventTable, FileLog, Schema, View, open_log, to_stderr
 from autoresearch.presets import metric_columns
 from autoresearch.projections.views_runs import (
@@ -331,16 +331,11 @@ ENVELOPE = (
 _PLAIN = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 
 
-def event_tables() -> tuple[EventTable, ...]:
-    """Return the typed tables of all event types, by name."""
-    return tuple(event_table(name) for name in sorted(EVENT_TYPES))
-
-
 def event_table(name: str) -> EventTable:
     """Return the typed table of one event type."""
-    shape = EVENT_TYPES[name]
+    shape: Any = EVENT_TYPES[name]
     hints = get_type_hints(shape)
-    columns = tuple(_column(item, hints[item.name]) for item in _fields(shape))
+    columns = tuple(_column(item, hints[item.name]) for item in attrs.fields(shape))
     doc = (shape.__doc__ or "").strip().split("\n")[0]
     return EventTable(name=name, doc=doc, columns=ENVELOPE + columns)
 
@@ -356,11 +351,6 @@ def sql_kind(hint: Any) -> str:
     if origin is not None and issubclass(origin, Mapping) and arguments[1] in _PLAIN:
         return f"MAP(VARCHAR, {_PLAIN[arguments[1]]})"
     return "JSON"
-
-
-def _fields(shape: type[Event]) -> tuple[Any, ...]:
-    found: Any = shape
-    return tuple(attrs.fields(found))
 
 
 def _column(item: Any, hint: Any) -> Column:
@@ -392,7 +382,7 @@ def people_schema() -> Schema:
     """Return the typed tables of all event types and the views that people ask for."""
     runs, experiments = (with_metrics(view, metric_columns()) for view in (RUNS, EXPERIMENTS))
     views = (CAMPAIGNS, runs, DECISIONS, experiments, *VIEWS)
-    return Schema(event_tables(), views)
+    return Schema(tuple(map(event_table, sorted(EVENT_TYPES))), views)
 
 
 def open_store(root: Path, notify: Callable[[str], None] = to_stderr) -> FileLog:
