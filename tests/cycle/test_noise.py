@@ -56,7 +56,9 @@ def test_luck_and_a_printed_constant_are_not_kept_and_real_gains_are(tmp_path: P
     made = run(tmp_path, NOISY, *edits)
     history = made.history
     assert len(edits) == 13
-    assert [run.seed for run in history.experiments[0].runs] == [1337, 1338, 1339]
+    first = history.experiments[0]
+    assert [run.seed for run in first.runs] == [1337, 1338, 1339]
+    assert first.analysis.why == "the mean of 3 runs of the script as it is"
     assert 0.0004 < history.noise.sd < 0.01
     assert "measured over 3 runs" in history.experiments[0].decision.reason  # type: ignore[union-attr]
     kept = [item.idea.description for item in history.kept[1:]]

@@ -427,6 +427,10 @@ def test_imported_campaign_does_not_run(project: Path) -> None:
     asked = ["--project", str(project), "1"]
     out = CliRunner().invoke(cli, ["show", *asked]).output
     assert "kept as" not in out
+    out = CliRunner().invoke(cli, ["status", *asked[:2]]).output
+    assert "loop:         none: imported from mar18.tsv, to read and to replay" in out
+    assert "boundary" not in out
+    out = CliRunner().invoke(cli, ["show", *asked]).output
     assert "output" not in out
     for verb, *more in (["checkout", str(project / "new")], ["export", "new"], ["log"]):
         said = str(CliRunner().invoke(cli, [verb, *asked, *more]).exception)

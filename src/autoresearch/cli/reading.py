@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from autoresearch import events
-from autoresearch.campaign import Campaign
+from autoresearch.campaign import IMPORTED, Campaign
 from autoresearch.cli.shared import (
     json_option,
     print_facts,
@@ -71,6 +71,8 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
     best = shown.pop("best_experiment")
     score = "no score" if facts["best"] is None else f"{facts['best']:.6g}"
     shown["best"] = None if best is None else f"{score} of experiment {best}"
+    if history.started is not None and (source := history.started.environment.get(IMPORTED)):
+        shown |= {"loop": f"none: imported from {source}, to read and to replay", "boundary": None}
     shown["stopped"] = history.stopped and history.stopped.removeprefix("stopped ")
     print_facts({**shown, "minds": silent or None, "budgets": budgets or None})
 

@@ -198,7 +198,7 @@ def _write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: Path
 def _prompt(connection: duckdb.DuckDBPyConnection) -> None:
     """Answer queries until exit or Ctrl-D; Tab completes tables, columns and words of SQL."""
     _complete(connection)
-    click.echo("DuckDB over this campaign; queries end with ; and so do tables; and exit;")
+    click.echo("DuckDB over this campaign: end a query with ; tables; lists them, exit; leaves")
     lines: list[str] = []
     while True:
         try:
