@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
@@ -130,10 +130,11 @@ def type_of(event: Event) -> str:
     return str(name)
 
 
-@cache
-def _names(shape: Hashable) -> tuple[str, ...]:
-    kind: Any = shape
-    return tuple(item.name for item in attrs.fields(kind))
+def _fields_of(shape: Any) -> tuple[str, ...]:
+    return tuple(item.name for item in attrs.fields(shape))
+
+
+_names: Callable[[Any], tuple[str, ...]] = cache(_fields_of)
 
 
 class _RefusedError(Exception):

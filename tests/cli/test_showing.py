@@ -13,8 +13,9 @@ from click.testing import CliRunner, Result
 
 import autoresearch
 from autoresearch.cli import cli
+from autoresearch.cli.reading import print_experiments
 from autoresearch.cli.showing import sparkline
-from autoresearch.testing import git, make_project
+from autoresearch.testing import git, history, make_project
 
 Run = Callable[..., Result]
 SCRIPT = """WIDTH = 4
@@ -145,3 +146,14 @@ def test_sql_at_a_prompt(ran: Path) -> None:
     assert "42" in said
     assert "nothing_there" in said
     assert "best_so_far" in said
+
+
+def test_a_long_campaign_ends_with_its_newest_experiments(capsys) -> None:
+    """The table at the end of a run stays a screen; the rest is one verb away."""
+    past = history([2 - number / 100 for number in range(30)])
+    print_experiments(past, newest=20)
+    lines = capsys.readouterr().out.splitlines()
+    assert (len(lines), lines[2].split()[0]) == (23, "10")
+    assert lines[-1] == "10 older ones: autoresearch show"
+    print_experiments(past)
+    assert len(capsys.readouterr().out.splitlines()) == 32

@@ -33,13 +33,6 @@ from autoresearch.projections.memory import noise_in_words
 from autoresearch.setup import check_free
 from autoresearch.text import counted, one_line
 
-QUERIES = (
-    "select experiment, status, metric, description from experiments order by 1",
-    "select direction, count(*) as tries, count(*) filter (status = 'keep') as kept "
-    "from experiments group by 1 order by 2 desc",
-    "select experiment, reason from decisions order by 1",
-)
-
 
 @click.command()
 @with_history
@@ -203,8 +196,8 @@ def _to_the_second(value: Any) -> Any:
     return re.sub(r"(T[\d:]{8})\.\d+", r"\1", value) if isinstance(value, str) else value
 
 
-def print_experiments(history: History) -> None:
-    """Print a table of all experiments."""
+def print_experiments(history: History, newest: int = 0) -> None:
+    """Print a table of all experiments, or of so many of the newest."""
     columns: dict[str, Callable[[Experiment], Any]] = {
         "experiment": lambda item: item.number,
         "commit": lambda item: item.commit[:7],
@@ -215,8 +208,10 @@ def print_experiments(history: History) -> None:
     }
     if not any(history.size in item.metrics for item in history.experiments):
         del columns["artifact_mb"]
-    rows = [[told(item) for told in columns.values()] for item in history.experiments]
-    print_table(list(columns), rows)
+    items = history.experiments[-newest:]
+    print_table(list(columns), [[told(item) for told in columns.values()] for item in items])
+    if older := len(history.experiments) - len(items):
+        click.echo(f"{counted(older, 'older one')}: autoresearch show")
 
 
 def _megabytes(size: float | None) -> float | None:
@@ -234,9 +229,9 @@ def _shown(experiment: Experiment) -> str:
 
 
 def print_summary(campaign: Campaign) -> None:
-    """Print every experiment, the files that were written, and three queries to try."""
+    """Print every experiment, the files that were written, and how to look at more."""
     history = campaign.history
-    print_experiments(history)
+    print_experiments(history, newest=20)
     if failed := sum(history.failures.values()):
         names = ", ".join(f"{name} {count}" for name, count in history.failures.items())
         click.echo(
@@ -245,9 +240,8 @@ def print_summary(campaign: Campaign) -> None:
     if history.best is not None and not history.noise.sd:
         click.echo(f"noise: {noise_in_words(history)}")
     click.echo(f"memory: results.tsv, notes.md; branch: git log {campaign.lab.branch}")
-    click.echo("ask the history, for example:")
-    for query in QUERIES:
-        click.echo(f'  autoresearch sql "{query}"')
+    best = 0 if history.best is None else history.best.number
+    click.echo(f"look: autoresearch show {best}, autoresearch report; ask: autoresearch sql")
 
 
 @click.command("project")

@@ -96,8 +96,8 @@ def explanation(experiment: Experiment, history: History) -> str:
         status = _last_status(experiment)
         return "nothing was run" if status is None else ending(experiment, status, history)
     if best is None or history.best_metric is None or best.number == experiment.number:
-        runs = scored(experiment, history.metric)
-        again = f"the mean of {runs} runs" if runs > 1 else "first measurement"
+        times = scored(experiment, history.metric)
+        again = f"the mean of {times} runs" if times > 1 else "first measurement"
         return f"{again} of the script as it is"
     gain = history.gain(score, history.best_metric)
     side = side_effects(experiment, best, history)
