@@ -12,6 +12,7 @@ import pytest
 
 import autoresearch
 from autoresearch.history import family
+from autoresearch.projections.files import IN_A_LINE, WHOLE
 
 SAMPLE = Path(__file__).parents[1] / "docs" / "sample"
 
@@ -96,13 +97,16 @@ def test_what_works_was_kept_and_gained_that(notes, log) -> None:
         assert told == pytest.approx(sum(gains), abs=2e-6), what
 
 
-def test_every_experiment_stands_in_the_log_of_the_notes(notes, log) -> None:
-    """The older ones in a line each, with score and verdict, the newer ones whole."""
+def test_the_log_of_the_notes_has_what_was_kept_and_the_newest(notes, log) -> None:
+    """The newest whole; before them a hundred, and all that was kept, in a line each."""
     for row in log:
         number, score = row["experiment"], f"score {row['score']}" if row["score"] else "no score"
         line = rf"^- {number}: .+; {score}; {row['status']}; "
-        old = re.search(line, notes, re.MULTILINE) is not None
-        assert old != (f"### Experiment {number}: " in notes), number
+        in_a_line = re.search(line, notes, re.MULTILINE) is not None
+        newest = len(log) - int(number)
+        assert (f"### Experiment {number}: " in notes) == (newest <= WHOLE), number
+        told = WHOLE < newest and (row["status"] == "keep" or newest <= WHOLE + IN_A_LINE)
+        assert in_a_line == told, number
 
 
 @pytest.fixture(scope="module")
