@@ -105,7 +105,7 @@ def test_the_log_of_the_notes_has_what_was_kept_and_the_newest(notes, log) -> No
         in_a_line = re.search(line, notes, re.MULTILINE) is not None
         newest = len(log) - int(number)
         assert (f"### Experiment {number}: " in notes) == (newest <= WHOLE), number
-        told = WHOLE < newest and (row["status"] == "keep" or newest <= WHOLE + IN_A_LINE)
+        told = newest > WHOLE and (row["status"] == "keep" or newest <= WHOLE + IN_A_LINE)
         assert in_a_line == told, number
 
 
