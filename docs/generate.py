@@ -258,7 +258,8 @@ Made from the code by `docs/generate.py`.
 
 Ask with `autoresearch sql "…"`, with `autoresearch.connect()` from Python, or with any DuckDB 2.0
 or newer on the file `.autoresearch/events.duckdb` (opened read-only it may stay open for hours).
-The first two see everything acknowledged so far, the file itself what was synced into it last.
+The first two see everything acknowledged so far, the file itself what was synced into it last: a
+loop that runs does that for a share of new events, and after ten minutes at the latest.
 
 Times are UTC. A number that a run did not give is NULL, never 0. What the unit column calls
 *metric* is in the unit of the campaign's own metric. Names that SQL reserves need quotes

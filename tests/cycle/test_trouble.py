@@ -25,13 +25,25 @@ from autoresearch import (
     RunRequest,
     Verdict,
     Violation,
+    events,
     hookimpl,
 )
-from autoresearch.cycle.recorder import Patience, passes, pause_seconds
+from autoresearch.config import Config
+from autoresearch.cycle.recorder import (
+    SYNC_LATEST,
+    SYNC_SECONDS,
+    Patience,
+    Recorder,
+    passes,
+    pause_seconds,
+)
 from autoresearch.errors import BlockedError, LogError, PluginError, WorkspaceError
 from autoresearch.evidence import missing_things
+from autoresearch.folding import empty
+from autoresearch.plugins import Plugins
 from autoresearch.testing import (
     FakeLauncher,
+    MemoryLog,
     RecordingObserver,
     ScriptedIdeas,
     make_project,
@@ -528,3 +540,40 @@ def test_strict_stops_at_the_first_failure(project: Path) -> None:
         made.run(3, plugins=plugins, tell=said.append)
     assert len(made.history.decided) == 1
     assert len([line for line in said if "a mistake" in line]) == 1
+
+
+def test_tables_are_written_for_a_share_of_new_facts_or_after_a_while(tmp_path: Path) -> None:
+    """What a sync writes grows with the tables, so a long campaign must not sync for each fact."""
+
+    class Counting(MemoryLog):
+        synced = 0
+
+        def sync(self) -> bool:
+            self.synced += 1
+            return True
+
+    log, clock = Counting(), Time()
+    config = Config(preset="plain", launcher="local")
+    with log.writer("c") as writer:
+        plugins = Plugins.load(config, tmp_path, [])
+        recorder = Recorder(log, writer, plugins, empty("c"), patience=Patience(clock, print))
+
+        def after(facts: int, seconds: float) -> int:
+            for _ in range(facts):
+                writer.append(events.NoteAdded(text="seen", author="me"))
+            recorder.refresh()
+            before = log.synced
+            clock.sleep(seconds)
+            recorder.sync()
+            return log.synced - before
+
+        assert after(320, 0.0) == 1  # what the process before left
+        assert [after(1, SYNC_SECONDS) for _ in range(11)] == [0] * 10 + [1]  # 1 of 32
+        assert after(100, SYNC_SECONDS / 2) == 0
+        assert after(0, SYNC_SECONDS) == 1
+        assert after(1, SYNC_LATEST - 1) == 0
+        assert after(0, 1.0) == 1
+        assert after(0, 0.0) == 0
+        recorder.sync(at_once=True)
+        plugins.close()
+    assert log.synced == 5

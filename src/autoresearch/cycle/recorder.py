@@ -9,6 +9,7 @@ so that nothing is lost and nothing happens twice.
 from __future__ import annotations
 
 import errno
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -33,7 +34,8 @@ REST_SECONDS = 30.0  # of a mind after its first outage; twice as long after eac
 _NO_ANSWER = ("outage", "suspended")
 
 # Whoever asks in SQL has the rest laid over the tables, and a sync costs more than a short run.
-SYNC_SECONDS = 10.0
+# What it writes grows with the tables: it waits for a share of new events, but not for long.
+SYNC_SECONDS, SYNC_SHARE, SYNC_LATEST = 10.0, 1 / 32, 600.0
 
 
 class Recorder:
@@ -60,7 +62,7 @@ class Recorder:
         self._observing = False
         self._tell = tell
         self._told: set[str] = set()
-        self._sync_from = 0.0
+        self._synced, self._synced_to = -math.inf, 0  # when, and up to which event
         self.patience: Patience = patience or Patience(Clock(), tell)
         self.history: History = history
         self.failed: PluginFailure | None = None
@@ -131,10 +133,12 @@ class Recorder:
 
     def sync(self, *, at_once: bool = False) -> None:
         """Bring the SQL tables up to date, unless that was just done or somebody uses the file."""
-        now = self.patience.clock.now()
-        if at_once or now >= self._sync_from:
+        now, position = self.patience.clock.now(), self.history.position
+        waited, new = now - self._synced, position - self._synced_to
+        is_due = waited >= (SYNC_SECONDS if new >= SYNC_SHARE * position else SYNC_LATEST)
+        if at_once or is_due:
             self._log.sync()
-            self._sync_from = now + SYNC_SECONDS
+            self._synced, self._synced_to = now, position
 
     def plugin_failed(self, failure: PluginFailure) -> None:
         """Record a plugin's failure, once the observers that are being told have returned.
