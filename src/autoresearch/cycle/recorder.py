@@ -35,7 +35,7 @@ _NO_ANSWER = ("outage", "suspended")
 
 # Whoever asks in SQL has the rest laid over the tables, and a sync costs more than a short run.
 # What it writes grows with the tables: it waits for a share of new events, but not for long.
-SYNC_SECONDS, SYNC_SHARE, SYNC_LATEST = 10.0, 1 / 32, 600.0
+SYNC_SECONDS, SYNC_SHARE, SYNC_LATEST = 10.0, 1 / 8, 600.0
 
 
 class Recorder:
