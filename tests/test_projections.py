@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 from pyrsistent import pvector
 
-from autoresearch import Decision, Verdict, events
+from autoresearch import Decision, ValueChange, Verdict, events
 from autoresearch.config import Config, MetricConfig
 from autoresearch.folding import foresee
 from autoresearch.projections.files import IN_A_LINE, WHOLE, NotesMd, ResultsTsv
@@ -176,6 +176,17 @@ def test_notes_call_a_keep_unproven_where_its_decision_did(
     told = history([1.36, experiment(1.25, decision=kept)], config=config)
     works = NotesMd().render(told).split("## What Works")[1].split("\n## ")[0]
     assert ("unproven" in works) == unproven
+
+
+def test_the_gain_of_a_direction_stands_beside_all_of_its_way() -> None:
+    """Two steps of one value that were kept are told from where the first began."""
+    steps = [
+        experiment(score, idea=idea(changes=(ValueChange(name="LR", old=old, new=new),)))
+        for score, old, new in [(1.0, 0.3, 0.133), (0.8, 0.133, 0.0887)]
+    ]
+    notes = NotesMd().render(history([1.2, *steps]))
+    works = notes.split("## What Works")[1].split("\n## ")[0]
+    assert ": LR 0.3 -> 0.0887][better by 0.400000 score][experiments 1, 2]" in works
 
 
 def test_a_likely_gain_is_no_loss_in_a_bracket() -> None:

@@ -56,10 +56,13 @@ def lay_template(
 
     A file that is there already is the user's and stays. With ``commit`` the folder becomes a git
     repository unless it is in one, and the new files are committed, nothing else. Raises
-    WorkspaceError for a folder that exists although it should be ``fresh``.
+    WorkspaceError for a folder that exists although it should be ``fresh``, and for one without the
+    script that a template is for.
     """
     if fresh and folder.exists():
         raise WorkspaceError(f"{folder} exists already; name another folder, or delete it")
+    if name == "karpathy" and not (folder / "train.py").exists():
+        raise WorkspaceError(f"{folder} has no train.py; use a clone of karpathy/autoresearch")
     written = []
     for place in templates()[name]:
         path = folder / place

@@ -307,6 +307,14 @@ def test_a_project_like_karpathys_runs_after_one_command(tmp_path: Path, at) -> 
     assert git(project, "diff", "--name-only", "HEAD", history.best.commit) in ("", "train.py")
 
 
+def test_a_template_for_a_script_wants_the_script(tmp_path: Path, at) -> None:
+    """Settings alone, for a script that is not there, would be half of a project."""
+    told = at(tmp_path, "init", "--template", "karpathy")
+    assert told[0] == 1
+    assert "has no train.py; use a clone of karpathy/autoresearch" in str(told)
+    assert not (tmp_path / "autoresearch.toml").exists()
+
+
 @pytest.mark.skipif(not UNMODIFIED, reason="needs KARPATHY_AUTORESEARCH=PATH of its checkout")
 def test_karpathys_train_py_runs_unmodified(tmp_path: Path, at) -> None:
     """The file as it was fetched, with a stand-in for torch and for its GPU part."""

@@ -126,7 +126,7 @@ def test_machine_that_fails_for_hours_is_waited_for(project: Path, experiment: i
     plugins = (*BASE, wider(6), launcher, observer)
     made = begun(project, plugins)
     reason = made.run(2, plugins=plugins, tell=said.append, clock=clock)
-    assert reason == "2 experiments are done, as asked"
+    assert reason == "as many experiments as asked for are done: 2 in all"
     assert [item.verdict for item in made.history.experiments] == [Verdict.KEEP, Verdict.KEEP]
     assert len(launcher.started) == 2 + 9
     told = [line for line in said if "no token" in line]
@@ -156,7 +156,8 @@ def test_without_waiting_it_ends_with_the_reason(project: Path) -> None:
     assert reason == "no run of experiment 0 could be made: no token"
     assert made.history.decided == ()
     assert made.history.stopped == reason
-    assert made.run(1, plugins=plugins, wait=False) == "1 experiment is done, as asked"
+    ended = made.run(1, plugins=plugins, wait=False)
+    assert ended == "as many experiments as asked for are done: 1 in all"
 
 
 def test_launcher_that_raises_is_told_once(project: Path) -> None:

@@ -24,7 +24,7 @@ from autoresearch.errors import PluginError
 from autoresearch.frozen import alike
 from autoresearch.history import History
 from autoresearch.model import Backtrack, Experiment, Notice, Parent, Signal, Verdict
-from autoresearch.text import counted, one_line
+from autoresearch.text import one_line
 
 REFUSALS = 2  # ideas of one author that are refused before the next author has the turn
 WAIT_SECONDS = 5.0
@@ -460,8 +460,7 @@ class Loop:
         if history.open_numbers or history.open_runs:
             return None
         if self._has_enough():
-            done = counted(self.target or 0, "experiment")
-            return f"{done} {'is' if self.target == 1 else 'are'} done, as asked"
+            return f"as many experiments as asked for are done: {self.target} in all"
         return None
 
     def _affords(self, *, new: bool = False, stage: str = "") -> bool:

@@ -271,7 +271,11 @@ def _what_works(cards: Sequence[Card], history: History) -> str:
         gains = [item.gain for item in card.kept if item.gain is not None]
         total = sum(gains) if gains else None
         numbers = tuple(item.number for item in card.kept)
-        what = _what(history.experiments[numbers[-1]])
+        first, last = card.kept[0], card.kept[-1]
+        what = _what(history.experiments[last.number])
+        numeric = first.old is not None and last.new is not None
+        if len(numbers) > 1 and numeric and len({item.name for item in card.kept}) == 1:
+            what = f"{last.name} {first.old:g} -> {last.new:g}"  # all of the way that gained it
         told = better_by(total, history.metric)
         if total is not None and not _proven(history, numbers, total, card.error):
             told = f"unproven, inside the noise: {told}"
