@@ -250,7 +250,11 @@ class Config:
         validator=_one_of("next", "wait"),
     )
     strict: bool = setting(False, "stop at the first failure of a plugin, with exit code 1")
-    seed: int = setting(1337, "seed of the first run; reruns count up; given as SEED")
+    seed: int = setting(
+        1337,
+        "seed of the first run; reruns count up; given as SEED; ideas begin with the seed of the "
+        "baseline's most usual run",
+    )
     data: tuple[str, ...] = setting(
         (),
         "paths that must exist, relative to the repository; what the commit lacks of them is "

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from statistics import fmean
 
 from attrs import define, evolve, field
 
@@ -145,13 +146,30 @@ def request_run(kit: Kit, number: int, *, control: bool = False) -> None:
     run = Run(
         index=index,
         name=f"{kit.history.campaign}-{number}-{index}",
-        seed=kit.config.seed + done,
+        seed=_seeds(kit, number, stage)[done],
         script_digest=experiment.source_digest,
         stage=stage,
         control=control,
     )
     asked = _order(kit, number, run, experiment.env if control else kit.env_of(experiment))
     kit.recorder.record_together(asked, *reservation(kit, asked))
+
+
+def _seeds(kit: Kit, number: int, stage: str) -> list[int]:
+    """Return the seeds for an experiment's runs, in their order.
+
+    Those of a repeated baseline come first, the one whose score was nearest the mean ahead: where
+    the seed decides much, as where it splits the data, a change is to be measured by neither the
+    luckiest nor the unluckiest of them.
+    """
+    history, first = kit.history, kit.config.seed
+    baseline, metric = history.baseline, history.metric
+    others = baseline.runs if baseline is not None and number != baseline.number else ()
+    known = [run for run in others if run.counts and run.stage == stage and metric in run.metrics]
+    middle = fmean([run.metrics[metric] for run in known] or [0.0])
+    usual = [run.seed for run in sorted(known, key=lambda run: abs(run.metrics[metric] - middle))]
+    runs = len(history.experiments[number].runs)
+    return [*dict.fromkeys([*usual, *range(first, first + runs + 1)])]
 
 
 def _order(kit: Kit, number: int, run: Run, env: Mapping[str, str]) -> events.RunRequested:
