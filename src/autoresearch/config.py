@@ -252,8 +252,8 @@ class Config:
     strict: bool = setting(False, "stop at the first failure of a plugin, with exit code 1")
     seed: int = setting(
         1337,
-        "seed of the first run; reruns count up; given as SEED; ideas begin with the seed of the "
-        "baseline's most usual run",
+        "seed of the first run, given as SEED; reruns count up; an idea begins with the most usual "
+        "one of a repeated baseline",
     )
     data: tuple[str, ...] = setting(
         (),
