@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from attrs import evolve
 
 import autoresearch
 from autoresearch import Campaign, Idea, Verdict
+from autoresearch.cycle.runs import next_seed
 from autoresearch.export import the_night
 from autoresearch.projections.memory import noise_in_words
 from autoresearch.testing import ScriptedIdeas, make_project, set_constant
@@ -62,6 +65,15 @@ def test_an_idea_begins_with_the_seed_that_is_most_usual(tmp_path: Path) -> None
     for item in ideas:
         assert [run.seed for run in item.runs] == [1338, 1339, 1337][: len(item.runs)]
     assert ideas[0].runs[0].metrics["score"] == pytest.approx(0.795)
+    # A control has run with a seed that is more usual still: it is next, and none comes twice.
+    control = evolve(first.runs[0], seed=1340, metrics={"score": 0.899})
+    measured = evolve(first, runs=(*first.runs, control))
+    history = evolve(made.history, experiments=made.history.experiments.set(0, measured))
+    kit, once = SimpleNamespace(history=history, config=made.config), ideas[0].runs[:1]
+    assert next_seed(kit, evolve(ideas[0], runs=()), "") == 1340
+    assert next_seed(kit, evolve(ideas[0], runs=once), "") == 1340
+    assert next_seed(kit, evolve(ideas[0], runs=(*once, control)), "") in (1337, 1339)
+    assert next_seed(kit, measured, "") == 1341
 
 
 def test_luck_and_a_printed_constant_are_not_kept_and_real_gains_are(tmp_path: Path) -> None:

@@ -142,11 +142,10 @@ def request_run(kit: Kit, number: int, *, control: bool = False) -> None:
     """Record that a run is about to be launched, under a name nobody had before."""
     experiment = kit.history.experiments[number]
     index, stage = len(experiment.runs), next_stage(kit.history, number, control=control)
-    done = sum(run.counts and run.stage == stage for run in experiment.runs)
     run = Run(
         index=index,
         name=f"{kit.history.campaign}-{number}-{index}",
-        seed=_seeds(kit, number, stage)[done],
+        seed=next_seed(kit, experiment, stage),
         script_digest=experiment.source_digest,
         stage=stage,
         control=control,
@@ -155,21 +154,20 @@ def request_run(kit: Kit, number: int, *, control: bool = False) -> None:
     kit.recorder.record_together(asked, *reservation(kit, asked))
 
 
-def _seeds(kit: Kit, number: int, stage: str) -> list[int]:
-    """Return the seeds for an experiment's runs, in their order.
+def next_seed(kit: Kit, experiment: Experiment, stage: str) -> int:
+    """Return the seed of an experiment's next run in a stage: one that it has not run with.
 
     Those of a repeated baseline come first, the one whose score was nearest the mean ahead: where
     the seed decides much, as where it splits the data, a change is to be measured by neither the
     luckiest nor the unluckiest of them.
     """
-    history, first = kit.history, kit.config.seed
-    baseline, metric = history.baseline, history.metric
-    others = baseline.runs if baseline is not None and number != baseline.number else ()
+    baseline, metric, first = kit.history.baseline, kit.history.metric, kit.config.seed
+    others = baseline.runs if baseline is not None and experiment.number != baseline.number else ()
     known = [run for run in others if run.counts and run.stage == stage and metric in run.metrics]
     middle = fmean([run.metrics[metric] for run in known] or [0.0])
     usual = [run.seed for run in sorted(known, key=lambda run: abs(run.metrics[metric] - middle))]
-    runs = len(history.experiments[number].runs)
-    return [*dict.fromkeys([*usual, *range(first, first + runs + 1)])]
+    used = {run.seed for run in experiment.runs if run.counts and run.stage == stage}
+    return next(seed for seed in (*usual, *range(first, first + len(used) + 1)) if seed not in used)
 
 
 def _order(kit: Kit, number: int, run: Run, env: Mapping[str, str]) -> events.RunRequested:
