@@ -167,7 +167,8 @@ def next_seed(kit: Kit, experiment: Experiment, stage: str) -> int:
     middle = fmean([run.metrics[metric] for run in known] or [0.0])
     usual = [run.seed for run in sorted(known, key=lambda run: abs(run.metrics[metric] - middle))]
     used = {run.seed for run in experiment.runs if run.counts and run.stage == stage}
-    return next(seed for seed in (*usual, *range(first, first + len(used) + 1)) if seed not in used)
+    order: list[int] = [*usual, *range(first, first + len(used) + 1)]
+    return next(seed for seed in order if seed not in used)
 
 
 def _order(kit: Kit, number: int, run: Run, env: Mapping[str, str]) -> events.RunRequested:
