@@ -57,10 +57,10 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Read:
     count = 0
     plain = journals.unpack
 
-    def counted(text: str, previous: str) -> journals.Line:
+    def counted(raw: bytes, previous: str, position: int = 0) -> journals.Line:
         nonlocal count
         count += 1
-        return plain(text, previous)
+        return plain(raw, previous, position)
 
     monkeypatch.setattr(journals, "unpack", counted)
     return lambda: count

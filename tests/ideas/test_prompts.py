@@ -103,7 +103,7 @@ def test_golden_prompt_of_a_new_campaign(histories: dict[int, History]) -> None:
         "state:\n"
         "- score, lower is better\n"
         "- best: experiment 0 with 1.1\n"
-        "- noise: metric.sd, sd 0.001: one run proves gains over 0.0028\n"
+        "- noise: 0.001, as metric.sd says: one run proves gains over 0.0028\n"
         "- spent: 0.00 hours of runs\n"
         "- no prediction was scored yet\n"
         "dead ends (do not revisit): none\n"

@@ -14,7 +14,7 @@ from autoresearch.testing import run_output
 def pretend(monkeypatch):
     """A hook that is declared for one test alone, by a function and nothing else."""
     monkeypatch.setattr(hookspecs, "HOOKS", dict(hookspecs.HOOKS))
-    for module in ("calls", "loading", "answers"):
+    for module in ("calls", "registry", "answers"):
         monkeypatch.setattr(f"autoresearch.plugins.{module}.HOOKS", hookspecs.HOOKS)
 
     def pretend(history):

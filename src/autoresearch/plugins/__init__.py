@@ -101,9 +101,16 @@ class Plugins(Registry):
 
     # --- before the run -----------------------------------------------------------------
 
-    def propose_idea(self, history: History, source: str, rng: Random, **more: Any) -> Idea | None:
+    def propose_idea(
+        self,
+        history: History,
+        source: str,
+        rng: Random,
+        files: Mapping[str, str] | None = None,
+        desk: Desk | None = None,
+    ) -> Idea | None:
         """Return the first of the ideas, or None when no generator has one."""
-        return next(iter(self.propose_ideas(history, source, rng, **more)), None)
+        return next(iter(self.propose_ideas(history, source, rng, files, desk=desk)), None)
 
     def propose_ideas(
         self,
