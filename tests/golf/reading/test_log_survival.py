@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoresearch.cli import cli
 from autoresearch.errors import AutoresearchError
 from autoresearch.golf.reading import format_reading, read_log, read_result
-from autoresearch.golf.verbs import metrics
 
 if TYPE_CHECKING:
     from conftest import Sketch
@@ -222,10 +222,11 @@ def test_the_verb_reads_a_pipe(
     """`-` is standard input, for a log of the challenge and where a pattern reads the score."""
     monkeypatch.chdir(tmp_path)
     text = "\n".join([*sketch.lines(), ""])
-    read = CliRunner().invoke(metrics, ["-", "--json"], input=text)
+    read = CliRunner().invoke(cli, ["metrics", "-", "--json"], input=text)
     assert json.loads(read.output)["val_bpb"] == read_log(text).val_bpb is not None
     subprocess.run(["git", "init", "-q"], check=True)
     Path("autoresearch.toml").write_text('[metric]\nname = "val_loss"\n')
-    assert CliRunner().invoke(metrics, ["-"], input="val_loss: 0.5\n").output.split()[1] == "0.5"
-    refused = CliRunner().invoke(metrics, ["-"], input="loss: 0.5\n").exception
+    shown = CliRunner().invoke(cli, ["metrics", "-"], input="val_loss: 0.5\n")
+    assert shown.output.split()[1] == "0.5"
+    refused = CliRunner().invoke(cli, ["metrics", "-"], input="loss: 0.5\n").exception
     assert "- has no val_loss" in str(refused)
