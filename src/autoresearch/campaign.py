@@ -43,6 +43,11 @@ _PATIENCE = 10.0  # seconds that another process may take to add something
 IMPORTED = "imported"  # in the recorded environment of a campaign that was taken over: its files
 
 
+def imported_from(history: History) -> str | None:
+    """Return the names of the files that a history was taken over from; None for one's own."""
+    return history.started.environment.get(IMPORTED) if history.started else None
+
+
 def silent(_: str) -> None:
     """Tell no one."""
 
@@ -298,8 +303,7 @@ class Campaign:
 
     def check_own(self) -> None:
         """Refuse what needs the scripts of a history that was taken over from another tool."""
-        started = self.history.started
-        if started is not None and (source := started.environment.get(IMPORTED)):
+        if source := imported_from(self.history):
             raise WorkspaceError(
                 f"campaign {self.tag} was imported from {source} and its scripts are not here; "
                 "it can be read and replayed, and autoresearch init starts one that can run"

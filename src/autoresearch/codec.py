@@ -81,11 +81,12 @@ def skim(type_name: str, schema_version: int, payload: str) -> Any:
     shape: Any = EVENT_TYPES.get(type_name)
     if shape is None or schema_version > shape.schema_version:
         return UnknownEvent(unknown_type=type_name, unknown_version=schema_version, payload=payload)
+    read = _reader(shape) if schema_version == shape.schema_version else None
     try:
-        if schema_version == shape.schema_version:
-            return _reader(shape)(payload)
-    except Exception:  # what is odd is taken, or refused by name, below
-        pass
+        if read is not None:
+            return read(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        pass  # what is odd is taken, or refused by name, below
     try:
         fields = json.loads(payload)
     except (ValueError, RecursionError) as error:
@@ -96,14 +97,14 @@ def skim(type_name: str, schema_version: int, payload: str) -> Any:
 
 
 @cache
-def _reader(shape: Any) -> Callable[[str], Any]:
+def _reader(shape: Any) -> Callable[[str], Any] | None:
     """Return what makes a value with a class's fields of a payload that names every one of them.
 
-    Raises TypeError for a class that does more with its fields than to make tables read-only.
+    None for a class that does more with its fields than to make tables read-only.
     """
     types, items = get_type_hints(shape), attrs.fields(shape)
     if any(item.validator or item.converter not in (None, freeze) for item in items):
-        raise TypeError(shape.__name__)
+        return None
     tables = [item.name for item in items if item.converter]
 
     def freeze_tables(told: Any) -> None:

@@ -70,14 +70,12 @@ def why(error: Exception) -> str:
 
 
 @contextmanager
-def telling(
-    problem: str, advice: str, kind: type[AutoresearchError] = WorkspaceError
-) -> Iterator[None]:
+def telling(problem: str, advice: str) -> Iterator[None]:
     """Say in one line what could not be done with a file inside the block, why, and what to do."""
     try:
         yield
     except (OSError, UnicodeError) as error:
-        raise kind(f"{problem}: {why(error)}; {advice}") from None
+        raise WorkspaceError(f"{problem}: {why(error)}; {advice}") from None
 
 
 @contextmanager

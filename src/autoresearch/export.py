@@ -25,7 +25,7 @@ from autoresearch.model import Experiment, RunStatus, Verdict
 from autoresearch.projections.files import analysis_block, reasoning_block, shown_status
 from autoresearch.projections.memory import noise_in_words
 from autoresearch.report import best_so_far
-from autoresearch.text import block, counted, one_line
+from autoresearch.text import because, block, counted, one_line
 
 DIFF_LINES, TEXT = 60, 400  # of one experiment, so that 2,000 of them stay a file that opens
 Rows = list[dict[str, Any]]
@@ -256,11 +256,8 @@ def the_night(history: History) -> Iterator[str]:
     if history.failures:
         yield "plugins failed: " + ", ".join(f"{k} {v}" for k, v in history.failures.items())
     paused = history.paused
-    waits = (
-        f"waits: {paused.reason}"
-        if paused
-        else history.stopped and f"stopped: {history.stopped.removeprefix('stopped ')}"
-    )
+    over = history.stopped and f"stopped: {because(history.stopped)}"
+    waits = f"waits: {paused.reason}" if paused else over
     yield f"now: {waits or 'going on'}; {counted(len(history.queue), 'idea')} queued"
 
 

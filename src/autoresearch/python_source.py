@@ -116,7 +116,7 @@ def fault(source: str, *, as_file: bool = False) -> Fault | None:
             warnings.simplefilter("ignore")
             compile(source.encode() if as_file else source, "script", "exec", dont_inherit=True)
             if sys.version_info >= (3, 14):
-                _shallow(ast.parse(source.removeprefix("\ufeff")))
+                parse(source.removeprefix("\ufeff"))
     except SyntaxError as error:
         if (older := readable(source)) != source:
             return fault(older, as_file=as_file)

@@ -27,6 +27,11 @@ def without_users(text: str) -> str:
     return _USER_IN_ADDRESS.sub("***@", text)
 
 
+def because(reason: str) -> str:
+    """Return why a loop stopped without the word itself, for where "stopped" stands before it."""
+    return reason.removeprefix("stopped ")
+
+
 def encoding_of(head: bytes) -> str:
     """Return the encoding of program output, by its first bytes: UTF-16 of some kind, else UTF-8.
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from autoresearch import events
-from autoresearch.campaign import IMPORTED, Campaign
+from autoresearch.campaign import Campaign, imported_from
 from autoresearch.cli.shared import (
     json_option,
     print_facts,
@@ -31,7 +31,7 @@ from autoresearch.projections import Projection
 from autoresearch.projections.files import NotesMd, ResultsTsv, controls
 from autoresearch.projections.memory import noise_in_words
 from autoresearch.setup import check_free
-from autoresearch.text import counted, one_line
+from autoresearch.text import because, counted, one_line
 
 
 @click.command()
@@ -64,9 +64,9 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
     best = shown.pop("best_experiment")
     score = "no score" if facts["best"] is None else f"{facts['best']:.6g}"
     shown["best"] = None if best is None else f"{score} of experiment {best}"
-    if history.started is not None and (source := history.started.environment.get(IMPORTED)):
+    if source := imported_from(history):
         shown |= {"loop": f"none: imported from {source}, to read and to replay", "boundary": None}
-    shown["stopped"] = history.stopped and history.stopped.removeprefix("stopped ")
+    shown["stopped"] = history.stopped and because(history.stopped)
     print_facts({**shown, "minds": silent or None, "budgets": budgets or None})
 
 

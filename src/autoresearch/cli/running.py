@@ -33,6 +33,7 @@ from autoresearch.presets import DEFAULT
 from autoresearch.scaffold import lay_template, templates
 from autoresearch.settings import FILE_NAME, load
 from autoresearch.setup import FILES, check_files
+from autoresearch.text import because
 
 # --- run -------------------------------------------------------------------------------------
 
@@ -72,7 +73,7 @@ def run(asked: Mapping[str, Any], until: int | None, batch: int | None, **how: A
     with Teller() as teller, _signals_interrupt():
         how |= {"plugins": asked["plugins"], "tell": teller.tell, "tick": teller.tick}
         reason = campaign.run(until=until, **how)
-    teller.tell(f"stopped: {reason.removeprefix('stopped ')}")
+    teller.tell(f"stopped: {because(reason)}")
     print_summary(campaign)
     baseline = campaign.history.baseline
     if baseline is not None and baseline.verdict is Verdict.CRASH:

@@ -17,7 +17,7 @@ import attrs
 import click
 
 from autoresearch import events
-from autoresearch.campaign import IMPORTED, Campaign, which_there_are
+from autoresearch.campaign import Campaign, imported_from, which_there_are
 from autoresearch.cli.reading import hidden_scores, loop_in_words, loop_of, print_experiments
 from autoresearch.cli.shared import json_option, print_json, with_campaign, with_history
 from autoresearch.cycle.budget import Line, ledger
@@ -28,7 +28,7 @@ from autoresearch.launchers import log_in
 from autoresearch.log import export_parquet
 from autoresearch.model import Experiment, Run
 from autoresearch.projections.files import analysis_block, reasoning_block, shown_status
-from autoresearch.text import block, counted, one_line
+from autoresearch.text import because, block, counted, one_line
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -249,7 +249,7 @@ def _with_commit(campaign: Campaign, history: History, number: int) -> Experimen
 
 def _foreign(history: History) -> str:
     """Say that a history was taken over as it was told, which explains what is not here."""
-    told = history.started is not None and history.started.environment.get(IMPORTED)
+    told = imported_from(history)
     return f"; the campaign was imported from {told}, without files and outputs" if told else ""
 
 
@@ -330,8 +330,8 @@ def screen(campaign: Campaign, width: int = WIDTH, told: str = "") -> Group:
     rows.add_column(overflow="ellipsis", no_wrap=True)
     for name, text in _facts(campaign, history):
         rows.add_row(name, Text(one_line(text, width - 12)))
-    ended = "" if loop["alive"] or not history.stopped else f"; stopped: {history.stopped}"
-    words = f"{loop_in_words(loop)}{ended.replace(': stopped ', ': ')}"
+    ended = not loop["alive"] and history.stopped
+    words = loop_in_words(loop) + (f"; stopped: {because(ended)}" if ended else "")
     rows.add_row("loop", Text(one_line(words, 3 * width), overflow="fold"))
     decided = counted(len(history.decided), "experiment")
     return Group(

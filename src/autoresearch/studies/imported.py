@@ -11,7 +11,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from autoresearch import events
-from autoresearch.campaign import IMPORTED, Campaign
+from autoresearch.campaign import IMPORTED, Campaign, imported_from
 from autoresearch.config import Config
 from autoresearch.cycle import beginning
 from autoresearch.durable import digest
@@ -94,7 +94,7 @@ def plan(
     opening: list[Fact] = []
     if campaign is not None:
         history, config = campaign.history, campaign.config
-        if history.started is None or IMPORTED not in history.started.environment:
+        if imported_from(history) is None:
             raise WorkspaceError(f"campaign {tag} was run here; import under another --tag")
     else:
         base = Git(project).commit_of("HEAD")
