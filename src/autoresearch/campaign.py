@@ -114,14 +114,13 @@ class Campaign:
     ) -> str:
         """Go on with the campaign and return the reason for stopping.
 
-        ``parallel`` is how many experiments are under way at once, instead of ``runs.parallel``.
-
         ``experiments`` more experiments are brought to a verdict (one that was interrupted
         counts), or as many as it takes to have ``until`` in all; with neither, the loop runs until
-        a budget or a person stops it. ``wait`` True: it waits whatever it lacks; False: it ends
-        instead, with the reason; None: it ends where a number of experiments was asked for and no
-        generator can have another idea, and waits for everything else. Raises StreamHeldError when
-        another process runs this campaign.
+        a budget or a person stops it. ``parallel`` is how many are under way at once, instead of
+        ``runs.parallel``. ``wait`` True: it waits whatever it lacks; False: it ends instead, with
+        the reason; None: it ends where a number of experiments was asked for and no generator can
+        have another idea, and waits for everything else. Raises StreamHeldError when another
+        process runs this campaign.
         """
         if parallel is not None and parallel != self.config.runs.parallel:
             at_once = evolve(self.config.runs, parallel=parallel)

@@ -25,7 +25,7 @@ from autoresearch.ideas import Hyperparameter, knobs
 from autoresearch.ideas.script import is_protected
 from autoresearch.launchers.environment import clean_environment
 from autoresearch.numbers import NAMED, NUMBER, Tail
-from autoresearch.python_source import imported
+from autoresearch.python_source import imported, tree
 from autoresearch.text import one_line, without_escapes
 
 TRY_SECONDS = 60.0
@@ -299,15 +299,12 @@ def own_python(root: Path) -> str:
 
 def _texts(source: str) -> str:
     """Return the text of every string in a script, with {} for what f-strings fill in."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return ""
+    parsed = tree(source)
     return "\n".join(
         "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
         if isinstance(node, ast.JoinedStr)
         else str(node.value)
-        for node in ast.walk(tree)
+        for node in (ast.walk(parsed) if parsed else ())
         if isinstance(node, ast.JoinedStr | ast.Constant)
     )
 

@@ -298,8 +298,8 @@ def write_record(
     written["submission.json"] = (json.dumps(told, indent=2, ensure_ascii=False) + "\n").encode()
     written["README.md"] = _readme(campaign, experiment, told).encode()
     names = [f"train_seed{run.seed}.log" for run in done] if len(done) > 1 else ["train.log"]
-    runs = campaign.lab.folder / "runs"
-    logs = {name: log_in(runs / run.name) for name, run in zip(names, done, strict=True)}
+    places = (log_in(campaign.lab.run_folder(run.name)) for run in done)
+    logs = dict(zip(names, places, strict=True))
     if missing := [str(path) for path in logs.values() if not path.is_file()]:
         raise WorkspaceError(f"{missing[0]} is missing; autoresearch verify says what else is")
     for name, data in written.items():

@@ -59,6 +59,10 @@ class Lab:
         """Where everything of the campaign but the log lives."""
         return self.project / ".autoresearch" / self.tag
 
+    def run_folder(self, name: str) -> Path:
+        """Return where a run works, and what it wrote stays."""
+        return self.folder / "runs" / name
+
     @property
     def clone(self) -> Git:
         """The lab's own repository."""

@@ -101,7 +101,7 @@ def shown(*names: str, gain: float | None, number: int = 1, grown: float = 0.0) 
     """Return what an experiment showed that switched some things on."""
     return search.Shown(
         number=number, gain=gain, grown=grown, share=2.0,
-        changes=tuple(ValueChange(name=name, old=False, new=True) for name in names),
+        changes=dict.fromkeys(names, (False, True)),
     )  # fmt: skip
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from autoresearch.config import RunsConfig
+from autoresearch.launchers import RunFolder
 from autoresearch.launchers.environment import clean_environment, visible_gpus
+from autoresearch.launchers.far import order_for, spec_here
+from autoresearch.testing import run_request, workspace
 
 
 @pytest.mark.parametrize(
@@ -82,3 +87,19 @@ def test_gpus_are_counted_as_cuda_would(tmp_path: Path, chosen: str | None, coun
 def test_a_machine_without_gpus_has_none(tmp_path: Path) -> None:
     """No device file, no GPU, whatever CUDA_VISIBLE_DEVICES says."""
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "0,1"}, tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    "places", [None, {}], ids=["on another machine", "where folders are these"]
+)
+def test_an_order_says_there_what_was_asked_for_here(
+    tmp_path: Path, places: dict[str, str] | None
+) -> None:
+    """Words that only look like a mark stay as they are; git finds no repository around the run."""
+    asked = run_request(tmp_path / "runs", env={"DATA": "HERE/ATMOSPHERE"})
+    order = order_for(asked, workspace(tmp_path / "work"), (), RunsConfig(), places)
+    spec = spec_here(order, RunFolder(tmp_path / "there" / "run", tmp_path / "there" / "control"))
+    assert spec.env["DATA"] == "HERE/ATMOSPHERE"
+    assert str(tmp_path / "runs") in spec.env["GIT_CEILING_DIRECTORIES"].split(os.pathsep)
+    moved = spec.command[1].startswith(str(tmp_path / "there"))
+    assert moved is (places is None)

@@ -7,10 +7,11 @@ import re
 import pytest
 from attrs import evolve
 
+from autoresearch import policies
 from autoresearch.config import Config, LimitsConfig, MetricConfig
 from autoresearch.history import History
 from autoresearch.model import Analysis, Experiment, Reasoning, RunStatus
-from autoresearch.policies import analysis, greedy
+from autoresearch.policies import analysis
 from autoresearch.testing import EXAMPLES, candidate, experiment, history, idea
 
 CONFIG = Config(preset="plain", metric=MetricConfig(name="val_bpb", sd=0.0006))
@@ -152,11 +153,11 @@ def test_the_clock_explains_nothing() -> None:
 
 def test_the_analysis_is_as_sure_as_the_decision() -> None:
     """Both know how many runs were compared, and how well the noise is known."""
-    judged = greedy.compare(candidate(1.2235, PAST), PAST)
+    judged = policies.compare(candidate(1.2235, PAST), PAST)
     assert judged is not None
     assert judged.confidence is not None
-    assert judged.confidence < greedy.confidence(judged.gain, PAST.noise.sd)
-    assert greedy.likelihood(judged.confidence) in analysis.explanation(run(1.2235), PAST)
+    assert judged.confidence < policies.confidence(judged.gain, PAST.noise.sd)
+    assert policies.likelihood(judged.confidence) in analysis.explanation(run(1.2235), PAST)
 
 
 def test_a_loss_is_called_a_loss() -> None:

@@ -7,6 +7,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoresearch import policies
 from autoresearch.config import Config, LimitsConfig, MetricConfig
 from autoresearch.model import Run, RunStatus, Verdict, Violation
 from autoresearch.policies import greedy
@@ -163,9 +164,9 @@ def test_a_kept_gain_within_the_noise_is_called_unproven() -> None:
 )
 def test_measured_noise_is_judged_by_students_t(t: float, freedom: int, p: float) -> None:
     """The quantiles of the usual tables; few runs measure the noise badly."""
-    gain = t * greedy.spread(0.002)
-    assert greedy.confidence(gain, 0.002, freedom=freedom) == pytest.approx(p, abs=2e-4)
-    assert greedy.student_bar(p, freedom) == pytest.approx(t, abs=2e-3)
+    gain = t * policies.spread(0.002)
+    assert policies.confidence(gain, 0.002, freedom=freedom) == pytest.approx(p, abs=2e-4)
+    assert policies.student_bar(p, freedom) == pytest.approx(t, abs=2e-3)
 
 
 def test_halving_the_score_in_one_step_is_looked_at_where_the_noise_was_measured() -> None:
@@ -193,7 +194,7 @@ def test_halving_the_score_in_one_step_is_looked_at_where_the_noise_was_measured
 )
 def test_more_runs_never_make_less_sure(gain: float, sd: float, new: int, old: int) -> None:
     """Confidence stays within 0 and 1 and moves away from one half with every further run."""
-    few, many = greedy.confidence(gain, sd, new, old), greedy.confidence(gain, sd, new + 1, old)
+    few, many = policies.confidence(gain, sd, new, old), policies.confidence(gain, sd, new + 1, old)
     assert few is not None
     assert many is not None
     assert 0 <= few <= 1
@@ -213,5 +214,5 @@ def test_more_runs_of_the_best_are_averaged() -> None:
         )
         for index in range(3)
     )
-    assert greedy.scored(experiment(1.2, runs=runs), "val_bpb") == 3
-    assert greedy.spread(0.0006, 1, 3) == pytest.approx(0.0006 * (4 / 3) ** 0.5)
+    assert policies.scored(experiment(1.2, runs=runs), "val_bpb") == 3
+    assert policies.spread(0.0006, 1, 3) == pytest.approx(0.0006 * (4 / 3) ** 0.5)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from autoresearch import events
 from autoresearch.campaign import Campaign, imported_from, which_there_are
 from autoresearch.cli.reading import hidden_scores, loop_in_words, loop_of, print_experiments
 from autoresearch.cli.shared import json_option, print_json, with_campaign, with_history
@@ -90,22 +89,27 @@ def show(
         click.echo(f"hidden score {hidden:.6g}, for you alone: no plugin and no mind sees it")
 
 
+_TALK = """
+    SELECT position, strftime(recorded_at, '%Y-%m-%dT%H:%M:%S.%fZ'), 'asked', model, author, prompt
+    FROM mind_asked WHERE campaign = $tag AND experiment = $number
+    UNION ALL
+    SELECT position, strftime(recorded_at, '%Y-%m-%dT%H:%M:%S.%fZ'), 'answered', model, author,
+        [answer] FROM mind_answered WHERE campaign = $tag AND experiment = $number
+    ORDER BY 1
+"""
+
+
 def _show_talk(campaign: Campaign, history: History, number: int | None, as_json: bool) -> None:
     """Print every question to a mind for an experiment, to the letter, and every answer."""
     if number is None:
         raise WorkspaceError("--prompt is of one experiment; name it, as in show 7 --prompt")
-    known, texts = (events.MindAsked, events.MindAnswered), campaign.log.sources
-    told = []
-    for record in campaign.log.read(until=history.position):
-        event = record.event
-        if record.campaign != campaign.tag or not isinstance(event, known):
-            continue
-        if event.experiment == number:
-            asked = isinstance(event, events.MindAsked)
-            names = event.prompt if isinstance(event, events.MindAsked) else (event.answer,)
-            parts = [texts.get(name) for name in names if name]
-            word = "asked" if asked else "answered"
-            told.append({"at": record.at, word: event.model, "by": event.author, "texts": parts})
+    with campaign.connect(at=history.position) as sql:
+        rows = sql.execute(_TALK, {"tag": campaign.tag, "number": number}).fetchall()
+    texts = campaign.log.sources
+    told = [
+        {"at": at, word: model, "by": by, "texts": [texts.get(name) for name in names if name]}
+        for _, at, word, model, by, names in rows
+    ]
     if as_json:
         print_json(told)
         return
@@ -188,7 +192,7 @@ def _provenance(campaign: Campaign, experiment: Experiment) -> Iterator[str]:
         yield f"source {path} {name}"
     for name, value in experiment.measurement.items():
         yield f"measured with {name} {one_line(str(value), 80)}"
-    logs = [log_in(campaign.lab.folder / "runs" / run.name) for run in experiment.runs]
+    logs = [log_in(campaign.lab.run_folder(run.name)) for run in experiment.runs]
     yield from (f"output {path}" for path in logs if path.exists())
 
 
@@ -228,7 +232,7 @@ def log_of(
     if not runs or (run is not None and run >= len(runs)):
         known = f"runs 0 to {len(runs) - 1}" if runs else "none"
         raise WorkspaceError(f"experiment {experiment} has no run {run or 0}; it has {known}")
-    path = log_in(campaign.lab.folder / "runs" / runs[-1 if run is None else run].name)
+    path = log_in(campaign.lab.run_folder(runs[-1 if run is None else run].name))
     if not path.is_file():
         more = _foreign(history) or "; autoresearch verify says what else is missing"
         raise WorkspaceError(f"{path} is not there{more}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from autoresearch.errors import WorkspaceError, telling
 from autoresearch.frozen import alike
 from autoresearch.history import History
 from autoresearch.log import SourceStore
-from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest
+from autoresearch.model import Experiment, RunHandle, RunOutput, RunRequest, Workspace
 from autoresearch.plugins import Plugins
 from autoresearch.projections import Projection
 from autoresearch.text import one_line
@@ -277,6 +278,16 @@ def _link(path: Path, shown: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def places(workspace: Workspace, folder: Path) -> dict[str, str]:
+    """Return by name what the braces in a command and its variables stand for."""
+    return {
+        "python": sys.executable,
+        "script": str(workspace.script_path),
+        "project": str(workspace.project),
+        "run": str(folder),
+    }
 
 
 def fill(text: str, names: Mapping[str, str]) -> str:

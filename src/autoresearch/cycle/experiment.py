@@ -32,7 +32,7 @@ from autoresearch.model import (
     Verdict,
     Violation,
 )
-from autoresearch.policies.greedy import first_score, refuse
+from autoresearch.policies import first_score, refuse
 from autoresearch.projections.files import analysis_block, controls, shown_status
 from autoresearch.text import block, one_line
 
@@ -259,26 +259,29 @@ def _scored_prediction(
 
 def _decide(kit: Kit, number: int, output: RunOutput, told: Decision | None) -> Decision:
     history = _past(kit, number)
-    experiment = history.experiments[number]
-    size = experiment.metrics.get(kit.config.metric.size)
-    status = output.status
+    experiment, status = history.experiments[number], output.status
     if experiment.number == history.baseline_number and history.score(experiment) is not None:
         status = RunStatus.COMPLETED  # a repetition that failed takes nothing from the first run
-    score = history.score(experiment) if status is RunStatus.COMPLETED else None
-    candidate = Candidate(
-        experiment=experiment,
-        metric=score,
-        artifact_bytes=None if size is None else int(size),
-        status=status,
-        violations=experiment.violations,
-    )
+    candidate = candidate_of(experiment, history, status)
     config = kit.config
-    if history.is_early and size is None:  # a smoke test need not write the artifact
+    if history.is_early and candidate.artifact_bytes is None:  # a smoke test need not write it
         config = evolve(config, limits=evolve(config.limits, artifact_bytes=0))
     if told is None and history.is_early:
         told = _judge_early(kit, candidate, history, config)
     decision = told or kit.plugins.decide(candidate, history)
     return bounded(decision, candidate, history, config)
+
+
+def candidate_of(experiment: Experiment, history: History, status: RunStatus) -> Candidate:
+    """Return an experiment whose newest run ended so as the policies judge it."""
+    size = experiment.metrics.get(history.size)
+    return Candidate(
+        experiment=experiment,
+        metric=history.score(experiment) if status is RunStatus.COMPLETED else None,
+        artifact_bytes=None if size is None else int(size),
+        status=status,
+        violations=experiment.violations,
+    )
 
 
 def _judge_early(kit: Kit, candidate: Candidate, history: History, config: Config) -> Decision:
@@ -333,7 +336,7 @@ def _record_decision(
     delta = decision.delta
     if delta is None and score is not None and best is not None:
         delta = score - best
-    size = experiment.metrics.get(kit.config.metric.size)
+    size = experiment.metrics.get(history.size)
     decided = events.Decided(
         experiment=experiment.number,
         verdict=decision.verdict.value,

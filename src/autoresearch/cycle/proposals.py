@@ -58,7 +58,7 @@ class LoopHands(Hands):
         self.kit.recorder.record_together(*facts)
 
     def output(self, run: str) -> Path | None:
-        path = log_in(self.kit.lab.folder / "runs" / Path(run).name)
+        path = log_in(self.kit.lab.run_folder(Path(run).name))
         return path if path.is_file() else None
 
     def document(self, path: str) -> str:
@@ -83,7 +83,7 @@ class LoopHands(Hands):
         )
         place.script_path.parent.mkdir(parents=True, exist_ok=True)
         write_text(place.script_path, source)
-        folder = kit.lab.folder / "runs" / asked
+        folder = kit.lab.run_folder(asked)
         for file in files:
             folder.mkdir(exist_ok=True)
             shutil.copy(file, folder)

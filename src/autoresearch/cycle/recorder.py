@@ -28,10 +28,10 @@ from autoresearch.history import History
 from autoresearch.log import EventLog, Recorded, Tip, Writer
 from autoresearch.model import Notice, Verdict
 from autoresearch.plugins import PluginFailure, Plugins
+from autoresearch.plugins.calls import NO_ANSWER
 from autoresearch.text import one_line
 
 REST_SECONDS = 30.0  # of a mind after its first outage; twice as long after each further one
-_NO_ANSWER = ("outage", "suspended")
 
 # Whoever asks in SQL has the rest laid over the tables, and a sync costs more than a short run.
 # What it writes grows with the tables: it waits for a share of new events, but not for long.
@@ -147,7 +147,7 @@ class Recorder:
         of a launcher is told as the end of its run.
         """
         self.failed = self.failed or failure
-        told = f"{failure.plugin} {failure.error}" if failure.kind in _NO_ANSWER else failure.plugin
+        told = f"{failure.plugin} {failure.error}" if failure.kind in NO_ANSWER else failure.plugin
         if told not in self._told and failure.hook != "launch_run":
             self._told.add(told)
             self._tell(f"{failure} (told once; autoresearch status counts them)")
@@ -178,7 +178,7 @@ class Recorder:
 
     def _of_mind(self, failure: PluginFailure) -> tuple[events.Event, ...]:
         """Return what a failure means for a mind: it rests, longer each time, or is suspended."""
-        if failure.kind not in _NO_ANSWER:
+        if failure.kind not in NO_ANSWER:
             return ()
         before = self.history.suspended.get(failure.plugin)
         times = before.times if before is not None else 0

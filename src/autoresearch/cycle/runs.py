@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from statistics import fmean
@@ -14,7 +13,7 @@ from attrs import define, evolve, field
 
 from autoresearch import events
 from autoresearch.config import RUN_FOLDER
-from autoresearch.cycle import Kit, cost_of, fill, traces, write_text
+from autoresearch.cycle import Kit, cost_of, fill, places, traces, write_text
 from autoresearch.cycle.budget import reservation
 from autoresearch.cycle.recorder import next_stage
 from autoresearch.cycle.traces import LINE, collect, evaluate
@@ -221,7 +220,7 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
     if run.status is RunStatus.INFRA_FAILED:
         # Asked again, a launcher that could not start it would start it now, under a name that
         # the log says is over.
-        folder = kit.lab.folder / "runs" / run.name
+        folder = kit.lab.run_folder(run.name)
         return RunOutput(
             name=run.name,
             status=run.status,
@@ -240,13 +239,8 @@ def output_of(kit: Kit, experiment: Experiment) -> RunOutput:
 
 def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspace]:
     workspace = _checkout(kit, asked)
-    names = {
-        "python": sys.executable,
-        "script": str(workspace.script_path),
-        "project": str(kit.lab.project),
-        "run": str(kit.lab.folder / "runs" / asked.run),
-        "seed": str(asked.seed),
-    }
+    folder = kit.lab.run_folder(asked.run)
+    names = {**places(workspace, folder), "seed": str(asked.seed)}
     config = kit.config.in_stage(asked.stage)
     env = {key: fill(text, names) for key, text in {**config.env, **asked.env}.items()}
     request = alike(
@@ -257,7 +251,7 @@ def _request(kit: Kit, asked: events.RunRequested) -> tuple[RunRequest, Workspac
         command=tuple(fill(word, names) for word in asked.command),
         env=env,
         max_log_bytes=kit.config.limits.max_log_bytes,
-        folder=kit.lab.folder / "runs" / asked.run,
+        folder=folder,
         campaign_id=kit.campaign_id,
         options=kit.config.stage_named(asked.stage).options,
         cwd=None if kit.config.cwd == RUN_FOLDER else workspace.path / kit.config.cwd,
@@ -269,7 +263,7 @@ def _checkout(kit: Kit, asked: events.RunRequested) -> Workspace:
     """Return where a run works: as committed, with the data linked in, unless it began already."""
     experiment = kit.history.experiments[asked.experiment]
     workspace = kit.lab.workspace(asked.experiment)
-    fresh = not (kit.lab.folder / "runs" / asked.run).exists()
+    fresh = not kit.lab.run_folder(asked.run).exists()
     left_over = fresh and asked.index > 0  # by the run before
     if left_over or not workspace.script_path.exists():
         workspace = kit.lab.worktree(asked.experiment, experiment.commit or kit.head_commit())

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from attrs import evolve
 
 from autoresearch import events
-from autoresearch.cycle import Kit, fill
+from autoresearch.cycle import Kit, fill, places
 from autoresearch.durable import digest_files
 from autoresearch.errors import BlockedError, PluginError, WorkspaceError
 from autoresearch.git import Git
@@ -182,7 +181,7 @@ class Retention:
     def _trim(self, experiment: Experiment) -> None:
         kit = self._kit
         for run in experiment.runs:
-            folder = kit.lab.folder / "runs" / run.name
+            folder = kit.lab.run_folder(run.name)
             freed, names = 0, []
             for path, size in _large(folder):
                 try:
@@ -291,12 +290,7 @@ def _judge(
 
 def _request(kit: Kit, run: RunRequest, command: tuple[str, ...], kind: str) -> RunRequest:
     place = kit.lab.pristine_workspace
-    names = {
-        "python": sys.executable,
-        "script": str(place.script_path),
-        "project": str(kit.lab.project),
-        "run": str(run.folder),
-    }
+    names = places(place, run.folder)
     return evolve(
         run,
         name=f"{run.name}{kind}",

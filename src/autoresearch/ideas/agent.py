@@ -19,12 +19,11 @@ from autoresearch.desk import Desk
 from autoresearch.durable import is_editable
 from autoresearch.errors import OutageError, PluginError, SuspendedError
 from autoresearch.history import History
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.ideas.answers import objects
 from autoresearch.model import Cost, Idea, Workspace
 from autoresearch.text import block, one_line
 
-_NAME = "agent"
 _SANDBOXES = {False: "workspace-write", True: "danger-full-access"}  # codex's own words
 # The words of each known agent, and the places of its own login, which it may use in a boundary.
 PRESETS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -96,16 +95,15 @@ class Said:
     failed: str = ""
 
 
-class Plugin:
+class Plugin(WithTable[Settings]):
     """Proposes by an agent's change, turns words into code, and repairs crashes."""
 
-    def __init__(self) -> None:
-        self._config, self._settings = Config(), Settings()
+    name, Settings = "agent", Settings
 
     @hookimpl
     def configure(self, config: Config) -> None:
         """Read ``[tool.autoresearch.plugins.agent]``; a preset has to be known."""
-        self._config, self._settings = config, config.settings(_NAME, Settings)
+        super().configure(config)
         if not self._settings.command and self._settings.preset not in PRESETS:
             raise PluginError(
                 f"plugins.agent.preset is {self._settings.preset!r}; use one of "
@@ -116,8 +114,7 @@ class Plugin:
     def propose_idea(self, history: History, files: Mapping[str, str], desk: Desk) -> Idea:
         """Return the agent's change; PluginError for none, OutageError where it gave no answer."""
         texts, said = self._work(desk, files, self._task(desk))
-        found = [item for item in objects(said.text, json.JSONDecoder()) if item is not None]
-        told = found[-1] if found else {}
+        told = [{}, *objects(said.text, json.JSONDecoder())][-1]
         number = history.best_number or 0
         cites = told.get("cites")
         cites = cites if isinstance(cites, list) and cites else [number]

@@ -12,7 +12,6 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, NoReturn
 
 from attrs import field, frozen
@@ -24,7 +23,7 @@ from autoresearch.ideas import describe, differences, digest_of, hyperparameters
 from autoresearch.ideas.edits import Edit, EditError, changed_lines, edited, same_code
 from autoresearch.ideas.literals import typed
 from autoresearch.ideas.moves import direction_of
-from autoresearch.ideas.script import Menu, changed, is_protected, refused
+from autoresearch.ideas.script import Menu, changed, is_new, is_protected
 from autoresearch.model import Idea, Remark, ValueChange
 from autoresearch.python_source import fault
 from autoresearch.text import block, one_line
@@ -223,22 +222,22 @@ def _last_object(text: str, keys: set[str]) -> Any:
 
     Models like to think aloud before the answer, to explain it after, and to put fences around it.
     """
-    tried = islice(objects(text, _DECODER), _OBJECTS_TRIED)
     # An edit within an answer that was cut off is an object as well, but no answer.
-    found = [item for item in tried if item is not None and keys & item.keys()]
+    found = [item for item in objects(text, _DECODER) if keys & item.keys()]
     return found[-1] if found else None
 
 
-def objects(text: str, decoder: json.JSONDecoder) -> Iterator[dict[str, Any] | None]:
-    """Yield what begins at each brace that is not within the object before: None for no object."""
-    start = text.find("{")
-    while start >= 0:
+def objects(text: str, decoder: json.JSONDecoder) -> Iterator[dict[str, Any]]:
+    """Yield the objects of JSON in a text, but none that is within another."""
+    end = 0
+    for _ in range(_OBJECTS_TRIED):
+        if (start := text.find("{", end)) < 0:
+            return
         try:
             found, end = decoder.raw_decode(text, start)
+            yield found
         except (ValueError, RecursionError):
-            found, end = None, start + 1
-        yield found
-        start = text.find("{", end)
+            end = start + 1
 
 
 def _text(answer: Mapping[str, Any], name: str, limit: int) -> str:
@@ -434,7 +433,7 @@ def _must_be_new(
 ) -> None:
     history = ground.history
     known = digest_of({**files, **texts}) in history.tried_sources if texts else False
-    if known or idea.id in history.tried or idea.id in refused(history):
+    if known or not is_new(history, idea.id):
         _refuse(f"{idea.description!r} was tried before; propose something new", "duplicate")
     lines = frozenset[str]().union(*(changed_lines(files[p], t) for p, t in texts.items()))
     twin = ground.novelty(lines) if lines else None

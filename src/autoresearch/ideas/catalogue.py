@@ -23,8 +23,8 @@ from autoresearch.config import Config, setting
 from autoresearch.errors import ConfigError, why
 from autoresearch.history import History, script_of
 from autoresearch.hookspecs import WithTable, hookimpl
-from autoresearch.ideas import Hyperparameter, describe, digest_of, hyperparameters, with_values
-from autoresearch.ideas.script import refused
+from autoresearch.ideas import Hyperparameter, describe, hyperparameters
+from autoresearch.ideas.script import changes_of, is_new, new_texts
 from autoresearch.model import Idea, Value, ValueChange
 
 _CHANGE = re.compile(r"^(?P<name>[A-Z][A-Z0-9_]*)(?P<how>[*=])(?P<number>[-+.0-9e]+)$")
@@ -174,7 +174,7 @@ class Plugin(WithTable[Settings]):
             if done or not self._wanted(direction, present, history):
                 continue
             idea = _idea(direction, change, present, files, history)
-            if idea is not None and idea.id not in history.tried | refused(history):
+            if idea is not None and is_new(history, idea.id):
                 return idea
         return None
 
@@ -210,14 +210,10 @@ def _idea(
         item.name: value(item.applied(float(present[item.name].value)), present[item.name].value)
         for item in direction.settings
     }
-    script = script_of(history)
-    changed = with_values(files[script], values)
-    tried = digest_of({**files, script: changed}) in history.tried_sources
-    if changed == files[script] or tried:
+    changes = changes_of(values, present)
+    texts = new_texts(files, changes, history)
+    if not texts:
         return None
-    changes = tuple(
-        ValueChange(name=name, old=present[name].value, new=new) for name, new in values.items()
-    )
     best, gain = history.best, -change if history.lower_is_better else change
     told = f" experiment {best.number} stands at {history.best_metric:.4f}" if best else ""
     return Idea(
@@ -228,7 +224,7 @@ def _idea(
         evidence=(direction.sentence(history.metric),),
         cites=(best.number,) if best else (0,),
         risk=f"measured on another stack ({direction.source}); it may not transfer",
-        source=changed,
+        source=texts[script_of(history)],
         changes=changes,
         predicted=None if history.best_metric is None else history.best_metric + change,
         expected_gain=gain,

@@ -123,6 +123,11 @@ class Settings:
         return not self.address or urlsplit(self.address).hostname in _OWN_HOSTS
 
     @property
+    def is_held(self) -> bool:
+        """Whether the server is said to hold a model to a schema, so that no prompt shows it."""
+        return self.schema and self.own
+
+    @property
     def interface(self) -> str:
         """The interface that is spoken: responses or chat."""
         return self.api if self.api != "auto" else "responses" if self.own else "chat"

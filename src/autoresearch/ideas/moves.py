@@ -33,11 +33,9 @@ class Trial:
     gain: float | None
     verdict: Verdict
 
-    single: str | None = field(init=False)
-    """The key of the only value that was changed, None when there were several."""
-
-    @single.default
-    def _only_key(self) -> str | None:
+    @property
+    def single(self) -> str | None:
+        """The key of the only value that was changed, None when there were several."""
         return next(iter(self.changes)) if len(self.changes) == 1 else None
 
 
@@ -177,16 +175,20 @@ class Table:
         """Return the movable hyperparameters by key."""
         return {item.key: item for item in self.parameters}
 
-    def feasible(self, move: Move) -> bool:
-        """Return whether attention can be built and the artifact still fits, as far as is known."""
+    def feasible(self, values: Mapping[str, Value]) -> bool:
+        """Return whether attention can be built with new values and the artifact still fits.
+
+        As far as is known; what may not move is left out of it.
+        """
         named = self.named()
+        moved = {name: new for name, new in values.items() if name in named}
         groups: dict[str, dict[str, float]] = defaultdict(lambda: dict(self.fixed))
         for name, item in named.items():
-            value = move.values.get(name, item.value)
+            value = moved.get(name, item.value)
             if not isinstance(value, str):  # values of one table of one file belong together
                 groups[name[: -len(item.last)]][item.last] = float(value)
         agree = all(shapes_agree(group) for group in groups.values())
-        return agree and growth(named, move.values) <= self.room
+        return agree and growth(named, moved) <= self.room
 
 
 def growth(present: Mapping[str, Hyperparameter], values: Mapping[str, Value]) -> float:

@@ -17,8 +17,9 @@ from attrs import define, evolve, field
 from autoresearch.config import Config
 from autoresearch.desk import Desk
 from autoresearch.errors import PluginError, SuspendedError
+from autoresearch.frozen import alike
 from autoresearch.history import History, script_of
-from autoresearch.hookspecs import hookimpl
+from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.ideas import answers, hyperparameters, prompts
 from autoresearch.ideas.answers import AnswerError, Ground
 from autoresearch.ideas.catalogue import known
@@ -28,7 +29,6 @@ from autoresearch.model import Analysis, Cost, Experiment, Idea, Remark, Verdict
 from autoresearch.text import block
 
 T = TypeVar("T")
-_NAME = "openai"
 _CHOICES = 40  # values of the files among which a small model chooses
 REST_SECONDS = 600.0  # after which a conversation whose answers are used up may be begun anew
 
@@ -46,11 +46,13 @@ class _Talk:
     since: float = field(factory=time.monotonic)
 
 
-class Plugin:
+class Plugin(WithTable[Settings]):
     """Proposes, implements ideas in words, repairs crashes, and analyses where it is asked to."""
 
+    name, Settings = "openai", Settings
+
     def __init__(self) -> None:
-        self._config, self._settings = Config(), Settings()
+        super().__init__()
         self._client = Client(self._settings)
         self._talk: _Talk | None = None
         self._gone: dict[str, str] = {}  # models that cannot be asked, with the reason
@@ -59,7 +61,7 @@ class Plugin:
     @hookimpl
     def configure(self, config: Config) -> None:
         """Read ``[tool.autoresearch.plugins.openai]``; ConfigError for what cannot work."""
-        self._config, self._settings = config, config.settings(_NAME, Settings)
+        super().configure(config)
         check(self._settings, config.limits.usd)
         self._client = Client(self._settings)
 
@@ -78,7 +80,7 @@ class Plugin:
         ground = Ground(
             history=history,
             source=source,
-            author=_NAME,
+            author=self.name,
             fixed=frozenset(self._config.env),
             files=files,
             novelty=self._novelty.against(desk),
@@ -89,7 +91,7 @@ class Plugin:
         if talk.calls >= self._settings.attempts:
             return None
         idea = self._ask(talk, schema, desk, lambda text: answers.read(text, ground))
-        named = f"{_NAME}/{talk.model}" if len(self._settings.names) > 1 else _NAME
+        named = f"{self.name}/{talk.model}" if len(self._settings.names) > 1 else self.name
         idea = evolve(idea, author=named)
         talk.idea = idea.id
         return idea
@@ -97,7 +99,7 @@ class Plugin:
     @hookimpl
     def quote_call(self, history: History, files: Mapping[str, str], desk: Desk) -> list[Cost]:
         """Return the worst case of the next question: its answer by the dearest of the models."""
-        if _NAME in history.suspended:
+        if self.name in history.suspended:
             return []
         schema = self._schema(files, history, self._menu(files, history))
         messages = self._question(history, files, desk, schema)
@@ -119,7 +121,7 @@ class Plugin:
             self._ordered(files, script_of(history)),
             sorted(self._config.env),
             self._facts(history.metric),
-            self._written_out(schema),
+            schema,
             "compact" if "change" in schema["properties"] else "system",
         )
 
@@ -150,7 +152,9 @@ class Plugin:
         if not names:  # when a person has them asked again, all are
             reasons, self._gone = "; ".join(dict.fromkeys(self._gone.values())), {}
             raise SuspendedError(reasons)
-        return max(names, key=lambda name: rng.betavariate(*_record(name, history)))
+        return max(
+            names, key=lambda name: rng.betavariate(*_record(f"{self.name}/{name}", history))
+        )
 
     def _menu(self, files: Mapping[str, str], history: History) -> Menu:
         """Return what a small model chooses from; nothing for another one."""
@@ -171,10 +175,6 @@ class Plugin:
         decided = max((item.number for item in history.decided), default=0)
         return prompts.idea_schema(paths, variables[:200], decided)
 
-    def _written_out(self, schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Return the schema for the prompt: servers that are said to enforce it do not need it."""
-        return None if self._settings.schema and self._settings.own else schema
-
     # --- code and analyses ----------------------------------------------------------------------
 
     @hookimpl
@@ -182,9 +182,7 @@ class Plugin:
         """Return the files into which an idea in words was written, or with a crash repaired."""
         script, files = workspace.script, workspace.read_editable()
         schema = prompts.change_schema(list(self._ordered(files, script)))
-        messages = prompts.task(
-            idea, self._settings, self._ordered(files, script), self._written_out(schema)
-        )
+        messages = prompts.task(idea, self._settings, self._ordered(files, script), schema)
         return self._ask(
             self._single(desk, messages),
             schema,
@@ -198,15 +196,13 @@ class Plugin:
     ) -> Generator[None, Analysis | None, Analysis | None]:
         """Let the numbers say what came out, and the model why and what it teaches."""
         made = yield
-        asked = self._settings.analyze and _NAME not in history.suspended
+        asked = self._settings.analyze and self.name not in history.suspended
         if not asked or made is None or not experiment.runs or experiment.number == 0:
             return made
         schema = prompts.ANALYSIS
-        messages = prompts.analysis(
-            experiment, desk, self._settings, made, self._written_out(schema)
-        )
+        messages = prompts.analysis(experiment, desk, self._settings, made, schema)
         words = self._ask(self._single(desk, messages), schema, desk, answers.read_words)
-        return evolve(made, **words, author=_NAME)
+        return evolve(made, **words, author=self.name)
 
     @hookimpl
     def summarize(self, history: History, since: int, desk: Desk) -> list[Remark] | None:
@@ -214,7 +210,7 @@ class Plugin:
         if not self._settings.digest or self._settings.compact:
             return None
         schema = prompts.remarks_schema(max(item.number for item in history.decided))
-        messages = prompts.digest(desk, self._settings, since, self._written_out(schema))
+        messages = prompts.digest(desk, self._settings, since, schema)
         talk = self._single(desk, messages)
         talk.calls = self._settings.attempts - 1
         return self._ask(talk, schema, desk, answers.read_remarks)
@@ -270,16 +266,10 @@ class Plugin:
         talk.calls += 1
         talk.since = time.monotonic()
         usd = reply.usd(talk.model, self._settings)
-        cost = Cost(
-            tokens_in=reply.tokens_in,
-            tokens_out=reply.tokens_out,
-            usd=usd or 0.0,
-            seconds=reply.seconds,
-        )
         desk.answered(
             reply.model or talk.model,
             reply.text,
-            cost,
+            alike(Cost, reply, usd=usd or 0.0),
             usd=usd,
             tokens_cached=reply.tokens_cached,
             request=reply.request,
@@ -299,9 +289,8 @@ class Plugin:
         return tuple(prompts.data(row.sentence(metric), 600) for row in rows)
 
 
-def _record(model: str, history: History) -> tuple[int, int]:
-    """Return one more than a model's ideas that were kept, and than those that were not."""
-    author = f"{_NAME}/{model}"
+def _record(author: str, history: History) -> tuple[int, int]:
+    """Return one more than an author's ideas that were kept, and than those that were not."""
     own = [item for item in history.decided if item.idea.author == author]
     kept = sum(item.verdict is Verdict.KEEP for item in own)
     refused = sum(item.author == author for item in history.refusals)

@@ -149,14 +149,14 @@ def question(
     files: Mapping[str, str],
     fixed: Sequence[str],
     facts: Sequence[str],
-    schema: Mapping[str, Any] | None = None,
+    schema: Mapping[str, Any] = {},
     rules: str = "system",
 ) -> list[Message]:
     """Return the messages that ask for an idea, by the template named ``rules``.
 
     ``files`` maps paths to texts, the script first; ``fixed`` are the variables that the campaign
-    sets, ``facts`` what is known beforehand. A ``schema`` is written out for a model that is not
-    held to one.
+    sets, ``facts`` what is known beforehand. The ``schema`` of the answer is written out for a
+    model that is not held to it.
     """
     history = desk.history
     stable = rendered(
@@ -190,7 +190,7 @@ def task(
     idea: Idea,
     settings: Settings,
     files: Mapping[str, str],
-    schema: Mapping[str, Any] | None = None,
+    schema: Mapping[str, Any] = {},
 ) -> list[Message]:
     """Return the messages that ask for the code of an idea in words, or for a crash's repair."""
     text = rendered(
@@ -208,7 +208,7 @@ def analysis(
     desk: Desk,
     settings: Settings,
     told: Analysis,
-    schema: Mapping[str, Any] | None = None,
+    schema: Mapping[str, Any] = {},
 ) -> list[Message]:
     """Return the messages that ask why an experiment came out as it ``told`` by its numbers."""
     history, best = desk.history, desk.history.best
@@ -233,7 +233,7 @@ def analysis(
 
 
 def digest(
-    desk: Desk, settings: Settings, since: int, schema: Mapping[str, Any] | None = None
+    desk: Desk, settings: Settings, since: int, schema: Mapping[str, Any] = {}
 ) -> list[Message]:
     """Return the messages that ask what the experiments from one on show together."""
     items = [item for item in desk.history.decided if item.number >= since]
@@ -271,8 +271,9 @@ def on_a_plateau(history: History) -> bool:
     return since is not None and since >= len(history.experiments) - 2
 
 
-def _system(name: str, settings: Settings, schema: Mapping[str, Any] | None) -> Message:
-    told = json.dumps(schema, separators=(",", ":")) if schema else ""
+def _system(name: str, settings: Settings, schema: Mapping[str, Any]) -> Message:
+    written = schema and not settings.is_held
+    told = json.dumps(schema, separators=(",", ":")) if written else ""
     return {"role": "system", "content": rendered(name, settings, schema_text=told)}
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from autoresearch import events
 from autoresearch.frozen import alike
 from autoresearch.history import History, QueuedIdea
 from autoresearch.hookspecs import hookimpl
+from autoresearch.ideas.script import is_new
 from autoresearch.model import Idea
 
 
@@ -22,7 +22,7 @@ class Plugin:
             if queued.waits_for:
                 continue
             idea = as_idea(queued, history)
-            if queued.again or not _gone({idea.id, queued.id}, history):
+            if queued.again or is_new(history, idea.id, queued.id):
                 return idea
         return None
 
@@ -37,11 +37,6 @@ class Plugin:
             "one that failed to answer again" if "outage" in waiting else "one that writes its code"
         )
         return f"{ideas} in words for a plugin: {cause}"
-
-
-def _gone(names: set[str], history: History) -> bool:
-    dropped = (item.idea for item in history.rejected if isinstance(item, events.IdeaDropped))
-    return any(name in history.tried for name in names) or not names.isdisjoint(dropped)
 
 
 def as_idea(queued: QueuedIdea, history: History) -> Idea:

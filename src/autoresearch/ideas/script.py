@@ -122,9 +122,9 @@ class Plugin(WithTable[Settings]):
         files = {**files, script: source}
         table = self.table(history, knobs(files, script))
         named, (share, _) = table.named(), shrinkage(history, "script_ideas")
-        gone, dead = refused(history), history.dead_families
+        dead = history.dead_families
         for move in self._ranked(table, history, rng):
-            if family(move.direction) in dead or not table.feasible(move):
+            if family(move.direction) in dead or not table.feasible(move.values):
                 continue
             changes = changes_of(move.values, named)
             texts = new_texts(files, changes, history)
@@ -132,7 +132,7 @@ class Plugin(WithTable[Settings]):
                 continue
             made = _idea(evolve(move, gain=move.gain * share), changes, named, history)
             idea = evolve(made, source=texts.pop(script, None), files=texts)
-            if idea.id not in history.tried and idea.id not in gone:
+            if is_new(history, idea.id):
                 return idea
         return None
 
@@ -196,9 +196,10 @@ def _fixed(config: Config) -> dict[str, float]:
     return fixed
 
 
-def refused(history: History) -> frozenset[str]:
-    """Return the ids of the ideas that were dropped without a run."""
-    return frozenset(item.idea for item in history.rejected if isinstance(item, events.IdeaDropped))
+def is_new(history: History, *ids: str) -> bool:
+    """Return whether no idea of these ids was tried, or dropped without a run."""
+    dropped = {item.idea for item in history.rejected if isinstance(item, events.IdeaDropped)}
+    return not any(name in history.tried or name in dropped for name in ids)
 
 
 def changes_of(

@@ -66,15 +66,10 @@ class Shown:
     """What an experiment showed of its changes: gain and growth in bytes over its parent."""
 
     number: int
-    changes: tuple[ValueChange, ...]
+    changes: Mapping[str, tuple[Value, Value]]  # by key, old and new
     gain: float | None
     grown: float | None
     share: float  # the variance of the gain, in that of one run
-    olds: Mapping[str, Value] = field(init=False)  # by key
-
-    @olds.default
-    def _by_key(self) -> dict[str, Value]:
-        return {key(item.name, item.file): item.old for item in self.changes}
 
 
 def _shown(item: Experiment, history: History) -> Shown | None:
@@ -89,7 +84,7 @@ def _shown(item: Experiment, history: History) -> Shown | None:
     size, before = item.metrics.get(history.size), parent.metrics.get(history.size)
     return Shown(
         number=item.number,
-        changes=item.idea.changes,
+        changes={key(one.name, one.file): (one.old, one.new) for one in item.idea.changes},
         gain=None if new is None or old is None else history.gain(new, old),
         grown=None if size is None or before is None else size - before,
         share=share,
@@ -131,7 +126,7 @@ class Learned:
         self.gains, self._sizes = Belief(_OF_SCALE * scale), Belief(_SIZE_SD * self._limit)
         self.starts = {name: item.value for name, item in named.items()}
         for one in reversed(shown):
-            self.starts |= one.olds
+            self.starts |= {name: old for name, (old, _) in one.changes.items()}
         self._promised: dict[Part, tuple[str, float]] = {}
         self.tried: dict[Part, int] = {}
         self._safe: set[Part] = set()
@@ -179,9 +174,8 @@ class Learned:
 
     def _take(self, shown: Shown) -> None:
         """Learn from an experiment."""
-        changes = {key(item.name, item.file): (item.old, item.new) for item in shown.changes}
-        parts = self.parts(changes)
-        for name, (old, new) in changes.items():
+        parts = self.parts(shown.changes)
+        for name, (old, new) in shown.changes.items():
             if (name, new) in parts:  # what nothing is known of is worth what it replaces
                 mean, _ = self.gains.of({part: 1.0 for part in [(name, old)] if part in parts})
                 self.gains.known.setdefault((name, new), (mean, self.gains.doubt**2))
@@ -246,15 +240,14 @@ class Plugin(WithTable[Settings]):
         found = knobs(files, name)
         table = self._numbers.table(history, found)
         named: Named = {item.key: item for item in found}
-        refused = script.refused(history)
         for arm in self._ranked(table, named, history, rng):
             changes = script.changes_of(arm.values, named)
             texts = script.new_texts(files, changes, history)
-            if not texts or not _feasible(table, [arm]):
+            if not texts or not table.feasible(arm.values):
                 continue
             idea = _idea(arm, changes, history)
             idea = evolve(idea, source=texts.pop(name, None), files=texts)
-            if idea.id not in history.tried and idea.id not in refused:
+            if script.is_new(history, idea.id):
                 return idea
         return None
 
@@ -276,8 +269,7 @@ class Plugin(WithTable[Settings]):
         size = history.best.metrics.get(history.size) if history.best else None
 
         def worth(arms: Sequence[Arm], gain: float) -> float:
-            values = {name: new for arm in arms for name, new in arm.values.items()}
-            return learned.worth(gain, _changes(values, named), size)
+            return learned.worth(gain, _changes(_values(arms), named), size)
 
         found = [*self._known(learned, named, rng), *self._moves(learned, table, named, rng)]
         found += self._bold(table, history, rng)
@@ -294,7 +286,7 @@ class Plugin(WithTable[Settings]):
             if crowded or sum(not one.known for one in together) > 1:
                 continue
             better = worth(together, total + arm.mean) > worth(chosen, total)
-            if better and _feasible(table, together):
+            if better and table.feasible(_values(together)):
                 chosen, total = together, total + arm.mean
         yield from (_bundle(chosen[:count]) for count in range(len(chosen), 1, -1))
         yield from arms
@@ -347,10 +339,8 @@ def _changes(values: Mapping[str, Value], named: Named) -> dict[str, tuple[Value
     return {name: (named[name].value, new) for name, new in values.items()}
 
 
-def _feasible(table: moves.Table, arms: Sequence[Arm]) -> bool:
-    found = {name: new for arm in arms for name, new in arm.values.items()}
-    movable = {name: new for name, new in found.items() if name in table.named()}
-    return table.feasible(moves.Move(direction="", values=movable, gain=0, worth=0, why=""))
+def _values(arms: Sequence[Arm]) -> dict[str, Value]:
+    return {name: new for arm in arms for name, new in arm.values.items()}
 
 
 def _arm(
@@ -368,7 +358,7 @@ def _bundle(parts: Sequence[Arm]) -> Arm:
     directions = sorted({arm.direction for arm in parts})
     return Arm(
         direction=f"bundle: {' + '.join(directions)}"[:80],
-        values={name: new for arm in parts for name, new in arm.values.items()},
+        values=_values(parts),
         mean=sum(arm.mean for arm in parts),
         drawn=sum(arm.drawn for arm in parts),
         why="together they promise the most for one run, and what it brings tells of each",

@@ -186,7 +186,7 @@ def _last_words(log: Path) -> str:
     return f"; it said: {lines[-1]}" if lines else ""
 
 
-MARK = "HERE"
+MARK = "{here}"
 """What stands in a word of an order for the folder of the run on the machine where it runs."""
 
 
@@ -194,19 +194,27 @@ def order_for(
     request: RunRequest, workspace: Workspace, passed: Sequence[str], runs: RunsConfig,
     places: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return what the far end is told; ``places`` are folders of this machine, as over there."""
+    """Return what is to be run, for :func:`spec_here` on whichever machine runs it.
+
+    ``places`` are folders of this machine, as over there.
+    """
     if places is None:
         places = {
             str(workspace.path.absolute()): f"{MARK}/work",
             str(request.folder.absolute()): f"{MARK}/run",
             sys.executable: "{python}",
         }
-    env = {name: _filled(text, places) for name, text in request.env.items()}
+    # Git looks for a repository upwards from where it is, but not into these folders: the user's
+    # repository, around the run's folder, is out of sight for `git push`.
+    around = request.folder.absolute().parent, workspace.project.absolute()
+    ceilings = os.pathsep.join(map(str, around))
+    env = {"PYTHONUNBUFFERED": "1", "GIT_CEILING_DIRECTORIES": ceilings, **request.env}
+    env |= {"SEED": str(request.seed), "RUN_ID": request.name}
     return {
         "name": request.name,
         "script_digest": request.script_digest,
         "command": [_filled(word, places) for word in command_of(request, workspace)],
-        "env": {"PYTHONUNBUFFERED": "1", **env, "SEED": str(request.seed), "RUN_ID": request.name},
+        "env": {name: _filled(text, places) for name, text in env.items()},
         "pass_env": list(passed),
         "cwd": _filled(str(request.cwd.absolute()), places) if request.cwd else "",
         "timeout_seconds": request.timeout_seconds,

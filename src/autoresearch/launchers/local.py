@@ -7,24 +7,24 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import evolve
 
 from autoresearch.config import LOCAL, RUN_FOLDER, BoundaryConfig, Config, RunsConfig, with_options
 from autoresearch.errors import AutoresearchError
-from autoresearch.frozen import alike
 from autoresearch.hookspecs import hookimpl
 from autoresearch.launchers import RunFolder, Spec
 from autoresearch.launchers.environment import Boundary, clean_environment, devices, share, unheld
 from autoresearch.launchers.far import (
     LocalRun,
-    command_of,
     environ_with_this_python_first,
+    order_for,
+    spec_here,
     start_supervisor,
 )
-from autoresearch.launchers.supervisor import RUN_MARKER, hide_memory
+from autoresearch.launchers.supervisor import hide_memory
 from autoresearch.model import Quote, RunHandle, RunRequest, Workspace
 
 _TORCHRUN = "torch.distributed.run"
@@ -139,7 +139,8 @@ class Plugin:
             runs = with_options(self._runs, request.options, "options")
             if request.beside:
                 runs = evolve(runs, gpus=1)
-            spec = _spec(request, workspace, folder, self._passed, runs)
+            order = order_for(request, workspace, self._passed, runs, {})
+            spec = _started(spec_here(order, folder), request.launcher)
             folder.write_spec(self._held(spec, workspace, folder, request.reads))
         elif known.name != request.name:
             raise AutoresearchError(
@@ -167,36 +168,14 @@ class Plugin:
         return evolve(spec, command=words, env=env, held=True)
 
 
-def _spec(
-    request: RunRequest, workspace: Workspace, folder: RunFolder, passed: tuple[str, ...],
-    runs: RunsConfig,
-) -> Spec:  # fmt: skip
-    words = command_of(request, workspace)
-    # Git looks for a repository upwards from where it is, but not into these folders: the user's
-    # repository, around the run's folder, is out of sight for `git push`.
-    ceilings = os.pathsep.join([str(folder.path.parent), str(workspace.project.absolute())])
-    extra = {"PYTHONUNBUFFERED": "1", "GIT_CEILING_DIRECTORIES": ceilings, **request.env}
-    extra |= {"SEED": str(request.seed), "RUN_ID": request.name, RUN_MARKER: str(folder.path)}
-    found = devices(runs, {**os.environ, **request.env})
-    count = share(runs, found)
-    return alike(
-        Spec,
-        request,
-        command=tuple(_started(words, request.launcher, count)),
-        devices=found,
-        gpus=count,
-        env=clean_environment(environ_with_this_python_first(), extra, passed),
-        cwd=str(request.cwd.absolute()) if request.cwd else "",
-    )
-
-
-def _started(words: Sequence[str], launcher: str, gpus: int) -> Iterator[str]:
-    """Yield the words of the command: torchrun's in front where it is asked for, {gpus} filled."""
-    count = str(max(gpus, 1))
-    if launcher == "torchrun":
-        words = words[1:] if words[0] == sys.executable else words
-        yield from (sys.executable, "-m", _TORCHRUN, "--standalone", f"--nproc_per_node={count}")
-    yield from (word.replace("{gpus}", count) for word in words)
+def _started(spec: Spec, launcher: str) -> Spec:
+    """Put torchrun's words in front of a command where that starts it."""
+    if launcher != "torchrun":
+        return spec
+    words = spec.command[1:] if spec.command[0] == sys.executable else spec.command
+    processes = f"--nproc_per_node={max(spec.gpus, 1)}"
+    own = (sys.executable, "-m", _TORCHRUN, "--standalone", processes)
+    return evolve(spec, command=(*own, *words))
 
 
 def _no_torchrun(config: Config) -> tuple[str, ...]:

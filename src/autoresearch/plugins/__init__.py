@@ -1,11 +1,13 @@
 """Finds plugins, makes them active, and is the only place from which their hooks are called."""
 
+# mypy: disable-error-code="no-any-return"
+# What plugins answer is checked where it comes in, by `answers`, which no type checker sees.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from attrs import frozen
 
@@ -38,7 +40,7 @@ from autoresearch.model import (
     Workspace,
 )
 from autoresearch.plugins.answers import InvalidAnswerError, number
-from autoresearch.plugins.calls import CAUGHT, Calls, PluginFailure
+from autoresearch.plugins.calls import CAUGHT, NOTHING, Calls, PluginFailure
 from autoresearch.plugins.registry import PluginInfo, Registry, SettingInfo
 from autoresearch.projections import Projection
 from autoresearch.text import one_line
@@ -53,7 +55,6 @@ __all__ = ["PluginFailure", "PluginInfo", "Plugins", "SettingInfo"]
 
 
 T = TypeVar("T")
-_NOTHING = History(plugins=freeze({}))  # what is known before anything happened
 
 
 class Plugins(Registry):
@@ -135,7 +136,7 @@ class Plugins(Registry):
             source=source,
             rng=rng,
             files=freeze(files or {}),
-            desk=desk or Desk(history=history),
+            desk=desk,
         )
         return (found,) if isinstance(found, Idea) else found or ()
 
@@ -144,8 +145,9 @@ class Plugins(Registry):
     ) -> Mapping[str, str]:
         """Return what each generator that says so looked for, by its name."""
         given = freeze(files)
-        found = self.calls.collect("explain_no_idea", history=history, source=source, files=given)
-        return dict(found)
+        return dict(
+            self.calls.collect("explain_no_idea", history=history, source=source, files=given)
+        )
 
     def review_idea(self, idea: Idea, history: History) -> tuple[Objection, ...]:
         """Return every objection to an idea."""
@@ -160,17 +162,12 @@ class Plugins(Registry):
         desk: Desk | None = None,
     ) -> Mapping[str, str] | None:
         """Return the new texts of files by path, or None when no plugin can write them."""
-        found: Mapping[str, str] | None = self.calls.first(
-            "implement_idea",
-            skip=skip,
-            idea=idea,
-            workspace=workspace,
-            desk=desk or Desk(history=_NOTHING),
+        return self.calls.first(
+            "implement_idea", skip=skip, idea=idea, workspace=workspace, desk=desk
         )
-        return found
 
     def audit_change(
-        self, change: Change, workspace: Workspace, history: History = _NOTHING
+        self, change: Change, workspace: Workspace, history: History = NOTHING
     ) -> tuple[Violation, ...]:
         """Return what must not run; an audit that fails counts as a violation."""
         return self._audit("audit_change", change=change, workspace=workspace, history=history)
@@ -184,9 +181,7 @@ class Plugins(Registry):
 
         Raises PluginError when no launcher answers to ``config.launcher``.
         """
-        found: tuple[str, ...] | None = self.calls.first(
-            "check_launcher", config=config, project=project, tell=tell
-        )
+        found = self.calls.first("check_launcher", config=config, project=project, tell=tell)
         launching, checking = (
             {impl.plugin_name for impl in self.calls.implementations(name)}
             for name in ("launch_run", "check_launcher")
@@ -197,54 +192,44 @@ class Plugins(Registry):
 
     def unpack_script(self, source: str) -> str | None:
         """Return what is edited in place of the script that a campaign starts from, or None."""
-        found: str | None = self.calls.first("unpack_script", source=source)
-        return found
+        return self.calls.first("unpack_script", source=source)
 
     def launch_run(self, request: RunRequest, workspace: Workspace) -> RunHandle:
         """Start or find a run; a launcher that fails leaves a run that is ``infra_failed``.
 
         Raises PluginError when no launcher answers to ``request.launcher``.
         """
-        failures: list[PluginFailure] = []
-        handle: RunHandle | None = self.calls.first(
-            "launch_run", failures.append, request=request, workspace=workspace
-        )
-        if handle is None and failures:
-            errors = "; ".join(f"launcher {item.plugin}: {item.error}" for item in failures)
-            return NotLaunched(request, one_line(errors, 500))
-        if handle is None:
-            raise PluginError(self._no_launcher(request.launcher))
-        return handle
+        handle = self.calls.first("launch_run", request=request, workspace=workspace)
+        if handle is not None:
+            return handle
+        told = self.calls.outcomes.items()
+        if failed := [f"launcher {name}: {error}" for name, error in told if error]:
+            return NotLaunched(request, one_line("; ".join(failed), 500))
+        raise PluginError(self._no_launcher(request.launcher))
 
     def quote_run(self, request: RunRequest) -> Quote | None:
         """Return what a run may take at the most, None where its launcher does not say."""
-        found: Quote | None = self.calls.first("quote_run", request=request)
-        return found
+        return self.calls.first("quote_run", request=request)
 
     def quote_call(
         self,
-        history: History = _NOTHING,
+        history: History = NOTHING,
         files: Mapping[str, str] | None = None,
         desk: Desk | None = None,
     ) -> float:
         """Return what the next idea may cost at the most, in US dollars."""
         found = self.calls.collect(
-            "quote_call",
-            history=history,
-            files=freeze(files or {}),
-            desk=desk or Desk(history=history),
+            "quote_call", history=history, files=freeze(files or {}), desk=desk
         )
         return float(sum(cost.usd for _, many in found for cost in many))
 
-    def extract_metrics(
-        self, output: RunOutput, history: History = _NOTHING
-    ) -> Mapping[str, float]:
+    def extract_metrics(self, output: RunOutput, history: History = NOTHING) -> Mapping[str, float]:
         """Return all metrics of a run, less those for which two plugins give different values."""
         found = self.calls.collect("extract_metrics", output=output, history=history)
         numbers = [(plugin, _numbers(plugin, metrics, self.calls)) for plugin, metrics in found]
         return _merge(numbers, "extract_metrics", self.calls)
 
-    def measure_run(self, output: RunOutput, history: History = _NOTHING) -> Mapping[str, str]:
+    def measure_run(self, output: RunOutput, history: History = NOTHING) -> Mapping[str, str]:
         """Return what a score was measured with, less what two plugins tell differently."""
         found = self.calls.collect("measure_run", output=output, history=history)
         return _merge(found, "measure_run", self.calls)
@@ -258,21 +243,16 @@ class Plugins(Registry):
         self, request: RunRequest, observed: Mapping[str, float], history: History
     ) -> str | None:
         """Return the reason to stop a run, or None to let it go on."""
-        found: str | None = self.calls.first(
+        return self.calls.first(
             "should_stop_run", request=request, observed=freeze(observed), history=history
         )
-        return found
 
     def audit_run(
         self, experiment: Experiment, output: RunOutput, history: History, desk: Desk | None = None
     ) -> tuple[Violation, ...]:
         """Return what must not be believed; an audit that fails counts as a violation."""
         return self._audit(
-            "audit_run",
-            experiment=experiment,
-            output=output,
-            history=history,
-            desk=desk or Desk(history=history),
+            "audit_run", experiment=experiment, output=output, history=history, desk=desk
         )
 
     # --- after the run ------------------------------------------------------------------
@@ -285,50 +265,30 @@ class Plugins(Registry):
         desk: Desk | None = None,
     ) -> Analysis:
         """Return the analysis; PluginError when no plugin writes one."""
-        found: Analysis | None = self.calls.first(
-            "analyze_run",
-            skip=skip,
-            experiment=experiment,
-            history=history,
-            desk=desk or Desk(history=history),
+        found = self.calls.first(
+            "analyze_run", skip=skip, experiment=experiment, history=history, desk=desk
         )
-        if found is None:
-            raise PluginError(
-                f"no plugin analysed experiment {experiment.number}; make plugin analysis active"
-            )
-        return found
+        return found or _nobody(f"no plugin analysed experiment {experiment.number}", "analysis")
 
     def promote_run(self, experiment: Experiment, history: History) -> Promotion:
         """Return whether an experiment goes on to the next stage; PluginError when none says so."""
-        found: Promotion | None = self.calls.first(
-            "promote_run", experiment=experiment, history=history
-        )
-        if found is None:
-            raise PluginError(
-                f"no plugin says whether experiment {experiment.number} is promoted; "
-                "make plugin promotion active"
-            )
-        return found
+        found = self.calls.first("promote_run", experiment=experiment, history=history)
+        what = f"no plugin says whether experiment {experiment.number} is promoted"
+        return found or _nobody(what, "promotion")
 
     def decide(self, candidate: Candidate, history: History) -> Decision:
         """Return the decision; PluginError when no policy decides."""
-        found: Decision | None = self.calls.first("decide", candidate=candidate, history=history)
-        if found is None:
-            raise PluginError(
-                f"no policy decided about experiment {candidate.experiment.number}; "
-                "make plugin greedy active"
-            )
-        return found
+        found = self.calls.first("decide", candidate=candidate, history=history)
+        what = f"no policy decided about experiment {candidate.experiment.number}"
+        return found or _nobody(what, "greedy")
 
     def backtrack(self, history: History) -> Backtrack | None:
         """Return where to go back to, or None to carry on from head."""
-        found: Backtrack | None = self.calls.first("backtrack", history=history)
-        return found
+        return self.calls.first("backtrack", history=history)
 
     def choose_parent(self, history: History, rng: Random) -> Parent | None:
         """Return what the next idea builds on, or None for head."""
-        found: Parent | None = self.calls.first("choose_parent", history=history, rng=rng)
-        return found
+        return self.calls.first("choose_parent", history=history, rng=rng)
 
     def summarize(
         self,
@@ -338,10 +298,7 @@ class Plugins(Registry):
         desk: Desk | None = None,
     ) -> tuple[Remark, ...]:
         """Return what an author says of the experiments since one; nothing where none does."""
-        desk = desk or Desk(history=history)
-        found: tuple[Remark, ...] | None = self.calls.first(
-            "summarize", skip=skip, history=history, since=since, desk=desk
-        )
+        found = self.calls.first("summarize", skip=skip, history=history, since=since, desk=desk)
         return found or ()
 
     # --- watching -----------------------------------------------------------------------
@@ -374,6 +331,10 @@ class Plugins(Registry):
 
 # Written by the loop itself, or read by it.
 _TAKEN = ("results.tsv", "notes.md", "run.log", "events.duckdb")
+
+
+def _nobody(what: str, plugin: str) -> NoReturn:
+    raise PluginError(f"{what}; make plugin {plugin} active")
 
 
 def _unaudited(failure: PluginFailure) -> tuple[Violation, ...]:

@@ -140,13 +140,12 @@ def handle(answer: object, _plugin: str, _: Given) -> RunHandle:
     return answer
 
 
-def quote(answer: object, _plugin: str, _: Given) -> Quote:
+def quote(answer: object, plugin: str, _: Given) -> Quote:
     """Check a Quote: finite, not negative."""
-    if not isinstance(answer, Quote):
-        _refuse(f"{_shown(answer)} is not of type Quote")
-    if min(map(number, (answer.seconds, answer.gpus, answer.usd_per_hour))) < 0:
-        _refuse(f"{_shown(answer)} is negative; a run takes something or nothing")
-    return answer
+    given = _sound(answer, Quote, plugin)
+    if min(map(number, (given.seconds, given.gpus, given.usd_per_hour))) < 0:
+        _refuse(f"{_shown(given)} is negative; a run takes something or nothing")
+    return given
 
 
 def metrics(answer: object, _plugin: str, _: Given) -> Mapping[str, Any]:

@@ -13,26 +13,32 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, wait
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TextIO, TypeVar, cast
 
 import pluggy
-from attrs import define, evolve, field, frozen
+from attrs import evolve, frozen
 
 from autoresearch.desk import Desk
 from autoresearch.errors import OutageError, SuspendedError
+from autoresearch.frozen import freeze
+from autoresearch.history import History
 from autoresearch.hookspecs import FORMER, HOOKS
 from autoresearch.plugins.answers import Check, Given, InvalidAnswerError, check_of, credit
 from autoresearch.text import block, one_line
 
 T = TypeVar("T")
+NOTHING = History(plugins=freeze({}))  # what is known before anything happened
 
 TRACE = "AUTORESEARCH_TRACE_PLUGINS"
 
 # What a plugin may throw at the loop; KeyboardInterrupt is a person's and passes through.
 CAUGHT = (Exception, SystemExit)
+NO_ANSWER = ("outage", "suspended")
+"""The kinds of failure of a mind that is not asked again for now."""
 
 _KINDS: tuple[tuple[type[Exception], str], ...] = (
     (InvalidAnswerError, "refused"),
@@ -117,40 +123,38 @@ class Calls:
         self,
         hook: str,
         /,
-        instead: Callable[[PluginFailure], Any] | None = None,
         skip: Mapping[str, str] | None = None,
         halt: bool = False,
         **given: Any,
     ) -> Any:
         """Return the first sound answer that is not None, as the wrappers leave it.
 
-        ``instead`` makes the answer of a plugin that failed, None to pass it over. The plugins to
-        ``skip`` are not asked; the reason of one that has any counts as its error. With ``halt``
-        nobody is asked after a mind that gives no answer, or that is skipped for a reason.
+        The plugins to ``skip`` are not asked; the reason of one that has any counts as its error.
+        With ``halt`` nobody is asked after a mind that gives no answer, or that is skipped for a
+        reason.
         """
         skip = skip or {}
         every, check = self.implementations(hook), check_of(hook)
         opened = [(impl, self._open(impl, hook, given)) for impl in every if impl.wrapper]
         answer, outcomes, answered = None, dict[str, str](), ""
         for impl in every:
+            name = impl.plugin_name
             if impl.wrapper:
                 continue
-            if impl.plugin_name in skip:
-                if why := skip[impl.plugin_name]:
-                    outcomes[impl.plugin_name] = why
+            if name in skip:
+                if why := skip[name]:
+                    outcomes[name] = why
                 if why and halt:
                     break
                 continue
-            failures: list[PluginFailure] = []
-            answer = self._ask(impl, hook, check, given, instead, failures.append)
+            answer, failure = self._ask(impl, hook, check, given)
             if answer is not None:
-                answered = impl.plugin_name
+                answered = name
                 break
-            outcomes[impl.plugin_name] = failures[0].error if failures else ""
-            if halt and failures and failures[0].kind in ("outage", "suspended"):
+            outcomes[name] = failure.error if failure else ""
+            if halt and failure and failure.kind in NO_ANSWER:
                 break
-        self.outcomes = outcomes
-        self.answered = answered
+        self.outcomes, self.answered = outcomes, answered
         for impl, wrapper in reversed(opened):
             if wrapper is not None:
                 answer = self._close(impl, wrapper, hook, check, given, answer)
@@ -163,10 +167,18 @@ class Calls:
         instead: Callable[[PluginFailure], Any] | None = None,
         **given: Any,
     ) -> list[tuple[str, Any]]:
-        """Return every plugin's sound answer with its name; ``instead`` as in :meth:`first`."""
-        every, check = self.implementations(hook), check_of(hook)
-        asked = [(impl.plugin_name, self._ask(impl, hook, check, given, instead)) for impl in every]
-        return [(plugin, answer) for plugin, answer in asked if answer is not None]
+        """Return every plugin's sound answer with its name.
+
+        ``instead`` makes the answer of one that failed; without, it gives none.
+        """
+        found, check = [], check_of(hook)
+        for impl in self.implementations(hook):
+            answer, failure = self._ask(impl, hook, check, given)
+            if failure is not None and instead is not None:
+                answer = instead(failure)
+            if answer is not None:
+                found.append((impl.plugin_name, answer))
+        return found
 
     def invoke(
         self,
@@ -196,21 +208,14 @@ class Calls:
         return failure
 
     def _ask(
-        self,
-        impl: pluggy.HookImpl,
-        hook: str,
-        check: Check,
-        given: Given,
-        instead: Callable[[PluginFailure], Any] | None,
-        note: Callable[[PluginFailure], None] = lambda _: None,
-    ) -> Any:
+        self, impl: pluggy.HookImpl, hook: str, check: Check, given: Given
+    ) -> tuple[Any, PluginFailure | None]:
+        """Return a plugin's sound answer, or None and how it failed if it did."""
         try:
             answer = self.invoke(impl, hook, given)
-            return None if answer is None else check(answer, impl.plugin_name, given)
+            return None if answer is None else check(answer, impl.plugin_name, given), None
         except CAUGHT as error:
-            failure = self.failed(impl.plugin_name, hook, error)
-            note(failure)
-            return instead(failure) if instead else None
+            return None, self.failed(impl.plugin_name, hook, error)
 
     def _open(
         self, impl: pluggy.HookImpl, hook: str, given: Given
@@ -270,10 +275,15 @@ class Calls:
 
 
 def _arguments(impl: pluggy.HookImpl, hook: str, given: Given) -> list[Any]:
-    """Return what an implementation names; a desk is that of its author, with its refusals."""
-    desk = given.get("desk")
-    own = {"desk": desk.of(impl.plugin_name, hook)} if isinstance(desk, Desk) else {}
-    return [own.get(name, given[name]) for name in impl.argnames]
+    """Return what an implementation names; a desk is that of its author, with its refusals.
+
+    Where no loop lends a desk, there is one that knows the history and keeps all in memory.
+    """
+    named = {name: given[name] for name in impl.argnames}
+    if "desk" in named:
+        desk = named["desk"] or Desk(history=given.get("history", NOTHING))
+        named["desk"] = desk.of(impl.plugin_name, hook)
+    return list(named.values())
 
 
 def _finish(wrapper: Generator[None, Any, Any], inner: object) -> Any:
@@ -319,11 +329,7 @@ class Observers:
             observer.close()
 
 
-@define
-class _Job:
-    work: Callable[[], Any]
-    done: threading.Event = field(factory=threading.Event)
-    error: BaseException | None = None
+_Job = tuple[Callable[[], Any], "Future[Any]"]
 
 
 class Observer:
@@ -345,13 +351,13 @@ class Observer:
 
         Raises what the work raised, or HungError when it takes too long.
         """
-        job, out, error = _Job(work), sys.stdout, sys.stderr
+        done, out, error = Future[Any](), sys.stdout, sys.stderr
         thread = self._started()
         sys.stdout = cast(TextIO, _Muffled(out, thread))
         sys.stderr = cast(TextIO, _Muffled(error, thread))
         try:
-            self._jobs.put(job)
-            self.off = not job.done.wait(self._patience)
+            self._jobs.put((work, done))
+            self.off = not wait([done], self._patience).done
         finally:
             # A hung one stays muffled: what it prints when it wakes up is of no use to anyone.
             if not self.off:
@@ -361,8 +367,8 @@ class Observer:
                 f"took over {self._patience:g} seconds; it is switched off for the rest of this "
                 "process"
             )
-        if job.error is not None:
-            raise job.error
+        if (raised := done.exception()) is not None:
+            raise raised
 
     def close(self) -> None:
         """Let the thread end."""
@@ -381,13 +387,12 @@ class Observer:
 
 def _serve(jobs: SimpleQueue[_Job | None]) -> None:
     while (job := jobs.get()) is not None:
+        work, done = job
         try:
-            job.work()
+            done.set_result(work())
         # Everything is handed over, SystemExit too: here it would reach no one else.
         except BaseException as error:
-            job.error = error
-        finally:
-            job.done.set()
+            done.set_exception(error)
 
 
 class _Muffled:

@@ -161,14 +161,13 @@ def _stepped_back(item: Found, first: Found, asked: Collection[str]) -> Found:
 def from_file(path: Path, project: Path) -> Found:
     """Return the plugin in a file, named after it, or in the ``__init__.py`` of a package."""
     place = path.relative_to(project) if path.is_relative_to(project) else path
-    package = path.name == "__init__.py"
     return Found(
-        name=path.parent.name if package else path.stem,
+        name=_module_in(path),
         source=str(place),
         version="",
         default=True,
         load=lambda: _execute(path),
-        digest=lambda: _digest(_python_files(path.parent) if package else [path]),
+        digest=lambda: _digest(_python_files(path.parent) if _is_package(path) else [path]),
         path=path,
     )
 
@@ -257,7 +256,16 @@ def _files(folder: Path) -> list[Path]:
     mine = [
         path for path in found if any(b"autoresearch" in one.read_bytes() for one in found[path])
     ]
-    return sorted(mine, key=lambda path: path.parent.name if path in packages else path.stem)
+    return sorted(mine, key=_module_in)
+
+
+def _is_package(path: Path) -> bool:
+    return path.name == "__init__.py"
+
+
+def _module_in(path: Path) -> str:
+    """Return the name of the module in a file; a package has that of its folder."""
+    return path.parent.name if _is_package(path) else path.stem
 
 
 def _python_files(folder: Path) -> list[Path]:
@@ -267,11 +275,9 @@ def _python_files(folder: Path) -> list[Path]:
 def _execute(path: Path) -> ModuleType:
     # Types written as text are resolved through sys.modules, so the module must stand there;
     # two files of one name in two projects get two names.
-    package = path.name == "__init__.py"
     place = digest(str(path))[:8]
-    stem = path.parent.name if package else path.stem
-    name = f"autoresearch_plugin_{re.sub(r'[^0-9A-Za-z_]', '_', stem)}_{place}"
-    parts = [str(path.parent)] if package else None
+    name = f"autoresearch_plugin_{re.sub(r'[^0-9A-Za-z_]', '_', _module_in(path))}_{place}"
+    parts = [str(path.parent)] if _is_package(path) else None
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=parts)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path.name} is not a Python file; name it NAME.py")
@@ -317,10 +323,7 @@ def _is_file(wish: str) -> bool:
 
 
 def _name(wish: str) -> str:
-    if not _is_file(wish):
-        return wish.removeprefix(BLOCK)
-    path = Path(wish)
-    return path.parent.name if path.name == "__init__.py" else path.stem
+    return _module_in(Path(wish)) if _is_file(wish) else wish.removeprefix(BLOCK)
 
 
 def _meant(wish: str, found: Iterable[Found]) -> list[str]:

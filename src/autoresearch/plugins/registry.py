@@ -18,6 +18,7 @@ from attrs import define, frozen
 from autoresearch import hookspecs
 from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError, ConfigError, PluginError, brought_by
+from autoresearch.frozen import alike
 from autoresearch.hookspecs import FORMER, HOOKS, PROJECT
 from autoresearch.plugins import discovery
 from autoresearch.plugins.calls import CAUGHT, PATIENCE, Calls, Manager, Observers, PluginFailure
@@ -341,28 +342,17 @@ class Registry:
         return (*described, *(self._other(item) for item in self.found if id(item) not in active))
 
     def _other(self, found: Found) -> PluginInfo:
-        if found.shadow:
-            return _info(found, problem=f"its name is taken by {found.shadow}; rename one of them")
         try:
+            if found.shadow:
+                raise PluginError(f"its name is taken by {found.shadow}; rename one of them")
             return self._loaded_info(load(found), active=False)
         except AutoresearchError as error:
-            return _info(found, problem=self.missing.get(found.name, str(error)))
+            problem = self.missing.get(found.name, str(error))
+        return alike(PluginInfo, found, digest="", active=False, problem=problem)
 
     def _loaded_info(self, item: Loaded, *, active: bool) -> PluginInfo:
-        return _info(
-            item.found,
-            version=item.version,
-            digest=item.digest,
-            active=active,
-            summary=item.summary,
-            hooks=item.hooks,
-            settings=_settings_info(item, self.config),
-        )
-
-
-def _info(found: Found, **known: Any) -> PluginInfo:
-    given = {"version": found.version, "digest": "", "active": False, **known}
-    return PluginInfo(name=found.name, source=found.source, **given)
+        told = {"name": item.name, "source": item.found.source, "active": active}
+        return alike(PluginInfo, item, settings=_settings_info(item, self.config), **told)
 
 
 def _settings_info(item: Loaded, config: Config) -> tuple[SettingInfo, ...]:

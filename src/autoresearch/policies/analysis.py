@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from autoresearch.history import History, spread
 from autoresearch.hookspecs import Configured, hookimpl
 from autoresearch.model import Analysis, Experiment, RunStatus, Verdict
-from autoresearch.policies.greedy import confidence, ending, likelihood, scored
+from autoresearch.policies import confidence, ending, likelihood, scored
 from autoresearch.projections.memory import better_by
 
 # What the clock says depends on who else uses the machine, so it explains no score.

@@ -12,7 +12,7 @@ from autoresearch.config import setting
 from autoresearch.history import History, spread
 from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.model import Experiment, Run, RunRequest
-from autoresearch.policies.greedy import student
+from autoresearch.policies import student
 
 _RECENT = 50  # decided experiments that are looked at, so that it costs the same for ever
 

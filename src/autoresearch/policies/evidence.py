@@ -6,11 +6,11 @@ from statistics import NormalDist, fmean
 
 from attrs import frozen
 
+from autoresearch import policies
 from autoresearch.config import setting
 from autoresearch.history import History, gain_of
 from autoresearch.hookspecs import WithTable, hookimpl
 from autoresearch.model import Candidate, Decision, Verdict
-from autoresearch.policies import greedy
 from autoresearch.text import counted
 
 _STANDARD = NormalDist()
@@ -66,13 +66,13 @@ class Plugin(WithTable[Settings]):
         noise = history.noise
         if noise.sd <= 0 or not (noise.measured or self._config.metric.sd > 0):
             return None  # an estimate from discards is no evidence
-        refused = greedy.refuse(candidate, history, self._config)
+        refused = policies.refuse(candidate, history, self._config)
         if refused is not None:
             return refused
-        found = greedy.compare(candidate, history)
+        found = policies.compare(candidate, history)
         if found is None:
-            return greedy.first_score(candidate, history, self._config)
-        runs = greedy.scored(candidate.experiment, history.metric)
+            return policies.first_score(candidate, history, self._config)
+        runs = policies.scored(candidate.experiment, history.metric)
         judged = _Judged(history, self._settings, found.gain)
         sure = judged.sure(runs)
         verdict, why = self._judge(candidate, history, judged, runs, sure)
@@ -90,8 +90,8 @@ class Plugin(WithTable[Settings]):
         room = self._room(history)
         needed = 1 - min(max(room, rules.confirmed_p / 5), 1 - rules.least)
         told = (
-            f"a true improvement with {greedy.percent(sure)} probability "
-            f"after {counted(runs, 'run')}{judged.base}; {greedy.percent(needed)} are needed"
+            f"a true improvement with {policies.percent(sure)} probability "
+            f"after {counted(runs, 'run')}{judged.base}; {policies.percent(needed)} are needed"
         )
         left = rules.further_seeds - (runs - 1)
         if judged.gain > 0 and sure >= needed:
@@ -103,7 +103,7 @@ class Plugin(WithTable[Settings]):
             return (
                 Verdict.RERUN,
                 f"{told}; {counted(left, 'further run')} would keep it with "
-                f"{greedy.percent(chance)} probability",
+                f"{policies.percent(chance)} probability",
             )
         tie = _tie(candidate, history, judged.gain, rules.noise_sds * judged.noise.sd, rules)
         if tie and 1 - sure <= room:
@@ -140,7 +140,7 @@ class _Judged:
         self._spread = rules.effect_sds * self.noise.sd
         self._usual = self._spread * _STANDARD.inv_cdf(min(share, 0.5))
         best = history.best
-        self._runs = greedy.scored(best, history.metric) if best else 1
+        self._runs = policies.scored(best, history.metric) if best else 1
         chosen = best is not None and best.number != history.baseline_number
         self._was = gain_of(best, history) if best is not None and chosen else None
 
@@ -181,16 +181,16 @@ class _Judged:
         now, then = self.belief(runs, sd), self.belief(runs + more, sd)
         moves = max(now.sd**2 - then.sd**2, 1e-18) ** 0.5
         freedom = self.noise.freedom  # further runs tell of the noise as well
-        bar = greedy.student_bar(needed, freedom + more) * then.sd
-        return greedy.student((now.mean - bar) / moves, freedom)
+        bar = policies.student_bar(needed, freedom + more) * then.sd
+        return policies.student((now.mean - bar) / moves, freedom)
 
 
 def holding(history: History) -> tuple[int, int]:
     """Return how many of the last 200 ideas that gave a score were kept, and of how many."""
     recent = [item for item in history.experiments[-200:] if item.number > history.baseline_number]
     judged = [item for item in recent if item.verdict in (Verdict.KEEP, Verdict.DISCARD)]
-    scored = [item for item in judged if history.score(item) is not None]
-    return sum(item.verdict is Verdict.KEEP for item in scored), len(scored)
+    known = [item for item in judged if history.score(item) is not None]
+    return sum(item.verdict is Verdict.KEEP for item in known), len(known)
 
 
 def _tie(candidate: Candidate, history: History, gain: float, band: float, rules: Settings) -> str:

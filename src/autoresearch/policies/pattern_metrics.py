@@ -26,6 +26,7 @@ from autoresearch.numbers import (
     named,
     size_in_bytes,
 )
+from autoresearch.python_source import tree
 from autoresearch.text import encoding_of, one_line, without_escapes
 
 _BLOCK = 1 << 20
@@ -70,12 +71,11 @@ class Plugin:
 
 def _literal_score(source: str, pattern: re.Pattern[str]) -> int | None:
     """Return the line of the first call whose arguments, all literals, read as a score."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
+    parsed = tree(source)
+    if parsed is None:
         return None
-    known = _constants(tree)
-    for node in ast.walk(tree):
+    known = _constants(parsed)
+    for node in ast.walk(parsed):
         if isinstance(node, ast.Call):
             told = [_literal(item, known) for item in node.args]
             if told and None not in told and pattern.search(" ".join(map(str, told))):
@@ -83,16 +83,16 @@ def _literal_score(source: str, pattern: re.Pattern[str]) -> int | None:
     return None
 
 
-def _constants(tree: ast.AST) -> dict[str, str]:
+def _constants(script: ast.AST) -> dict[str, str]:
     """The names that one assignment binds to a literal, and nothing else does."""
     bound: Counter[str] = Counter()
-    for node in ast.walk(tree):
+    for node in ast.walk(script):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             bound[node.id] += 1
         elif isinstance(node, ast.arg):
             bound[node.arg] += 1
     found: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in ast.walk(script):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             text = _literal(node.value, found)
             if text is not None and bound[node.targets[0].id] == 1:

@@ -16,7 +16,7 @@ from attrs import asdict, evolve, field, frozen
 
 from autoresearch import events
 from autoresearch.config import Config, unstructure
-from autoresearch.cycle.experiment import bounded, other_measurement
+from autoresearch.cycle.experiment import bounded, candidate_of, other_measurement
 from autoresearch.cycle.loop import facts_of
 from autoresearch.errors import AutoresearchError
 from autoresearch.folding import Draft, empty, foresee, merged
@@ -24,7 +24,7 @@ from autoresearch.frozen import alike
 from autoresearch.history import PROVEN, History
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
 from autoresearch.plugins import Plugins
-from autoresearch.policies.greedy import confidence
+from autoresearch.policies import confidence
 
 if TYPE_CHECKING:
     import pandas
@@ -230,18 +230,13 @@ class _Retelling:
 
     def _candidate(self, item: Experiment, history: History) -> Candidate:
         status = item.runs[-1].status if item.runs else None
-        status = status or RunStatus.COMPLETED
-        size, limit = item.metrics.get(history.size), self.config.limits.artifact_bytes
-        if size is None and limit and status is RunStatus.COMPLETED:
+        made = candidate_of(item, history, status or RunStatus.COMPLETED)
+        size, limit = made.artifact_bytes, self.config.limits.artifact_bytes
+        if size is None and limit and made.status is RunStatus.COMPLETED:
             self.assumed += 1
             size = limit - 1
-        return Candidate(
-            experiment=item,
-            metric=history.score(item) if status is RunStatus.COMPLETED else None,
-            artifact_bytes=None if size is None else int(size),
-            status=status,
-            violations=(*item.violations, *other_measurement(item, history)),
-        )
+        found = (*item.violations, *other_measurement(item, history))
+        return evolve(made, artifact_bytes=size, violations=found)
 
     def _step(self, item: Experiment, decision: Decision, runs: int, best: float | None) -> Step:
         score, noise = self.recorded.score(item), self.noise

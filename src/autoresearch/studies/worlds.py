@@ -20,17 +20,17 @@ from attrs import define, evolve, frozen
 
 from autoresearch.cycle.recorder import Clock
 from autoresearch.durable import digest
-from autoresearch.history import History
+from autoresearch.history import History, script_of
 from autoresearch.hookspecs import hookimpl
-from autoresearch.ideas import families, hyperparameters, with_values
+from autoresearch.ideas import Hyperparameter, families, hyperparameters
 from autoresearch.ideas.catalogue import Known, known
+from autoresearch.ideas.script import changed, new_texts
 from autoresearch.model import (
     Idea,
     RunHandle,
     RunOutput,
     RunRequest,
     RunStatus,
-    ValueChange,
     Workspace,
 )
 from autoresearch.presets import presets
@@ -178,7 +178,7 @@ def _bowl(part: Part, value: float) -> float:
     return part.gain * (1 - lost)
 
 
-def _parameter(name: str, start: float | int | bool) -> object:
+def _parameter(name: str, start: float | int | bool) -> Hyperparameter:
     return hyperparameters(f"{name} = {start!r}\n")[0]
 
 
@@ -412,6 +412,7 @@ class RandomIdeas:
     @hookimpl(trylast=True)
     def propose_idea(self, history: History, source: str, rng: Random) -> Idea | None:
         """Return a change that was not tried."""
+        script = script_of(history)
         found = [item for item in hyperparameters(source) if item.type != "str"]
         for digits in [3] * 10 + [6] * 40:  # finer where the coarse values were tried
             item = rng.choice(found)
@@ -423,14 +424,13 @@ class RandomIdeas:
             else:
                 new = float(f"{float(old) * 2 ** rng.gauss(0, 1):.{digits}g}")
                 new = max(1, round(new)) if isinstance(old, int) else new
-            changed = with_values(source, {item.name: new})
-            if new == old or digest(changed) in history.tried_sources:
-                continue
-            return Idea(
-                direction=item.name.lower(),
-                description=f"{item.name} {old} -> {new}",
-                hypothesis="chance chose it",
-                changes=(ValueChange(name=item.name, old=old, new=new),),
-                source=changed,
-            )
+            change = changed(item, new)
+            if texts := new_texts({script: source}, [change], history):
+                return Idea(
+                    direction=item.name.lower(),
+                    description=str(change),
+                    hypothesis="chance chose it",
+                    changes=(change,),
+                    source=texts[script],
+                )
         return None

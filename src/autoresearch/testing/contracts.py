@@ -21,6 +21,7 @@ from autoresearch.history import History
 from autoresearch.hookspecs import HOOKS
 from autoresearch.model import Backtrack, Candidate, Idea, Run, RunStatus, Signal, Verdict
 from autoresearch.plugins import PluginFailure, Plugins
+from autoresearch.python_source import fault
 from autoresearch.testing.builders import SOURCE, candidate, experiment
 from autoresearch.testing.fakes import KeepBetter
 from autoresearch.testing.story import EXAMPLES, Story, history, story
@@ -186,8 +187,8 @@ class IdeaGeneratorContract(PluginContract):
                 for path, text in {"script.py": idea.source or "", **idea.files}.items()
             ]
             for path, text in texts:
-                error = _compile_error(text) if path.endswith(".py") else None
-                assert error is None, f"{name}: the new {path} does not compile: {error}"
+                found = fault(text) if path.endswith(".py") else None
+                assert found is None, f"{name}: the new {path} does not compile: {found.message}"
 
     def test_gives_each_idea_once(self, plugins: Plugins, source: str) -> None:
         """Of several ideas in one answer no two are the same."""
@@ -231,14 +232,6 @@ def _first_ideas(plugins: Plugins, source: str) -> tuple[Story, tuple[Idea, ...]
     if not ideas:
         pytest.skip("it has no idea after a baseline and one success")
     return told, ideas
-
-
-def _compile_error(source: str) -> str | None:
-    try:
-        compile(source, "the new source", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
-        return str(error)
-    return None
 
 
 class Fallback(KeepBetter):
