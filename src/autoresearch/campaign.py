@@ -22,7 +22,7 @@ from autoresearch.cycle.proposals import as_queued, queued
 from autoresearch.cycle.recorder import Clock, Patience, Recorder
 from autoresearch.errors import ConfigError, LogError, PluginError, StreamHeldError, WorkspaceError
 from autoresearch.folding import empty, fold
-from autoresearch.history import History, QueuedIdea, is_open
+from autoresearch.history import History, QueuedIdea, imported_from, is_open
 from autoresearch.launchers.supervisor import run_around
 from autoresearch.log import FileLog, Holder, Writer
 from autoresearch.model import Idea, Verdict
@@ -40,12 +40,6 @@ if TYPE_CHECKING:
 
 
 _PATIENCE = 10.0  # seconds that another process may take to add something
-IMPORTED = "imported"  # in the recorded environment of a campaign that was taken over: its files
-
-
-def imported_from(history: History) -> str | None:
-    """Return the names of the files that a history was taken over from; None for one's own."""
-    return history.started.environment.get(IMPORTED) if history.started else None
 
 
 def silent(_: str) -> None:

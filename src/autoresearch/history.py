@@ -598,3 +598,11 @@ _DECIDED = Chosen(lambda item: not is_open(item))
 _DIRECTIONS = Grouped(_direction)
 _KEPT = Chosen(lambda item: item.verdict is Verdict.KEEP)
 _SQUARES = PerExperiment(_squares)
+
+
+IMPORTED = "imported"  # in the recorded environment of a campaign that was taken over: its files
+
+
+def imported_from(history: History) -> str | None:
+    """Return the names of the files that a history was taken over from; None for one's own."""
+    return history.started.environment.get(IMPORTED) if history.started else None

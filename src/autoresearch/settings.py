@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +91,16 @@ def _refuse_user(name: str, value: Any, origin: str) -> None:
         )
 
 
-def from_record(recorded: Mapping[str, Any]) -> Config:
-    """Return the Config that ``campaign_started`` recorded.
+def from_record(recorded: Mapping[str, Any], overrides: Mapping[str, Any] = {}) -> Config:
+    """Return the Config that ``campaign_started`` recorded, with ``overrides`` by dotted names.
 
     A setting that is newer than the record gets the value of the recorded preset, else its default.
     """
     preset = presets().get(str(recorded.get("preset")))
     # Before there was a choice, every run worked in its own folder, and nothing held it.
     recorded = {"cwd": RUN_FOLDER, "boundary": {"kind": "none"}, **recorded}
-    table = _filled(recorded, preset.settings) if preset else recorded
+    table = deepcopy(_filled(recorded, preset.settings if preset else {}))
+    _merge(table, overrides, _COMMAND_LINE, {})
     return structure(table, Config, "recorded configuration")
 
 

@@ -100,6 +100,15 @@ SILENT = {
     "an empty body": Case(Raw(""), "gave no answer", 1),
     "a body without end": Case(Raw(json.dumps("x" * 5_000_000)), "characters", 1),
     "brackets without end": Case(Raw("[" * 100_000), "gave no answer", 1),
+    "a router's error, sent as a success": Case(
+        Raw({"error": {"message": "Provider returned error", "code": 429}}), "error 429: Provid", 1
+    ),
+    "an error in a choice": Case(
+        Raw({"choices": [{"message": {"content": ""}, "error": {"message": "upstream"}}]}),
+        "upstream",
+        1,
+    ),
+    "a wrong path, sent as a success": Case(Raw({"error": "Unexpected endpoint"}), "endpoint", 1),
     "no answer in time": Case(Slow(1.0, idea()), "APITimeoutError", 1),
 }
 

@@ -229,12 +229,71 @@ def test_json_lines(read) -> None:
             '{"sha": "bbbbbbb", "m": {"val_bpb": NaN}, "d": {"kept": false, "why": "y"}}\n',
             [("keep", 1.23, "x"), ("crash", None, "y")],
         ),
+        (  # a tracker's export, newest first: it knows what ran, not what was good
+            "wandb.csv",
+            "Name,State,Created,Runtime,train/loss,val/loss\n"
+            "d,crashed,2026-05-04T10:00:00.000Z,9,3,\n"
+            "c,finished,2026-05-03T10:00:00.000Z,60,2.0,2.1\n"
+            "b,finished,2026-05-02T10:00:00.000Z,60,2.1,2.3\n"
+            "a,finished,2026-05-01T10:00:00.000Z,60,2.1,2.2\n",
+            [("keep", 2.2, "a"), ("discard", 2.3, "b"), ("keep", 2.1, "c"), ("crash", None, "d")],
+        ),
+        (  # trials of a search: what was set says what was tried; a fraction of a second is a time
+            "trials.csv",
+            "number,value,duration,params_lr,params.wd,state\n"
+            "0,0.5,0 days 00:00:40.4,0.1,0,COMPLETE\n"
+            "1,0.6,0 days 00:00:40.4,0.2,0,PRUNED\n2,,0 days 00:01:40.4,0.3,0,FAIL\n",
+            [("keep", 0.5, "lr=0.1, wd=0"), ("discard", 0.6, "lr=0.2, wd=0"),
+             ("crash", None, "lr=0.3, wd=0")],
+        ),
+        (  # two days of a notebook, whose columns moved, and a table of something else
+            "notebook.md",
+            "Day one. | not a table\n\nrun | change | acc | verdict\n-- | :-- | --: | --\n"
+            "1 | [base](x) | **93.1%** | keep\n2 | lr | **diverged** | crash\n"
+            "\n| name | value |\n|-|-|\n"
+            "| lr | 2 |\n\n| acc | run | change |\n"
+            "|---|---|---|\n| 92% ± 1 | 3 | mixup |\n| 94% | 4 | b\\|c |\n",
+            [("keep", 0.931, "base"), ("crash", None, "lr"), ("discard", 0.92, "mixup"),
+             ("keep", 0.94, "b|c")],
+        ),
+        (  # slips in the words, and a score of a held-out set behind that of the training set
+            "slips.jsonl",
+            '{"d": "a", "desc": "a", "m": {"train": {"loss": 1}'
+            ', "val": {"loss": 2}}, "status": "keep"}\n'
+            '{"d": "b", "desc": "b", "m": {"train": {"loss": 1}'
+            ', "val": {"loss": 3}}, "status": "discrd"}\n'
+            '{"d": "c", "desc": "c", "m": {"train": {"loss": 1}}, "status": "crahs"}\n'
+            '{"d": "d", "desc": "d", "m": {"train": {"loss": 1}}, "status": "crash"}\n',
+            [("keep", 2, "a"), ("discard", 3, "b"), ("crash", None, "c"), ("crash", None, "d")],
+        ),
     ],
 )  # fmt: skip
 def test_dirty_tables(read, name: str, text: str, rows: list[tuple[object, ...]]) -> None:
     """What spreadsheets, sessions and hands leave in a table does not hide what it says."""
     found = [row for row in read(text, name).rows if not row.aside]
     assert [(row.status, row.score, row.description) for row in found] == rows
+
+
+def test_how_long_it_took_is_a_score_too(read) -> None:
+    """Times in words are seconds, as a score or beside one; a number has the unit of its column."""
+    text = (
+        "# of 2026, on one GPU\nattempt,time to 3.28,comment,kept\n1,1h02m,base,y\n2,58m30s,b,y\n"
+    )
+    found = read(text + "3,OOM,c,n\n4,2.5 minutes (retimed),d,y\n", "speed.csv")
+    assert [row.score for row in found.rows] == [3720, 3510, None, 150]
+    assert (found.metric, found.lower) == ("time_to_3.28", True)
+    beside = read("ppl,wall_minutes,what\n9.5,2,x\n", "x.csv")
+    assert beside.rows[0].seconds == 120
+    assert read("ppl,Duration\n9.5,0:12:03\n", "x.csv").rows[0].seconds == 723
+
+
+def test_a_comma_is_decimal_in_every_column(read) -> None:
+    """Of a file that Excel saved in Europe, in the code page of its Windows."""
+    text = (
+        "Änderung;val_bpb;artifact_mb;seconds;status;description\nx;1,22;15,9;600,5;keep;größer\n"
+    )
+    row = read(text.encode("cp1252"), "x.csv").rows[0]
+    assert (row.size, row.seconds, row.description) == (15_900_000, 600.5, "größer")
 
 
 def test_words_that_nobody_knows_are_told(read) -> None:
@@ -429,10 +488,15 @@ def test_imported_campaign_does_not_run(project: Path) -> None:
     assert "kept as" not in out
     out = CliRunner().invoke(cli, ["status", *asked[:2]]).output
     assert "loop:         none: imported from mar18.tsv, to read and to replay" in out
-    assert "boundary" not in out
+    assert not {"boundary:", "budgets:"} & {*out.split()}
+    out = CliRunner().invoke(cli, ["watch", "--once", *asked[:2]]).output
+    assert "none: imported from" in out
+    assert "ends" not in out
+    words = ["replay", "--policy", "greedy", "--set", "metric.sd=0.5", *asked[:2]]
+    assert "0.5, as set" in CliRunner().invoke(cli, words).output
     out = CliRunner().invoke(cli, ["show", *asked]).output
     assert "output" not in out
-    for verb, *more in (["checkout", str(project / "new")], ["export", "new"], ["log"]):
+    for verb, *more in (["checkout", str(project / "new")], ["export", "new"], ["log"], ["diff"]):
         said = str(CliRunner().invoke(cli, [verb, *asked, *more]).exception)
         assert "imported from mar18.tsv, without files and outputs" in said
     assert not (project / "new").exists()

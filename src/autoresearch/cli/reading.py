@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from autoresearch import events
-from autoresearch.campaign import Campaign, imported_from
+from autoresearch.campaign import Campaign
 from autoresearch.cli.shared import (
     json_option,
     print_facts,
@@ -22,7 +22,7 @@ from autoresearch.cli.shared import (
 from autoresearch.cycle.budget import shown as shown_budgets
 from autoresearch.errors import ConfigError, WorkspaceError
 from autoresearch.folding import in_stage
-from autoresearch.history import PROVEN, History, Spent
+from autoresearch.history import PROVEN, History, Spent, imported_from
 from autoresearch.launchers.environment import boundary_in_force
 from autoresearch.launchers.supervisor import run_around
 from autoresearch.model import Experiment, Verdict
@@ -43,7 +43,7 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
     loop = loop_of(campaign, newest)
     facts = {**_facts(campaign.lab.branch, history), "loop": loop}
     facts["settings"] = campaign.unread or None
-    known = not campaign.unread
+    known = not (campaign.unread or loop["imported_from"])
     facts["budgets"] = shown_budgets(history, campaign.config) if known else {}
     facts["boundary"] = boundary_in_force(campaign.config) if known else None
     facts["hidden"] = _hidden_score(campaign, history)
@@ -64,8 +64,6 @@ def status(campaign: Campaign, history: History, as_json: bool) -> None:
     best = shown.pop("best_experiment")
     score = "no score" if facts["best"] is None else f"{facts['best']:.6g}"
     shown["best"] = None if best is None else f"{score} of experiment {best}"
-    if source := imported_from(history):
-        shown |= {"loop": f"none: imported from {source}, to read and to replay", "boundary": None}
     shown["stopped"] = history.stopped and because(history.stopped)
     print_facts({**shown, "minds": silent or None, "budgets": budgets or None})
 
@@ -113,7 +111,7 @@ def _facts(branch: str, history: History) -> dict[str, Any]:
         "noise": noise_in_words(history) if history.experiments else None,
         "best": history.best_metric,
         "best_experiment": best.number if best else None,
-        "best_commit": best.commit if best else None,
+        "best_commit": best.commit or None if best else None,
         "best_change": best.idea.description if best else None,
         "running": current.idea.description if current else None,
         "control": "; ".join(controls(history)) or None,
@@ -169,11 +167,14 @@ def loop_of(campaign: Campaign, history: History) -> dict[str, Any]:
         "paused_by": (paused.by or None) if paused else None,
         "driven_by": history.lease.by if history.lease else None,
         "driven_since": history.lease.since if history.lease else None,
+        "imported_from": imported_from(history),
     }
 
 
 def loop_in_words(loop: Mapping[str, Any]) -> str:
     """Say what `loop_of` returned in one line."""
+    if loop["imported_from"]:
+        return f"none: imported from {loop['imported_from']}, to read and to replay"
     loop = {name: _to_the_second(value) for name, value in loop.items()}
     process = f"process {loop['pid']} on {loop['host']}, since {loop['since']}"
     if loop["died_at"]:

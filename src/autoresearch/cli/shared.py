@@ -51,13 +51,16 @@ at_option: Callable[[Verb], Verb] = click.option(
 plugin_option: Callable[[Verb], Verb] = click.option(
     "--plugin", "plugins", multiple=True, metavar="NAME|FILE|no:NAME", help=_PLUGIN
 )
+set_option: Callable[[Verb], Verb] = click.option(
+    "--set", "sets", multiple=True, metavar="NAME=VALUE", help=_SET
+)
 _OPTIONS: Mapping[str, Callable[..., Any]] = {
     "project": project_option,
     "tag": tag_option,
     "started_tag": click.option("--tag", "started_tag", help=_NEW_TAG),
     "at": at_option,
     "config": click.option("--config", type=_PATH, help="Settings instead of autoresearch.toml."),
-    "sets": click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help=_SET),
+    "sets": set_option,
     "plugins": plugin_option,
 }
 json_option: Callable[[Verb], Verb] = click.option(

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from autoresearch.campaign import Campaign, imported_from, which_there_are
+from autoresearch.campaign import Campaign, which_there_are
 from autoresearch.cli.reading import hidden_scores, loop_in_words, loop_of, print_experiments
 from autoresearch.cli.shared import json_option, print_json, with_campaign, with_history
 from autoresearch.cycle.budget import Line, ledger
 from autoresearch.errors import AutoresearchError, WorkspaceError
 from autoresearch.git import Git
-from autoresearch.history import History, is_open
+from autoresearch.history import History, imported_from, is_open
 from autoresearch.launchers import log_in
 from autoresearch.log import export_parquet
 from autoresearch.model import Experiment, Run
@@ -132,7 +132,8 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
 def _as_text(campaign: Campaign, history: History, experiment: Experiment) -> Iterator[str]:
     idea, number = experiment.idea, experiment.number
     yield f"experiment {number}: {one_line(idea.description, 300)}"
-    yield f"commit {experiment.commit or 'none yet'}, by {one_line(idea.author)}, {idea.direction}"
+    named = f"commit {experiment.commit}" if experiment.commit else "no commit"
+    yield f"{named}, by {one_line(idea.author)}, {idea.direction}"
     if experiment.reasoning:
         yield reasoning_block(experiment.reasoning)
     diff = diff_of(campaign, experiment).splitlines()
@@ -215,6 +216,9 @@ def diff(campaign: Campaign, history: History, experiment: int, other: int | Non
     """Show what EXPERIMENT changed, or how OTHER differs from it."""
     first = experiment_of(history, experiment)
     second = None if other is None else experiment_of(history, other)
+    if imported_from(history):  # a difference that cannot be seen is none that is not there
+        for item in (first, second or first):
+            _with_commit(campaign, history, item.number)
     text = diff_of(campaign, first) if second is None else diff_of(campaign, second, first)
     click.echo(block(text, 1_000_000) if text else "no difference in any file")
 
@@ -314,7 +318,8 @@ def export(
 WIDTH = 80  # at least; wider terminals get longer lines
 DECISIONS, QUEUED, CURVE = 8, 3, 30
 COLOURS = {"keep": "green", "crash": "yellow", "quarantine": "red"}
-KEYS = "[n]ote  [p]ause  [r]esume  [s]top after this one  [q]uit watching"
+QUIT = "[q]uit watching"
+KEYS = f"[n]ote  [p]ause  [r]esume  [s]top after this one  {QUIT}"
 
 
 def screen(campaign: Campaign, width: int = WIDTH, told: str = "") -> Group:
@@ -342,7 +347,7 @@ def screen(campaign: Campaign, width: int = WIDTH, told: str = "") -> Group:
         Text(f"campaign {campaign.tag}: {history.metric}, {decided}"),
         rows,
         _decisions(history, width),
-        Text(told or KEYS, style="dim"),
+        Text(told or (KEYS if loop["imported_from"] is None else QUIT), style="dim"),
     )
 
 
@@ -370,7 +375,8 @@ def _facts(campaign: Campaign, history: History) -> Iterator[tuple[str, str]]:
         f"{spent.seconds / 3600:.2f} h of runs, {spent.gpu_seconds / 3600:.2f} GPU-hours, "
         f"{spent.tokens:,} tokens, ${spent.usd:.2f}",
     )
-    yield "ends", estimated_end(campaign, history, datetime.now(UTC))
+    if imported_from(history) is None:
+        yield "ends", estimated_end(campaign, history, datetime.now(UTC))
 
 
 def _curves(history: History, run: Run, head: Experiment | None) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,18 @@ import click
 from autoresearch.cli.shared import (
     Teller,
     json_option,
+    overrides,
     pair,
     plugin_option,
     print_json,
     print_table,
     project_option,
     root_of,
+    set_option,
     tag_option,
     with_settings,
 )
+from autoresearch.config import unstructure
 from autoresearch.errors import WorkspaceError
 from autoresearch.plugins import Plugins
 from autoresearch.scaffold import KINDS, write_plugin
@@ -106,12 +110,14 @@ _better_option = click.option(
 @click.option("--tag", help="Run tag of the campaign; by default made from the first file's name.")
 @_map_option
 @_better_option
+@set_option
 @click.option("--yes", is_flag=True, help="Write it; without, only the plan is shown.")
 @json_option
 def import_history(
     files: tuple[str, ...],
     project: Path,
     maps: tuple[str, ...],
+    sets: tuple[str, ...],
     yes: bool,
     as_json: bool,
     **how: Any,
@@ -125,7 +131,10 @@ def import_history(
     from autoresearch.studies import imported
 
     root = root_of(project)
-    made = imported.plan(files, root, asked=pairs(maps), environ=os.environ, **how)
+    asked = pairs(maps)
+    made = imported.plan(
+        files, root, asked=asked, environ=os.environ, settings=overrides(sets), **how
+    )
     if yes:
         imported.write(made, root)
     if as_json:
@@ -217,20 +226,21 @@ def _print_plan(made: Plan) -> None:
 @click.option("--all", "everything", is_flag=True, help="Show decisions that agree as well.")
 @_map_option
 @_better_option
+@set_option
 @json_option
 def replay(
     file: str | None, policy: str, project: Path, tag: str | None, everything: bool,
-    maps: tuple[str, ...], better: str | None, as_json: bool, **how: Any,
+    maps: tuple[str, ...], better: str | None, sets: tuple[str, ...], as_json: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Say what another policy would have decided: was this loop fooled?
 
     The history is a campaign (--tag, the last active one by default), or a FILE as for import, of
-    which nothing is written.
+    which nothing is written. Where nobody knows its noise, --set metric.sd=0.001 says it.
     """
     from autoresearch.studies.replay import replay as judge
 
     root = _root_or_here(project)
-    history, config = _history(file, root, tag, pairs(maps), better)
+    history, config = _history(file, root, tag, pairs(maps), better, overrides(sets))
     made = judge(history, config, policy=policy, project=root, **how)
     if as_json:
         steps = [{**attrs.asdict(step), "differs": step.differs} for step in made.steps]
@@ -260,17 +270,20 @@ def _root_or_here(project: Path) -> Path:
 
 
 def _history(
-    file: str | None, root: Path, tag: str | None, asked: dict[str, str], better: str | None
-) -> tuple[History, Config]:
+    file: str | None, root: Path, tag: str | None, asked: dict[str, str], better: str | None,
+    settings: Mapping[str, Any],
+) -> tuple[History, Config]:  # fmt: skip
     from autoresearch.opening import open_campaign
+    from autoresearch.settings import from_record
     from autoresearch.studies import imported
 
     if file is None:
         campaign = open_campaign(root, tag)
-        return campaign.history, campaign.config
+        return campaign.history, from_record(unstructure(campaign.config), settings)
     made = imported.plan(
-        [file], root, tag="replayed", asked=asked, better=better, environ=os.environ, stored=False
-    )
+        [file], root, tag="replayed", asked=asked, better=better, environ=os.environ,
+        settings=settings, stored=False,
+    )  # fmt: skip
     return made.history, made.config
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from attrs import define, frozen
 
 from autoresearch.config import setting
-from autoresearch.errors import ConfigError, OutageError, SuspendedError, needs
+from autoresearch.errors import AutoresearchError, ConfigError, OutageError, SuspendedError, needs
 from autoresearch.model import Cost
 from autoresearch.text import one_line
 
@@ -50,6 +51,7 @@ _OWN_HOSTS = ("api.openai.com", "eu.api.openai.com", "us.api.openai.com")
 _LARGEST_BODY = 4_000_000  # characters
 _DEGRADATIONS = 5
 _BYTES = 3  # to a token at the least: tokenizers of these models take 3 to 5 of prose and code
+_FOR_GOOD = "insufficient_quota|API key not valid"  # said with a 429 and a 400
 _SHAPES = ("json_schema", "json_object", "prompt")
 # What the longest answer is called: OpenAI's own newer models refuse the name that others know.
 _LIMITS = {
@@ -291,31 +293,31 @@ class Client:
             text = answer.text
             if len(text) > _LARGEST_BODY:
                 raise ValueError(f"its body has {len(text):,} characters")
-            return json.loads(text) or {}, str(answer.headers.get("x-request-id", ""))
+            body = json.loads(text) or {}
+            told, status = _error_in(body)
+            if not told:
+                return body, str(answer.headers.get("x-request-id", ""))
         except APIStatusError as error:
-            if error.status_code in (400, 422) and dialect.yields(
-                str(error).lower(), self._settings
-            ):
-                return None, ""
-            self._fail(error, error.status_code)
+            told, status = f"{type(error).__name__}: {error}", error.status_code
         except (OpenAIError, ValueError, RecursionError) as error:
-            self._fail(error, None)
+            told, status = f"{type(error).__name__}: {error}", None
+        if status in (400, 422) and dialect.yields(told.lower(), self._settings):
+            return None, ""
+        raise self._failure(told, status)
 
-    def _fail(self, error: Exception, status: int | None) -> NoReturn:
-        told = str(error)
+    def _failure(self, told: str, status: int | None) -> AutoresearchError:
         for secret in (
             os.environ.get(self._settings.api_key_env, ""),
             *self._settings.headers.values(),
             *self._settings.query.values(),
         ):
             told = told.replace(secret, "***") if len(secret) > 7 else told
-        # Out of credit is said with the status of a rate limit, but no wait ends it.
-        lasting = status in (401, 402, 403, 404) or "insufficient_quota" in told
+        lasting = status in (401, 402, 403, 404) or re.search(_FOR_GOOD, told)
         kind = SuspendedError if lasting else OutageError
-        raise kind(
-            f"{self._server} gave no answer: {type(error).__name__}: {one_line(told, 200)}; "
+        return kind(
+            f"{self._server} gave no answer: {one_line(told, 200)}; "
             "check the server, the key and the model's name"
-        ) from None
+        )
 
     def _reply(self, body: Any, request: str, seconds: float) -> Reply:
         body = body if isinstance(body, dict) else {}
@@ -371,6 +373,19 @@ def _length(dialect: _Dialect, settings: Settings) -> dict[str, Any]:
 # --- answers; their shape is whatever the server chose to send ------------------------------------
 
 
+def _error_in(body: Any) -> tuple[str, int | None]:
+    """Return what a body says went wrong, and with which status: routers send that with 200."""
+    table = body if isinstance(body, dict) else {}
+    choices = table.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else table
+    error = first.get("error") if isinstance(first, dict) and not table.get("output") else None
+    if not error:
+        return "", None
+    told = error if isinstance(error, dict) else {"message": error}
+    code = told.get("code")
+    return f"error {code or ''}: {told.get('message')}", code if type(code) is int else None
+
+
 def _read_chat(body: Mapping[str, Any]) -> tuple[str, str]:
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
@@ -393,9 +408,6 @@ def _read_responses(body: Mapping[str, Any]) -> tuple[str, str]:
     ]
     refusal = next((part["refusal"] for part in parts if part.get("refusal")), None)
     reason = _table(body, "incomplete_details").get("reason")
-    failed = _table(body, "error").get("message") if body.get("status") == "failed" else None
-    if failed:
-        return "", f"the server failed: {one_line(str(failed), 100)}; ask again"
     return _text(parts), _problem(refusal, reason)
 
 

@@ -232,7 +232,8 @@ def _best(history: History) -> str:
     score, size = history.score(best), best.metrics.get(history.size)
     number = f"{history.metric} {score:.6f}" if score is not None else f"no {history.metric}"
     weight = f", artifact {size / 1e6:.1f} MB" if size is not None else ""
-    told = f"{number}{weight}, commit {best.commit[:7]}, experiment {best.number}: {_what(best)}\n"
+    commit = f", commit {best.commit[:7]}" if best.commit else ""
+    told = f"{number}{weight}{commit}, experiment {best.number}: {_what(best)}\n"
     return told + "".join(f"- {one_line(line, 300)}\n" for line in controls(history))
 
 

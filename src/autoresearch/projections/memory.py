@@ -19,7 +19,7 @@ from typing import TypeVar
 from attrs import evolve, frozen
 
 from autoresearch import events
-from autoresearch.history import Grouped, History, family, gain_of, is_open
+from autoresearch.history import Grouped, History, family, gain_of, imported_from, is_open
 from autoresearch.model import Experiment, Verdict
 from autoresearch.text import one_line
 
@@ -190,6 +190,10 @@ def noise_in_words(history: History) -> str:
     if noise.sd > 0:
         told = noise.source.removeprefix("noise ")
         return told if told != noise.source else f"{noise.sd:.3g}, as {told} says"
+    if imported_from(history):
+        return (
+            "unknown to the history; autoresearch replay --set metric.sd=0.001 judges it with one"
+        )
     if first is None or history.score(first) is None:
         return "unknown until the baseline has a score"
     if len(history.scores(first)) > 1:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from difflib import get_close_matches
+from functools import partial
 from itertools import pairwise
 from statistics import median
 
@@ -17,8 +20,9 @@ from attrs import evolve, frozen
 from autoresearch.errors import WorkspaceError
 from autoresearch.numbers import size_in_bytes
 from autoresearch.presets import metric_columns
-from autoresearch.studies.ledgers import Line, Table, status_of
+from autoresearch.studies.ledgers import STATUSES, Line, Table, status_of
 
+_UNJUDGED = ("", "ran")  # statuses that are no verdict
 _FLAG = "(is_|was_)?(keep|kept|accepted|improved|better|merged|ok)"  # asks for yes or no
 # Field: names of its column, most telling first; `_` stands for every other sign.
 _NAMES = {
@@ -26,31 +30,46 @@ _NAMES = {
     for field, names in {
         "commit": "(git_)?(commit|sha|rev|revision)(_(hash|id|sha))? hash",
         "status": f"status verdict decision outcome state {_FLAG}",
-        "description": "description desc change what summary message title name "
+        "description": "description desc change what summary message title overrides (run_?)?name "
         "(notes?|comments?) candidate_id run_id experiment id",
         "reasoning": "reasoning hypothesis rationale reason why idea",
         "direction": "direction (primary_)?family category area",
         "size": "artifact_(mb|mib|bytes|kb|size|size_mb) artifact (total|size)_bytes bytes_total "
         "(model_|artifact_)?size(_mb|_mib)?",
         "memory": "(peak_)?(memory|vram|mem)(_gb|_mb|_gib|_mib)?",
-        "seconds": "(wall_|run_)?(seconds|duration|elapsed|runtime)(_s|_ms)? "
-        "train(ing)?_time_m?s time_m?s train(ing)?_seconds",
+        "seconds": "((wall|run|total)_)?(seconds|secs|minutes|hours|duration|elapsed|runtime)"
+        "(_(s|ms|min|h))? (wall_|total_|train(ing)?_)?time_(total_)?(s|ms|min|minutes|h|hours) "
+        "train(ing)?_seconds",
         "usd": "cost_usd usd cost",
-        "at": "timestamp created_at datetime date time",
+        "at": "created(_at)? start_time datetime_start timestamp ts datetime date time",
         "stage": "tier stage",
     }.items()
 }
 FIELDS = ("metric", *_NAMES)
 _METRICS = (
-    r"\w*bpb\w*", r"val(idation)?_loss",
+    r"\w*bpb\w*", r"val(idation)?_loss", "values?|objective|fitness|target",
     r"(val|valid|validation|test|eval)_\w+", r"\w*(loss|perplexity|ppl|error|mse|rmse|mae|wer)\w*",
-    r"\w*(accuracy|acc|f1|auc|bleu|reward|score|metric|map|iou)\w*",
+    r"\w*(accuracy|acc|f1|auc|bleu|reward|score|metric|map|iou)\w*", r"top_?\d\w*",
 )  # fmt: skip
+_TRAINING = re.compile(r"(^|_)train")
+_PARAMETER = re.compile(r"(?:.*[._/])?(?:params?|config|cfg|hparams?|hyperparameters)[._/](.+)")
+_VALIDATION = re.compile("val|valid|validation|test|eval|dev")
 _HIGHER = re.compile(r"(^|_)(acc|accuracy|f1|auc|bleu|reward|map|iou|r2|top_?[15])(_|$)")
+_LOWER = re.compile(r"bpb|loss|perplexity|ppl|error|mse|mae|wer|time|seconds|minutes|hours")
 _NO_METRIC = re.compile(r"(time|_ms|_s|bytes|cap|tokens|steps)$")
 _FINAL = re.compile(r"final|exact|post_quant")
 _PLACEHOLDERS = re.compile(r"(no_?commit|none|n/?a|null|nan|-+|\?|)", re.IGNORECASE)
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
+# How long something took: 1h02m, 45.2 min, 0:12:03, 0 days 00:00:40.4; what follows in brackets is
+# a remark. The letters tell a time from a number of parameters (25M) and from a time of day.
+_PART = r"\d+(?:\.\d+)?\s*(?:d(?:ays?)?|h(?:(?:ou)?rs?)?|ms|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)"
+_SPAN = re.compile(
+    rf"(?:{_PART}[\s,]*)+(?:\d+:\d\d:\d\d(?:\.\d+)?)?(?:\(.*\))?|\d+:\d\d:\d\d(?:\.\d+)?"
+)
+_SCALES = {
+    "d": 86_400.0, "h": 3_600.0, "hours": 3_600.0, "m": 60.0, "min": 60.0, "minutes": 60.0,
+    "s": 1.0, "ms": 0.001,
+}  # fmt: skip
 _SIZE_SAID = re.compile(
     r"(?P<at>artifact\D{0,12})?(?P<number>\d[\d,]*(?:\.\d+)?)\s?(?P<unit>[KM]i?B|bytes)\b"
     r"(?P<on>[^,;)]{0,20}\b(?:limit|artifact)|[^,;)]{0,3}OVER)?",
@@ -109,7 +128,7 @@ def number_in(text: str, *, decimal_comma: bool = False) -> float | None:
         return None
     if value != value or value in (float("inf"), float("-inf")):
         return None
-    return value / 100 if percent else value
+    return round(value / 100, 12) if percent else value
 
 
 def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> Reading:
@@ -124,21 +143,22 @@ def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> 
         if column not in table.columns:
             known = ", ".join(table.columns)
             raise WorkspaceError(f"{table.source} has no column {column!r}; it has {known}")
+    table = _numbered(table)
     columns = {name: found for name in _NAMES if (found := _named_so(table, _NAMES[name]))}
-    if not _statuses(table, columns.get("status")):  # by its words where its name says nothing
-        worded = [column for column in table.columns if _statuses(table, column)]
-        columns |= {"status": worded[0]} if worded else {}
-        columns = columns if worded else {k: v for k, v in columns.items() if k != "status"}
+    unknown = columns.pop("status", "")
+    columns |= {"status": judged} if (judged := _status_column(table, columns)) else {}
     columns |= asked
     columns["metric"] = asked.get("metric") or _score_column(table, columns)
-    if not columns.keys() & {"description", "reasoning"} and (found := _wordy(table, columns)):
+    if "seconds" not in columns and (found := _named_so(table, [r"\w*(time|duration)\w*"])):
+        columns |= {"seconds": found} if _is_span(table, found) else {}
+    described = columns.keys() & {"description", "reasoning"} or any(map(_parameters, table.lines))
+    if not described and (found := _wordy(table, columns)):
         columns["description"] = found
-    comma = _decimal_comma(line.cells[columns["metric"]] for line in table.lines)
     metric = _plain(columns["metric"])
     scores = [
-        (_status(line, columns.get("status", "")), value)
+        (_status(line, columns.get("status", "")), line.numbers[columns["metric"]])
         for line in table.lines
-        if (value := number_in(line.cells[columns["metric"]], decimal_comma=comma)) is not None
+        if columns["metric"] in line.numbers
     ]
     lower, why = _direction(metric, scores, better)
     told = dict.fromkeys(columns, "") | {"metric": why}
@@ -150,16 +170,18 @@ def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> 
     if "commit" in columns:
         good = sum(bool(_COMMIT.fullmatch(line.cells[columns["commit"]])) for line in table.lines)
         told["commit"] = f"{good} of {len(table.lines)} are commits"
-    if "status" not in columns:
-        unknown = _named_so(table, _NAMES["status"])
+    ordered = _in_time(table, columns.get("at"))
+    told |= {"at": "rows are put in its order"} if ordered != table else {}
+    rows = _once(_past(table, line, columns, unit, lower) for line in ordered.lines)
+    if "status" not in columns or any(row.status in _UNJUDGED and not row.aside for row in rows):
         why = f"the words of {unknown} are unknown" if unknown else "there is none"
+        why = "it judges not every row" if "status" in columns else why
         told["status"] = f"{why}: a row that is better than all before it counts as kept"
-    rows = _once(_past(table, line, columns, unit, lower, comma) for line in table.lines)
     if again := len(table.lines) - len(rows):
         told["rows"] = f"{again} of {len(table.lines)} repeat another in every column: taken once"
     return Reading(
         table=table, columns=columns, told=told, metric=metric, lower=lower,
-        rows=rows if "status" in columns else _without_status(rows, lower),
+        rows=_judged(rows, lower),
     )  # fmt: skip
 
 
@@ -170,9 +192,24 @@ def _key(column: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_")
 
 
+def _parts(column: str) -> list[str]:
+    """Return the parts of a nested key such as ``metrics.val.loss``, else the column alone."""
+    nested = re.fullmatch(r"[\w/-]+(\.[A-Za-z_][\w/-]*)+", column)
+    return column.split(".") if nested else [column]
+
+
+def _keys(column: str) -> tuple[str, ...]:
+    """Return the names under which a column may be known: of a nested key its end as well."""
+    parts = _parts(column)
+    return tuple(_key("_".join(parts[-count:])) for count in (1, 2, len(parts)))
+
+
 def _plain(column: str) -> str:
-    """Return the name of a metric: of a nested key the last part."""
-    return re.sub(r"[^\w/.-]+", "_", column.rpartition(".")[2].strip())[:64] or "score"
+    """Return the name of a metric: of a nested key the last part, and of what it is measured on."""
+    parts = _parts(column.strip())
+    of_held_out = len(parts) > 1 and _VALIDATION.fullmatch(parts[-2])
+    name = "_".join(parts[-2 if of_held_out else -1 :])
+    return re.sub(r"[^\w/.-]+", "_", name)[:64].strip("_") or "score"
 
 
 def _named_so(table: Table, names: Sequence[str]) -> str:
@@ -180,7 +217,7 @@ def _named_so(table: Table, names: Sequence[str]) -> str:
     least = 0.3 * len(table.lines)
     for name in names:
         for column in table.columns:
-            keys = (_key(column), _key(column.rpartition(".")[2]))
+            keys = _keys(column)
             filled = sum(bool(line.cells[column]) for line in table.lines)
             if filled >= least and any(re.fullmatch(name, key) for key in keys):
                 return column
@@ -190,7 +227,7 @@ def _named_so(table: Table, names: Sequence[str]) -> str:
 def _wordy(table: Table, columns: Mapping[str, str]) -> str:
     """Return the column with the most words of those that are not taken; empty for none."""
     words = {
-        column: sum(len(line.cells[column].split()) for line in table.lines)
+        column: sum(len(re.findall("[^\\W\\d]{2,}", line.cells[column])) for line in table.lines)
         for column in table.columns
         if column not in columns.values()
     }
@@ -198,18 +235,40 @@ def _wordy(table: Table, columns: Mapping[str, str]) -> str:
     return most if words.get(most, 0) > 1.5 * len(table.lines) else ""
 
 
-def _statuses(table: Table, column: str | None) -> bool:
-    cells = [line.cells[column] for line in table.lines if line.cells[column]] if column else []
-    flag = _is_flag(column or "")
+def _status_column(table: Table, columns: Mapping[str, str]) -> str:
+    """Return the column of verdicts, by its words and its name; empty for none.
+
+    A column that says of every row only that it ran or crashed, as those of trackers, is the next
+    best where its name is that of a status.
+    """
+    named = [c for name in _NAMES["status"] for c in table.columns if _fits(c, name)]
+    others = (column for column in table.columns if column not in columns.values())
+    known = [c for c in dict.fromkeys((*named, *others)) if _statuses(table, c)]
+    judged = [c for c in known if {"keep", "discard"} & {_status(x, c) for x in table.lines}]
+    return next(iter((*judged, *(c for c in known if c in named))), "")
+
+
+def _fits(column: str, name: str) -> bool:
+    return any(re.fullmatch(name, key) for key in _keys(column))
+
+
+def _statuses(table: Table, column: str) -> bool:
+    cells = [line.cells[column] for line in table.lines if line.cells[column]]
+    flag = _is_flag(column)
     return bool(cells) and 2 * sum(bool(status_of(cell, flag=flag)) for cell in cells) >= len(cells)
 
 
 def _is_flag(column: str) -> bool:
-    return bool(re.fullmatch(_FLAG, _key(column.rpartition(".")[2])))
+    return _fits(column, _FLAG)
 
 
 def _status(line: Line, column: str) -> str:
-    return status_of(line.cells.get(column, ""), flag=_is_flag(column))
+    """Return the status of a row; a word of one slip is the word that was meant."""
+    cell = line.cells.get(column, "")
+    if found := status_of(cell, flag=_is_flag(column)):
+        return found
+    meant = get_close_matches(cell.strip().lower(), STATUSES, 1, 0.8) if len(cell) > 3 else []
+    return STATUSES[meant[0]] if meant and meant[0][0] == cell.strip()[0].lower() else ""
 
 
 def _score_column(table: Table, columns: Mapping[str, str]) -> str:
@@ -220,19 +279,65 @@ def _score_column(table: Table, columns: Mapping[str, str]) -> str:
     of_presets = [pattern for name in metric_columns() for pattern in (name, rf"\w+_{name}")]
     patterns = (*of_presets, *_METRICS)
     for column in table.columns:
-        keys = (_key(column.rpartition(".")[2]), _key(column))
+        keys = _keys(column)
         fits = [i for i, p in enumerate(patterns) if any(re.fullmatch(p, key) for key in keys)]
-        usable = sum(bool(number_in(line.cells[column])) for line in table.lines)
+        usable = sum(bool(line.numbers.get(column)) for line in table.lines)
         if fits and usable and column not in taken and not _NO_METRIC.search(keys[0]):
             # From nine tenths on the name decides: a crash has no score, a final one is the result.
             full = min(10 * usable // len(table.lines), 9)
-            ranked.append((full, -fits[0], len(_FINAL.findall(keys[1])), usable, column))
+            held_out = not any(map(_TRAINING.search, keys))
+            final = len(_FINAL.findall(keys[-1]))
+            ranked.append((held_out, full, -fits[0], final, usable, column))
+    ranked = ranked or [(True, 0, 0, 0, 0, c) for c in table.columns if _is_span(table, c)][:1]
     if not ranked:
         raise WorkspaceError(
             f"{table.source} has no column with a score; name it with --map metric=COLUMN "
             f"({', '.join(table.columns[:12])})"
         )
-    return max(ranked, key=lambda rank: rank[:4])[4]
+    return max(ranked, key=lambda rank: rank[:-1])[-1]
+
+
+def _is_span(table: Table, column: str) -> bool:
+    """Whether a column says how long something took, in words such as 1h02m."""
+    cells = [cell for line in table.lines if (cell := line.cells[column])]
+    return 2 * sum(bool(_SPAN.fullmatch(cell.strip())) for cell in cells) > len(cells)
+
+
+def _seconds_in(text: str) -> float | None:
+    """Return the seconds of a time such as 1h02m or 0:12:03, None where it is none."""
+    if not _SPAN.fullmatch(text.strip()):
+        return None
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|[dhms])", text.partition("(")[0])
+    clock = re.search(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text)
+    parts += zip(clock.groups(), "hms", strict=True) if clock else ()
+    return sum(float(number) * _SCALES[unit] for number, unit in parts)
+
+
+def _numbered(table: Table) -> Table:
+    """Read the cells that hold numbers, each with the comma of its column; times are seconds."""
+    readers = {}
+    for column in table.columns:
+        comma = _decimal_comma(line.cells[column] for line in table.lines)
+        span = _is_span(table, column)
+        readers[column] = _seconds_in if span else partial(number_in, decimal_comma=comma)
+    lines = []
+    for line in table.lines:
+        found = ((column, readers[column](cell)) for column, cell in line.cells.items())
+        lines.append(evolve(line, numbers={c: value for c, value in found if value is not None}))
+    return evolve(table, lines=tuple(lines))
+
+
+def _in_time(table: Table, column: str | None) -> Table:
+    """Put rows in the order of their times, in which the exports of trackers are not."""
+    try:
+        at = [datetime.fromisoformat(line.cells[column or ""]).timestamp() for line in table.lines]
+    except (KeyError, ValueError):
+        return table
+    if table.kind == "branch":
+        return table
+    back = -1 if at[0] > at[-1] else 1  # those of one moment stay as they stand to each other
+    order = sorted(range(len(at)), key=lambda row: (at[row], back * row))
+    return evolve(table, lines=tuple(table.lines[row] for row in order))
 
 
 _FAR = 30.0  # between 1, where a reading fits the others, and 1,000, where it does not
@@ -264,15 +369,17 @@ def _direction(metric: str, scores: Sequence[tuple[str, float]], better: str) ->
         way = "down" if lower else "up"
         word = "lower" if lower else "higher"
         return lower, f"{word} is better: {max(down, up)} of {down + up} keeps went {way}"
-    lower = not _HIGHER.search(_key(metric))
-    return lower, f"{'lower' if lower else 'higher'} is better, by its name"
+    if _HIGHER.search(_key(metric)):
+        return False, "higher is better, by its name"
+    known = _LOWER.search(_key(metric))
+    return True, f"lower is better, {'by its name' if known else 'unless --better higher says so'}"
 
 
 def _unit(table: Table, column: str | None) -> tuple[str, str]:
     """Return the unit of the sizes and how it is known: by the name, by the texts, by magnitude."""
     if not column:
         return "", ""
-    values = [v for line in table.lines if (v := number_in(line.cells[column]))]
+    values = [v for line in table.lines if (v := line.numbers.get(column))]
     key = _key(column)
     for unit, mark in (("MiB", "mib"), ("kB", "kb"), ("B", "bytes"), ("MB", "mb")):
         if mark not in key:
@@ -294,7 +401,7 @@ def _binary(table: Table, column: str) -> bool:
     """Whether rows that also tell their bytes say that a megabyte is 1,048,576 of them."""
     votes: Counter[bool] = Counter()
     for line in table.lines:
-        value = number_in(line.cells[column])
+        value = line.numbers.get(column)
         for text in line.cells.values():
             for digits in re.findall(r"\b\d{1,3}(?:,\d{3}){2}\b|\b\d{7,9}\b", text):
                 share = float(digits.replace(",", "")) / (value or 1e99) / 1e6
@@ -318,47 +425,56 @@ def _once(rows: Iterable[Past]) -> tuple[Past, ...]:
     return tuple(found.values())
 
 
-def _past(
-    table: Table, line: Line, columns: Mapping[str, str], unit: str, lower: bool, comma: bool
-) -> Past:
+def _past(table: Table, line: Line, columns: Mapping[str, str], unit: str, lower: bool) -> Past:
     cells = {name: line.cells.get(column, "") for name, column in columns.items()}
+    numbers = {name: line.numbers.get(column) for name, column in columns.items()}
     problems, status = list(line.problems), _status(line, columns.get("status", ""))
-    score = number_in(cells["metric"], decimal_comma=comma)
-    if score is None and status in ("", "discard") and status_of(cells["metric"]) == "crash":
-        status = "crash"  # such as NaN
+    score = numbers["metric"]
+    if score is None and status in (*_UNJUDGED, "discard"):
+        said = status_of(cells["metric"])
+        status = said if said == "crash" else status  # such as NaN
     if cells["metric"] and score is None:
         problems.append(f"the score {cells['metric'][:40]!r} is no number")
     if score == 0 and (lower or status == "crash"):
         score = None
         problems += [] if status == "crash" else ["a score of 0 stands for none"]
-    if cells.get("status") and not status:
-        problems.append(f"the status {cells['status'][:40]!r} is unknown")
+    if (word := cells.get("status", "")) and not status_of(word, flag=_is_flag(columns["status"])):
+        read = f"is read as {status}" if status else "is unknown"
+        problems.append(f"the status {word[:40]!r} {read}")
+    status = "discard" if word and not status else status
     commit = cells.get("commit", "")
     if commit and not _COMMIT.fullmatch(commit):
         problems.append("no commit" if _PLACEHOLDERS.fullmatch(commit) else "its commit is a name")
-    memory = number_in(cells.get("memory", ""))
-    said = _size_said(_texts(line, columns), memory)
-    size = number_in(cells.get("size", "")) or None
-    if size is None and said and memory and abs(said / 1e6 - memory) < 1:
-        problems.append(f"{columns['memory']} holds the artifact's size, {said:,.0f} B")
-    size = size_in_bytes(size, unit) if size else said
-    seconds = number_in(cells.get("seconds", "")) or 0.0
-    if "ms" in _key(columns.get("seconds", "")).split("_"):
-        seconds /= 1000
-    description = cells.get("description") or cells.get("reasoning") or commit or "no words"
+    memory = numbers.get("memory")
+    said_size = _size_said(_texts(line, columns), memory)
+    size = numbers.get("size") or None
+    if size is None and said_size and memory and abs(said_size / 1e6 - memory) < 1:
+        problems.append(f"{columns['memory']} holds the artifact's size, {said_size:,.0f} B")
+    size = size_in_bytes(size, unit) if size else said_size
+    seconds = numbers.get("seconds") or 0.0
+    if not _seconds_in(cells.get("seconds", "")):
+        units = _key(columns.get("seconds", "")).split("_")
+        seconds *= next((_SCALES[word] for word in units if word in _SCALES), 1.0)
+    description = cells.get("description") or cells.get("reasoning") or _parameters(line) or commit
     aside = ""
     if status == "none":
         aside = f"status {cells['status']!r}: no experiment"
     elif score is None and status not in ("crash", "backtrack"):
-        aside = f"{status or 'no status'} without a score"
+        aside = f"{cells['status']} without a score" if cells.get("status") else "no score"
     return Past(
         source=table.source, number=line.number, cells=line.cells, status=status, score=score,
-        size=round(size) if size else None, commit=commit, description=description,
+        size=round(size) if size else None, commit=commit, description=description or "no words",
         reasoning=cells.get("reasoning", ""), stage=cells.get("stage", ""),
         direction=cells.get("direction", "") or direction_in(cells.get("reasoning") or description),
-        seconds=max(seconds, 0.0), usd=max(number_in(cells.get("usd", "")) or 0.0, 0.0),
+        seconds=max(seconds, 0.0), usd=max(numbers.get("usd") or 0.0, 0.0),
         numbers=_others(line, columns), problems=tuple(problems), aside=aside,
     )  # fmt: skip
+
+
+def _parameters(line: Line) -> str:
+    """Return what was set, of a table whose columns are the parameters of a search."""
+    found = ((_PARAMETER.fullmatch(name), cell) for name, cell in line.cells.items() if cell)
+    return ", ".join(f"{name[1]}={cell}" for name, cell in found if name)
 
 
 def _texts(line: Line, columns: Mapping[str, str]) -> str:
@@ -379,9 +495,10 @@ def _size_said(text: str, memory: float | None = None) -> float | None:
 
 def _others(line: Line, columns: Mapping[str, str]) -> dict[str, float]:
     known = {columns.get(name) for name in ("metric", "size", "commit", "status", "at")}
-    named = {_key(column): cell for column, cell in line.cells.items() if column not in known}
-    found = {name: value for name, cell in named.items() if (value := number_in(cell)) is not None}
-    return {name[:64]: value for name, value in found.items() if name}
+    named = {
+        _key(column)[:64]: value for column, value in line.numbers.items() if column not in known
+    }
+    return {name: value for name, value in named.items() if name}
 
 
 def direction_in(text: str) -> str:
@@ -389,21 +506,20 @@ def direction_in(text: str) -> str:
     setting = re.search(r"([A-Za-z_][A-Za-z_0-9.]*)\s*=", text)
     if setting:
         return setting[1].lower().replace("_", " ")[:40]
-    words = re.findall(r"[A-Za-z][A-Za-z_]+", text.lower())
+    words = re.findall(r"[^\W\d_][^\W\d]+", text.lower())
     plain = [word for word in words if word not in ("the", "new", "best", "add", "to", "with")]
     return " ".join(plain[:2])[:40] or "other"
 
 
-def _without_status(rows: Iterable[Past], lower: bool) -> tuple[Past, ...]:
-    """Give rows a status where the file has none: each improvement on all before is a keep."""
+def _judged(rows: Iterable[Past], lower: bool) -> tuple[Past, ...]:
+    """Give rows that nobody judged a status: each improvement on all before is a keep."""
     best: float | None = None
     made = []
     for row in rows:
-        if row.score is None:
-            aside = row.aside or "no score"
-            made.append(evolve(row, aside=aside))
-            continue
-        improved = best is None or (row.score < best if lower else row.score > best)
-        best = row.score if improved else best
-        made.append(evolve(row, status="keep" if improved else "discard", aside=""))
+        if row.score is not None and not row.aside:
+            improved = best is None or (row.score < best if lower else row.score > best)
+            status = "keep" if improved else "discard"
+            row = evolve(row, status=status) if row.status in _UNJUDGED else row
+            best = row.score if improved and row.status == "keep" else best
+        made.append(row)
     return tuple(made)

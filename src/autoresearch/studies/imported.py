@@ -11,14 +11,14 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from autoresearch import events
-from autoresearch.campaign import IMPORTED, Campaign, imported_from
+from autoresearch.campaign import Campaign
 from autoresearch.config import Config
 from autoresearch.cycle import beginning
 from autoresearch.durable import digest
 from autoresearch.errors import WorkspaceError
 from autoresearch.folding import empty, foresee
 from autoresearch.git import Git
-from autoresearch.history import History
+from autoresearch.history import IMPORTED, History, imported_from
 from autoresearch.model import RunStatus, Verdict
 from autoresearch.opening import open_campaign, store_of, tags, write_projections
 from autoresearch.presets import presets
@@ -70,12 +70,14 @@ def plan(
     asked: Mapping[str, str] = {},
     better: str | None = None,
     environ: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] = {},
     stored: bool = True,
 ) -> Plan:
     """Read histories and say what they would become; nothing is written.
 
-    ``stored`` False leaves the project's store alone, for a history that is only looked at. Raises
-    WorkspaceError for what cannot be read, and for a tag whose campaign was run here.
+    ``settings`` have dotted names, such as ``metric.sd``. ``stored`` False leaves the project's
+    store alone, for a history that is only looked at. Raises WorkspaceError for what cannot be
+    read, and for a tag whose campaign was run here.
     """
     readings = [
         columns.interpret(ledgers.read(source, project), asked, better or "") for source in sources
@@ -86,11 +88,11 @@ def plan(
             f"{odd[0].table.source} has the metric {odd[0].metric}, {first.table.source} has "
             f"{first.metric}; import them under tags of their own"
         )
-    config, notes = _config(first, project, environ)
+    config, notes = _config(first, project, environ, settings)
     tag = check_tag(tag or _tag(sources[0]))
     known = stored and (project / ".autoresearch").is_dir() and tag in tags(store_of(project))
     campaign = open_campaign(project, tag) if known else None
-    history, config = empty(tag), config
+    history = empty(tag)
     opening: list[Fact] = []
     if campaign is not None:
         history, config = campaign.history, campaign.config
@@ -144,18 +146,23 @@ def _tag(source: str) -> str:
 
 
 def _config(
-    first: Reading, project: Path, environ: Mapping[str, str] | None
+    first: Reading,
+    project: Path,
+    environ: Mapping[str, str] | None,
+    settings: Mapping[str, Any],
 ) -> tuple[Config, tuple[str, ...]]:
     """Return the settings: the project's, or those of the preset whose metric this is."""
     given: dict[str, Any] = {
         "metric.name": first.metric,
         "metric.better": "lower" if first.lower else "higher",
+        **settings,
     }
     config = load(project, environ=environ, overrides=given).config
     for name, preset in presets().items():
         if config.preset != name and preset.settings.get("metric", {}).get("name") == first.metric:
             config = load(project, environ=environ, overrides={"preset": name, **given}).config
-    notes = [f"settings of the preset {config.preset}: noise {config.metric.sd:g}"]
+    noise = f"{config.metric.sd:g}" if config.metric.sd else "unknown (--set metric.sd=… says it)"
+    notes = [f"settings of the preset {config.preset}: noise {noise}"]
     sized = sum(row.size is not None for row in first.rows if row.score is not None)
     if limit := config.limits.artifact_bytes:
         scored = sum(row.score is not None for row in first.rows)

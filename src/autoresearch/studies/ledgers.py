@@ -12,27 +12,30 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from autoresearch.errors import WorkspaceError
 from autoresearch.git import Git
 from autoresearch.numbers import named
-from autoresearch.text import encoding_of
+from autoresearch.text import counted, encoding_of
 
-# What people write for a verdict. What is neither kept, lost nor crashed never was an experiment.
+# What people write for a verdict. What ran, as trackers say, was judged by nobody; what is neither
+# kept, lost, crashed nor ran never was an experiment.
 STATUSES: Mapping[str, str] = {
     word: status
     for status, words in {
         "keep": "keep kept accept accepted improved success win best new_best merged baseline pass "
         "promote ✅ ✔ ✓ 👍",
         "discard": "discard discarded revert reverted reject rejected worse drop dropped no_change "
-        "neutral loss ❌ ✗ ✘ 👎",
+        "neutral loss pruned no_improvement not_improved ❌ ✗ ✘ 👎",
         "crash": "crash crashed fail failed error oom killed timeout timed_out diverged nan 💥",
         "backtrack": "backtrack rollback reset",
         "quarantine": "quarantine quarantined suspicious",
+        "ran": "ran finished complete completed done succeeded terminated ok",
         "none": "infra infra_failed rate_limited skipped pending running queued cancelled aborted",
     }.items()
     for word in words.split()
@@ -50,8 +53,9 @@ _BARE = {
     6: ("commit", "metric", "artifact_mb", "status", "reasoning", "description"),
     5: ("commit", "metric", "memory_gb", "status", "description"),
 }
-# Before a header: comments, and what Excel says of the separator.
-_PREFACE = re.compile(r"\A(?:[ \t]*(?:#[ \t][^\t;,\n]*|sep=.[ \t\r]*)?\n)+")
+_EXCEL = re.compile(r"\A\s*sep=.[ \t\r]*\n")
+_SIGNS = "\t,;|"
+_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(\|\s*:?-*:?\s*)+")  # below the header of a Markdown table
 _NUMBER = re.compile(r"[-+]?[\d.,_ ]*\d[\d.,_]*(?:e[-+]?\d+)?\s?%?", re.IGNORECASE)
 _HEADING = re.compile(r"^### Experiment (\d+):\s*(.*)$")
 _BLOCK_LINE = re.compile(r"^(Hypothesis|Evidence|Risk|Result|vs Expected|Why|Lesson):\s*(.*)$")
@@ -60,10 +64,14 @@ _RESULT = re.compile(r"(?P<rest>.*?)\((?P<status>[a-z_]+)\)\s*$")
 
 @frozen(kw_only=True)
 class Line:
-    """One row as texts by column; ``number`` counts from 1 below the header."""
+    """One row as texts by column; ``number`` counts from 1 below the header.
+
+    ``numbers`` are the cells that hold one, as `columns` reads them.
+    """
 
     number: int
     cells: Mapping[str, str]
+    numbers: Mapping[str, float] = {}
     problems: tuple[str, ...] = ()
 
 
@@ -79,11 +87,11 @@ class Table:
 
 
 def status_of(text: str, *, flag: bool = False) -> str:
-    """Return keep, discard, crash, backtrack, quarantine or none; empty for no such word.
+    """Return keep, discard, crash, backtrack, quarantine, ran or none; empty for no such word.
 
     In a column that is a ``flag``, yes and no are words too.
     """
-    word = re.sub(r"[\s-]+", "_", text.strip().strip("*`!.\ufe0f").lower())
+    word = re.sub(r"[\s-]+", "_", text.strip().strip("*`!?.\ufe0f").lower())
     known = {**STATUSES, **_FLAGS} if flag else STATUSES
     return known.get(word, "") or known.get(re.sub(r"^\W*_|_\W*$", "", word), "")
 
@@ -107,33 +115,54 @@ def read(source: str, project: Path) -> Table:
 
 
 def _of_text(path: Path, name: str) -> Table:
-    raw = path.read_bytes()
-    text = raw.decode(encoding_of(raw[:4096]), "replace").removeprefix("\ufeff")
+    text, problems = _decoded(path)
     if "\0" in text:
         raise WorkspaceError(f"{path} is not a text file; name a table of experiments")
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return Table(source=name, kind="empty file", columns=(), lines=())
-    head = lines[0].lstrip()
-    problems = ("characters that are not UTF-8 were replaced",) if "\ufffd" in text else ()
-    if head[:1] in "[{" and (objects := _objects(text)):
+    if lines[0].lstrip()[:1] in "[{" and (objects := _objects(text)):
         return _table(name, "JSON", objects, problems)
     if any(_HEADING.match(line) for line in lines):
         return _table(name, "notes", list(enumerate(_notes(lines), 1)), problems)
-    if sum(line.lstrip().startswith("|") for line in lines) > 2:
-        return _grid(name, "Markdown table", list(_markdown(lines)), problems)
-    text = _PREFACE.sub("", text, count=1)
+    if tables := list(_tables(text)):
+        return _joined([_grid(name, "Markdown table", rows, problems) for rows in tables])
+    text = _without_preface(_EXCEL.sub("", text))
     lines = [line for line in text.splitlines() if line.strip()]
     head = lines[0] if lines else ""
     if "\t" in head or "\\t" in head:
         return _grid(name, "TSV", [_cells(line) for line in lines], problems)
-    counts = Counter(sign for sign in head if sign in ",;|")
+    counts = Counter(sign for sign in head if sign in _SIGNS)
     sign = counts.most_common(1)[0][0] if counts else ","
     try:
         rows = [row for row in csv.reader(io.StringIO(text), delimiter=sign) if any(row)]
     except csv.Error as error:
         raise WorkspaceError(f"{path} is not valid CSV: {error}; correct the file") from None
     return _grid(name, "CSV", [(row, ()) for row in rows], problems)
+
+
+def _decoded(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the text of a file, and what is to be told of its encoding."""
+    raw = path.read_bytes()
+    encoding = encoding_of(raw[:4096])
+    try:
+        return raw.decode(encoding).removeprefix("\ufeff"), ()
+    except UnicodeDecodeError:
+        if encoding != "utf-8-sig":
+            return raw.decode(encoding, "replace").removeprefix("\ufeff"), ()
+        told = "it is not UTF-8; read as Windows-1252, in which Excel saves CSV"
+        return raw.decode("cp1252", "replace"), (told,)
+
+
+def _without_preface(text: str) -> str:
+    """Leave out the comments above a header: lines that have not as many separators as the next."""
+    lines = text.lstrip("\r\n").splitlines(keepends=True)
+    while len(lines) > 1 and (not lines[0].strip() or lines[0].lstrip().startswith("# ")):
+        mine, other = (sum(map(line.count, _SIGNS)) for line in lines[:2])
+        if lines[0].strip() and mine and mine == other:
+            break  # a header that is written as a comment
+        del lines[0]
+    return "".join(lines)
 
 
 # --- grids ----------------------------------------------------------------------------------
@@ -153,17 +182,44 @@ def _unquoted(cells: Iterable[str]) -> list[str]:
     return [match[1].replace('""', '"') if match else cell.strip() for cell, match in found]
 
 
-def _markdown(lines: Iterable[str]) -> Iterator[Split]:
-    for line in lines:
-        cells = [cell.strip().strip("`*") for cell in line.strip().strip("|").split("|")]
-        if line.lstrip().startswith("|") and set("".join(cells)) - set("-: "):
-            yield cells, ()
+def _tables(text: str) -> Iterator[list[Split]]:
+    """Yield the tables of a Markdown text, each with its header first."""
+    lines = text.splitlines()
+    rules = [at for at, line in enumerate(lines) if at and _RULE.fullmatch(line)]
+    for at in rules:
+        if "|" in lines[at - 1]:
+            rows = takewhile(lambda line: "|" in line, lines[at + 1 :])
+            yield [(_of_markdown(line), ()) for line in (lines[at - 1], *rows)]
+    bare = [line for line in lines if line.lstrip().startswith("|")]
+    if not rules and len(bare) > 2:
+        yield [(_of_markdown(line), ()) for line in bare]
+
+
+def _of_markdown(line: str) -> list[str]:
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", line.strip())  # of a link its words
+    cells = re.split(r"(?<!\\)\|", text.removeprefix("|").removesuffix("|").replace("**", ""))
+    return [cell.strip().strip("`*~").replace("\\|", "|") for cell in cells]
+
+
+def _joined(tables: list[Table]) -> Table:
+    """Put tables of experiments together; one that shares no two columns with them is another."""
+    main = max(tables, key=lambda table: len(table.lines))
+    like = [each for each in tables if each is main or len({*each.columns} & {*main.columns}) > 1]
+    columns = tuple(dict.fromkeys(name for each in like for name in each.columns))
+    rows = enumerate((line for each in like for line in each.lines), 1)
+    lines = [
+        evolve(line, number=number, cells={name: line.cells.get(name, "") for name in columns})
+        for number, line in rows
+    ]
+    others = len(tables) - len(like)
+    told = (f"left out, for other columns: {counted(others, 'table')}",) if others else ()
+    return evolve(main, columns=columns, lines=tuple(lines), problems=(*main.problems, *told))
 
 
 def _grid(name: str, kind: str, rows: list[Split], problems: tuple[str, ...]) -> Table:
     """Make a table of rows whose first may be the header; a status mends a broken row."""
     head = [cell.strip() for cell in rows[0][0]]
-    bare = any(_NUMBER.fullmatch(cell) or status_of(cell) for cell in head if cell)
+    bare = any(_NUMBER.fullmatch(cell) for cell in head if cell)
     if bare:
         width = Counter(len(cells) for cells, _ in rows).most_common(1)[0][0]
         columns = _BARE.get(width) or tuple(f"column_{n}" for n in range(1, width + 1))
@@ -203,12 +259,13 @@ def _status_column(columns: Sequence[str], rows: Sequence[Split]) -> int:
     named_so = [i for i, name in enumerate(columns) if re.search("status|verdict|decision", name)]
     if named_so and (hits[named_so[0]] or not hits):
         return named_so[0]
-    return hits.most_common(1)[0][0] if hits else -1
+    most, count = hits.most_common(1)[0] if hits else (-1, 0)
+    return most if 2 * count >= len(full) else -1
 
 
 def _fitted(cells: list[str], width: int, anchor: int) -> tuple[list[str], tuple[str, ...]]:
     """Bring a row to the width of the table: what stands before and behind its status stays so."""
-    if len(cells) == width and (anchor < 0 or status_of(cells[anchor])):
+    if len(cells) == width and (anchor < 0 or status_of(cells[anchor], flag=True)):
         return cells, ()
     at = next((i for i, cell in enumerate(cells) if status_of(cell)), -1)
     told = f"{len(cells)} fields instead of {width}"
