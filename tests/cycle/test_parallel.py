@@ -125,9 +125,12 @@ def test_runs_go_side_by_side_and_are_judged_as_they_end(project: Path) -> None:
 
 
 def test_keep_under_a_moved_head_is_made_again_there_and_confirmed(project: Path) -> None:
-    """The later of two gains runs again on the earlier one, under a commit of its own."""
-    ideas = Audits([("RATE", 1), ("DEPTH", 1)])
-    worth = {"RATE = 1": 1.0, "DEPTH = 1": 2.0}
+    """The later of two gains runs again on the earlier one, under a commit of its own.
+
+    A value beside the one that head has changed is no clash.
+    """
+    ideas = Audits([("RATE", 1), ("WIDTH", 1)])
+    worth = {"RATE = 1": 1.0, "WIDTH = 1": 2.0}
     made, launcher = go(project, ideas, scores(worth), [10.0, 100.0, 200.0])
     assert ideas.known == [2, 3, 3]  # the third time for the change that was made again
     first, second = made.history.experiments[1:]
@@ -137,7 +140,7 @@ def test_keep_under_a_moved_head_is_made_again_there_and_confirmed(project: Path
     assert second.parent_commit == first.commit
     assert made.history.score(second) == 7.0
     assert made.history.head == made.history.best_number == 2
-    assert made.lab.files_at(second.commit)["train.py"].startswith("RATE = 1\nWIDTH = 5\nDEPTH = 1")
+    assert made.lab.files_at(second.commit)["train.py"].startswith("RATE = 1\nWIDTH = 1\nDEPTH = 5")
     assert launcher.started == ["t1-0-0", "t1-1-0", "t1-2-0", "t1-2-1"]
     assert autoresearch.connect(project).execute(
         "SELECT status, metric, runs FROM experiments WHERE experiment = 2"

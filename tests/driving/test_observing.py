@@ -112,7 +112,7 @@ def test_what_contradicts_itself_is_refused(campaign: Campaign, project: Path) -
     for line in ("{", "[1]", '{"description": 5}', '{"descriptoin": "a"}'):
         with pytest.raises(AutoresearchError):
             autoresearch.driving.agents.read(line)
-    with pytest.raises(ConfigError, match="did you mean 'description'"):
+    with pytest.raises(ConfigError, match="unknown key descriptoin; did you mean 'description'"):
         autoresearch.driving.agents.read('{"descriptoin": "a"}')
     other = autoresearch.start(project, tag="t2")
     with pytest.raises(WorkspaceError, match="makes its own runs"):

@@ -93,6 +93,7 @@ SILENT = {
     "500": Case(ApiError(500), "InternalServerError", 1),
     "503": Case(ApiError(503, "two\nlines"), "two lines", 1),
     "a prompt that is too long": Case(ApiError(400, "maximum context length"), "context", 1),
+    "400, told as a list": Case(Raw([{"error": "no such field"}], status=400), "no such field", 5),
     "a page of a proxy": Case(Raw("<html>busy</html>", kind="text/html"), "gave no answer", 1),
     "half a body": Case(Raw({"a": "x" * 999}, cut=50), "gave no answer", 1),
     "a closed connection": Case(Raw("", cut=0), "APIConnectionError", 1),

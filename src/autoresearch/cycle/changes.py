@@ -12,8 +12,9 @@ from autoresearch.cycle import Kit, proposals
 from autoresearch.cycle.proposals import current, drop, put_back, refusal
 from autoresearch.cycle.recorder import passes
 from autoresearch.durable import digest, tree_digest
-from autoresearch.errors import WorkspaceError
+from autoresearch.errors import AutoresearchError, WorkspaceError
 from autoresearch.frozen import alike
+from autoresearch.ideas import differences, with_changes
 from autoresearch.model import Change, Experiment, Idea, IdeaKind, Violation, Workspace
 from autoresearch.python_source import fault
 from autoresearch.text import one_line
@@ -84,7 +85,9 @@ def reapply(kit: Kit, number: int) -> list[events.Event]:
     differing = {path: text for path, text in own.items() if text != below.get(path)}
     idea = evolve(experiment.idea, source=None, files={}, patch=None)
     workspace = kit.lab.worktree(number, head)
-    if differing:
+    if texts := _moved_values(below, differing, before, kit.lab.script):
+        kit.lab.apply(evolve(idea, files=texts), workspace)
+    elif differing:
         kit.lab.apply(evolve(idea, patch=kit.lab.as_patch(below, differing)), workspace)
     made = _as_change(kit, idea, before, kit.lab.changed_files(workspace))
     refused, findings = _checked(kit, made, workspace)
@@ -93,6 +96,24 @@ def reapply(kit: Kit, number: int) -> list[events.Event]:
     applied = _applied(kit, made, before, number)
     committed = _committed(kit, made, workspace, head, applied)
     return [applied, _passed(number, findings), committed]
+
+
+def _moved_values(
+    below: Mapping[str, str], own: Mapping[str, str], head: Mapping[str, str], script: str
+) -> Mapping[str, str]:
+    """Return head's files with the values that a change moved, where it is nothing but values.
+
+    A merge of lines takes neighbours for a clash, and settings are neighbours. Empty where the
+    change is more than that, or head has other values than those that it began with.
+    """
+    try:
+        moved = differences(below, own, script)
+        if with_changes(below, moved, script) != own:
+            return {}
+        back = [evolve(item, new=item.old) for item in moved]
+        return {} if with_changes(head, back, script) else with_changes(head, moved, script)
+    except AutoresearchError:
+        return {}
 
 
 def adopt_baseline(kit: Kit) -> None:

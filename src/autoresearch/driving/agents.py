@@ -20,7 +20,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +146,8 @@ def server(
     with needs("mcp", "mcp", ConfigError):
         from mcp.server.mcpserver import MCPServer
     campaign = open_campaign(project, tag)
-    made = MCPServer("autoresearch", instructions=program(campaign, by or "agent"))
+    told, version = program(campaign, by or "agent"), metadata.version("autoresearch")
+    made = MCPServer("autoresearch", instructions=told, version=version)
 
     def driver() -> Driver:
         return Driver(open_campaign(campaign.project, campaign.tag), by, plugins=plugins)
@@ -228,8 +229,8 @@ def _add_resources(made: MCPServer, project: Path, tag: str) -> None:
 
 
 def _names(sql: duckdb.DuckDBPyConnection) -> list[str]:
-    asked = "SELECT table_name FROM information_schema.tables ORDER BY 1"
-    return [str(row[0]) for row in sql.execute(asked).fetchall()]
+    names = (str(row[0]) for row in sql.execute("SHOW TABLES").fetchall())
+    return [name for name in names if not name.startswith("_")]
 
 
 # --- loops of others, which log their experiments here -------------------------------------------
@@ -294,7 +295,10 @@ def read(line: str, where: str = "the observation") -> Observation:
         raise WorkspaceError(f"{shown} is not JSON: {error}; write one object a line") from None
     if not isinstance(found, dict):
         raise WorkspaceError(f"{where}: {one_line(line, 60)!r} is no JSON object; write one a line")
-    return structure(found, Observation, where)
+    try:
+        return structure(found, Observation, "")
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}".replace(" setting", " key")) from None
 
 
 def observe(

@@ -299,6 +299,7 @@ class Client:
                 return body, str(answer.headers.get("x-request-id", ""))
         except APIStatusError as error:
             told, status = f"{type(error).__name__}: {error}", error.status_code
+            told += "" if error.body else f": {error.response.text}"
         except (OpenAIError, ValueError, RecursionError) as error:
             told, status = f"{type(error).__name__}: {error}", None
         if status in (400, 422) and dialect.yields(told.lower(), self._settings):
@@ -383,7 +384,8 @@ def _error_in(body: Any) -> tuple[str, int | None]:
         return "", None
     told = error if isinstance(error, dict) else {"message": error}
     code = told.get("code")
-    return f"error {code or ''}: {told.get('message')}", code if type(code) is int else None
+    named = f"error {code}: " if code else "error: "
+    return f"{named}{told.get('message')}", code if type(code) is int else None
 
 
 def _read_chat(body: Mapping[str, Any]) -> tuple[str, str]:
