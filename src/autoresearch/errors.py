@@ -79,13 +79,9 @@ def telling(problem: str, advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def needs(
-    package: str, extra: str, kind: type[AutoresearchError] = AutoresearchError
-) -> Iterator[None]:
-    """Say in one line which extra brings the package that an import inside the block lacks."""
+def needs(package: str, kind: type[AutoresearchError] = AutoresearchError) -> Iterator[None]:
+    """Say in one line what brings the package that an import inside the block lacks."""
     try:
         yield
     except ImportError:
-        raise kind(
-            f"the package {package} is not installed; pip install 'autoresearch[{extra}]'"
-        ) from None
+        raise kind(f"the package {package} is not installed; {brought_by(package)}") from None

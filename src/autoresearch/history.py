@@ -1,7 +1,9 @@
 """The state of one campaign folded from its events: what every strategy is given to read.
 
 A History is immutable and shares its structure with the one before it, so folding one more event
-costs the same after ten experiments and after ten thousand.
+costs the same after ten experiments and after ten thousand. So does asking it: what is made of all
+experiments (those decided, those kept, those of a direction) is remembered beside it, at the end of
+this file, and made again only for those that its trail says have changed.
 """
 
 from __future__ import annotations
@@ -137,17 +139,18 @@ class Noise:
 
 @frozen(eq=False)
 class Changed:
-    """The numbers of experiments that one step of a fold changed; no two steps are equal."""
+    """A step of a trail: the numbers of experiments that one fold changed. No two are equal."""
 
     numbers: tuple[int, ...] = ()
 
 
 @frozen(eq=False)
 class Trail:
-    """Which experiments the newest facts changed: what was made of all others still holds.
+    """Which experiments the newest folds changed: what was made of all others still holds.
 
-    Two histories have as much of their past in common as they have steps. ``experiments`` are those
-    that the steps lead to; of a History that has others nobody knows how it came to be.
+    Two histories that were folded from a third have its steps in common, which are told by their
+    identity. ``experiments`` are those that the steps lead to; of a History that has others, such
+    as one that shows a stage, nobody knows how it came to be.
     """
 
     experiments: PVector[Experiment] | None = None
@@ -158,7 +161,7 @@ class Trail:
         return Trail(experiments, (*self.steps[1 - _FOLLOWED :], Changed(tuple(numbers))))
 
     def since(self, other: Trail) -> set[int] | None:
-        """Return the numbers that may differ from where another trail leads; None if unknown."""
+        """Return the experiments that may differ from those of another trail; None if unknown."""
         theirs = {id(step): place for place, step in enumerate(other.steps)}
         places = reversed(range(len(self.steps)))
         met = next((place for place in places if id(self.steps[place]) in theirs), None)
@@ -344,13 +347,13 @@ class History:
     @cached_property
     def noise(self) -> Noise:
         """How much the score differs from seed to seed: as set and measured, or as estimated."""
-        known = self._told()
+        known = self._as_set()
         if self.is_early:  # what holds for whole runs is taken there only for want of better
-            told = self._told(self.stages.index(self.stage))
-            return self._repeated(told) or self._estimated() or known or Noise()
+            own = self._as_set(self.stages.index(self.stage))
+            return self._repeated(own) or self._estimated() or known or Noise()
         return self._repeated(known) or self._estimated() or Noise()
 
-    def _told(self, stage: int | None = None) -> Noise | None:
+    def _as_set(self, stage: int | None = None) -> Noise | None:
         """Return the noise that the settings name for the campaign, or for one stage."""
         config = self.started.config if self.started else {}
         found = config.get("metric") if stage is None else config["stages"][stage]

@@ -45,7 +45,7 @@ AXES = {
 
 def empty_figure() -> tuple[Figure, Axes]:
     """Return a figure and its axes; AutoresearchError without matplotlib."""
-    with needs("matplotlib", "report"):
+    with needs("matplotlib"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     made = Figure(figsize=(9, 5), layout="constrained")

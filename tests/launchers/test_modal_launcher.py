@@ -19,7 +19,6 @@ from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError, ConfigError
 from autoresearch.frozen import alike
 from autoresearch.launchers.modal import (
-    ModalRun,
     Plugin,
     Settings,
     launch,
@@ -306,9 +305,7 @@ def test_patience_ends(request_for: RunRequest, workspace: Workspace, remote: Lo
     """An hour after its deadline a run that nobody hears of is given up as infra_failed."""
     remote.away = True
     handle = launch(request_for, workspace, remote, QUICK)
-    late = ModalRun(
-        handle.name, handle.folder, remote, QUICK, clock=lambda: time.time() + 1260 + 3601
-    )
+    late = evolve(handle, clock=lambda: time.time() + 1260 + 3601)
     output = late.poll()
     assert output is not None
     assert output.status is RunStatus.INFRA_FAILED

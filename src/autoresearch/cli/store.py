@@ -26,7 +26,7 @@ from autoresearch.evidence import anchors_in, left_over, missing_things
 from autoresearch.log import FileLog, VerifyReport
 from autoresearch.opening import campaigns, no_campaign, tags, write_projections
 from autoresearch.projections.tables import people_schema
-from autoresearch.text import one_line
+from autoresearch.text import counted, one_line
 
 # --- verify and rebuild ----------------------------------------------------------------------
 
@@ -67,8 +67,8 @@ def _print_report(report: VerifyReport) -> None:
     if report.ok:
         click.echo(f"{report.events} events, tip {report.tip}: the log is whole")
     else:
-        count = len(report.findings)
-        click.echo(f"{count} finding{'s'[: count > 1]}: the log is not what was written")
+        findings = counted(len(report.findings), "finding")
+        click.echo(f"{findings}: the log is not what was written")
 
 
 @click.command()

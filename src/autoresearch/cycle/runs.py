@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from statistics import fmean
 
@@ -336,21 +336,28 @@ def _record_end(
         (finished, f"{request.name}/finished"),
         (extracted, f"{request.name}/metrics"),
     ]
-    completed = output.status is RunStatus.COMPLETED
+    if output.status is RunStatus.COMPLETED:
+        facts += _measured(kit, request, output)
+    kit.recorder.record_many(facts)
+    return output
+
+
+def _measured(
+    kit: Kit, request: RunRequest, output: RunOutput
+) -> Iterator[tuple[events.Event, str]]:
+    """Yield what the score of a completed run was measured with, if a plugin says so."""
     past = _shown(kit, request)
-    if measurement := kit.plugins.measure_run(output, past) if completed else {}:
+    if measurement := kit.plugins.measure_run(output, past):
         locked = events.RunLocked(
             run=request.name, experiment=request.experiment, measurement=dict(measurement)
         )
         # The id that older releases gave: a run that one of them recorded stays recorded once.
-        facts.append((locked, f"{request.name}/locks"))
+        yield locked, f"{request.name}/locks"
         if LINE in measurement and not any(item.measurement for item in past.experiments):
             kit.tell(
                 f"the score is read from the line {measurement[LINE]!r}, here and in every later "
                 "experiment"
             )
-    kit.recorder.record_many(facts)
-    return output
 
 
 def _judged(kit: Kit) -> tuple[str, str]:

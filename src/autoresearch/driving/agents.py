@@ -143,7 +143,7 @@ def server(
 
     Raises ConfigError where the package mcp is missing, WorkspaceError where there is no campaign.
     """
-    with needs("mcp", "mcp", ConfigError):
+    with needs("mcp", ConfigError):
         from mcp.server.mcpserver import MCPServer
     campaign = open_campaign(project, tag)
     told, version = program(campaign, by or "agent"), metadata.version("autoresearch")

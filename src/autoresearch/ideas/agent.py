@@ -43,6 +43,7 @@ PRESETS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("~/.aider.conf.yml",),
     ),
 }
+_COMPLETED = "turn.completed"  # codex's own word
 _WORDS = {"direction": 80, "description": 300, "hypothesis": 2_000, "risk": 1_000}
 
 _TASK = """\
@@ -254,22 +255,17 @@ def read(output: str) -> Said:
     events = [item for line in output.splitlines() if (item := _event(line)) is not None]
     if not events:
         return Said(text=block(output, 100_000))
-    messages, cost, failed = [], Cost(), ""
-    for item in events:
-        inner = item.get("item")
-        if isinstance(inner, dict) and inner.get("type") == "agent_message":
-            messages.append(str(inner.get("text", "")))
-        if item.get("type") == "turn.completed":
-            more = _cost(item.get("usage"), None)
-            cost = evolve(
-                cost,
-                tokens_in=cost.tokens_in + more.tokens_in,
-                tokens_out=cost.tokens_out + more.tokens_out,
-            )
-        if item.get("type") in ("turn.failed", "error"):
-            failed = one_line(str(item.get("error") or item.get("message") or item["type"]), 300)
-        elif item.get("type") == "turn.completed":
-            failed = ""  # it was tried again and came through
+    inner = [item["item"] for item in events if isinstance(item.get("item"), dict)]
+    messages = [str(one.get("text", "")) for one in inner if one.get("type") == "agent_message"]
+    turns = [_cost(item.get("usage"), None) for item in events if item["type"] == _COMPLETED]
+    cost = Cost(
+        tokens_in=sum(turn.tokens_in for turn in turns),
+        tokens_out=sum(turn.tokens_out for turn in turns),
+    )
+    ends = [item for item in events if item["type"] in (_COMPLETED, "turn.failed", "error")]
+    last = ends[-1] if ends else {"type": _COMPLETED}  # a failure may be followed by a success
+    said = last.get("error") or last.get("message") or last["type"]
+    failed = "" if last["type"] == _COMPLETED else one_line(str(said), 300)
     return Said(text="\n".join(messages), cost=cost, failed=failed)
 
 

@@ -255,7 +255,7 @@ class Client:
 
     def _connect(self) -> OpenAI:
         settings = self._settings
-        with needs("openai", "openai", SuspendedError):
+        with needs("openai", SuspendedError):
             from openai import OpenAI
         key = os.environ.get(settings.api_key_env, "")
         if not key and settings.own:

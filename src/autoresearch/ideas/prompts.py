@@ -106,7 +106,7 @@ ANALYSIS = _object(why=_text(600), lesson=_text(300))
 
 @lru_cache(maxsize=8)
 def _environment(folder: str) -> Any:
-    with needs("jinja2", "openai", SuspendedError):
+    with needs("jinja2", SuspendedError):
         import jinja2
     own = jinja2.PackageLoader("autoresearch.ideas")
     loaders: list[jinja2.BaseLoader] = [own]

@@ -157,9 +157,10 @@ class Learned:
 
     def parts(self, changes: Mapping[str, tuple[Value, Value]]) -> dict[Part, float]:
         """Return changes, key to (old, new), as a sum of what values are worth."""
-        both = [((name, value[side]), (-1.0, 1.0)[side]) for name, value in changes.items()
-                for side in (0, 1)]  # fmt: skip
-        return {part: sign for part, sign in both if part[1] != self.starts[part[0]]}
+        parts: dict[Part, float] = {}
+        for name, (old, new) in changes.items():
+            parts |= {(name, old): -1.0, (name, new): 1.0}
+        return {part: sign for part, sign in parts.items() if part[1] != self.starts[part[0]]}
 
     def _shared(self, parts: Mapping[Part, float]) -> dict[Part, float]:
         """Add what known effects have in common: how far those of an area, and all, hold here."""

@@ -339,7 +339,7 @@ def _process_state(pid: int, submitted: float) -> str:
 
 
 def _submitit() -> Any:
-    with needs("submitit", "slurm"):
+    with needs("submitit"):
         import submitit
     return submitit
 

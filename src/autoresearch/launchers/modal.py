@@ -85,10 +85,6 @@ class Settings:
         """The price of them all, US dollars an hour."""
         return 3600 * self.all_gpus * self.usd_per_gpu_second
 
-    def limit(self, order: Mapping[str, Any]) -> float:
-        """Return Modal's own limit on the function, seconds."""
-        return float(order["timeout_seconds"] + order.get("before_seconds", 0) + _SPARE_SECONDS)
-
 
 class Plugin(Elsewhere[Settings]):
     """Answers requests for the launcher ``modal``."""
@@ -160,8 +156,10 @@ def launch(
     if request.beside:
         settings = evolve(settings, gpu=settings.gpu.partition(":")[0])
     folder = RunFolder.of(request.folder)
-    folder.order("modal_order.json", request, lambda: order_for(request, workspace, settings))
-    run = ModalRun(request.name, folder, remote, settings)
+    order = folder.order(
+        "modal_order.json", request, lambda: order_for(request, workspace, settings)
+    )
+    run = ModalRun(request.name, folder, order, remote, settings)
     run.poll()
     return run
 
@@ -214,6 +212,7 @@ class ModalRun(InFolder):
 
     name: str
     folder: RunFolder
+    order: Mapping[str, Any]
     remote: ModalRemote
     settings: Settings
     clock: Callable[[], float] = time.time
@@ -278,11 +277,10 @@ class ModalRun(InFolder):
 
     def _start(self) -> str:
         """Spawn the call unless one entered itself under this name; harmless if done twice."""
-        order = self._order()
-        claim = self.remote.claimed(order["name"])
+        claim = self.remote.claimed(self.order["name"])
         if claim is None:
-            limit = self.settings.limit(order)
-            call = self.remote.spawn(json.dumps(order), self.settings.gpu, limit)
+            order = json.dumps(dict(self.order))
+            call = self.remote.spawn(order, self.settings.gpu, self._limit)
         else:
             self._check(claim)
             call = claim["call"]
@@ -307,7 +305,7 @@ class ModalRun(InFolder):
     def _kept(self) -> Outcome | None:
         """Look for a verdict in the volume: results of calls are forgotten after seven days."""
         try:
-            found = self.remote.read(f"{self._order()['name']}/outcome.json")
+            found = self.remote.read(f"{self.order['name']}/outcome.json")
             return self._conclude(verdict_in(found)) if found else None
         except RemoteAwayError:
             if self._call():
@@ -320,50 +318,55 @@ class ModalRun(InFolder):
         with suppress(RemoteError):
             self._fetch("run.log")
         if isinstance(error, RemoteTimeoutError):
-            limit = self.settings.limit(self._order())
-            return self._outcome(RunStatus.TIMED_OUT, str(error), limit)
+            return self._outcome(RunStatus.TIMED_OUT, str(error), self._limit)
         return self._outcome(RunStatus.INFRA_FAILED, str(error), self._spent())
 
     def _stopped(self, reason: str) -> Outcome:
         """Cancel what runs; the price is counted from the order, so at most."""
-        order = self._order()
         try:
-            call = self._call() or (self.remote.claimed(order["name"]) or {}).get("call")
-            if call:
-                self.remote.cancel(call)
+            call = self._cancel()
         except RemoteError as error:
             raise RemoteAwayError(str(error)) from error
         with suppress(RemoteError):
             self._fetch("run.log")
         # Modal itself ends a call at its limit; what it waited for a machine before is free.
-        spent = min(self.clock() - order["asked_at"], self.settings.limit(order))
-        seconds = spent if call else 0.0
-        return self._outcome(RunStatus.STOPPED_EARLY, reason, seconds)
+        spent = min(self.clock() - self.order["asked_at"], self._limit)
+        return self._outcome(RunStatus.STOPPED_EARLY, reason, spent if call else 0.0)
 
     def _overdue(self, why: str) -> Outcome | None:
         """End a run that nothing was heard of; with a known call only once it is cancelled."""
-        order = self._order()
-        limit = self.settings.limit(order) + self.settings.patience_seconds
-        if self.clock() < order["asked_at"] + limit:
+        limit = self._limit + self.settings.patience_seconds
+        if self.clock() < self.order["asked_at"] + limit:
             return None
         detail = f"gave up after {limit:g} seconds: {why}"
-        known = self._call()
         try:
-            if call := known or (self.remote.claimed(order["name"]) or {}).get("call"):
-                self.remote.cancel(call)
+            self._cancel()
         except RemoteError as error:
-            if known:
+            if self._call():
                 return None
             detail += f"; it may still run, look on modal.com: {error}"
         return self._outcome(RunStatus.INFRA_FAILED, detail, self._spent())
 
+    def _cancel(self) -> str:
+        """Cancel the call that carries out the run, and return its id; empty where none does."""
+        call = self._call() or (self.remote.claimed(self.order["name"]) or {}).get("call", "")
+        if call:
+            self.remote.cancel(call)
+        return call
+
+    @property
+    def _limit(self) -> float:
+        """Modal's own limit on the function, seconds."""
+        before = self.order.get("before_seconds", 0)
+        return float(self.order["timeout_seconds"] + before + _SPARE_SECONDS)
+
     def _spent(self) -> float:
         """Return the seconds since the call was spawned, at most to Modal's own limit."""
-        found, order = self.folder.read("modal_call.json"), self._order()
+        found = self.folder.read("modal_call.json")
         if found is None:
             return 0.0
-        since = self.clock() - found.get("at", order["asked_at"])
-        return float(min(since, self.settings.limit(order)))
+        since = self.clock() - found.get("at", self.order["asked_at"])
+        return float(min(since, self._limit))
 
     def _outcome(
         self, status: RunStatus, detail: str, seconds: float = 0.0, code: int | None = None
@@ -382,7 +385,7 @@ class ModalRun(InFolder):
 
     def _check(self, facts: dict[str, Any]) -> None:
         """Raise RemoteError if what is there under this name belongs to another script."""
-        known, asked = facts.get("script_digest", ""), self._order().get("script_digest", "")
+        known, asked = facts.get("script_digest", ""), self.order.get("script_digest", "")
         try:
             self.folder.check_digest(self.name, known, asked)
         except AutoresearchError as error:
@@ -390,7 +393,7 @@ class ModalRun(InFolder):
 
     def _fetch(self, name: str) -> None:
         """Bring a kept file here, if there is one."""
-        data = self.remote.read(f"{self._order()['name']}/{name}")
+        data = self.remote.read(f"{self.order['name']}/{name}")
         if data is not None:
             place = self.folder.control if name == "run.log" else self.folder.path
             replace_file(place / name, data)
@@ -401,8 +404,3 @@ class ModalRun(InFolder):
     def _call(self) -> str | None:
         found = self.folder.read("modal_call.json")
         return str(found["call"]) if found else None
-
-    def _order(self) -> dict[str, Any]:
-        found = self.folder.read("modal_order.json")
-        assert found is not None, "written before the handle exists"
-        return found

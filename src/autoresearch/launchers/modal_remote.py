@@ -164,7 +164,7 @@ class ModalRemote:
 
 def client() -> Any:
     """Return the module `modal`; raises AutoresearchError where it is not installed."""
-    with needs("modal", "modal"):
+    with needs("modal"):
         import modal
     return modal
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from functools import partial
@@ -137,23 +137,9 @@ def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> 
     ``asked`` names the column of a field against the guess, ``better`` is lower or higher. Raises
     WorkspaceError for an unknown field or column, and for a table without a score.
     """
-    for name, column in asked.items():
-        if name not in FIELDS:
-            raise WorkspaceError(f"there is no field {name!r}; name one of {', '.join(FIELDS)}")
-        if column not in table.columns:
-            known = ", ".join(table.columns)
-            raise WorkspaceError(f"{table.source} has no column {column!r}; it has {known}")
+    _check(table, asked)
     table = _numbered(table)
-    columns = {name: found for name in _NAMES if (found := _named_so(table, _NAMES[name]))}
-    unknown = columns.pop("status", "")
-    columns |= {"status": judged} if (judged := _status_column(table, columns)) else {}
-    columns |= asked
-    columns["metric"] = asked.get("metric") or _score_column(table, columns)
-    if "seconds" not in columns and (found := _named_so(table, [r"\w*(time|duration)\w*"])):
-        columns |= {"seconds": found} if _is_span(table, found) else {}
-    described = columns.keys() & {"description", "reasoning"} or any(map(_parameters, table.lines))
-    if not described and (found := _wordy(table, columns)):
-        columns["description"] = found
+    columns = _columns(table, asked)
     metric = _plain(columns["metric"])
     scores = [
         (_status(line, columns.get("status", "")), line.numbers[columns["metric"]])
@@ -161,21 +147,13 @@ def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> 
         if columns["metric"] in line.numbers
     ]
     lower, why = _direction(metric, scores, better)
-    told = dict.fromkeys(columns, "") | {"metric": why}
-    unit, told_unit = _unit(table, columns.get("size"))
-    if "size" in columns:
-        told["size"] = told_unit
-    elif any(_size_said(_texts(line, columns)) for line in table.lines):
-        told["size"] = "as the texts give it"
-    if "commit" in columns:
-        good = sum(bool(_COMMIT.fullmatch(line.cells[columns["commit"]])) for line in table.lines)
-        told["commit"] = f"{good} of {len(table.lines)} are commits"
+    unit, of_size = _unit(table, columns.get("size"))
     ordered = _in_time(table, columns.get("at"))
-    told |= {"at": "rows are put in its order"} if ordered != table else {}
     rows = _once(_past(table, line, columns, unit, lower) for line in ordered.lines)
-    if "status" not in columns or any(row.status in _UNJUDGED and not row.aside for row in rows):
-        why = f"the words of {unknown} are unknown" if unknown else "there is none"
-        why = "it judges not every row" if "status" in columns else why
+    told = dict.fromkeys(columns, "") | {"metric": why} | dict(_told(table, columns, of_size))
+    if ordered != table:
+        told["at"] = "rows are put in its order"
+    if why := _lacks_verdicts(table, columns, rows):
         told["status"] = f"{why}: a row that is better than all before it counts as kept"
     if again := len(table.lines) - len(rows):
         told["rows"] = f"{again} of {len(table.lines)} repeat another in every column: taken once"
@@ -186,6 +164,51 @@ def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> 
 
 
 # --- columns ----------------------------------------------------------------------------------
+
+
+def _check(table: Table, asked: Mapping[str, str]) -> None:
+    for name, column in asked.items():
+        if name not in FIELDS:
+            raise WorkspaceError(f"there is no field {name!r}; name one of {', '.join(FIELDS)}")
+        if column not in table.columns:
+            known = ", ".join(table.columns)
+            raise WorkspaceError(f"{table.source} has no column {column!r}; it has {known}")
+
+
+def _columns(table: Table, asked: Mapping[str, str]) -> dict[str, str]:
+    """Return the column of each field that has one: as asked, by its name, or by what it holds."""
+    columns = {name: found for name in _NAMES if (found := _named_so(table, _NAMES[name]))}
+    columns.pop("status", None)  # its words decide, not its name alone
+    if judged := _status_column(table, columns):
+        columns["status"] = judged
+    columns |= asked
+    columns["metric"] = asked.get("metric") or _score_column(table, columns)
+    if "seconds" not in columns and (found := _named_so(table, [r"\w*(time|duration)\w*"])):
+        columns |= {"seconds": found} if _is_span(table, found) else {}
+    described = columns.keys() & {"description", "reasoning"} or any(map(_parameters, table.lines))
+    if not described and (found := _wordy(table, columns)):
+        columns["description"] = found
+    return columns
+
+
+def _told(table: Table, columns: Mapping[str, str], of_size: str) -> Iterator[tuple[str, str]]:
+    """Yield how sizes and commits are read."""
+    if "size" in columns:
+        yield "size", of_size
+    elif any(_size_said(_texts(line, columns)) for line in table.lines):
+        yield "size", "as the texts give it"
+    if "commit" in columns:
+        good = sum(bool(_COMMIT.fullmatch(line.cells[columns["commit"]])) for line in table.lines)
+        yield "commit", f"{good} of {len(table.lines)} are commits"
+
+
+def _lacks_verdicts(table: Table, columns: Mapping[str, str], rows: Iterable[Past]) -> str:
+    """Return why the verdicts of some rows are not the table's own; empty where all are."""
+    if "status" in columns:
+        unjudged = any(row.status in _UNJUDGED and not row.aside for row in rows)
+        return "it judges not every row" if unjudged else ""
+    unknown = _named_so(table, _NAMES["status"])
+    return f"the words of {unknown} are unknown" if unknown else "there is none"
 
 
 def _key(column: str) -> str:

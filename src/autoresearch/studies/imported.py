@@ -82,42 +82,56 @@ def plan(
     readings = [
         columns.interpret(ledgers.read(source, project), asked, better or "") for source in sources
     ]
+    _must_have_one_metric(readings)
+    config, notes = _config(readings[0], project, environ, settings)
+    tag = check_tag(tag or _tag(sources[0]))
+    commits = _resolved(project, readings) if stored else {}
+    before = _begun(project, tag) if stored else None
+    if before is not None:
+        config = before.config
+        told = _Teller(before.history, config, commits, lambda name: bool(before.log.find(name)))
+    else:
+        told = _Teller(empty(tag), config, commits, lambda _: False)
+        told.tell(_began(tag, config, project, sources, stored=stored), f"import/{tag}")
+    for reading in readings:
+        told.take(reading.rows)
+    return Plan(
+        tag=tag, config=config, readings=tuple(readings), facts=tuple(told.facts),
+        history=told.history, new=told.new, known=told.known, notes=notes,
+        lacking=tuple(told.lacking),
+    )  # fmt: skip
+
+
+def _must_have_one_metric(readings: Sequence[Reading]) -> None:
     first = readings[0]
     if odd := [each for each in readings if each.metric != first.metric]:
         raise WorkspaceError(
             f"{odd[0].table.source} has the metric {odd[0].metric}, {first.table.source} has "
             f"{first.metric}; import them under tags of their own"
         )
-    config, notes = _config(first, project, environ, settings)
-    tag = check_tag(tag or _tag(sources[0]))
-    known = stored and (project / ".autoresearch").is_dir() and tag in tags(store_of(project))
-    campaign = open_campaign(project, tag) if known else None
-    history = empty(tag)
-    opening: list[Fact] = []
-    if campaign is not None:
-        history, config = campaign.history, campaign.config
-        if imported_from(history) is None:
-            raise WorkspaceError(f"campaign {tag} was run here; import under another --tag")
-    else:
-        base = Git(project).commit_of("HEAD")
-        if stored and base is None:
-            raise WorkspaceError(
-                f"{project} has no commit yet; make one first: git commit --allow-empty -m start"
-            )
-        facts = {**environment(), IMPORTED: ", ".join(Path(source).name for source in sources)}
-        began = beginning(tag, config, base or "", _script(project, config), {}, facts)
-        opening.append((began, f"import/{tag}"))
-        history = foresee(history, began)
-    commits = _resolved(project, readings) if stored else {}
-    ids = campaign.log.find if campaign is not None else lambda _: None
-    told = _Teller(history, config, commits, lambda name: ids(name) is not None)
-    for reading in readings:
-        told.take(reading.rows)
-    return Plan(
-        tag=tag, config=config, readings=tuple(readings), facts=(*opening, *told.facts),
-        history=told.history, new=told.new, known=told.known, notes=notes,
-        lacking=tuple(told.lacking),
-    )  # fmt: skip
+
+
+def _begun(project: Path, tag: str) -> Campaign | None:
+    """Return the campaign that an earlier import began under a tag, None where there is none."""
+    if not (project / ".autoresearch").is_dir() or tag not in tags(store_of(project)):
+        return None
+    campaign = open_campaign(project, tag)
+    if imported_from(campaign.history) is None:
+        raise WorkspaceError(f"campaign {tag} was run here; import under another --tag")
+    return campaign
+
+
+def _began(
+    tag: str, config: Config, project: Path, sources: Sequence[str], *, stored: bool
+) -> events.CampaignStarted:
+    """Return how a campaign begins that is taken over: at the commit of now, by these files."""
+    base = Git(project).commit_of("HEAD")
+    if stored and base is None:
+        raise WorkspaceError(
+            f"{project} has no commit yet; make one first: git commit --allow-empty -m start"
+        )
+    facts = {**environment(), IMPORTED: ", ".join(Path(source).name for source in sources)}
+    return beginning(tag, config, base or "", _script(project, config), {}, facts)
 
 
 def write(made: Plan, project: Path) -> Campaign:
@@ -223,9 +237,12 @@ class _Teller:
                 continue
             self.new += 1
             for number, event in enumerate(self._events(row, digest(key)[:12])):
-                name = f"{key}/{number or 'row'}"
-                self.facts.append((event, name))
-                self.history = foresee(self.history, event)
+                self.tell(event, f"{key}/{number or 'row'}")
+
+    def tell(self, event: events.Event, name: str) -> None:
+        """Tell one fact under its id."""
+        self.facts.append((event, name))
+        self.history = foresee(self.history, event)
 
     def _events(self, row: Past, idea: str) -> Iterator[events.Event]:
         back = self._target(row) if row.status == "backtrack" else None

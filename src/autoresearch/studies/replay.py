@@ -18,7 +18,7 @@ from autoresearch import events
 from autoresearch.config import Config, unstructure
 from autoresearch.cycle.experiment import bounded, candidate_of, other_measurement
 from autoresearch.cycle.loop import facts_of
-from autoresearch.errors import AutoresearchError
+from autoresearch.errors import AutoresearchError, needs
 from autoresearch.folding import Draft, empty, foresee, merged
 from autoresearch.frozen import alike
 from autoresearch.history import PROVEN, History
@@ -102,12 +102,8 @@ class Replay:
 
     def frame(self) -> pandas.DataFrame:
         """Return the steps as a DataFrame, one row a decision; needs pandas."""
-        try:
+        with needs("pandas"):
             import pandas
-        except ImportError:
-            raise AutoresearchError(
-                "a DataFrame needs pandas; install it with pip install pandas"
-            ) from None
         return pandas.DataFrame([asdict(step) | {"differs": step.differs} for step in self.steps])
 
 

@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from autoresearch.history import History
 from autoresearch.hookspecs import hookimpl
+from autoresearch.ideas.script import is_new
 from autoresearch.log import Recorded
 from autoresearch.model import (
     Analysis,
@@ -46,10 +47,9 @@ class ScriptedIdeas:
     @hookimpl
     def propose_idea(self, history: History, source: str) -> Idea | None:
         """Return the first idea that was neither tried nor dropped."""
-        dropped = {getattr(event, "idea", None) for event in history.rejected}
         for item in self.ideas:
             idea = item if isinstance(item, Idea) else item(source)
-            if idea.id not in history.tried and idea.id not in dropped:
+            if is_new(history, idea.id):
                 return idea
         return None
 
