@@ -97,13 +97,19 @@ def test_several_ideas_of_which_one_is_wrong(only, answer, error):
 
 
 @pytest.mark.parametrize(
-    "name", ["LD_PRELOAD", "LD_AUDIT", "PYTHONPATH", "PYTHONSTARTUP", "GIT_CEILING_DIRECTORIES"]
+    "name",
+    ["LD_PRELOAD", "LD_AUDIT", "PYTHONPATH", "PYTHONSTARTUP", "GIT_CEILING_DIRECTORIES", "SEED"],
 )
 def test_an_idea_loads_no_code_by_its_environment(only, name):
-    """Variables that make a loader, an interpreter or git run other code are refused."""
+    """Variables that make a loader, an interpreter or git run other code are refused.
+
+    So is the seed, which would change nothing.
+    """
     plugins, failures = only(answering("propose_idea", idea(env={name: "x"})))
     assert plugins.propose_idea(History(), "", Random(1)) is None
-    line = f"Idea.env sets {name!r}, which loads code; change the script"
+    own = "which the loop gives to every run; leave it out"
+    why = own if name == "SEED" else "which loads code; change the script"
+    line = f"Idea.env sets {name!r}, {why}"
     assert [failure.error for failure in failures] == [f"answer refused: {line}"]
 
 

@@ -319,6 +319,8 @@ def _environment(env: Mapping[str, str]) -> None:
             _refuse(f"Idea.env holds {value!r}; give text")
         if _LOADS_CODE.fullmatch(name):
             _refuse(f"Idea.env sets {name!r}, which loads code; change the script")
+        if name in ("SEED", "RUN_ID"):
+            _refuse(f"Idea.env sets {name!r}, which the loop gives to every run; leave it out")
         if "\0" in name + value or "=" in name:
             _refuse(f"Idea.env sets {name!r} to {value!r}; no process can be given it")
         if (shown := without_users(value)) != value:

@@ -67,7 +67,7 @@ class PluginFailure:
         lines = traceback.format_exception(type(error), error, frames)
         kind = next((word for kinds, word in _KINDS if isinstance(error, kinds)), "")
         name = "answer refused" if kind == "refused" else type(error).__name__
-        text = one_line(f"{name}: {error}", 500)
+        text = one_line(str(error) if kind in NO_ANSWER else f"{name}: {error}", 500)
         made = block("".join(lines))
         return cls(plugin=plugin, hook=hook, error=text, traceback=made, kind=kind)
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from statistics import median
 
@@ -240,9 +240,8 @@ def _named_so(table: Table, names: Sequence[str]) -> str:
     least = 0.3 * len(table.lines)
     for name in names:
         for column in table.columns:
-            keys = _keys(column)
             filled = sum(bool(line.cells[column]) for line in table.lines)
-            if filled >= least and any(re.fullmatch(name, key) for key in keys):
+            if filled >= least and _fits(column, name):
                 return column
     return ""
 
@@ -271,27 +270,27 @@ def _status_column(table: Table, columns: Mapping[str, str]) -> str:
     return next(iter((*judged, *(c for c in known if c in named))), "")
 
 
+@lru_cache(1024)
 def _fits(column: str, name: str) -> bool:
     return any(re.fullmatch(name, key) for key in _keys(column))
 
 
 def _statuses(table: Table, column: str) -> bool:
     cells = [line.cells[column] for line in table.lines if line.cells[column]]
-    flag = _is_flag(column)
+    flag = _fits(column, _FLAG)
     return bool(cells) and 2 * sum(bool(status_of(cell, flag=flag)) for cell in cells) >= len(cells)
 
 
-def _is_flag(column: str) -> bool:
-    return _fits(column, _FLAG)
-
-
 def _status(line: Line, column: str) -> str:
-    """Return the status of a row; a word of one slip is the word that was meant."""
-    cell = line.cells.get(column, "")
-    if found := status_of(cell, flag=_is_flag(column)):
-        return found
-    meant = get_close_matches(cell.strip().lower(), STATUSES, 1, 0.8) if len(cell) > 3 else []
-    return STATUSES[meant[0]] if meant and meant[0][0] == cell.strip()[0].lower() else ""
+    return _meant(line.cells.get(column, ""), _fits(column, _FLAG))
+
+
+@lru_cache(1024)
+def _meant(word: str, flag: bool) -> str:
+    """Return the status that a word stands for; one with a slip is the word that was meant."""
+    near = get_close_matches(word.lower(), STATUSES, 1, 0.8) if len(word) > 3 else []
+    slip = STATUSES[near[0]] if near and near[0][0] == word[0].lower() else ""
+    return status_of(word, flag=flag) or slip
 
 
 def _score_column(table: Table, columns: Mapping[str, str]) -> str:
@@ -461,7 +460,9 @@ def _past(table: Table, line: Line, columns: Mapping[str, str], unit: str, lower
     if score == 0 and (lower or status == "crash"):
         score = None
         problems += [] if status == "crash" else ["a score of 0 stands for none"]
-    if (word := cells.get("status", "")) and not status_of(word, flag=_is_flag(columns["status"])):
+    if (word := cells.get("status", "")) and not status_of(
+        word, flag=_fits(columns["status"], _FLAG)
+    ):
         read = f"is read as {status}" if status else "is unknown"
         problems.append(f"the status {word[:40]!r} {read}")
     status = "discard" if word and not status else status

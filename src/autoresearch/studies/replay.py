@@ -131,7 +131,8 @@ def replay(
     runs = max(sum(len(item.runs) for item in history.experiments), 1)
     noise = told.noise
     return Replay(
-        policy=policy, steps=steps, history=told.history, noise=noise.source
+        policy=policy, steps=steps, history=told.history,
+        noise=noise.source.removeprefix("noise ")
         if noise.own or not noise.sd else f"{noise.sd:g}, as set",
         seconds_per_run=sum(item.seconds for item in history.experiments) / runs,
         usd_per_run=history.spent.usd / runs, assumed_sizes=told.assumed,
