@@ -104,7 +104,7 @@ def sample() -> Story:
             )
     story.declare_dead("batch", "neither smaller nor larger batches helped")
     story.tell(events.PluginFailed(plugin="gpt", hook="propose_idea", error="429: rate limit"))
-    story.queue("NUM_LAYERS 10 12", 0.002).queue("a longer context")
+    story.queue("NUM_LAYERS 10 -> 12", 0.002).queue("a longer context")
     return story
 
 

@@ -353,6 +353,7 @@ class Campaign:
 
         Returns the number under which it can be withdrawn.
         """
+        self.check_own()
         if not one_line(text):
             raise WorkspaceError(f"the steering {text!r} is empty; write what you want")
         said = events.SteeringGiven(
@@ -420,6 +421,7 @@ class Campaign:
 
     def pause(self, reason: str = "") -> None:
         """Let the loop wait, from its next step on, until :meth:`resume`."""
+        self.check_own()
         self._append(events.Paused(reason=reason or "asked for", by=person()))
 
     def release(self) -> str:

@@ -401,22 +401,17 @@ def _unit(table: Table, column: str | None) -> tuple[str, str]:
     """Return the unit of the sizes and how it is known: by the name, by the texts, by magnitude."""
     if not column:
         return "", ""
-    values = [v for line in table.lines if (v := line.numbers.get(column))]
-    key = _key(column)
-    for unit, mark in (("MiB", "mib"), ("kB", "kb"), ("B", "bytes"), ("MB", "mb")):
-        if mark not in key:
-            continue
-        if mark == "mb" and values and median(values) > 100_000:
-            return "B", "bytes, whatever the name says: MB would be terabytes"
-        if mark != "mb":
-            return unit, {"MiB": "MiB of 1,048,576 bytes"}.get(unit, unit)
-        binary = _binary(table, column)
-        return ("MiB", "MiB: bytes in the texts agree with 1,048,576") if binary else (
-            "MB", "MB of 1,000,000 bytes"
+    marks = {"mib": "MiB", "kb": "kB", "bytes": "B", "mb": "MB"}
+    unit = next((unit for mark, unit in marks.items() if mark in _key(column)), "")
+    if unit not in ("", "MB"):
+        return unit, "MiB of 1,048,576 bytes" if unit == "MiB" else unit
+    if median([v for line in table.lines if (v := line.numbers.get(column))] or [0]) >= 100_000:
+        return "B", "bytes, whatever the name says: MB would be terabytes" if unit else (
+            "bytes, by their size"
         )  # fmt: skip
-    if values and median(values) >= 100_000:
-        return "B", "bytes, by their size"
-    return "MB", "MB of 1,000,000 bytes, by their size"
+    if unit and _binary(table, column):
+        return "MiB", "MiB: bytes in the texts agree with 1,048,576"
+    return "MB", f"MB of 1,000,000 bytes{'' if unit else ', by their size'}"
 
 
 def _binary(table: Table, column: str) -> bool:

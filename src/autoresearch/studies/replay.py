@@ -155,13 +155,9 @@ def _only(
         if name not in able and not Path(name).is_file():
             kind = "policy" if hook == "decide" else "rule"
             raise AutoresearchError(f"there is no {kind} {name!r}; known: {', '.join(able)}")
-    wanted = {policy, _PASSES_ON, *rules}
-    others = [
-        name
-        for name, found in hooks.items()
-        if name not in wanted and {"decide", "backtrack"} & {*found}
-    ]
-    asked = (*config.active, policy, *rules, *(f"no:{name}" for name in others))
+    judges = {name for name, found in hooks.items() if {"decide", "backtrack"} & {*found}}
+    others = judges - {policy, _PASSES_ON, *rules}
+    asked = (*config.active, policy, *rules, *(f"no:{name}" for name in sorted(others)))
     return Plugins.load(evolve(config, active=asked), project, plugins)
 
 
