@@ -1,4 +1,4 @@
-"""Named numbers in a line of output, and in a log that grows.
+"""Named numbers in a line of output, in a log that grows, and in the cell of a table.
 
 A line may say ``name: value``, ``name value | name value``, or an object of JSON. A log is followed
 without ever reading a byte twice.
@@ -10,8 +10,9 @@ import json
 import math
 import re
 from codecs import BOM_UTF16_LE
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import median
 
 from attrs import define, frozen
 
@@ -242,3 +243,61 @@ class Tail:
 
     def _decoded(self, data: bytes) -> str:
         return without_escapes(data.decode(self._encoding or "utf-8", "replace"))
+
+
+# --- in the cell of a table, as people and their tools write it ---------------------------------
+
+# How long something took: 1h02m, 45.2 min, 0:12:03, 0 days 00:00:40.4; what follows in brackets is
+# a remark. The letters tell a time from a number of parameters (25M) and from a time of day.
+_PART = r"\d+(?:\.\d+)?\s*(?:d(?:ays?)?|h(?:(?:ou)?rs?)?|ms|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)"
+SPAN = re.compile(
+    rf"(?:{_PART}[\s,]*)+(?:\d+:\d\d:\d\d(?:\.\d+)?)?(?:\(.*\))?|\d+:\d\d:\d\d(?:\.\d+)?"
+)
+SCALES = {
+    "d": 86_400.0, "h": 3_600.0, "hours": 3_600.0, "m": 60.0, "min": 60.0, "minutes": 60.0,
+    "s": 1.0, "ms": 0.001,
+}  # fmt: skip
+
+
+def number_in(text: str, *, decimal_comma: bool = False) -> float | None:
+    """Return the number of a cell, None where there is none; a percentage becomes a fraction."""
+    text = re.split(r"±|\+/?-", text.strip().lstrip("~≈"))[0]
+    words = text.strip().replace("_", "").replace("\u202f", "").replace(" ", "")
+    percent, words = words.endswith("%"), words.rstrip("%")
+    if decimal_comma and words.count(",") == 1:
+        words = words.replace(".", "").replace(",", ".")
+    words = words.replace(",", "")
+    try:
+        value = float(words)
+    except ValueError:
+        return None
+    if value != value or value in (float("inf"), float("-inf")):
+        return None
+    return round(value / 100, 12) if percent else value
+
+
+def seconds_in(text: str) -> float | None:
+    """Return the seconds of a time such as 1h02m or 0:12:03, None where it is none."""
+    if not SPAN.fullmatch(text.strip()):
+        return None
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|[dhms])", text.partition("(")[0])
+    clock = re.search(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text)
+    parts += zip(clock.groups(), "hms", strict=True) if clock else ()
+    return sum(float(number) * SCALES[unit] for number, unit in parts)
+
+
+_FAR = 30.0  # between 1, where a reading fits the others, and 1,000, where it does not
+
+
+def has_decimal_commas(cells: Iterable[str]) -> bool:
+    """Return whether the commas of a column are decimal: some are not followed by three digits.
+
+    Where all are, numbers without a comma tell: 1,005 is no thousand among scores of about 1.
+    """
+    told = [cell.strip() for cell in cells]
+    commas = [cell for cell in told if "," in cell]
+    if any(re.fullmatch(r"[-+]?\d+,(?!\d{3}$)\d+\s?%?", cell) for cell in commas):
+        return True
+    plain = [abs(value) for cell in told if "," not in cell and (value := number_in(cell))]
+    thousands = [abs(value) for cell in commas if (value := number_in(cell))]
+    return bool(plain and thousands) and median(thousands) > _FAR * median(plain)

@@ -18,7 +18,14 @@ from statistics import median
 from attrs import evolve, frozen
 
 from autoresearch.errors import WorkspaceError
-from autoresearch.numbers import size_in_bytes
+from autoresearch.numbers import (
+    SCALES,
+    SPAN,
+    has_decimal_commas,
+    number_in,
+    seconds_in,
+    size_in_bytes,
+)
 from autoresearch.presets import metric_columns
 from autoresearch.studies.ledgers import STATUSES, Line, Table, status_of
 
@@ -60,16 +67,6 @@ _NO_METRIC = re.compile(r"(time|_ms|_s|bytes|cap|tokens|steps)$")
 _FINAL = re.compile(r"final|exact|post_quant")
 _PLACEHOLDERS = re.compile(r"(no_?commit|none|n/?a|null|nan|-+|\?|)", re.IGNORECASE)
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
-# How long something took: 1h02m, 45.2 min, 0:12:03, 0 days 00:00:40.4; what follows in brackets is
-# a remark. The letters tell a time from a number of parameters (25M) and from a time of day.
-_PART = r"\d+(?:\.\d+)?\s*(?:d(?:ays?)?|h(?:(?:ou)?rs?)?|ms|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)"
-_SPAN = re.compile(
-    rf"(?:{_PART}[\s,]*)+(?:\d+:\d\d:\d\d(?:\.\d+)?)?(?:\(.*\))?|\d+:\d\d:\d\d(?:\.\d+)?"
-)
-_SCALES = {
-    "d": 86_400.0, "h": 3_600.0, "hours": 3_600.0, "m": 60.0, "min": 60.0, "minutes": 60.0,
-    "s": 1.0, "ms": 0.001,
-}  # fmt: skip
 _SIZE_SAID = re.compile(
     r"(?P<at>artifact\D{0,12})?(?P<number>\d[\d,]*(?:\.\d+)?)\s?(?P<unit>[KM]i?B|bytes)\b"
     r"(?P<on>[^,;)]{0,20}\b(?:limit|artifact)|[^,;)]{0,3}OVER)?",
@@ -112,23 +109,6 @@ class Reading:
     metric: str
     lower: bool
     rows: tuple[Past, ...]
-
-
-def number_in(text: str, *, decimal_comma: bool = False) -> float | None:
-    """Return the number of a cell, None where there is none; a percentage becomes a fraction."""
-    text = re.split(r"±|\+/?-", text.strip().lstrip("~≈"))[0]
-    words = text.strip().replace("_", "").replace("\u202f", "").replace(" ", "")
-    percent, words = words.endswith("%"), words.rstrip("%")
-    if decimal_comma and words.count(",") == 1:
-        words = words.replace(".", "").replace(",", ".")
-    words = words.replace(",", "")
-    try:
-        value = float(words)
-    except ValueError:
-        return None
-    if value != value or value in (float("inf"), float("-inf")):
-        return None
-    return round(value / 100, 12) if percent else value
 
 
 def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> Reading:
@@ -322,26 +302,16 @@ def _score_column(table: Table, columns: Mapping[str, str]) -> str:
 def _is_span(table: Table, column: str) -> bool:
     """Whether a column says how long something took, in words such as 1h02m."""
     cells = [cell for line in table.lines if (cell := line.cells[column])]
-    return 2 * sum(bool(_SPAN.fullmatch(cell.strip())) for cell in cells) > len(cells)
-
-
-def _seconds_in(text: str) -> float | None:
-    """Return the seconds of a time such as 1h02m or 0:12:03, None where it is none."""
-    if not _SPAN.fullmatch(text.strip()):
-        return None
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|[dhms])", text.partition("(")[0])
-    clock = re.search(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text)
-    parts += zip(clock.groups(), "hms", strict=True) if clock else ()
-    return sum(float(number) * _SCALES[unit] for number, unit in parts)
+    return 2 * sum(bool(SPAN.fullmatch(cell.strip())) for cell in cells) > len(cells)
 
 
 def _numbered(table: Table) -> Table:
     """Read the cells that hold numbers, each with the comma of its column; times are seconds."""
     readers = {}
     for column in table.columns:
-        comma = _decimal_comma(line.cells[column] for line in table.lines)
+        comma = has_decimal_commas(line.cells[column] for line in table.lines)
         span = _is_span(table, column)
-        readers[column] = _seconds_in if span else partial(number_in, decimal_comma=comma)
+        readers[column] = seconds_in if span else partial(number_in, decimal_comma=comma)
     lines = []
     for line in table.lines:
         found = ((column, readers[column](cell)) for column, cell in line.cells.items())
@@ -360,23 +330,6 @@ def _in_time(table: Table, column: str | None) -> Table:
     back = -1 if at[0] > at[-1] else 1  # those of one moment stay as they stand to each other
     order = sorted(range(len(at)), key=lambda row: (at[row], back * row))
     return evolve(table, lines=tuple(table.lines[row] for row in order))
-
-
-_FAR = 30.0  # between 1, where a reading fits the others, and 1,000, where it does not
-
-
-def _decimal_comma(cells: Iterable[str]) -> bool:
-    """Return whether the commas of a column are decimal: some are not followed by three digits.
-
-    Where all are, numbers without a comma tell: 1,005 is no thousand among scores of about 1.
-    """
-    told = [cell.strip() for cell in cells]
-    commas = [cell for cell in told if "," in cell]
-    if any(re.fullmatch(r"[-+]?\d+,(?!\d{3}$)\d+\s?%?", cell) for cell in commas):
-        return True
-    plain = [abs(value) for cell in told if "," not in cell and (value := number_in(cell))]
-    thousands = [abs(value) for cell in commas if (value := number_in(cell))]
-    return bool(plain and thousands) and median(thousands) > _FAR * median(plain)
 
 
 def _direction(metric: str, scores: Sequence[tuple[str, float]], better: str) -> tuple[bool, str]:
@@ -471,9 +424,9 @@ def _past(table: Table, line: Line, columns: Mapping[str, str], unit: str, lower
         problems.append(f"{columns['memory']} holds the artifact's size, {said_size:,.0f} B")
     size = size_in_bytes(size, unit) if size else said_size
     seconds = numbers.get("seconds") or 0.0
-    if not _seconds_in(cells.get("seconds", "")):
+    if not seconds_in(cells.get("seconds", "")):
         units = _key(columns.get("seconds", "")).split("_")
-        seconds *= next((_SCALES[word] for word in units if word in _SCALES), 1.0)
+        seconds *= next((SCALES[word] for word in units if word in SCALES), 1.0)
     description = cells.get("description") or cells.get("reasoning") or _parameters(line) or commit
     aside = ""
     if status == "none":
