@@ -19,7 +19,7 @@ from typing import Any
 from autoresearch.campaign import Campaign
 from autoresearch.errors import WorkspaceError, telling
 from autoresearch.git import Git
-from autoresearch.history import History
+from autoresearch.history import History, imported_from
 from autoresearch.launchers import log_in
 from autoresearch.model import Experiment, RunStatus, Verdict
 from autoresearch.projections.files import analysis_block, reasoning_block, shown_status
@@ -255,10 +255,12 @@ def the_night(history: History) -> Iterator[str]:
     )
     if history.failures:
         yield "plugins failed: " + ", ".join(f"{k} {v}" for k, v in history.failures.items())
-    paused = history.paused
-    over = history.stopped and f"stopped: {because(history.stopped)}"
-    waits = f"waits: {paused.reason}" if paused else over
-    yield f"now: {waits or 'going on'}; {counted(len(history.queue), 'idea')} queued"
+    if source := imported_from(history):
+        yield f"imported from {source}, to read and to replay"
+        return
+    over = f"stopped: {because(history.stopped)}" if history.stopped else "going on"
+    waits = f"waits: {history.paused.reason}" if history.paused else over
+    yield f"now: {waits}; {counted(len(history.queue), 'idea')} queued"
 
 
 def _gains(history: History) -> Mapping[int, float]:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from autoresearch.cli import cli
 from autoresearch.errors import WorkspaceError
 from autoresearch.evidence import missing_things
+from autoresearch.export import the_night
 from autoresearch.model import Verdict
 from autoresearch.opening import open_campaign
 from autoresearch.studies import columns, imported, ledgers
@@ -492,6 +493,7 @@ def test_imported_campaign_does_not_run(project: Path) -> None:
     out = CliRunner().invoke(cli, ["watch", "--once", *asked[:2]]).output
     assert "none: imported from" in out
     assert "ends" not in out
+    assert list(the_night(campaign.history))[-1] == "imported from mar18.tsv, to read and to replay"
     words = ["replay", "--policy", "greedy", "--set", "metric.sd=0.5", *asked[:2]]
     assert "0.5, as set" in CliRunner().invoke(cli, words).output
     out = CliRunner().invoke(cli, ["show", *asked]).output

@@ -156,7 +156,7 @@ def _decoded(path: Path) -> tuple[str, tuple[str, ...]]:
 
 def _without_preface(text: str) -> str:
     """Leave out the comments above a header: lines that have not as many separators as the next."""
-    lines = text.lstrip("\r\n").splitlines(keepends=True)
+    lines = text.splitlines(keepends=True)
     while len(lines) > 1 and (not lines[0].strip() or lines[0].lstrip().startswith("# ")):
         mine, other = (sum(map(line.count, _SIGNS)) for line in lines[:2])
         if lines[0].strip() and mine and mine == other:
