@@ -115,8 +115,8 @@ def check_launcher(
 
     Called before a campaign is started or gone on with, and before anything is recorded; the first
     problem refuses it in one line, which should end with what to do. ``tell`` gives a person a line
-    about what takes a while, or does not prevent the start. First result; an empty
-    sequence found nothing, and ``None`` means that ``config.launcher`` is not this plugin's.
+    about what takes a while, or does not prevent the start. First result; an empty sequence found
+    nothing, and ``None`` means that ``config.launcher`` is not this plugin's.
     """
 
 
@@ -159,10 +159,10 @@ def propose_idea(
     holds the text of every editable file at head by path, the script among them; the ``desk`` has
     what an author may ask for while it thinks, and what of its ideas was refused. Of several ideas
     (at most 100) the first is tried, and the others wait in the queue under their author's name,
-    each held to what a person's queued idea is held to. First result;
-    ``None`` (or an exception) passes on to the next generator, so that the loop never stops for a
-    generator that is down. One that raises ``OutageError`` rests a while, longer each time; one
-    that raises ``SuspendedError`` is not asked again until a person acts.
+    each held to what a person's queued idea is held to. First result; ``None`` (or an exception)
+    passes on to the next generator, so that the loop never stops for a generator that is down. One
+    that raises ``OutageError`` rests a while, longer each time; one that raises ``SuspendedError``
+    is not asked again until a person acts.
     """
 
 
@@ -190,10 +190,9 @@ def implement_idea(idea: Idea, workspace: Workspace, desk: Desk) -> str | Mappin
 
     Called only for ideas that bring neither source, files, patch nor environment. The script at
     head is ``workspace.script_path``; the plugin must not write into the workspace, but may into
-    ``desk.scratch()``. The answer is
-    the script's text, or a mapping of editable files to theirs. First result; ``None`` passes on.
-    A person's words wait in the queue for a plugin that implements them, and all words for one that
-    failed; others are dropped.
+    ``desk.scratch()``. The answer is the script's text, or a mapping of editable files to theirs.
+    First result; ``None`` passes on. A person's words wait in the queue for a plugin that
+    implements them, and all words for one that failed; others are dropped.
     """
 
 
@@ -204,9 +203,9 @@ def audit_change(
     """Find what must not run: scope, size, integrity of the evaluation.
 
     Called after the change was written into the worktree and before it is committed and run;
-    ``history`` tells what the runs before it measured.
-    Collecting; ``None`` or an empty sequence found nothing. A violation with severity
-    ``violation`` blocks the run, one with ``warning`` is only recorded.
+    ``history`` tells what the runs before it measured. Collecting; ``None`` or an empty sequence
+    found nothing. A violation with severity ``violation`` blocks the run, one with ``warning`` is
+    only recorded.
     """
 
 
@@ -240,8 +239,8 @@ def quote_call(history: History, files: Mapping[str, str], desk: Desk) -> Sequen
 
     Called before an experiment is begun, where ``limits.usd`` is set; the arguments are those of
     ``propose_idea``. Collecting: the sum has to fit beside the worst case of the run, or nobody is
-    asked. ``None`` costs nothing. Before any further question the plugin looks at
-    ``desk.usd_left`` itself.
+    asked. ``None`` costs nothing. Before any further question the plugin looks at ``desk.usd_left``
+    itself.
     """
 
 
@@ -250,9 +249,9 @@ def extract_metrics(output: RunOutput, history: History) -> Mapping[str, float] 
     """Read named numbers from a finished run.
 
     Called once a run is over, whatever its status; ``history`` tells what earlier runs were read
-    by. Collecting and merged: where two plugins give
-    different values for one name it is a failure that names both, and neither is used. An absent
-    metric is left out of the mapping: never 0, never NaN. ``None`` found none.
+    by. Collecting and merged: where two plugins give different values for one name it is a failure
+    that names both, and neither is used. An absent metric is left out of the mapping: never 0,
+    never NaN. ``None`` found none.
     """
 
 
@@ -327,9 +326,8 @@ def decide(candidate: Candidate, history: History) -> Decision | None:
     """Judge a finished experiment: keep, discard, crash, rerun or quarantine.
 
     Called after the analysis, of a run in the last stage where there are several. ``history`` does
-    not contain the candidate's decision yet;
-    ``history.best`` is what it must beat. First result; ``None`` passes on. A veto over other
-    policies is an implementation with ``wrapper=True``.
+    not contain the candidate's decision yet; ``history.best`` is what it must beat. First result;
+    ``None`` passes on. A veto over other policies is an implementation with ``wrapper=True``.
     """
 
 
@@ -359,11 +357,10 @@ def summarize(history: History, since: int, desk: Desk) -> Sequence[Remark] | No
     """Say what ten experiments show together.
 
     Called by the loop alone, once after every ten decided experiments, the first of which is
-    ``since``; a driver of the steps does not call it. Each remark
-    (three are kept) cites experiments of the campaign, and every number in it has to be one of
-    theirs; what is not is left out, and told. The rules' own line on them (kept ones, gain, what
-    was tried most) stands in front of the remarks, and alone without any. First result; ``None``
-    passes on.
+    ``since``; a driver of the steps does not call it. Each remark (three are kept) cites
+    experiments of the campaign, and every number in it has to be one of theirs; what is not is left
+    out, and told. The rules' own line on them (kept ones, gain, what was tried most) stands in
+    front of the remarks, and alone without any. First result; ``None`` passes on.
     """
 
 

@@ -55,6 +55,7 @@ class Signal(StrEnum):
 
 
 def _mapping(value: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Return it as nobody can change it; what the log and the fold give is so already."""
     return value if isinstance(value, (FrozenDict, PMap)) else FrozenDict(value) if value else EMPTY
 
 
@@ -390,7 +391,8 @@ class Experiment:
     of them. ``added_lines`` and ``removed_lines`` count its changes, fixes included. ``built_on``
     and ``rival`` are the numbers of the experiments that were head and the best when it was
     committed. ``promoted`` is the stage that it was promoted to last, empty while it is in the
-    first; ``metrics`` are of its newest stage. ``judged`` counts the runs that its decision knew.
+    first; ``metrics`` are of its newest stage. ``judged`` counts the runs that its decision knew,
+    ``fixes`` the attempts at a crash. ``prediction`` is hit, overshoot or undershoot.
     """
 
     number: int

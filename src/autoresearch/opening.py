@@ -68,25 +68,34 @@ def start(
     ground = setup.unpack(root, free, loaded.config, ground, active)
     if ground.unpacked:
         tell(f"{loaded.config.script} is packed; it is edited unpacked, in a commit of its own")
-    log = store_of(root)
-    campaign = Campaign(root, free, log, loaded.config)
+    campaign = Campaign(root, free, store_of(root), loaded.config)
     campaign.started_with = active
-    began = _began(campaign, ground, active, loaded)
-    with log.writer(free) as writer:
+    _record_start(campaign, _began(campaign, ground, active, loaded), ground, before, tell)
+    setup.hide(root, (*setup.FILES, *written))
+    _write_files(campaign, campaign.lab.folder, campaign.project)
+    return campaign
+
+
+def _record_start(
+    campaign: Campaign,
+    began: events.CampaignStarted,
+    ground: setup.Ground,
+    before: Campaign | None,
+    tell: Tell,
+) -> None:
+    """Make the lab and record the fact; a new campaign that cannot begin leaves neither."""
+    with campaign.log.writer(campaign.tag) as writer:
         try:
             # The deed before the fact: a log cannot take back that a campaign started.
             _prepare_lab(campaign, ground.base, before, tell)
-            setup.check_checkout(campaign.lab, loaded.config, ground, tell)
+            setup.check_checkout(campaign.lab, campaign.config, ground, tell)
             for text in ground.files.values():
-                log.sources.put(text)
+                campaign.log.sources.put(text)
             writer.append(began)
         except BaseException:
             if before is None:
                 campaign.lab.remove()
             raise
-    setup.hide(root, (*setup.FILES, *written))
-    _write_files(campaign, campaign.lab.folder, campaign.project)
-    return campaign
 
 
 def _began(

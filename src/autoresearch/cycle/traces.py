@@ -57,13 +57,7 @@ def look(kit: Kit) -> Marks:
 
 def record(kit: Kit, request: RunRequest, before: Marks) -> None:
     """Record what is different now, one fact a kind, and tell each in a line."""
-    now = look(kit) if before else {}
-    changed: dict[str, list[str]] = {}
-    for what, path in sorted(before.keys() | now.keys()):
-        was, is_now = before.get((what, path), ""), now.get((what, path), "")
-        added = what in ("the store", "the sources") and not was  # people add ideas meanwhile
-        if was != is_now and not added and not _grew(what, was, is_now):
-            changed.setdefault(what, []).append(path)
+    changed = _changed(before, look(kit)) if before else {}
     if planted := kit.lab.take_planted():
         changed["the lab"] = list(planted)
     for what, paths in changed.items():
@@ -82,6 +76,17 @@ def record(kit: Kit, request: RunRequest, before: Marks) -> None:
         kit.tell(
             f"experiment {request.experiment}: {what} changed during the run: {named}{more}{undone}"
         )
+
+
+def _changed(before: Marks, now: Marks) -> dict[str, list[str]]:
+    """Return what is different and should not be, by its kind."""
+    changed: dict[str, list[str]] = {}
+    for what, path in sorted(before.keys() | now.keys()):
+        was, is_now = before.get((what, path), ""), now.get((what, path), "")
+        added = what in ("the store", "the sources") and not was  # people add ideas meanwhile
+        if was != is_now and not added and not _grew(what, was, is_now):
+            changed.setdefault(what, []).append(path)
+    return changed
 
 
 def _checkout(kit: Kit, project: Path) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from autoresearch.config import Config, setting
+from autoresearch.config import BoundaryConfig, Config, setting
 from autoresearch.desk import Desk
 from autoresearch.durable import is_editable
 from autoresearch.errors import OutageError, PluginError, SuspendedError
@@ -159,43 +159,49 @@ class Plugin(WithTable[Settings]):
 
     def _work(self, desk: Desk, files: Mapping[str, str], task: str) -> tuple[dict[str, str], Said]:
         """Let the agent work in a copy, and return the texts that it changed and what it said."""
-        settings, preset = self._settings, PRESETS.get(self._settings.preset, ((), ()))
-        script = self._config.script
-        login = () if settings.command else preset[1]
-        boundary = evolve(
-            self._config.boundary,
-            network=settings.network,
-            writes=(*settings.writes, *(str(Path(place).expanduser()) for place in login)),
-        )
         with desk.scratch() as copy:
             for path, text in files.items():
                 (copy / path).parent.mkdir(parents=True, exist_ok=True)
                 (copy / path).write_bytes(text.encode("utf-8"))
-            # One sandbox cannot be set up inside another.
-            held = desk.holds(copy, boundary)
-            names = {"{script}": script, "{sandbox}": _SANDBOXES[held]}
-            command = [names.get(word, word) for word in settings.command or preset[0]]
             before = _marks(copy)
-            desk.asked(command[0], task)
-            if shutil.which(command[0]) is None:  # bubblewrap would start: an exit code is all
-                raise SuspendedError(
-                    f"{command[0]} cannot be started: no such program; install it, or set "
-                    "plugins.agent.command"
-                )
-            limit, passed = settings.timeout_seconds, settings.pass_env
-            ended = desk.run(
-                command, copy, text=task, seconds=limit, passed=passed, boundary=boundary
-            )
-            said = read(ended.output)
-            desk.answered(command[0], f"{ended.output}\n{ended.errors}", said.cost)
-            if ended.stopped or ended.exit_code or said.failed:
-                why = ended.stopped or said.failed or one_line(ended.errors[-300:], 300)
-                raise OutageError(f"{command[0]} ended with exit code {ended.exit_code}: {why}")
+            name, said = self._told(desk, copy, task)
             texts = {path: text for path, text in self._texts(copy) if files.get(path) != text}
             self._tell_others(desk, copy, before)
         if not texts:
-            raise PluginError(f"{command[0]} changed nothing that it may change")
+            raise PluginError(f"{name} changed nothing that it may change")
         return texts, said
+
+    def _told(self, desk: Desk, copy: Path, task: str) -> tuple[str, Said]:
+        """Give the agent its task in a copy, and return its name and what it said at its end."""
+        settings, boundary = self._settings, self._boundary()
+        command = self._command(held=desk.holds(copy, boundary))
+        name = command[0]
+        desk.asked(name, task)
+        if shutil.which(name) is None:  # bubblewrap would start: an exit code is all
+            raise SuspendedError(
+                f"{name} cannot be started: no such program; install it, or set "
+                "plugins.agent.command"
+            )
+        limit, passed = settings.timeout_seconds, settings.pass_env
+        ended = desk.run(command, copy, text=task, seconds=limit, passed=passed, boundary=boundary)
+        said = read(ended.output)
+        desk.answered(name, f"{ended.output}\n{ended.errors}", said.cost)
+        if ended.stopped or ended.exit_code or said.failed:
+            why = ended.stopped or said.failed or one_line(ended.errors[-300:], 300)
+            raise OutageError(f"{name} ended with exit code {ended.exit_code}: {why}")
+        return name, said
+
+    def _command(self, *, held: bool) -> list[str]:
+        """Return the words of the program. One sandbox cannot be set up inside another."""
+        words = self._settings.command or PRESETS[self._settings.preset][0]
+        names = {"{script}": self._config.script, "{sandbox}": _SANDBOXES[held]}
+        return [names.get(word, word) for word in words]
+
+    def _boundary(self) -> BoundaryConfig:
+        """Return what holds the agent: it may write its login, where a preset has one."""
+        login = () if self._settings.command else PRESETS[self._settings.preset][1]
+        writes = (*self._settings.writes, *(str(Path(place).expanduser()) for place in login))
+        return evolve(self._config.boundary, network=self._settings.network, writes=writes)
 
     def _texts(self, folder: Path) -> Iterator[tuple[str, str]]:
         """Yield the editable files in a folder; a link, or what is no text, is none."""

@@ -9,7 +9,7 @@ fault it was. Thompson sampling: a gain is drawn from each belief, and the large
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from random import Random
 from statistics import NormalDist
@@ -59,6 +59,10 @@ class Arm:
     why: str
     known: bool = False
     cites: tuple[int, ...] = ()
+
+
+# What a run of these arms is worth that is expected to gain so much.
+Worth = Callable[[Sequence[Arm], float], float]
 
 
 @frozen(kw_only=True)
@@ -260,11 +264,7 @@ class Plugin(WithTable[Settings]):
     def _ranked(
         self, table: moves.Table, named: Named, history: History, rng: Random
     ) -> Iterator[Arm]:
-        """Yield the best bundle, what is left of it without its last parts, and then single arms.
-
-        The arm that drew the most leads; others join it where they are expected to help, and for
-        as long as the run is worth more with them in spite of what may go wrong.
-        """
+        """Yield the best bundle, that without its last parts, and then single arms."""
         shown = [*filter(None, _SHOWN.of(history))]
         learned = Learned(self._config, named, table.scale, history.noise.sd, shown)
         size = history.best.metrics.get(history.size) if history.best else None
@@ -277,6 +277,16 @@ class Plugin(WithTable[Settings]):
         dead = history.dead_families
         arms = [arm for arm in found if family(arm.direction) not in dead]
         arms.sort(key=lambda arm: -worth([arm], arm.drawn))
+        chosen = self._together(arms, worth, table)
+        yield from (_bundle(chosen[:count]) for count in range(len(chosen), 1, -1))
+        yield from arms
+
+    def _together(self, arms: Sequence[Arm], worth: Worth, table: moves.Table) -> Sequence[Arm]:
+        """Return the arms that are best tried in one run, the leading one first.
+
+        The arm that drew the most leads; others join it where they are expected to help, and for
+        as long as the run is worth more with them in spite of what may go wrong.
+        """
         joining = sorted(((worth([arm], arm.mean), arm) for arm in arms[1:]), key=lambda x: -x[0])
         chosen, total = arms[:1], sum(arm.drawn for arm in arms[:1])
         for _, arm in takewhile(lambda pair: pair[0] > 0, joining):
@@ -289,8 +299,7 @@ class Plugin(WithTable[Settings]):
             better = worth(together, total + arm.mean) > worth(chosen, total)
             if better and table.feasible(_values(together)):
                 chosen, total = together, total + arm.mean
-        yield from (_bundle(chosen[:count]) for count in range(len(chosen), 1, -1))
-        yield from arms
+        return chosen
 
     def _known(self, learned: Learned, named: Named, rng: Random) -> Iterator[Arm]:
         """Yield the rows of the knowledge, and the way back from those that head has."""

@@ -10,33 +10,43 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from difflib import get_close_matches
-from functools import lru_cache, partial
+from functools import partial
 from itertools import pairwise
 from statistics import median
 
 from attrs import evolve, frozen
 
 from autoresearch.errors import WorkspaceError
-from autoresearch.numbers import (
-    SCALES,
-    SPAN,
-    has_decimal_commas,
-    number_in,
-    seconds_in,
-    size_in_bytes,
-)
+from autoresearch.numbers import SPAN, has_decimal_commas, number_in, seconds_in
 from autoresearch.presets import metric_columns
-from autoresearch.studies.ledgers import STATUSES, Line, Table, status_of
+from autoresearch.studies.cells import (
+    FLAG,
+    is_flag,
+    is_named,
+    name_of,
+    names_of,
+    path_of,
+    size_said,
+    status_in,
+)
+from autoresearch.studies.ledgers import Line, Table, status_of
+from autoresearch.studies.rows import (
+    COMMIT,
+    UNJUDGED,
+    Past,
+    once,
+    parameters,
+    past,
+    with_verdicts,
+    wording,
+)
 
-_UNJUDGED = ("", "ran")  # statuses that are no verdict
-_FLAG = "(is_|was_)?(keep|kept|accepted|improved|better|merged|ok)"  # asks for yes or no
 # Field: names of its column, most telling first; `_` stands for every other sign.
 _NAMES = {
     field: tuple(names.split())
     for field, names in {
         "commit": "(git_)?(commit|sha|rev|revision)(_(hash|id|sha))? hash",
-        "status": f"status verdict decision outcome state {_FLAG}",
+        "status": f"status verdict decision outcome state {FLAG}",
         "description": "description desc change what summary message title overrides (run_?)?name "
         "(notes?|comments?) candidate_id run_id experiment id",
         "reasoning": "reasoning hypothesis rationale reason why idea",
@@ -59,44 +69,11 @@ _METRICS = (
     r"\w*(accuracy|acc|f1|auc|bleu|reward|score|metric|map|iou)\w*", r"top_?\d\w*",
 )  # fmt: skip
 _TRAINING = re.compile(r"(^|_)train")
-_PARAMETER = re.compile(r"(?:.*[._/])?(?:params?|config|cfg|hparams?|hyperparameters)[._/](.+)")
 _VALIDATION = re.compile("val|valid|validation|test|eval|dev")
 _HIGHER = re.compile(r"(^|_)(acc|accuracy|f1|auc|bleu|reward|map|iou|r2|top_?[15])(_|$)")
 _LOWER = re.compile(r"bpb|loss|perplexity|ppl|error|mse|mae|wer|time|seconds|minutes|hours")
 _NO_METRIC = re.compile(r"(time|_ms|_s|bytes|cap|tokens|steps)$")
 _FINAL = re.compile(r"final|exact|post_quant")
-_PLACEHOLDERS = re.compile(r"(no_?commit|none|n/?a|null|nan|-+|\?|)", re.IGNORECASE)
-_COMMIT = re.compile(r"[0-9a-f]{7,64}")
-_SIZE_SAID = re.compile(
-    r"(?P<at>artifact\D{0,12})?(?P<number>\d[\d,]*(?:\.\d+)?)\s?(?P<unit>[KM]i?B|bytes)\b"
-    r"(?P<on>[^,;)]{0,20}\b(?:limit|artifact)|[^,;)]{0,3}OVER)?",
-    re.IGNORECASE,
-)  # fmt: skip
-
-
-@frozen(kw_only=True)
-class Past:
-    """One row understood. ``size`` is in bytes; ``aside`` says why the row is no experiment.
-
-    ``numbers`` are its other columns that hold numbers, by name.
-    """
-
-    source: str
-    number: int
-    cells: Mapping[str, str]
-    status: str = ""
-    score: float | None = None
-    size: int | None = None
-    commit: str = ""
-    description: str = ""
-    reasoning: str = ""
-    direction: str = ""
-    stage: str = ""
-    seconds: float = 0.0
-    usd: float = 0.0
-    numbers: Mapping[str, float] = {}
-    problems: tuple[str, ...] = ()
-    aside: str = ""
 
 
 @frozen(kw_only=True)
@@ -129,7 +106,7 @@ def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> 
     lower, why = _direction(metric, scores, better)
     unit, of_size = _unit(table, columns.get("size"))
     ordered = _in_time(table, columns.get("at"))
-    rows = _once(_past(table, line, columns, unit, lower) for line in ordered.lines)
+    rows = once(past(table.source, line, columns, unit=unit, lower=lower) for line in ordered.lines)
     told = dict.fromkeys(columns, "") | {"metric": why} | dict(_told(table, columns, of_size))
     if ordered != table:
         told["at"] = "rows are put in its order"
@@ -139,11 +116,8 @@ def interpret(table: Table, asked: Mapping[str, str] = {}, better: str = "") -> 
         told["rows"] = f"{again} of {len(table.lines)} repeat another in every column: taken once"
     return Reading(
         table=table, columns=columns, told=told, metric=metric, lower=lower,
-        rows=_judged(rows, lower),
+        rows=with_verdicts(rows, lower),
     )  # fmt: skip
-
-
-# --- columns ----------------------------------------------------------------------------------
 
 
 def _check(table: Table, asked: Mapping[str, str]) -> None:
@@ -164,8 +138,8 @@ def _columns(table: Table, asked: Mapping[str, str]) -> dict[str, str]:
     columns |= asked
     columns["metric"] = asked.get("metric") or _score_column(table, columns)
     if "seconds" not in columns and (found := _named_so(table, [r"\w*(time|duration)\w*"])):
-        columns |= {"seconds": found} if _is_span(table, found) else {}
-    described = columns.keys() & {"description", "reasoning"} or any(map(_parameters, table.lines))
+        columns |= {"seconds": found} if _holds_spans(table, found) else {}
+    described = columns.keys() & {"description", "reasoning"} or any(map(parameters, table.lines))
     if not described and (found := _wordy(table, columns)):
         columns["description"] = found
     return columns
@@ -175,41 +149,25 @@ def _told(table: Table, columns: Mapping[str, str], of_size: str) -> Iterator[tu
     """Yield how sizes and commits are read."""
     if "size" in columns:
         yield "size", of_size
-    elif any(_size_said(_texts(line, columns)) for line in table.lines):
+    elif any(size_said(wording(line, columns)) for line in table.lines):
         yield "size", "as the texts give it"
     if "commit" in columns:
-        good = sum(bool(_COMMIT.fullmatch(line.cells[columns["commit"]])) for line in table.lines)
+        good = sum(bool(COMMIT.fullmatch(line.cells[columns["commit"]])) for line in table.lines)
         yield "commit", f"{good} of {len(table.lines)} are commits"
 
 
 def _lacks_verdicts(table: Table, columns: Mapping[str, str], rows: Iterable[Past]) -> str:
     """Return why the verdicts of some rows are not the table's own; empty where all are."""
     if "status" in columns:
-        unjudged = any(row.status in _UNJUDGED and not row.aside for row in rows)
+        unjudged = any(row.status in UNJUDGED and not row.aside for row in rows)
         return "it judges not every row" if unjudged else ""
     unknown = _named_so(table, _NAMES["status"])
     return f"the words of {unknown} are unknown" if unknown else "there is none"
 
 
-def _key(column: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_")
-
-
-def _parts(column: str) -> list[str]:
-    """Return the parts of a nested key such as ``metrics.val.loss``, else the column alone."""
-    nested = re.fullmatch(r"[\w/-]+(\.[A-Za-z_][\w/-]*)+", column)
-    return column.split(".") if nested else [column]
-
-
-def _keys(column: str) -> tuple[str, ...]:
-    """Return the names under which a column may be known: of a nested key its end as well."""
-    parts = _parts(column)
-    return tuple(_key("_".join(parts[-count:])) for count in (1, 2, len(parts)))
-
-
 def _plain(column: str) -> str:
     """Return the name of a metric: of a nested key the last part, and of what it is measured on."""
-    parts = _parts(column.strip())
+    parts = path_of(column.strip())
     of_held_out = len(parts) > 1 and _VALIDATION.fullmatch(parts[-2])
     name = "_".join(parts[-2 if of_held_out else -1 :])
     return re.sub(r"[^\w/.-]+", "_", name)[:64].strip("_") or "score"
@@ -221,7 +179,7 @@ def _named_so(table: Table, names: Sequence[str]) -> str:
     for name in names:
         for column in table.columns:
             filled = sum(bool(line.cells[column]) for line in table.lines)
-            if filled >= least and _fits(column, name):
+            if filled >= least and is_named(column, name):
                 return column
     return ""
 
@@ -243,34 +201,21 @@ def _status_column(table: Table, columns: Mapping[str, str]) -> str:
     A column that says of every row only that it ran or crashed, as those of trackers, is the next
     best where its name is that of a status.
     """
-    named = [c for name in _NAMES["status"] for c in table.columns if _fits(c, name)]
+    named = [c for name in _NAMES["status"] for c in table.columns if is_named(c, name)]
     others = (column for column in table.columns if column not in columns.values())
     known = [c for c in dict.fromkeys((*named, *others)) if _statuses(table, c)]
     judged = [c for c in known if {"keep", "discard"} & {_status(x, c) for x in table.lines}]
     return next(iter((*judged, *(c for c in known if c in named))), "")
 
 
-@lru_cache(1024)
-def _fits(column: str, name: str) -> bool:
-    return any(re.fullmatch(name, key) for key in _keys(column))
+def _status(line: Line, column: str) -> str:
+    return status_in(line.cells.get(column, ""), flag=is_flag(column))
 
 
 def _statuses(table: Table, column: str) -> bool:
     cells = [line.cells[column] for line in table.lines if line.cells[column]]
-    flag = _fits(column, _FLAG)
+    flag = is_flag(column)
     return bool(cells) and 2 * sum(bool(status_of(cell, flag=flag)) for cell in cells) >= len(cells)
-
-
-def _status(line: Line, column: str) -> str:
-    return _meant(line.cells.get(column, ""), _fits(column, _FLAG))
-
-
-@lru_cache(1024)
-def _meant(word: str, flag: bool) -> str:
-    """Return the status that a word stands for; one with a slip is the word that was meant."""
-    near = get_close_matches(word.lower(), STATUSES, 1, 0.8) if len(word) > 3 else []
-    slip = STATUSES[near[0]] if near and near[0][0] == word[0].lower() else ""
-    return status_of(word, flag=flag) or slip
 
 
 def _score_column(table: Table, columns: Mapping[str, str]) -> str:
@@ -281,8 +226,8 @@ def _score_column(table: Table, columns: Mapping[str, str]) -> str:
     of_presets = [pattern for name in metric_columns() for pattern in (name, rf"\w+_{name}")]
     patterns = (*of_presets, *_METRICS)
     for column in table.columns:
-        keys = _keys(column)
-        fits = [i for i, p in enumerate(patterns) if any(re.fullmatch(p, key) for key in keys)]
+        keys = names_of(column)
+        fits = [i for i, pattern in enumerate(patterns) if is_named(column, pattern)]
         usable = sum(bool(line.numbers.get(column)) for line in table.lines)
         if fits and usable and column not in taken and not _NO_METRIC.search(keys[0]):
             # From nine tenths on the name decides: a crash has no score, a final one is the result.
@@ -290,7 +235,7 @@ def _score_column(table: Table, columns: Mapping[str, str]) -> str:
             held_out = not any(map(_TRAINING.search, keys))
             final = len(_FINAL.findall(keys[-1]))
             ranked.append((held_out, full, -fits[0], final, usable, column))
-    ranked = ranked or [(True, 0, 0, 0, 0, c) for c in table.columns if _is_span(table, c)][:1]
+    ranked = ranked or [(True, 0, 0, 0, 0, c) for c in table.columns if _holds_spans(table, c)][:1]
     if not ranked:
         raise WorkspaceError(
             f"{table.source} has no column with a score; name it with --map metric=COLUMN "
@@ -299,7 +244,7 @@ def _score_column(table: Table, columns: Mapping[str, str]) -> str:
     return max(ranked, key=lambda rank: rank[:-1])[-1]
 
 
-def _is_span(table: Table, column: str) -> bool:
+def _holds_spans(table: Table, column: str) -> bool:
     """Whether a column says how long something took, in words such as 1h02m."""
     cells = [cell for line in table.lines if (cell := line.cells[column])]
     return 2 * sum(bool(SPAN.fullmatch(cell.strip())) for cell in cells) > len(cells)
@@ -310,7 +255,7 @@ def _numbered(table: Table) -> Table:
     readers = {}
     for column in table.columns:
         comma = has_decimal_commas(line.cells[column] for line in table.lines)
-        span = _is_span(table, column)
+        span = _holds_spans(table, column)
         readers[column] = seconds_in if span else partial(number_in, decimal_comma=comma)
     lines = []
     for line in table.lines:
@@ -344,9 +289,9 @@ def _direction(metric: str, scores: Sequence[tuple[str, float]], better: str) ->
         way = "down" if lower else "up"
         word = "lower" if lower else "higher"
         return lower, f"{word} is better: {max(down, up)} of {down + up} keeps went {way}"
-    if _HIGHER.search(_key(metric)):
+    if _HIGHER.search(name_of(metric)):
         return False, "higher is better, by its name"
-    known = _LOWER.search(_key(metric))
+    known = _LOWER.search(name_of(metric))
     return True, f"lower is better, {'by its name' if known else 'unless --better higher says so'}"
 
 
@@ -355,7 +300,7 @@ def _unit(table: Table, column: str | None) -> tuple[str, str]:
     if not column:
         return "", ""
     marks = {"mib": "MiB", "kb": "kB", "bytes": "B", "mb": "MB"}
-    unit = next((unit for mark, unit in marks.items() if mark in _key(column)), "")
+    unit = next((unit for mark, unit in marks.items() if mark in name_of(column)), "")
     if unit not in ("", "MB"):
         return unit, "MiB of 1,048,576 bytes" if unit == "MiB" else unit
     if median([v for line in table.lines if (v := line.numbers.get(column))] or [0]) >= 100_000:
@@ -378,120 +323,3 @@ def _binary(table: Table, column: str) -> bool:
                 if abs(share - 1) < 0.01 or abs(share - 1.048576) < 0.01:
                     votes[share > 1.02] += 1
     return votes[True] > votes[False]
-
-
-# --- rows -------------------------------------------------------------------------------------
-
-
-def _once(rows: Iterable[Past]) -> tuple[Past, ...]:
-    """Leave out what repeats an earlier row in every column: one fact that was logged twice.
-
-    A way back may be taken twice.
-    """
-    found: dict[tuple[object, ...], Past] = {}
-    for row in rows:
-        own = row.number if row.status == "backtrack" else None
-        found.setdefault((own, *row.cells.values()), row)
-    return tuple(found.values())
-
-
-def _past(table: Table, line: Line, columns: Mapping[str, str], unit: str, lower: bool) -> Past:
-    cells = {name: line.cells.get(column, "") for name, column in columns.items()}
-    numbers = {name: line.numbers.get(column) for name, column in columns.items()}
-    problems, status = list(line.problems), _status(line, columns.get("status", ""))
-    score = numbers["metric"]
-    if score is None and status in (*_UNJUDGED, "discard"):
-        said = status_of(cells["metric"])
-        status = said if said == "crash" else status  # such as NaN
-    if cells["metric"] and score is None:
-        problems.append(f"the score {cells['metric'][:40]!r} is no number")
-    if score == 0 and (lower or status == "crash"):
-        score = None
-        problems += [] if status == "crash" else ["a score of 0 stands for none"]
-    if (word := cells.get("status", "")) and not status_of(
-        word, flag=_fits(columns["status"], _FLAG)
-    ):
-        read = f"is read as {status}" if status else "is unknown"
-        problems.append(f"the status {word[:40]!r} {read}")
-    status = "discard" if word and not status else status
-    commit = cells.get("commit", "")
-    if commit and not _COMMIT.fullmatch(commit):
-        problems.append("no commit" if _PLACEHOLDERS.fullmatch(commit) else "its commit is a name")
-    memory = numbers.get("memory")
-    said_size = _size_said(_texts(line, columns), memory)
-    size = numbers.get("size") or None
-    if size is None and said_size and memory and abs(said_size / 1e6 - memory) < 1:
-        problems.append(f"{columns['memory']} holds the artifact's size, {said_size:,.0f} B")
-    size = size_in_bytes(size, unit) if size else said_size
-    seconds = numbers.get("seconds") or 0.0
-    if not seconds_in(cells.get("seconds", "")):
-        units = _key(columns.get("seconds", "")).split("_")
-        seconds *= next((SCALES[word] for word in units if word in SCALES), 1.0)
-    description = cells.get("description") or cells.get("reasoning") or _parameters(line) or commit
-    aside = ""
-    if status == "none":
-        aside = f"status {cells['status']!r}: no experiment"
-    elif score is None and status not in ("crash", "backtrack"):
-        aside = f"{cells['status']} without a score" if cells.get("status") else "no score"
-    return Past(
-        source=table.source, number=line.number, cells=line.cells, status=status, score=score,
-        size=round(size) if size else None, commit=commit, description=description or "no words",
-        reasoning=cells.get("reasoning", ""), stage=cells.get("stage", ""),
-        direction=cells.get("direction", "") or direction_in(cells.get("reasoning") or description),
-        seconds=max(seconds, 0.0), usd=max(numbers.get("usd") or 0.0, 0.0),
-        numbers=_others(line, columns), problems=tuple(problems), aside=aside,
-    )  # fmt: skip
-
-
-def _parameters(line: Line) -> str:
-    """Return what was set, of a table whose columns are the parameters of a search."""
-    found = ((_PARAMETER.fullmatch(name), cell) for name, cell in line.cells.items() if cell)
-    return ", ".join(f"{name[1]}={cell}" for name, cell in found if name)
-
-
-def _texts(line: Line, columns: Mapping[str, str]) -> str:
-    return " ".join(line.cells.get(columns.get(f, ""), "") for f in ("description", "reasoning"))
-
-
-def _size_said(text: str, memory: float | None = None) -> float | None:
-    """Return the size of the artifact that a text gives, in bytes.
-
-    A size without that word counts where the column of the memory holds about the same number.
-    """
-    for match in _SIZE_SAID.finditer(text):
-        size = size_in_bytes(float(match["number"].replace(",", "")), match["unit"])
-        if match["at"] or match["on"] or (memory and abs(size / 1e6 - memory) < 1):
-            return size
-    return None
-
-
-def _others(line: Line, columns: Mapping[str, str]) -> dict[str, float]:
-    known = {columns.get(name) for name in ("metric", "size", "commit", "status", "at")}
-    named = {
-        _key(column)[:64]: value for column, value in line.numbers.items() if column not in known
-    }
-    return {name: value for name, value in named.items() if name}
-
-
-def direction_in(text: str) -> str:
-    """Return the family of a change as its words name it: what is set, else its first words."""
-    setting = re.search(r"([A-Za-z_][A-Za-z_0-9.]*)\s*=", text)
-    if setting:
-        return setting[1].lower().replace("_", " ")[:40]
-    words = re.findall(r"[^\W\d_][^\W\d]+", text.lower())
-    plain = [word for word in words if word not in ("the", "new", "best", "add", "to", "with")]
-    return " ".join(plain[:2])[:40] or "other"
-
-
-def _judged(rows: Iterable[Past], lower: bool) -> tuple[Past, ...]:
-    """Give rows that nobody judged a status: each improvement on all before is a keep."""
-    best: float | None = None
-    made = []
-    for row in rows:
-        if row.score is not None and not row.aside:
-            improved = best is None or (row.score < best if lower else row.score > best)
-            status = "keep" if improved else "discard"
-            row = evolve(row, status=status) if row.status in _UNJUDGED else row
-            best = row.score if improved and row.status == "keep" else best
-        made.append(row)
-    return tuple(made)

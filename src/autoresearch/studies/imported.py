@@ -25,7 +25,8 @@ from autoresearch.presets import presets
 from autoresearch.settings import load
 from autoresearch.setup import FILES, environment, hide
 from autoresearch.studies import columns, ledgers
-from autoresearch.studies.columns import Past, Reading
+from autoresearch.studies.columns import Reading
+from autoresearch.studies.rows import Past
 from autoresearch.text import one_line
 from autoresearch.workspace import Lab, check_tag
 
