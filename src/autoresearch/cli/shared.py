@@ -257,12 +257,28 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     ]
     room = _room()
     if room is not None and sum(least) + GAP * (len(least) - 1) > room:
-        wide = max(map(len, columns))
-        for row in shown:
-            for name, text in zip(columns, row, strict=True):
-                click.echo(f"{name:<{wide}}  {text}".rstrip())
-            click.echo()
-        return
+        _print_records(columns, shown)
+    else:
+        _print_grid(columns, shown, numeric, least, room)
+
+
+def _print_records(columns: Sequence[str], shown: Iterable[Sequence[str]]) -> None:
+    """Print each row as lines of its own: as a table it would be too wide."""
+    wide = max(map(len, columns))
+    for row in shown:
+        for name, text in zip(columns, row, strict=True):
+            click.echo(f"{name:<{wide}}  {text}".rstrip())
+        click.echo()
+
+
+def _print_grid(
+    columns: Sequence[str],
+    shown: Iterable[Sequence[str]],
+    numeric: Iterable[bool],
+    least: Iterable[int],
+    room: int | None,
+) -> None:
+    """Print a table, each column at least so wide; numbers stand at the right."""
     # Imported here: nothing but a table needs it, and the answer to --help must not wait for it.
     from rich import box, console, measure, table
     from rich.text import Text

@@ -95,28 +95,32 @@ class Plugin(Elsewhere[Settings]):
         chosen = self.chosen(request)
         if chosen is None:
             return None
-        runs = self._config.runs
-        runs = evolve(runs, parallel=-(-runs.parallel // max(1, len(chosen.hosts))))
-        if request.beside:
-            runs = evolve(runs, gpus=1)
-        self._started = [item for item in self._started if item.poll() is None]
-        busy = [item.host for item in self._started]
         folder = RunFolder.of(request.folder)
-
-        def made() -> dict[str, Any]:
-            return {
-                **order_for(request, workspace, self._config.pass_env, runs),
-                "place": _place(request),
-                "host": min(chosen.hosts, key=busy.count),
-                "checkout": str(workspace.path.absolute()),
-                "asked_at": time.time(),
-            }
-
-        order = folder.order("ssh_order.json", request, made)
+        order = folder.order(
+            "ssh_order.json", request, lambda: self._order(request, workspace, chosen.hosts)
+        )
         run = SshRun(request.name, folder, order, chosen)
         self._started.append(run)
         run.start()
         return run
+
+    def _order(
+        self, request: RunRequest, workspace: Workspace, hosts: Sequence[str]
+    ) -> dict[str, Any]:
+        """Return what is to be run, where: the GPUs of a host are shared by the runs on it."""
+        runs = self._config.runs
+        runs = evolve(runs, parallel=-(-runs.parallel // max(1, len(hosts))))
+        if request.beside:
+            runs = evolve(runs, gpus=1)
+        self._started = [item for item in self._started if item.poll() is None]
+        busy = [item.host for item in self._started]
+        return {
+            **order_for(request, workspace, self._config.pass_env, runs),
+            "place": _place(request),
+            "host": min(hosts, key=busy.count),
+            "checkout": str(workspace.path.absolute()),
+            "asked_at": time.time(),
+        }
 
 
 def _place(request: RunRequest) -> str:
