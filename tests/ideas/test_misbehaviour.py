@@ -93,7 +93,9 @@ SILENT = {
     "500": Case(ApiError(500), "InternalServerError", 1),
     "503": Case(ApiError(503, "two\nlines"), "two lines", 1),
     "a prompt that is too long": Case(ApiError(400, "maximum context length"), "context", 1),
-    "400, told as a list": Case(Raw([{"error": "no such field"}], status=400), "no such field", 5),
+    "400, no valid key, told as a list": Case(
+        Raw([{"error": {"message": "API key not valid"}}], status=400), "API key not valid", 5
+    ),
     "a page of a proxy": Case(Raw("<html>busy</html>", kind="text/html"), "gave no answer", 1),
     "half a body": Case(Raw({"a": "x" * 999}, cut=50), "gave no answer", 1),
     "a closed connection": Case(Raw("", cut=0), "APIConnectionError", 1),
@@ -213,7 +215,9 @@ def test_a_server_that_gives_no_answer(name: str, run: Run, project: Path) -> No
     assert len(server.requests) <= case.calls
     (rested, *_) = facts(made, events.MindSuspended)
     assert case.told in rested.reason
-    assert rested.permanent is (name[:3] in ("401", "402", "403", "404") or "quota" in name)
+    assert rested.permanent is (
+        name[:3] in ("401", "402", "403", "404") or "quota" in name or "valid key" in name
+    )
     assert any("openai" in line and case.told in line for line in lines)
     shown = CliRunner().invoke(cli, ["status", "--project", str(project)]).output
     assert "minds:" in shown

@@ -299,7 +299,7 @@ class Client:
                 return body, str(answer.headers.get("x-request-id", ""))
         except APIStatusError as error:
             told, status = f"{type(error).__name__}: {error}", error.status_code
-            told += "" if error.body else f": {error.response.text}"
+            told += f": {error.response.text}" if isinstance(error.body, list) else ""
         except (OpenAIError, ValueError, RecursionError) as error:
             told, status = f"{type(error).__name__}: {error}", None
         if status in (400, 422) and dialect.yields(told.lower(), self._settings):
