@@ -382,9 +382,7 @@ def compare(
     for done, outcome in enumerate(_all(run, work, jobs), 1):
         found[outcome.strategy].append(outcome)
         tick(f"{done} of {len(work)} campaigns")
-    return Comparison(
-        outcomes={name: tuple(many) for name, many in found.items()}, gpu_hours=gpu_hours
-    )
+    return Comparison(outcomes={k: tuple(many) for k, many in found.items()}, gpu_hours=gpu_hours)
 
 
 def _one(asked: tuple[str, int], gpu_hours: float, assumptions: Assumptions) -> Outcome:
@@ -396,9 +394,9 @@ def _all(
 ) -> Iterator[Outcome]:
     if jobs == 1:
         yield from map(run, work)
-        return
-    with ProcessPoolExecutor(max_workers=min(jobs, os.cpu_count() or 1)) as pool:
-        yield from pool.map(run, work)
+    else:
+        with ProcessPoolExecutor(max_workers=min(jobs, os.cpu_count() or 1)) as pool:
+            yield from pool.map(run, work)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:

@@ -248,22 +248,17 @@ def _constant(key: str) -> str:
 
 def knowledge_of(rows: Sequence[Known], path: Path) -> Path:
     """Write the knowledge for a world's script: rows without settings get their switch."""
-    head = "key,area,direction,verdict,effect,measured,changes,note,source\n"
-    lines = []
-    for row in rows:
-        if row.verdict == "illegal":
-            continue
-        changes = " ".join(
-            f"{item.name}*{item.factor!r}"
-            if item.factor is not None
-            else f"{item.name}={item.value!r}"
-            for item in row.settings
-        )
-        changes = changes or f"{_constant(row.key)}=1"
+    lines = ["key,area,direction,verdict,effect,measured,changes,note,source"]
+    for row in (row for row in rows if row.verdict != "illegal"):
+        moves = (
+            f"{item.name}*{item.factor!r}" if item.factor is not None else
+            f"{item.name}={item.value!r}" for item in row.settings
+        )  # fmt: skip
+        changes = " ".join(moves) or f"{_constant(row.key)}=1"
         effect = "" if row.effect is None else repr(row.effect)
         cells = (row.key, row.area, row.direction, row.verdict, effect, row.measured, changes)
         lines.append(",".join(f'"{cell}"' for cell in (*cells, "as published", "knowledge")))
-    path.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join((*lines, "")), encoding="utf-8")
     return path
 
 
