@@ -69,6 +69,9 @@ def test_table_in_pyproject_counts_where_there_is_no_own_file(tmp_path: Path) ->
         ("[limits]\nexperiments = -1", "limits.experiments is -1, but must be 0 or more"),
         ("[limits]\ntimeout_seconds = inf", "limits.timeout_seconds is inf, but must be over 0"),
         ("[rules]\ndead_end_discards = 0", "rules.dead_end_discards is 0, but must be over 0"),
+        ("[limits]\nhours = 1e300", "limits.hours is 1e+300, but must be 0 or more and below 9e15"),
+        (f"[limits]\nexperiments = {10**30}", "but must be 0 or more and below 9e15"),
+        (f"seed = {10**16}", "seed is 10000000000000000; set one of at most 15 digits"),
         ("command = []", "command is empty; write what it is"),
         ('[metric]\nname = ""', "metric.name is empty; write what it is"),
         ('seed = "one"', "seed: 'one' is not of type int"),
@@ -86,6 +89,34 @@ def test_mistake_is_one_line_that_names_the_key(tmp_path: Path, text: str, said:
         load(write(tmp_path, text))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["tool = 3", "[tool]\nautoresearch = 'x'", "[[tool]]\na = 1"])
+def test_what_should_be_a_table_of_pyproject_is_told(tmp_path: Path, text: str) -> None:
+    """Whatever stands in the place of [tool.autoresearch] is named, not tripped over."""
+    with pytest.raises(ConfigError, match=r"tool\.autoresearch in .* is .*; make it a table"):
+        load(write(tmp_path, text, "pyproject.toml"))
+
+
+def test_settings_that_are_a_link_to_nowhere_are_told(tmp_path: Path) -> None:
+    """Defaults in the place of somebody's settings would be another campaign."""
+    (tmp_path / "autoresearch.toml").symlink_to("gone.toml")
+    with pytest.raises(ConfigError, match="No such file or directory; name a file"):
+        load(tmp_path)
+
+
+def test_an_empty_table_takes_nothing_away(tmp_path: Path) -> None:
+    """A heading whose lines are all commented out, or a table by hand, leaves the preset's rest."""
+    write(tmp_path, "preset = 'golf'\n[limits]\n# hours = 8\n[metric]\n")
+    config = load(tmp_path, overrides={"limits": {"usd": 3.0}}).config
+    assert (config.limits.artifact_bytes, config.limits.usd) == (16_000_000, 3.0)
+    assert config.metric.name == "val_bpb"
+
+
+def test_a_key_may_have_a_dot_in_it(tmp_path: Path) -> None:
+    """Of a plugin's table, where "block.0" is a name and no table."""
+    write(tmp_path, '[plugins.x.rates]\n"block.0" = 0.1\n')
+    assert dict(load(tmp_path).config.plugins["x"]["rates"]) == {"block.0": 0.1}
 
 
 def test_environment_variable_of_a_wrong_type_is_told(tmp_path: Path) -> None:

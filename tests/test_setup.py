@@ -77,6 +77,14 @@ def no_campaign(project: Path) -> bool:
         ('launcher = "moon"', "no launcher answers to 'moon'"),
         ('data = ["corpus"]', "corpus does not exist"),
         ('data = ["~/corpus"]', "~/corpus does not exist"),
+        ('cwd = "src"', "cwd is 'src', but the commit has no such folder"),
+        ('evaluation.command = ["judge"]', "evaluation: the program 'judge' is not installed"),
+        ('env = { "A=B" = "1" }', "env holds 'A=B', which no program can be given"),
+        ('command = ["{python}", "a\\u0000b"]', r"holds 'a\\x00b', which no program can be given"),
+        (
+            'metric = { name = "score", reader = "golff" }',
+            "metric.reader is 'golff', which is no plugin; did you mean",
+        ),
     ],
 )
 def test_what_runs_need_is_missed_before_anything_is_recorded(
@@ -85,11 +93,37 @@ def test_what_runs_need_is_missed_before_anything_is_recorded(
     """Program, launcher and data; nothing of the campaign exists afterwards."""
     files = {"train.sh": "echo score: 1\n"}
     project = make_project(
-        tmp_path / "p", script=SCRIPT, settings=f"{settings}\n{SETTINGS}", files=files
-    )
+        tmp_path / "p", script=SCRIPT, files=files,
+        settings=f"{settings}\n{PLAIN if settings.startswith('metric') else SETTINGS}",
+    )  # fmt: skip
     with pytest.raises(AutoresearchError, match=problem):
         start(project)
     assert no_campaign(project)
+
+
+@pytest.mark.parametrize("kind", ["auto", "none"])
+def test_a_store_may_be_a_link_to_another_disk(tmp_path: Path, kind: str) -> None:
+    """What a run reads and writes is found through the link, and none of it looks planted."""
+    project = make_project(tmp_path / "p", script=SCRIPT, settings=SETTINGS)
+    (tmp_path / "disk").mkdir()
+    (project / ".autoresearch").symlink_to(tmp_path / "disk")
+    told: list[str] = []
+    made = autoresearch.start(project, tag="t1", overrides={"boundary.kind": kind, "noise.runs": 1})
+    made.run(1, wait=False, tell=told.append)
+    assert made.history.best_metric == 1.0
+    assert not any("changed during the run" in line for line in told), told
+    (tmp_path / "disk").rename(tmp_path / "away")
+    with pytest.raises(WorkspaceError, match=r"cannot write .*/\.autoresearch: File exists"):
+        autoresearch.open_campaign(project)
+
+
+@pytest.mark.parametrize("more", [{"experiments": 1, "until": 9}, {"experiments": 9, "until": 1}])
+def test_whichever_number_is_reached_first_ends_the_loop(tmp_path: Path, more: dict) -> None:
+    """Neither of two numbers is passed over in silence."""
+    project = make_project(tmp_path / "p", script="LR = 1\n" + SCRIPT, settings=SETTINGS)
+    made = autoresearch.start(project, tag="t1", overrides={"noise.runs": 1})
+    made.run(**more, wait=False)
+    assert len(made.history.decided) == 1
 
 
 def test_data_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

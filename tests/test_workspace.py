@@ -301,6 +301,44 @@ def test_tips_in_commits_of_either_name_are_anchors(tmp_path: Path) -> None:
     assert found[0].where == "the commit of refs/autoresearch/t1/1"
 
 
+def test_a_patch_is_made_and_tried_wherever_temporary_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside a repository git passes over what a patch names from the top of the folder."""
+    around = make_project(tmp_path / "around")
+    (around / ".gitattributes").write_text("*.py -diff\n")
+    (around / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(around / "tmp"))
+    project = make_project(tmp_path / "project")
+    made = Lab(project=project, tag="t1", script="train.py")
+    texts = {"train.py": "a = 1\nb = 2\n"}
+    patch = made.as_patch(texts, {"train.py": "a = 1\nb = 3\n"})
+    assert "+b = 3" in patch
+    assert made.patched(patch, texts) == {"train.py": "a = 1\nb = 3\n"}
+
+
+def test_a_script_may_have_a_name_that_git_takes_for_a_pattern(tmp_path: Path) -> None:
+    """``tr[a]in*.py`` is one file, and no other is committed with it."""
+    project = make_project(tmp_path / "project")
+    for name in ("tr[a]in*.py", ":(top)x.py"):
+        (project / name).write_text("WIDTH = 4\n")
+        git(project, "add", "--all")
+        git(project, "commit", "-qm", "odd")
+        made = Lab(project=project, tag="t1", script=name)
+        (project / ".autoresearch").mkdir(exist_ok=True)
+        made.create(git(project, "rev-parse", "HEAD"))
+        place = made.worktree(1, made.clone.head())
+        made.apply(Idea(direction="w", description="w", hypothesis="h", source="W = 5\n"), place)
+        change = Change(
+            idea=Idea(direction="w", description="w", hypothesis="h"),
+            before="WIDTH = 4\n", after="W = 5\n", files={name: "W = 5\n"},
+            originals={name: "WIDTH = 4\n"},
+        )  # fmt: skip
+        commit = made.commit(made.ref(1), place, change, "Experiment 1")
+        assert made.files_at(commit) == {name: "W = 5\n"}
+        shutil.rmtree(project / ".autoresearch")
+
+
 def test_a_git_that_was_killed_may_work_later(lab: Lab) -> None:
     """A git that may not write dies by a signal and says nothing; that is not the idea's fault."""
     head = git(lab.project, "rev-parse", "HEAD")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import getpass
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -120,9 +121,10 @@ class Campaign:
             at_once = evolve(self.config.runs, parallel=parallel)
             self.config = evolve(self.config, runs=at_once)
             self.started_with = None  # its launcher shares out the GPUs by the other number
-        target = until
+        ends = [] if until is None else [until]
         if experiments is not None:
-            target = len(self.history.decided) + experiments
+            ends.append(len(self.history.decided) + experiments)
+        target = min(ends, default=None)
         with self.at_work(
             plugins=plugins, accepted=accept_plugin_changes, tell=tell, tick=tick, clock=clock
         ) as kit:
@@ -167,7 +169,8 @@ class Campaign:
                 if changed:
                     raise PluginError(
                         "the plugins are not those the campaign started with "
-                        f"({'; '.join(changed)}); restore them, or pass --accept-plugin-changes"
+                        f"({'; '.join(changed)}); restore them, or let autoresearch run "
+                        "--accept-plugin-changes take them on"
                     )
                 yield self._kit(writer, active, clock or Clock(), tell, tick)
             finally:
@@ -473,12 +476,12 @@ def which_there_are(history: History, who: str) -> str:
     return f"{who} has 0 to {count - 1}" if count else "run some with autoresearch run"
 
 
-def person() -> str:
-    """Return the name of the user whose process this is."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
+def person(name: str = "") -> str:
+    """Return a name as the log can hold it; without one that of the user whose process this is."""
+    name = one_line(name, 60)
+    with suppress(KeyError, OSError):  # no such user is known
+        name = name or one_line(getpass.getuser(), 60)
+    return re.sub(r'["\\]', "/", name) or "unknown"  # CORP\ann is how a domain calls her
 
 
 def _end_run(kit: Kit, order: events.StopRequested) -> str:

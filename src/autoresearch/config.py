@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sized
 from functools import partial
@@ -36,14 +35,26 @@ def section(shape: Callable[[], Any], doc: str) -> Any:
     return field(factory=shape, metadata={"doc": doc})
 
 
+_LARGEST = 2**53 - 1  # the log keeps no larger integer
+
+
 def _positive(_: object, attribute: Attribute[Any], value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ConfigError(f"{attribute.name} is {value}, but must be over 0; set a positive number")
+    _check_range(attribute.name, value, 0 < value <= _LARGEST, "over 0")
 
 
 def _not_negative(_: object, attribute: Attribute[Any], value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise ConfigError(f"{attribute.name} is {value}, but must be 0 or more; set such a number")
+    _check_range(attribute.name, value, 0 <= value <= _LARGEST, "0 or more")
+
+
+def _check_range(name: str, value: float, fits: bool, least: str) -> None:
+    if not fits:
+        told = f"must be {least} and below 9e15; set such a number"
+        raise ConfigError(f"{name} is {value}, but {told}")
+
+
+def _countable(_: object, attribute: Attribute[Any], value: int) -> None:
+    if abs(value) > _LARGEST // 2:  # those of reruns count up from it
+        raise ConfigError(f"{attribute.name} is {value}; set one of at most 15 digits")
 
 
 _from_zero = partial(setting, validator=_not_negative)
@@ -254,6 +265,7 @@ class Config:
         1337,
         "seed of the first run, given as SEED; reruns count up; an idea begins with the most usual "
         "one of a repeated baseline",
+        validator=_countable,
     )
     data: tuple[str, ...] = setting(
         (),

@@ -20,7 +20,7 @@ from attrs import evolve, field, frozen
 
 from autoresearch.durable import end_of
 from autoresearch.errors import WorkspaceError
-from autoresearch.git import Git
+from autoresearch.git import SERVED, Git
 from autoresearch.ideas import Hyperparameter, knobs
 from autoresearch.ideas.script import is_protected
 from autoresearch.launchers.environment import clean_environment
@@ -186,7 +186,7 @@ def try_once(root: Path, found: Proposal, seconds: float = TRY_SECONDS) -> Propo
     """
     with tempfile.TemporaryDirectory(prefix="autoresearch-try-") as folder:
         copy = Path(folder) / "copy"
-        Git(root).run("clone", "--quiet", "--shared", "--no-tags", str(root), str(copy))
+        Git(root).run("clone", "--quiet", "--shared", "--no-tags", SERVED, str(root), str(copy))
         for name in found.data:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).symlink_to(root / name)
@@ -240,7 +240,7 @@ def _run(root: Path, found: Proposal, copy: Path, log: Path, seconds: float) -> 
 def _script(root: Path, names: Sequence[str]) -> str:
     """Return the likeliest training script: by its name, then by how deep it lies."""
     tests = re.compile(r"(^|/)(tests?|docs?|examples?)/|(^|/)(test_|conftest|setup\.py|__init__)")
-    left = [name for name in names if not tests.search(name)]
+    left = [name for name in names if not tests.search(name) and (root / name).is_file()]
     told = [name for name in left if re.search(rb"print\(|log", (root / name).read_bytes())]
 
     def rank(name: str) -> tuple[int, int, str]:

@@ -151,6 +151,16 @@ class FileLock:
         self.release()
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock at ``path``; OSError where there is no such file."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock at ``path`` for the length of a block, waiting for it; make its folder."""

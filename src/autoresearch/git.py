@@ -59,6 +59,9 @@ _ISOLATED = (
 )
 
 
+# Git clears what trusts a folder before it serves one: the project's was checked, the lab is ours.
+SERVED = "--upload-pack=git -c safe.directory='*' upload-pack"
+
 # What git and its helpers need to find themselves, and the owner's settings; no key is among it.
 _SEEN = {"PATH", "HOME", "USER", "LOGNAME", "XDG_CONFIG_HOME", "LD_LIBRARY_PATH"}
 _SEEN |= {"TMPDIR", "TMP", "TEMP"}
@@ -179,10 +182,13 @@ def top_level(folder: Path) -> Path:
             f"git does not trust {folder}, which belongs to somebody else; run as its owner, "
             f"or allow it with git config --global --add safe.directory {place}"
         )
-    if done.returncode != 0:
+    if "not a git repository (or any" in done.stderr:
         raise WorkspaceError(
             f"{folder} is not inside a git repository; run git init and commit the script first"
         )
+    if done.returncode != 0:
+        said = one_line(done.stderr.removeprefix("fatal: "), 300)
+        raise WorkspaceError(f"git cannot work in {folder}: {said}; solve that and try again")
     return Path(done.stdout.removesuffix("\n"))
 
 

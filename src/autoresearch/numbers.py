@@ -120,7 +120,8 @@ MOST_NAMES = 32
 _PIECE = 4 << 20
 _LINE_END = re.compile(r"[\r\n]")
 # torchrun and other launchers have the last word after the traceback.
-_ERROR = re.compile(r"(?:\[?rank\d+\]?:?\s*)?((?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b.*)")
+_ERRORS = ("Error", "Exception", "Interrupt")
+_ERROR = re.compile(rf"(?:\[?rank\d+\]?:?\s*)?((?:\w+\.)*\w*(?:{'|'.join(_ERRORS)})\b.*)")
 # After its first points a curve is thinned out: each next one is so much further on. Of 1,000
 # lines the metric keeps 186 points, any other number 58; of 100,000 they keep 420 and 107.
 _GROWTH, _OTHERS_GROWTH = 0.02, 0.1
@@ -197,7 +198,8 @@ class Tail:
 
     def _take(self, line: str) -> None:
         self.last_line = line.strip() or self.last_line
-        if error := _ERROR.match(line[:2_000]):
+        head = line[:2_000]
+        if any(word in head for word in _ERRORS) and (error := _ERROR.match(head)):
             self.error = error[1].strip()
         found = named(line)
         for name, value in found.numbers.items():

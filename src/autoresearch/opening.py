@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -256,7 +257,7 @@ def connect(
 
 def existing_store(root: Path) -> FileLog:
     """Open the store of a project that has one; raises WorkspaceError where there is none."""
-    if not (root / ".autoresearch").is_dir():
+    if not os.path.lexists(root / ".autoresearch"):  # a link to what is not mounted is told
         raise no_campaign(root)
     return store_of(root)
 
@@ -280,7 +281,7 @@ def tags(log: FileLog) -> tuple[str, ...]:
 def store_of(root: Path) -> FileLog:
     """Open the store of a project; it hides itself from git."""
     folder = root / ".autoresearch"
-    with telling(f"cannot write {folder}", "make the folder writable"):
+    with telling(f"cannot write {folder}", "make it a folder that can be written"):
         folder.mkdir(exist_ok=True)
         hidden = folder / ".gitignore"
         if not hidden.exists():

@@ -123,14 +123,14 @@ def _read(project: Path, file: Path | None) -> tuple[Path | None, Table]:
     if file is not None:
         return file, _parse(file)
     own = project / FILE_NAME
-    if own.exists():
+    if own.exists() or own.is_symlink():  # a link that leads nowhere is told
         return own, _parse(own)
     shared = project / "pyproject.toml"
-    if shared.exists():
-        table = _parse(shared).get("tool", {}).get("autoresearch")
-        if table is not None:
-            return shared, dict(table)
-    return None, {}
+    tool = _parse(shared).get("tool") if shared.exists() else None
+    table = tool.get("autoresearch") if isinstance(tool, dict) else tool
+    if table is not None and not isinstance(table, dict):
+        raise ConfigError(f"tool.autoresearch in {shared} is {table!r}; make it a table")
+    return (None, {}) if table is None else (shared, table)
 
 
 def _parse(path: Path) -> Table:
@@ -152,9 +152,15 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield name, value
 
 
-def _merge(into: Table, table: Mapping[str, Any], origin: str, origins: dict[str, str]) -> None:
-    for dotted, value in flat(table):
-        _put(into, dotted, value, origin, origins)
+def _merge(
+    into: Table, table: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str = ""
+) -> None:
+    for key, value in table.items():
+        below = into.setdefault(key, {}) if isinstance(value, Mapping) else None
+        if isinstance(below, dict) and isinstance(value, Mapping):
+            _merge(below, value, origin, origins, f"{prefix}{key}.")
+        else:
+            into[key], origins[f"{prefix}{key}"] = value, origin
 
 
 def _put(into: Table, dotted: str, value: Any, origin: str, origins: dict[str, str]) -> None:
@@ -163,8 +169,7 @@ def _put(into: Table, dotted: str, value: Any, origin: str, origins: dict[str, s
         into = into.setdefault(part, {})
         if not isinstance(into, dict):
             raise ConfigError(f"{dotted} from {origin} is inside a value; make {part} a table")
-    into[last] = value
-    origins[dotted] = origin
+    _merge(into, {last: value}, origin, origins, dotted.removesuffix(last))
 
 
 def _known(shape: type[Any] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:

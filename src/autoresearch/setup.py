@@ -14,15 +14,16 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from autoresearch.config import Config
+from autoresearch.config import RUN_FOLDER, Config
 from autoresearch.cycle import Tell
 from autoresearch.cycle.changes import syntax_problem
 from autoresearch.durable import is_editable
 from autoresearch.errors import ConfigError, DataError, WorkspaceError
 from autoresearch.git import Git
 from autoresearch.launchers.environment import expanded
+from autoresearch.launchers.local import missing_program
 from autoresearch.plugins import Plugins
 from autoresearch.python_source import imported
 from autoresearch.report import DRAWN_BY
@@ -93,7 +94,7 @@ def check_ground(project: Path, config: Config) -> Ground:
         if git.attempt("cat-file", "-e", f"{base}:{name}").returncode != 0:
             raise WorkspaceError(f"{name} is not in commit {base[:7]}; add it and commit")
     _check_script(git, base, config.script)
-    _check_evaluation(config)
+    _check_evaluation(project, config)
     _check_clean(git)
     if not os.access(project, os.W_OK):
         raise WorkspaceError(f"{project} cannot be written; make it writable or copy it elsewhere")
@@ -130,8 +131,8 @@ def unpack(project: Path, tag: str, config: Config, ground: Ground, plugins: Plu
     return Ground(base=base, files={**ground.files, config.script: text}, unpacked=True)
 
 
-def _check_evaluation(config: Config) -> None:
-    """What judges a change must not be what the change may touch."""
+def _check_evaluation(project: Path, config: Config) -> None:
+    """What judges a change must be there, and not be what the change may touch."""
     for word in (*config.evaluation.command, *config.evaluation.hidden_command):
         path = word.removeprefix("./")
         if path in (config.script, "{script}") or is_editable(path, config.editable):
@@ -141,6 +142,9 @@ def _check_evaluation(config: Config) -> None:
             )
     if config.evaluation.hidden_command and not config.evaluation.command:
         raise WorkspaceError("evaluation.hidden_command needs evaluation.command; set both")
+    for command in filter(None, (config.evaluation.command, config.evaluation.hidden_command)):
+        for problem in missing_program(evolve(config, command=command, cwd="."), project):
+            raise ConfigError(f"evaluation: {problem}")
 
 
 def _check_script(git: Git, base: str, script: str) -> None:
@@ -250,6 +254,12 @@ def check_checkout(lab: Lab, config: Config, ground: Ground, tell: Tell) -> None
                 f"{path} {why}, so a run would not find what you have; name it in data to lend it "
                 "to the runs, or in ignore_differences if no run reads it"
             )
+    place = checkout / config.cwd
+    lent = any(PurePosixPath(config.cwd).is_relative_to(name) for name in config.data)
+    if config.cwd != RUN_FOLDER and not place.is_dir() and not lent:
+        raise WorkspaceError(
+            f"cwd is {config.cwd!r}, but the commit has no such folder; correct it"
+        )
     if config.launcher == "local":
         for problem in _imports(lab, config, ground.files[config.script]):
             tell(problem)

@@ -20,14 +20,12 @@ from attrs import evolve, field, frozen
 
 from autoresearch.durable import is_editable
 from autoresearch.errors import WorkspaceError
-from autoresearch.git import Git, LabGit
+from autoresearch.git import SERVED, Git, LabGit
 from autoresearch.launchers.environment import expanded
 from autoresearch.log import is_own_name
 from autoresearch.model import Change, Idea, Workspace
 from autoresearch.text import one_line
 
-# Git clears what trusts a folder before it serves one: the project's was checked, the lab is ours.
-_SERVED = "--upload-pack=git -c safe.directory='*' upload-pack"
 _MARKS = ("<<<<<<<", "=======", ">>>>>>>")
 TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 
@@ -52,7 +50,7 @@ class Lab:
 
     @_git.default
     def _guarded(self) -> LabGit:
-        return LabGit((self.folder / "lab").absolute())
+        return LabGit((self.folder / "lab").resolve())  # as git calls it, where the store is a link
 
     @property
     def folder(self) -> Path:
@@ -98,12 +96,12 @@ class Lab:
             self.folder.mkdir(parents=True, exist_ok=True)
             Git(self.folder).run(
                 "clone", "--quiet", "--local", "--no-checkout", "--no-tags", "--template=",
-                _SERVED, str(self.project), "lab",
+                SERVED, str(self.project), "lab",
             )  # fmt: skip
             self._git.settle()
             # A lab that was lost comes back with all that it had published.
             mine = f"+refs/autoresearch/{self.tag}/*:refs/autoresearch/{self.tag}/*"
-            self.clone.run("fetch", "--quiet", "--no-tags", _SERVED, str(self.project), mine)
+            self.clone.run("fetch", "--quiet", "--no-tags", SERVED, str(self.project), mine)
             self.clone.run("checkout", "--quiet", "--detach", base)
             ready.touch()
         if Git(self.project).commit_of(f"refs/heads/{self.branch}") is None:
@@ -118,7 +116,7 @@ class Lab:
         if self.clone.commit_of(base) is None:
             source = str(self.project)
             name = f"refs/autoresearch/{self.tag}/unpacked*"  # where there is one
-            fetched = ("fetch", "--quiet", "--no-tags", _SERVED, source, "HEAD", f"+{name}:{name}")
+            fetched = ("fetch", "--quiet", "--no-tags", SERVED, source, "HEAD", f"+{name}:{name}")
             self.clone.run(*fetched)
         self.clone.run("checkout", "--quiet", "--force", "--detach", base)
         return self.move_branch(base, known)
@@ -260,7 +258,7 @@ class Lab:
                 self.apply(Idea(direction="", description="", hypothesis="", files=texts), root)
             asked = ("diff", "--no-index", "--no-prefix", "--no-ext-diff", "--no-color")
             # With whole ids a merge finds the text that the patch was made for.
-            patch = Git(Path(folder)).attempt(*asked, "--full-index", "a", "b").stdout
+            patch = _apart(folder).attempt(*asked, "--full-index", "a", "b").stdout
         if not patch:
             raise WorkspaceError("the idea changes nothing; propose a change of the script")
         return patch
@@ -273,7 +271,7 @@ class Lab:
         with tempfile.TemporaryDirectory() as folder:
             root = evolve(self.workspace(0), path=Path(folder))
             self.apply(Idea(direction="", description="", hypothesis="", files=texts), root)
-            git, whole = Git(root.path), patch if patch.endswith("\n") else patch + "\n"
+            git, whole = _apart(folder), patch if patch.endswith("\n") else patch + "\n"
             listed = git.attempt("apply", "--numstat", "--recount", "-z", "-", stdin=whole)
             for entry in listed.stdout.split("\0"):
                 path = entry.rpartition("\t")[2]
@@ -313,6 +311,7 @@ class Lab:
     def commit(self, ref: str, workspace: Workspace, change: Change, message: str) -> str:
         """Commit a change in the worktree under a ref of the experiment, and return the commit."""
         git = self._git.worktree(workspace.path)
+        git = evolve(git, variables={**git.variables, "GIT_LITERAL_PATHSPECS": "1"})  # train[1].py
         added = [path for path in change.files if path not in change.originals]
         if added:
             git.run("add", "--", *added)
@@ -360,10 +359,15 @@ class Lab:
         self._git.check()
         Git(self.project).run(
             "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc",
-            "--update-shallow", _SERVED,
+            "--update-shallow", SERVED,
             str(self.folder / "lab"), *(f"+{ref}:{ref}" for ref in refs),
         )  # fmt: skip
         self._unpublished.clear()
+
+
+def _apart(folder: str) -> Git:
+    """Return a temporary folder as no part of a repository, wherever TMPDIR lies."""
+    return Git(folder, variables={"GIT_CEILING_DIRECTORIES": str(Path(folder).parent)})
 
 
 def _clash(git: Git) -> str:

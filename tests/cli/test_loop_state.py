@@ -145,13 +145,16 @@ def test_status_says_what_it_waits_for(say: Say, project: Path) -> None:
     assert "is not paused" in say("resume").err
 
 
-def test_a_process_with_the_number_of_a_dead_one_is_not_the_loop(say: Say, project: Path) -> None:
-    """A holder is known by its number and the time of its start."""
+def test_whether_the_loop_lives_is_known_by_its_lock(say: Say, project: Path) -> None:
+    """Neither another process with its number nor a clock that was set misleads."""
     say("init", "--tag", "t1")
     lock = project / ".autoresearch" / "locks" / "t1.stream.lock"
     holder = {"actor": "loop", "host": os.uname().nodename, "pid": os.getpid(), "since": "then"}
     lock.write_text(json.dumps({**holder, "started": 12.5}))
     assert "died at " in say("status").out
+    with autoresearch.open_campaign(project).log.writer("t1"):
+        lock.write_text(json.dumps({**holder, "pid": 2**40, "started": 12.5}))
+        assert f"alive (process {2**40} " in say("status").out
     lock.write_text(json.dumps({**holder, "host": "elsewhere", "started": 12.5}))
     assert "alive (process " in say("status").out
 

@@ -105,6 +105,22 @@ def test_json_has_no_number_that_json_lacks(say) -> None:
     assert rows == [{"a": None, "b": None, "c": [1.5, None], "d": 2.5}]
 
 
+def test_no_column_is_lost(say) -> None:
+    """Joined tables have columns of one name, and each is an answer."""
+    say("init", "--tag", "t1")
+    rows = json.loads(say("sql", "select 1 a, 2 a, 3 b, 4 a", "--json").out)
+    assert rows == [{"a": 1, "a_1": 2, "b": 3, "a_2": 4}]
+
+
+def test_a_link_to_nowhere_is_no_script(say, project: Path) -> None:
+    """A committed link that leads nowhere keeps nobody from being found their script."""
+    git(project, "rm", "-q", "autoresearch.toml")
+    (project / "train_gone.py").symlink_to("gone.py")
+    git(project, "add", "--all")
+    git(project, "commit", "-qm", "Add a link")
+    assert say("init", "--try", "--seconds", "20").code == 0
+
+
 def test_query_without_a_word(say) -> None:
     """Nothing asked is a mistake, not a crash."""
     say("init", "--tag", "t1")
@@ -169,3 +185,48 @@ def test_baseline_that_cannot_start_says_what_is_missing(say) -> None:
     sets = ("--set", 'command=["no-such-program"]', "--set", "limits.infra_retries=0")
     check_refused(say("run", "--tag", "t1", *sets), "'no-such-program' is not installed")
     assert say("init", "--tag", "t1").code == 0
+
+
+def shell(project: Path, words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a shell, where streams can be closed."""
+    line = words.replace("autoresearch", f"{sys.executable} -m autoresearch")
+    return subprocess.run(
+        ["bash", "-c", line], cwd=project, env={**os.environ, **env}, capture_output=True,
+        text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+def test_streams_that_are_closed_or_full(say, project: Path) -> None:
+    """A caller may close any of them, and a disk behind one may be full: one line, or none."""
+    say("init", "--tag", "t1")
+    for words, code in (
+        ("autoresearch sql <&-", 1),  # nothing asks nothing
+        ("autoresearch status >&-", 0),
+        ("autoresearch run --experiments 1 <&- >&- 2>&-", 0),
+        ("autoresearch sql 'select 1' --csv >/dev/full", 1),
+        ("autoresearch status >/dev/full", 1),
+    ):
+        done = shell(project, words)
+        assert (done.returncode, done.stderr.count("\n")) == (code, code), (words, done.stderr)
+    assert "cannot go on: No space left on device" in done.stderr
+    done = shell(project, "autoresearch sql 'select 1' --csv | true; exit ${PIPESTATUS[0]}")
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_folder_that_is_gone(project: Path) -> None:
+    """Whoever stands in a deleted folder is told so."""
+    done = shell(project, "mkdir gone; cd gone; rmdir ../gone; autoresearch status")
+    assert done.returncode == 1
+    assert "autoresearch: cannot use the current folder: No such file" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_user_of_a_domain(say, project: Path, monkeypatch) -> None:
+    """A name with a backslash or a quote is one that the log cannot hold as it is."""
+    monkeypatch.setenv("LOGNAME", 'CORP\\ann "the boss"')
+    say("init", "--tag", "t1")
+    assert say("note", "hello").code == 0
+    assert say("steer", "wider").code == 0
+    rows = json.loads(say("sql", "select distinct actor from events order by 1", "--json").out)
+    assert rows == [{"actor": "CORP/ann /the boss/"}, {"actor": "loop"}]
+    assert say("step", "review", "--as", 'a"b').code == 0

@@ -51,6 +51,13 @@ def test_a_crash_after_a_score_is_told_as_that(tmp_path: Path) -> None:
         ).fetchall() == [(0,)]
 
 
+def test_numbers_that_cannot_be_told_apart_are_named(tmp_path: Path) -> None:
+    """Of a score in two units the reader believes neither, and the run says why."""
+    made = baseline(tmp_path, "print('score: 50%')\nprint('score: 0.5')\n")
+    run = made.history.experiments[0].runs[0]
+    assert run.detail.startswith("score is printed as 'score: 50%' and as 'score: 0.5'; print one")
+
+
 def test_a_diverged_run_is_not_silence(tmp_path: Path) -> None:
     """NaN is no score, and the step at which it began stands in the reason."""
     made = baseline(

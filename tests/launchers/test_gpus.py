@@ -25,6 +25,8 @@ def test_devices_are_the_set_the_visible_or_all(tmp_path: Path) -> None:
     assert devices(RunsConfig(), {"CUDA_VISIBLE_DEVICES": "1, 10"}, tmp_path) == ("1", "10")
     assert devices(RunsConfig(), {"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == ()
     assert devices(RunsConfig(), {}, tmp_path) == ("0", "1", "10")
+    # The second of two equal names would never be free for the run that holds the first.
+    assert devices(RunsConfig(devices=("0", "0", "1")), {}, tmp_path) == ("0", "1")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ A verb is a line of the table below and a command that is imported when it is us
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -179,6 +181,7 @@ def main() -> None:
     try:
         _add_plugin_commands(sys.argv[1:])
         cli.main(prog_name="autoresearch", standalone_mode=False)
+        sys.stdout.flush()  # what a closed pipe or a full disk does not take is told here
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt, RuntimeError) as error:
@@ -193,16 +196,19 @@ def main() -> None:
     except click.ClickException as error:
         _fail(_usage(error), error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
     except ModuleNotFoundError as error:
         if (error.name or "autoresearch").startswith("autoresearch"):
             raise
         _fail(f"this needs {error.name}; {brought_by(str(error.name))}")
     except OSError as error:
-        if error.filename is None:
-            raise
-        _fail(f"cannot use {error.filename}: {error.strerror}; correct that and try again")
+        _drop_output()
+        # Of all that can be missing the folder that this was called in alone has no name.
+        gone = error.filename is None and error.strerror == os.strerror(errno.ENOENT)
+        what = "the current folder" if gone else error.filename
+        told = f"cannot use {what}" if what else "cannot go on"
+        _fail(f"{told}: {error.strerror or error}; correct that and try again")
     except AutoresearchError as error:
         _fail(str(error))
 
@@ -210,6 +216,12 @@ def main() -> None:
 def _fail(problem: str, code: int = 1) -> None:
     click.echo(f"autoresearch: {one_line(problem, 2_000)}", err=True)
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Let the interpreter's end not fail again on what the output did not take."""
+    with suppress(OSError, ValueError):  # a test's output is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: click.ClickException) -> str:
@@ -223,9 +235,15 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _print_anywhere() -> None:
-    """Show signs that the terminal's encoding lacks as escapes instead of failing on them."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
+    """Have all three streams; a sign that the terminal's encoding lacks is an escape, no failure.
+
+    A stream that the caller closed leads nowhere, and no file that is opened later takes its place.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+        elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

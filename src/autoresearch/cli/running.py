@@ -69,7 +69,8 @@ def run(asked: Mapping[str, Any], until: int | None, batch: int | None, **how: A
     """
     campaign = _open_or_start(asked)
     if batch is not None:
-        until = (len(campaign.history.decided) // batch + 1) * batch
+        whole = (len(campaign.history.decided) // batch + 1) * batch
+        until = min(whole, until or whole)
     with Teller() as teller, _signals_interrupt():
         how |= {"plugins": asked["plugins"], "tell": teller.tell, "tick": teller.tick}
         reason = campaign.run(until=until, **how)

@@ -234,9 +234,11 @@ def _plain(value: Any) -> Any:
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], as_json: bool) -> None:
-    """Print rows as a table, or as JSON objects with the columns as keys."""
+    """Print rows as a table, or as JSON objects with the columns as keys; of equals: a, a_1."""
     if as_json:
-        print_json([dict(zip(columns, values, strict=True)) for values in rows])
+        before = [columns[:index].count(name) for index, name in enumerate(columns)]
+        keys = [f"{name}_{n}" if n else name for name, n in zip(columns, before, strict=True)]
+        print_json([dict(zip(keys, values, strict=True)) for values in rows])
     else:
         print_table(columns, rows)
 

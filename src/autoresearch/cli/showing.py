@@ -21,7 +21,7 @@ from autoresearch.cli.reading import hidden_scores, loop_in_words, loop_of, prin
 from autoresearch.cli.shared import json_option, print_json, with_campaign, with_history
 from autoresearch.cycle.budget import Line, ledger
 from autoresearch.errors import AutoresearchError, WorkspaceError
-from autoresearch.git import Git
+from autoresearch.git import SERVED, Git
 from autoresearch.history import History, imported_from, is_open
 from autoresearch.launchers import log_in
 from autoresearch.log import export_parquet
@@ -271,9 +271,11 @@ def checkout(campaign: Campaign, history: History, experiment: int, folder: Path
     if folder.exists():
         raise WorkspaceError(f"{folder} exists already; name a new folder")
     git = Git(campaign.project)
-    git.run("clone", "--quiet", "--no-checkout", str(campaign.project), str(folder.absolute()))
+    place = str(folder.absolute())
+    git.run("clone", "--quiet", "--no-checkout", SERVED, str(campaign.project), place)
     there = Git(folder)
-    there.run("fetch", "--quiet", "origin", campaign.lab.ref(experiment))
+    if there.commit_of(found.commit) is None:  # a clone of what is no plain clone itself
+        there.run("fetch", "--quiet", SERVED, "origin", campaign.lab.ref(experiment))
     there.run("checkout", "--quiet", "--detach", found.commit)
     click.echo(f"{folder} stands at {found.commit[:7]}, experiment {experiment}")
 

@@ -180,8 +180,9 @@ def _failed(error: duckdb.Error) -> AutoresearchError:
         duckdb.CatalogException: 'autoresearch sql "show tables" lists the tables',
     }
     # Below its complaint DuckDB draws the query with an arrow, which needs lines of their own.
-    said = one_line(str(error).partition("\n\nLINE ")[0], 500)
-    parts = (f"the query failed: {said}", advice.get(type(error)))
+    said, _, lacks = str(error).partition("\n\nLINE ")[0].partition(", due to the following Python")
+    more = "pip install pytz, or cast the time: at::timestamp" if lacks else advice.get(type(error))
+    parts = (f"the query failed: {one_line(said, 500)}", more)
     return AutoresearchError("; ".join(filter(None, parts)))
 
 

@@ -106,7 +106,7 @@ class Driver:
         clock: Clock | None = None,
     ) -> None:
         self.campaign: Campaign = campaign
-        self.by: str = one_line(by, 60) or person()
+        self.by: str = person(by)
         self._told: list[str] = []
         self._tell = tell
         self._kit: Kit | None = None

@@ -136,7 +136,8 @@ def devices(
     settings: RunsConfig, environ: Mapping[str, str], folder: Path = Path("/dev")
 ) -> tuple[str, ...]:
     """Return the GPUs that runs may have: as set, as the environment says, or all there are."""
-    return settings.devices or named_gpus(environ, folder)
+    # One that is named twice would be waited for by the run that has it.
+    return tuple(dict.fromkeys(settings.devices or named_gpus(environ, folder)))
 
 
 def share(settings: RunsConfig, found: Sequence[str]) -> int:
@@ -289,16 +290,19 @@ class Boundary:
             if _is_hidden(path, hidden):
                 words += ["--ro-bind", path, path]
         words += _covered(project)
-        words += ["--tmpfs", str(folder.with_name(f"{folder.name}.control"))]
+        words += ["--tmpfs", os.path.realpath(folder.with_name(f"{folder.name}.control"))]
         caches = list(_caches(environ))
-        for path in _ways([*caches, *map(expanded, self.settings.writes), folder, workspace.path]):
-            words += ["--bind", path, path]
+        # Bubblewrap mounts nothing behind a link that is seen, such as a store on another disk.
+        own_places = [os.path.realpath(path) for path in (folder, workspace.path)]
+        for path in (*_ways([*caches, *map(expanded, self.settings.writes)]), *own_places):
+            if path == os.path.realpath(path) or _is_hidden(path, hidden):
+                words += ["--bind", path, path]
         kept_out = [f"{cache}/{name}" for cache in caches for name in _TOKENS]
         for file in filter(os.path.isfile, kept_out):
             words += ["--ro-bind", os.devnull, file]
         # To read, so that a script can ask git which commit it is; by its place, and not by what
         # the checkout's own file says, which an earlier run may have written.
-        link = workspace.path.absolute() / ".git"
+        link = Path(own_places[1], ".git")
         lab = link.parents[2] / "lab" / ".git"
         for path in (str(lab), str(link)):
             words += ["--ro-bind", path, path] if os.path.exists(path) else []
@@ -386,9 +390,9 @@ def _covered(project: Path) -> list[str]:
     words = []
     found = [project / ".git", repository_of(project), project / ".autoresearch"]
     found += [*project.glob(".env*"), project / ".netrc"]
-    for path in found:
-        if path.is_dir():
-            words += ["--tmpfs", str(path)]
-        elif path.exists():
-            words += ["--ro-bind", os.devnull, str(path)]
+    for path in map(os.path.realpath, found):
+        if os.path.isdir(path):
+            words += ["--tmpfs", path]
+        elif os.path.exists(path):
+            words += ["--ro-bind", os.devnull, path]
     return words

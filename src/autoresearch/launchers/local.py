@@ -61,7 +61,7 @@ def interpreter(config: Config, project: Path) -> str | None:
     return found if found and _PYTHON.match(Path(found).name) else None
 
 
-def _missing(config: Config, project: Path) -> tuple[str, ...]:
+def missing_program(config: Config, project: Path) -> tuple[str, ...]:
     """Say what a run on this machine would not find."""
     place, found = program(config, project)
     if found is not None:
@@ -71,13 +71,17 @@ def _missing(config: Config, project: Path) -> tuple[str, ...]:
     return (f"the program {word!r} {what}; install it, or set command to one that is there",)
 
 
-def _too_long(config: Config) -> tuple[str, ...]:
+def _impossible(config: Config) -> tuple[str, ...]:
     """Say what no program can be started with, however often it is tried."""
     commands = (config.command, config.evaluation.command, config.evaluation.hidden_command)
     words = [word for command in commands for word in command]
     words += [f"{name}={value}" for name, value in config.env.items()]
-    longest = max(words, key=lambda word: len(word.encode()))
-    if (size := len(longest.encode())) < _LONGEST_WORD:
+    odd = [word for word in words if "\0" in word]
+    odd += [name for name in config.env if not name or "=" in name]
+    if odd:
+        return (f"command or env holds {odd[0][:40]!r}, which no program can be given; correct it",)
+    longest = max(words, key=lambda word: len(os.fsencode(word)))
+    if (size := len(os.fsencode(longest))) < _LONGEST_WORD:
         return ()
     shown = f"{longest[:40]!r}... has {size} bytes"
     return (f"a word of command or env, {shown}, and no program takes over {_LONGEST_WORD - 1}; "
@@ -97,8 +101,12 @@ class Plugin:
         """Look for the program of the command, or torch, and the boundary; measure the words."""
         if config.launcher not in LOCAL:
             return None
-        found = _no_torchrun(config) if config.launcher == "torchrun" else _missing(config, project)
-        return (*found, *_too_long(config), *unheld(config.boundary))
+        found = (
+            _no_torchrun(config)
+            if config.launcher == "torchrun"
+            else missing_program(config, project)
+        )
+        return (*found, *_impossible(config), *unheld(config.boundary))
 
     @hookimpl
     def configure(self, config: Config) -> None:

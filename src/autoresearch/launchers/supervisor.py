@@ -261,13 +261,12 @@ def _start(folder: RunFolder, spec: Spec) -> subprocess.Popen[bytes]:
             preexec_fn=_dies_with(os.getpid()),
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        reason = f"{why}; set command to a program that is installed"
         if spec.cwd and not Path(spec.cwd).is_dir():
             reason = f"its working directory {spec.cwd} does not exist"
         raise CutShortError(
-            RunStatus.INFRA_FAILED,
-            f"cannot start {spec.command[0]!r}: {reason}; "
-            "set command to a program that is installed",
+            RunStatus.INFRA_FAILED, f"cannot start {spec.command[0]!r}: {reason}"
         ) from error
 
 

@@ -7,15 +7,15 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from urllib.parse import quote
 
-import psutil
 from attrs import frozen
 
 from autoresearch.codec import canonical
-from autoresearch.durable import FileLock
+from autoresearch.durable import FileLock, is_locked
 from autoresearch.errors import LogError, StreamHeldError
 from autoresearch.events import Event
 from autoresearch.log.journal import (
@@ -34,6 +34,8 @@ from autoresearch.log.order import Order
 from autoresearch.log.placing import Ordering
 from autoresearch.log.protocol import Writer
 from autoresearch.log.records import Receipt, utc_now
+
+_GLANCE_SECONDS = 0.01  # a look at a lock takes far less
 
 
 class FileWriter(Writer):
@@ -181,6 +183,9 @@ def _hold(ordering: Ordering, stream: str, actor: str) -> FileLock:
     lock = FileLock(ordering.locks / _lock_name(stream))
     try:
         taken = lock.acquire(wait=False)
+        if not taken:  # perhaps for somebody who only looks
+            time.sleep(_GLANCE_SECONDS)
+            taken = lock.acquire(wait=False)
     except OSError as error:
         raise LogError(
             f"cannot write {lock.path}: {error.strerror}; make the store writable"
@@ -192,7 +197,6 @@ def _hold(ordering: Ordering, stream: str, actor: str) -> FileLock:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "since": utc_now(),
-        "started": started_at(os.getpid()),
     }
     with suppress(OSError):  # who holds it is a help; on a full disk the lock holds all the same
         lock.write(canonical(holder).encode() + b"\n")
@@ -203,39 +207,27 @@ def _hold(ordering: Ordering, stream: str, actor: str) -> FileLock:
 class Holder:
     """The process that writes a stream, or wrote it until it died: what its lock file says.
 
-    ``started`` (seconds since 1970) tells it from a later process that has the same ``pid``.
+    ``held`` says whether its lock still is: no clock and no number of a process can mislead.
     """
 
     actor: str
     host: str
     pid: int
     since: str
-    started: float = 0.0
+    held: bool
+    started: float = 0.0  # as earlier releases wrote it
 
     @property
     def alive(self) -> bool:
         """Whether the process is still there; of one on another host that is not known: yes."""
-        if self.host != socket.gethostname():
-            return True
-        now = started_at(self.pid)
-        return now > 0 and (self.started <= 0 or abs(now - self.started) < 1)
-
-
-def started_at(pid: int) -> float:
-    """Return when a process began, in seconds since 1970; 0 when it is gone."""
-    try:
-        process = psutil.Process(pid)
-        gone = process.status() == psutil.STATUS_ZOMBIE
-        return 0.0 if gone else float(process.create_time())
-    except psutil.Error:
-        return 0.0
+        return self.held or self.host != socket.gethostname()
 
 
 def holder_of(ordering: Ordering, stream: str) -> Holder | None:
     """Return who holds a stream, alive or not; None for a stream that was let go."""
+    file = ordering.locks / _lock_name(stream)
     try:
-        found = json.loads((ordering.locks / _lock_name(stream)).read_text())
-        return Holder(**found)
+        return Holder(**json.loads(file.read_text()), held=is_locked(file))
     except (OSError, ValueError, TypeError):
         return None
 
