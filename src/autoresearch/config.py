@@ -57,7 +57,7 @@ def _countable(_: object, attribute: Attribute[Any], value: int) -> None:
         raise ConfigError(f"{attribute.name} is {value}; set one of at most 15 digits")
 
 
-_from_zero = partial(setting, validator=_not_negative)
+from_zero = partial(setting, validator=_not_negative)
 _over_zero = partial(setting, validator=_positive)
 
 
@@ -97,10 +97,10 @@ class MetricConfig:
     pattern: str = setting(
         "", "regular expression with one group that reads the metric; the last match counts"
     )
-    sd: float = _from_zero(
+    sd: float = from_zero(
         0.0, "seed-to-seed standard deviation, in units of the metric; 0: unknown"
     )
-    implausible_gain: float = _from_zero(
+    implausible_gain: float = from_zero(
         0.0, "a gain in one step over this is quarantined, in units of the metric; 0: never"
     )
     reader: str = setting(
@@ -114,15 +114,15 @@ class LimitsConfig:
     """What a run or a campaign may use."""
 
     timeout_seconds: float = _over_zero(900.0, "a run is killed after this, seconds")
-    artifact_bytes: int = _from_zero(0, "an artifact must be smaller than this, bytes; 0: no limit")
+    artifact_bytes: int = from_zero(0, "an artifact must be smaller than this, bytes; 0: no limit")
     max_log_bytes: int = _over_zero(64_000_000, "a run that prints more is killed, bytes")
-    crash_fixes: int = _from_zero(2, "attempts to fix a trivial crash of one experiment")
-    infra_retries: int = _from_zero(2, "times a run is launched again when the machine failed")
-    reruns: int = _from_zero(3, "further runs of one experiment that a policy may ask for")
-    experiments: int = _from_zero(0, "stop after this many experiments; 0: never")
-    hours: float = _from_zero(0.0, "stop after this many hours of runs; 0: never")
-    usd: float = _from_zero(0.0, "stop after this much money, runs and tokens together; 0: never")
-    gpu_hours: float = _from_zero(0.0, "stop after this many GPU hours; 0: never")
+    crash_fixes: int = from_zero(2, "attempts to fix a trivial crash of one experiment")
+    infra_retries: int = from_zero(2, "times a run is launched again when the machine failed")
+    reruns: int = from_zero(3, "further runs of one experiment that a policy may ask for")
+    experiments: int = from_zero(0, "stop after this many experiments; 0: never")
+    hours: float = from_zero(0.0, "stop after this many hours of runs; 0: never")
+    usd: float = from_zero(0.0, "stop after this much money, runs and tokens together; 0: never")
+    gpu_hours: float = from_zero(0.0, "stop after this many GPU hours; 0: never")
 
 
 @frozen(kw_only=True)
@@ -133,7 +133,7 @@ class RunsConfig:
     devices: tuple[str, ...] = setting(
         (), "GPUs of this machine that runs may have, as in CUDA_VISIBLE_DEVICES; empty: all seen"
     )
-    gpus: int = _from_zero(
+    gpus: int = from_zero(
         0, "GPUs of one run on this machine; 0: the devices are shared out evenly"
     )
 
@@ -160,7 +160,7 @@ class NoiseConfig:
     runs: int = _over_zero(
         3, "runs of the baseline, each with another seed; 1: the noise stays unknown"
     )
-    budget_seconds: float = _from_zero(
+    budget_seconds: float = from_zero(
         60.0, "only a baseline is repeated whose runs take no longer than this, seconds in all"
     )
 
@@ -174,11 +174,11 @@ class StageConfig:
     options: Mapping[str, Any] = setting({}, "other values of the launcher's own table")
     command: tuple[str, ...] = setting((), "program and arguments of a run")
     env: Mapping[str, str] = setting({}, "environment of its runs, over that of the campaign")
-    seconds: float = _from_zero(0.0, "a run is killed after this, seconds")
-    sd: float = _from_zero(0.0, "seed-to-seed standard deviation of the metric in this stage")
-    hours: float = _from_zero(0.0, "stop after this many hours of its runs")
-    usd: float = _from_zero(0.0, "stop after this much money for its runs")
-    gpu_hours: float = _from_zero(0.0, "stop after this many GPU hours of its runs")
+    seconds: float = from_zero(0.0, "a run is killed after this, seconds")
+    sd: float = from_zero(0.0, "seed-to-seed standard deviation of the metric in this stage")
+    hours: float = from_zero(0.0, "stop after this many hours of its runs")
+    usd: float = from_zero(0.0, "stop after this much money for its runs")
+    gpu_hours: float = from_zero(0.0, "stop after this many GPU hours of its runs")
 
 
 def _stages(_: object, __: object, stages: tuple[StageConfig, ...]) -> None:
@@ -194,7 +194,7 @@ def _stages(_: object, __: object, stages: tuple[StageConfig, ...]) -> None:
 class ControlsConfig:
     """How often the best is measured again, with another seed."""
 
-    every: int = _from_zero(0, "the best runs again after so many decided experiments; 0: never")
+    every: int = from_zero(0, "the best runs again after so many decided experiments; 0: never")
 
 
 @frozen(kw_only=True)
@@ -203,7 +203,7 @@ class RulesConfig:
 
     dead_end_discards: int = _over_zero(3, "consecutive discards that make a direction a dead end")
     plateau_experiments: int = _over_zero(5, "experiments without progress that make a plateau")
-    plateau_gain: float = _from_zero(0.001, "less than this in all is no progress, metric units")
+    plateau_gain: float = from_zero(0.001, "less than this in all is no progress, metric units")
 
 
 @frozen(kw_only=True)

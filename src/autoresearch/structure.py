@@ -65,7 +65,7 @@ def _strict(value: Any, wanted: type[Any]) -> Any:
     if type(value) is wanted:  # nearly every value of every event
         return value
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(str(value))  # of too many digits: infinity, which is refused as that
     if (isinstance(value, bool) and wanted is not bool) or not isinstance(value, wanted):
         raise ValueError(f"{value!r} is not of type {wanted.__name__}")
     return value

@@ -105,13 +105,19 @@ def test_what_contradicts_itself_is_refused(campaign: Campaign, project: Path) -
         ({"description": "a", "metric": float("nan")}, "metric is nan"),
         ({"description": "a", "metric": 1.0, "status": "great"}, "status is 'great'"),
         ({"description": "a", "metric": 1.0, "source": "1", "patch": "2"}, "both a patch"),
+        ({"description": "a", "metric": 1.0, "seconds": -5.0}, "seconds is -5.0, but must be 0"),
+        ({"description": "a", "metric": 1.0, "usd": float("nan")}, "usd is nan, but must be 0"),
+        ({"description": "a", "metric": 1.0, "metrics": {"x": float("inf")}}, "x is inf; give a"),
+        ({"description": "a", "metric": 1.0, "log": "\ud800"}, "is no Unicode text: surrogates"),
     ):
-        with pytest.raises(WorkspaceError, match=why):
+        with pytest.raises((WorkspaceError, ConfigError), match=why):
             observe(campaign, Observation(**told))  # type: ignore[arg-type]
     assert campaign.history.position == before
-    for line in ("{", "[1]", '{"description": 5}', '{"descriptoin": "a"}'):
+    wide = f'{{"description": "a", "metric": {"9" * 400}}}'
+    for line in ("{", "[1]", '{"description": 5}', '{"descriptoin": "a"}', '{"a":' * 9_000):
         with pytest.raises(AutoresearchError):
             autoresearch.driving.agents.read(line)
+    assert autoresearch.driving.agents.read(wide).metric == float("inf"), "and refused as that"
     with pytest.raises(ConfigError, match="unknown key descriptoin; did you mean 'description'"):
         autoresearch.driving.agents.read('{"descriptoin": "a"}')
     other = autoresearch.start(project, tag="t2")

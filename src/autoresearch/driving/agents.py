@@ -28,7 +28,7 @@ import attrs
 from attrs import frozen
 
 from autoresearch.campaign import Campaign
-from autoresearch.config import Config, setting
+from autoresearch.config import Config, from_zero, setting
 from autoresearch.driving import Driver, Stand, due, number_due
 from autoresearch.durable import replace_file
 from autoresearch.errors import AutoresearchError, ConfigError, PluginError, WorkspaceError, needs
@@ -266,9 +266,9 @@ class Observation:
     metrics: Mapping[str, float] = setting({}, "further numbers, by name")
     log: str = setting("", "the run's output")
     detail: str = setting("", "how it ended, where that was not well")
-    seconds: float = setting(0.0, "wall clock of the run")
-    gpu_seconds: float = setting(0.0, "the same, of every GPU")
-    usd: float = setting(0.0, "price of the run, US dollars")
+    seconds: float = from_zero(0.0, "wall clock of the run")
+    gpu_seconds: float = from_zero(0.0, "the same, of every GPU")
+    usd: float = from_zero(0.0, "price of the run, US dollars")
 
 
 @frozen(kw_only=True)
@@ -290,7 +290,7 @@ def read(line: str, where: str = "the observation") -> Observation:
     """
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         shown = f"{where}: {one_line(line, 60)!r}"
         raise WorkspaceError(f"{shown} is not JSON: {error}; write one object a line") from None
     if not isinstance(found, dict):
@@ -368,6 +368,16 @@ def _check(campaign: Campaign, told: Observation) -> None:
         )
     if told.status not in ("", *_VERDICTS):
         raise WorkspaceError(f"status is {told.status!r}; write {', '.join(_VERDICTS)} or nothing")
+    numbers = {**told.metrics, "predicted": told.predicted or 0.0}
+    odd = [name for name, value in numbers.items() if not math.isfinite(value)]
+    if odd:
+        raise WorkspaceError(
+            f"{odd[0]} is {numbers[odd[0]]}; give a finite number, or leave it out"
+        )
+    try:
+        json.dumps(attrs.asdict(told), default=dict, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise WorkspaceError(f"an observation is no Unicode text: {error.reason}") from None
     if not one_line(told.description):
         raise WorkspaceError("an observation has no description; say what was changed")
     scored = told.metric is not None and math.isfinite(told.metric)
