@@ -138,6 +138,18 @@ def test_refuses_what_json_cannot_say(value: Any, complaint: str) -> None:
         encode(event)
 
 
+def test_what_could_not_be_read_back_is_not_written() -> None:
+    """A value of another type in one event would close the whole log to every reader for ever."""
+    for event, complaint in (
+        (events.SteeringGiven(text="x", author="a", experiments="y"), "'y' is not of type int"),  # type: ignore[arg-type]
+        (events.SteeringGiven(text="x", author="a", experiments=1.5), "1.5 is not of type int"),  # type: ignore[arg-type]
+        (events.Paused(reason=3), "3 is not of type str"),  # type: ignore[arg-type]
+        (events.Overruled(experiment=True, verdict="keep", reason="x", author="a"), "True is not"),
+    ):
+        with pytest.raises(CodecError, match=rf"{complaint}.*; correct the value$"):
+            encode(event)
+
+
 def test_refuses_values_that_are_no_events() -> None:
     """Only registered events are recorded."""
     with pytest.raises(CodecError, match="Idea is not a registered event"):

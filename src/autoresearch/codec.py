@@ -43,13 +43,18 @@ def encode(event: Event) -> str:
     """Return the event's fields as canonical JSON text.
 
     Raises CodecError naming the event type and the field for a number that is not finite, an
-    integer over 2**53 - 1, text that is not Unicode, or a value that JSON has no form for.
+    integer over 2**53 - 1, text that is not Unicode, a value that JSON has no form for, or one that
+    `decode` would refuse: a log that holds such a payload could not be read any more.
     """
     name = type_of(event)
     try:
-        return canonical({key: getattr(event, key) for key in _names(type(event))})
+        text = canonical({key: getattr(event, key) for key in _names(type(event))})
+        skim(name, event.schema_version, text)
     except _RefusedError as refused:
         raise CodecError(f"{name}{refused}") from None
+    except CodecError as error:
+        raise CodecError(str(error).replace("; run verify", "; correct the value")) from None
+    return text
 
 
 def canonical(value: Mapping[str, Any]) -> str:

@@ -121,7 +121,7 @@ def test_signals_end_the_loop_and_say_what_goes_on(
     """Ctrl-C and its like: exit code 130, the end recorded, and the run's further way told."""
     os.kill(loop.pid, number)
     said, _ = loop.communicate(timeout=60)
-    assert loop.returncode == 130
+    assert loop.returncode == 130, said
     assert "run t1-0-0 goes on by itself; autoresearch stop --now ends it" in said
     assert "Traceback" not in said
     reason = autoresearch.open_campaign(slow).history.stopped
