@@ -50,7 +50,7 @@ def _line(where: str, error: BaseException) -> str:
     if isinstance(error, ConfigError):
         return f"{where}.{error}" if where else str(error)
     # A value where a table is due fails in many ways inside cattrs, none of them readable.
-    reason = str(error) if isinstance(error, ValueError) else "not a table"
+    reason = str(error) if isinstance(error, ValueError | OverflowError) else "not a table"
     return f"{where}: {reason}; correct the value"
 
 
@@ -65,7 +65,7 @@ def _strict(value: Any, wanted: type[Any]) -> Any:
     if type(value) is wanted:  # nearly every value of every event
         return value
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(str(value))  # of too many digits: infinity, which is refused as that
+        return float(value)
     if (isinstance(value, bool) and wanted is not bool) or not isinstance(value, wanted):
         raise ValueError(f"{value!r} is not of type {wanted.__name__}")
     return value
