@@ -143,7 +143,7 @@ def _fields_of(shape: Any) -> tuple[str, ...]:
 _names: Callable[[Any], tuple[str, ...]] = cache(_fields_of)
 
 
-class _RefusedError(Exception):
+class _RefusedError(ValueError):
     """Carries the path to the value, which is only put together when something is wrong."""
 
 

@@ -234,6 +234,28 @@ def test_a_strange_file_is_found(filled: FileLog, tmp_path: Path, name: str) -> 
     assert name in {found.file for found in report.findings}
 
 
+def test_small_files_may_hold_any_json(filled: FileLog, tmp_path: Path) -> None:
+    """A number that no log can keep is a finding like any other bytes."""
+
+    def spoil(root: Path) -> None:
+        (root / "locks" / "t1.stream.lock").write_text(f'{{"pid": {10**30}}}')
+        (root / "fold.json").write_text('{"position": NaN, "digest": ""}')
+
+    found = {item.file for item in tampered(filled, tmp_path / "t", spoil).findings}
+    assert {"locks/t1.stream.lock", "fold.json"} <= found
+
+
+def test_a_source_that_is_none_bars_no_question(filled: FileLog, tmp_path: Path) -> None:
+    """Its text is left out and named once; the events can be asked all the same."""
+    told: list[str] = []
+    (filled.root / "sources" / ("a" * 64)).write_bytes(b"\xff")
+    log = FileLog(filled.root, notify=told.append)
+    with log.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM events").fetchall() == [(6,)]
+    assert told
+    assert all("a source is left out: " in line for line in told)
+
+
 def test_a_flipped_byte_of_the_database_is_found(filled: FileLog, tmp_path: Path) -> None:
     """A byte changed where the events are stored does not go unnoticed."""
     data = (filled.root / "events.duckdb").read_bytes()

@@ -172,8 +172,15 @@ class Database:
         """Yield the rows of the table ``source_texts`` for sources that are not yet known."""
         for digest in self.sources:
             if digest not in known:
-                text = self.sources.get(digest)
-                yield digest, len(text.encode()), text
+                try:
+                    text = self.sources.get(digest)
+                except (
+                    LogError,
+                    UnicodeDecodeError,
+                ) as error:  # the rest can be asked all the same
+                    self.ordering.notify(f"a source is left out: {error}")
+                else:
+                    yield digest, len(text.encode()), text
 
     def _sync(self, order: Order) -> bool:
         state = load_synced(self.state)
