@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -482,8 +483,9 @@ def test_tag_of_a_campaign_that_ran_here_is_refused(project: Path) -> None:
 def test_imported_campaign_does_not_run(project: Path) -> None:
     """Its scripts are not here, which is said at once."""
     _, campaign = taken(project)
-    with pytest.raises(WorkspaceError, match=r"imported from mar18\.tsv"):
-        campaign.run(1)
+    for ask in (partial(campaign.run, 1), campaign.pause, partial(campaign.steer, "wider")):
+        with pytest.raises(WorkspaceError, match=r"imported from mar18\.tsv"):
+            ask()
     asked = ["--project", str(project), "1"]
     out = CliRunner().invoke(cli, ["show", *asked]).output
     assert "kept as" not in out
