@@ -138,6 +138,14 @@ def test_recorded_configuration_comes_back_the_same(tmp_path: Path) -> None:
     assert from_record(unstructure(config)) == config
 
 
+def test_a_record_takes_other_settings_by_their_names() -> None:
+    """A replay asks what another setting would have done; all the others stay as recorded."""
+    recorded = unstructure(Config(preset="plain", script="a.py"))
+    found = from_record(recorded, {"limits.hours": 3.0, "plugins.x": {"y.z": 1}})
+    assert (found.script, found.limits.hours) == ("a.py", 3.0)
+    assert dict(found.plugins["x"]) == {"y.z": 1}
+
+
 def test_a_setting_newer_than_the_record_comes_from_the_recorded_preset(tmp_path: Path) -> None:
     """A campaign of an earlier version goes on as before; what was recorded is never replaced."""
     table = unstructure(load(tmp_path, overrides={"preset": "golf", "metric.sd": 0.5}).config)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -98,18 +97,12 @@ def from_record(recorded: Mapping[str, Any], overrides: Mapping[str, Any] = {}) 
     """
     preset = presets().get(str(recorded.get("preset")))
     # Before there was a choice, every run worked in its own folder, and nothing held it.
-    recorded = {"cwd": RUN_FOLDER, "boundary": {"kind": "none"}, **recorded}
-    table = deepcopy(_filled(recorded, preset.settings if preset else {}))
-    _merge(table, overrides, _COMMAND_LINE, {})
+    table: Table = {}
+    _merge(table, preset.settings if preset else {}, "", {})
+    _merge(table, {"cwd": RUN_FOLDER, "boundary": {"kind": "none"}, **recorded}, "", {})
+    for dotted, value in overrides.items():
+        _put(table, dotted, value, _COMMAND_LINE, {})
     return structure(table, Config, "recorded configuration")
-
-
-def _filled(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> Table:
-    filled = {**defaults, **table}
-    for name in table.keys() & defaults.keys():
-        if isinstance(table[name], Mapping) and isinstance(defaults[name], Mapping):
-            filled[name] = _filled(table[name], defaults[name])
-    return filled
 
 
 def _preset(name: object) -> Preset:
