@@ -102,6 +102,8 @@ def test_a_full_disk(small_disk: Path, batch: int) -> None:
     with log.connect() as connection:
         found = connection.execute("SELECT count(*) FROM note_added").fetchall()
     assert found == [(len(acknowledged),)]
+    with pytest.raises(LogError, match=r"cannot rebuild .*No space left.*free some space"):
+        log.rebuild()
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     with log.writer("a") as writer:
         assert writer.append_many([]) == ()

@@ -20,7 +20,7 @@ import duckdb
 from attrs import evolve
 
 from autoresearch.durable import FileLock, locked, make_durable
-from autoresearch.errors import LogError
+from autoresearch.errors import LogError, why
 from autoresearch.log.order import Order, Synced, load_synced
 from autoresearch.log.placing import DUPLICATE, Ordering
 from autoresearch.log.records import RebuildReport
@@ -111,10 +111,9 @@ class Database:
             with locked(self.lock):
                 order = fresh.sequence()
                 made = Database(fresh, self.sources, self.schema).build(order)
-        except OSError as error:
+        except (OSError, duckdb.IOException) as error:
             raise LogError(
-                f"cannot rebuild {self.path}: {error.strerror}; free some space or make the store "
-                "writable"
+                f"cannot rebuild {self.path}: {why(error)}; free some space or make it writable"
             ) from None
         return RebuildReport(
             events=made.position,
