@@ -186,8 +186,8 @@ def main() -> None:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt, RuntimeError) as error:
         # DuckDB tells of Ctrl-C in words; Abort is a RuntimeError itself, as is RecursionError.
-        told = isinstance(error, click.Abort | KeyboardInterrupt)
-        if not told and "interrupt" not in str(error).lower():
+        by_hand = isinstance(error, click.Abort | KeyboardInterrupt)
+        if not by_hand and "interrupt" not in str(error).lower():
             raise
         click.echo("interrupted; autoresearch run goes on from here", err=True)
         sys.exit(130)
