@@ -51,6 +51,13 @@ def test_a_crash_after_a_score_is_told_as_that(tmp_path: Path) -> None:
         ).fetchall() == [(0,)]
 
 
+def test_the_last_words_of_a_script_that_gives_up_are_told(tmp_path: Path) -> None:
+    """As argparse and sys.exit end it, with a line and no traceback."""
+    made = baseline(tmp_path, "import sys\nprint('loading')\nsys.exit('no data: get it first')\n")
+    run = made.history.experiments[0].runs[0]
+    assert run.detail == "exit code 1; no data: get it first"
+
+
 def test_numbers_that_cannot_be_told_apart_are_named(tmp_path: Path) -> None:
     """Of a score in two units the reader believes neither, and the run says why."""
     made = baseline(tmp_path, "print('score: 50%')\nprint('score: 0.5')\n")

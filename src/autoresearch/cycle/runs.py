@@ -32,7 +32,7 @@ from autoresearch.model import (
     RunStatus,
     Workspace,
 )
-from autoresearch.numbers import Tail
+from autoresearch.numbers import Tail, named
 from autoresearch.text import one_line
 
 # What Python says of a file or a module that is not there.
@@ -390,8 +390,10 @@ def _evidence(
 ) -> str:
     """Return how a run ended in the words of its own output; empty where all is well."""
     name, told = kit.config.metric.name, [output.detail] if output.detail else []
-    if output.status is RunStatus.CRASHED and tail.error and tail.error not in output.detail:
-        told.append(f"{tail.error}{_in_project(kit, request, tail.error)}")
+    last = "" if not output.exit_code or named(tail.last_line).numbers else tail.last_line
+    said = tail.error or one_line(last, 300)  # of sys.exit("no data") there is no traceback
+    if output.status is RunStatus.CRASHED and said and said not in output.detail:
+        told.append(f"{said}{_in_project(kit, request, said)}")
     if output.status is RunStatus.COMPLETED:
         newest = tail.numbers.get(name, 0.0)
         if name not in metrics and not math.isfinite(newest):
