@@ -85,6 +85,10 @@ def no_campaign(project: Path) -> bool:
             'metric = { name = "score", reader = "golff" }',
             "metric.reader is 'golff', which is no plugin; did you mean",
         ),
+        (
+            'metric = { name = "score", reader = "openai" }',
+            "metric.reader is 'openai', which is not active; add it to active",
+        ),
     ],
 )
 def test_what_runs_need_is_missed_before_anything_is_recorded(

@@ -65,6 +65,7 @@ def start(
     active = Plugins.load(loaded.config, root, plugins)
     written = [item.file_name for item in active.projections(loaded.config)]
     setup.check_files(root, ("results.tsv", "notes.md", *written))
+    setup.check_reader(loaded.config, active)
     setup.check_launcher(root, loaded.config, active, tell)
     ground = setup.unpack(root, free, loaded.config, ground, active)
     if ground.unpacked:

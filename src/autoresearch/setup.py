@@ -27,6 +27,7 @@ from autoresearch.launchers.local import missing_program
 from autoresearch.plugins import Plugins
 from autoresearch.python_source import imported
 from autoresearch.report import DRAWN_BY
+from autoresearch.structure import suggest
 from autoresearch.workspace import Lab, check_tag, texts_at
 
 # Beside the user's own.
@@ -211,6 +212,20 @@ def hide(project: Path, names: Iterable[str]) -> None:
             listed.write_text(start + "".join(f"{line}\n" for line in lines), encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return  # a convenience
+
+
+def check_reader(config: Config, plugins: Plugins) -> None:
+    """Refuse a reader of the metric that takes no part: no run would have a score.
+
+    Raises ConfigError.
+    """
+    reader, names = config.metric.reader, [item.name for item in plugins.found]
+    if not reader or reader in plugins.active:
+        return
+    if reader in names:
+        raise ConfigError(f"metric.reader is {reader!r}, which is not active; add it to active")
+    fix = suggest(reader, names) or f"; plugins are {', '.join(names)}"
+    raise ConfigError(f"metric.reader is {reader!r}, which is no plugin{fix}")
 
 
 def check_launcher(project: Path, config: Config, plugins: Plugins, tell: Tell) -> None:

@@ -399,8 +399,8 @@ def _evidence(
         if name not in metrics and not math.isfinite(newest):
             since = "" if tail.diverged is None else f": diverged at step {tail.diverged}"
             told.append(f"the score is {newest}{since}")
-        elif name not in metrics and (said := kit.plugins.explain_no_score(output, kit.history)):
-            told += said
+        elif name not in metrics and (why := kit.plugins.explain_no_score(output, kit.history)):
+            told += why
         elif name not in metrics:
             pattern = kit.config.metric.pattern
             sought = f"the pattern {pattern!r}" if pattern else f"{name!r} and a number behind it"

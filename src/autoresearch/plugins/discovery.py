@@ -122,16 +122,15 @@ def named(config: Config, asked: Iterable[str]) -> frozenset[str]:
 
 
 def check_tables(config: Config, found: Iterable[Found]) -> None:
-    """Refuse settings for a plugin that does not exist, and such a reader of the metric.
+    """Refuse a table of settings for a plugin that does not exist.
 
     Raises ConfigError with the nearest name.
     """
-    names, reader = [item.name for item in found], config.metric.reader
-    wanted = {name: f"settings for an unknown plugin: plugins.{name}" for name in config.plugins}
-    wanted |= {reader: f"metric.reader is {reader!r}, which is no plugin"} if reader else {}
-    for name in wanted.keys() - names:
-        fix = suggest(name, names) or f"; plugins are {', '.join(names)}"
-        raise ConfigError(f"{wanted[name]}{fix}")
+    names = [item.name for item in found]
+    for name in config.plugins:
+        if name not in names:
+            fix = suggest(name, names) or f"; plugins are {', '.join(names)}"
+            raise ConfigError(f"settings for an unknown plugin: plugins.{name}{fix}")
 
 
 def settle_names(found: Iterable[Found], asked: Collection[str]) -> tuple[Found, ...]:
