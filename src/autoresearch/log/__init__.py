@@ -1,17 +1,18 @@
 """The event log: append, read, verify, rebuild; journals and DuckDB live here and nowhere else."""
 
 from autoresearch.log.memory import MemoryLog
-from autoresearch.log.protocol import EventLog, Writer
 from autoresearch.log.reading import export_parquet
 from autoresearch.log.records import (
     GENESIS,
     Anchor,
+    EventLog,
     Finding,
     RebuildReport,
     Receipt,
     Recorded,
     Tip,
     VerifyReport,
+    Writer,
 )
 from autoresearch.log.snapshots import SnapshotStore
 from autoresearch.log.sources import SourceStore

@@ -19,8 +19,7 @@ from autoresearch.log.journal import (
     paired,
     seal_all,
 )
-from autoresearch.log.protocol import EventLog, Writer
-from autoresearch.log.records import GENESIS, Recorded, Tip, utc_now
+from autoresearch.log.records import GENESIS, EventLog, Recorded, Tip, Writer, utc_now
 from autoresearch.log.tables import Schema, line_row, memory_connection, shut
 
 

@@ -14,8 +14,7 @@ from autoresearch.durable import make_durable
 from autoresearch.errors import LogError
 from autoresearch.log.database import Database, first_line, is_held
 from autoresearch.log.order import Order, Synced, load_synced
-from autoresearch.log.protocol import EventLog
-from autoresearch.log.records import Tip
+from autoresearch.log.records import EventLog, Tip
 from autoresearch.log.tables import (
     Row,
     Schema,

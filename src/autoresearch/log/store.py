@@ -12,9 +12,8 @@ from autoresearch.errors import LogError
 from autoresearch.log.database import Database
 from autoresearch.log.journal import Line, recorded
 from autoresearch.log.placing import Ordering
-from autoresearch.log.protocol import EventLog
 from autoresearch.log.reading import connect
-from autoresearch.log.records import Anchor, RebuildReport, Recorded, Tip, VerifyReport
+from autoresearch.log.records import Anchor, EventLog, RebuildReport, Recorded, Tip, VerifyReport
 from autoresearch.log.sources import SourceStore
 from autoresearch.log.tables import Schema
 from autoresearch.log.verify import verify

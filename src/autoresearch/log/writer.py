@@ -32,8 +32,7 @@ from autoresearch.log.journal import (
 )
 from autoresearch.log.order import Order
 from autoresearch.log.placing import Ordering
-from autoresearch.log.protocol import Writer
-from autoresearch.log.records import Receipt, utc_now
+from autoresearch.log.records import Receipt, Writer, utc_now
 
 _GLANCE_SECONDS = 0.01  # a look at a lock takes far less
 

@@ -19,24 +19,22 @@ from attrs import evolve, frozen
 from autoresearch.errors import WorkspaceError
 from autoresearch.numbers import SPAN, has_decimal_commas, number_in, seconds_in
 from autoresearch.presets import metric_columns
-from autoresearch.studies.cells import (
+from autoresearch.studies.ledgers import Line, Table, status_of
+from autoresearch.studies.rows import (
+    COMMIT,
     FLAG,
+    UNJUDGED,
+    Past,
     is_flag,
     is_named,
     name_of,
     names_of,
-    path_of,
-    size_said,
-    status_in,
-)
-from autoresearch.studies.ledgers import Line, Table, status_of
-from autoresearch.studies.rows import (
-    COMMIT,
-    UNJUDGED,
-    Past,
     once,
     parameters,
     past,
+    path_of,
+    size_said,
+    status_in,
     with_verdicts,
     wording,
 )
