@@ -24,16 +24,13 @@ from autoresearch.git import SERVED, Git
 from autoresearch.ideas import Hyperparameter, knobs
 from autoresearch.ideas.script import is_protected
 from autoresearch.launchers.environment import clean_environment
-from autoresearch.numbers import NAMED, NUMBER, Tail
+from autoresearch.numbers import GROWING, NAMED, NUMBER, Tail, grows
 from autoresearch.python_source import imported, tree
 from autoresearch.text import one_line, without_escapes
 
 TRY_SECONDS = 60.0
 _SHOWN = 12  # values of the script that the proposal lists
 _NAMES = ("train.py", "train_*.py", "*train*.py", "main.py", "run.py", "*.py")  # likeliest first
-_HIGHER = re.compile(
-    r"acc|f1|auc|auroc|precision|recall|bleu|rouge|reward|return|win|iou|m?ap|r2|ndcg|mrr|psnr|ssim"
-)
 # What a number is worth as the metric of a campaign, by the parts of its name.
 _WORTH = {
     **dict.fromkeys(("val", "valid", "validation", "eval", "test", "dev", "heldout"), 4),
@@ -170,7 +167,7 @@ def examine(root: Path) -> Proposal:
         env=env,
         editable=settings,
         metric=metric or "score",
-        better=_better(metric),
+        better="higher" if grows(metric or "") else "lower",
         data=tuple(_data(root, source, files)),
         knobs=[item for item in knobs(texts, script) if not is_protected(item.name)],
         others=others,
@@ -203,7 +200,7 @@ def try_once(root: Path, found: Proposal, seconds: float = TRY_SECONDS) -> Propo
     return evolve(
         found,
         metric=metric or found.metric,
-        better=_better(metric or found.metric),
+        better="higher" if grows(metric or found.metric or "") else "lower",
         pattern=pattern,
         others=others,
         trial=trial,
@@ -326,18 +323,12 @@ def _metric(numbers: Mapping[str, float]) -> tuple[str | None, tuple[str, ...]]:
     worth = {}
     for name in numbers:
         parts = re.split(r"[^a-z0-9]+", name.lower())
-        worth[name] = sum(_WORTH.get(part, 2 if _HIGHER.fullmatch(part) else 0) for part in parts)
+        worth[name] = sum(_WORTH.get(part, 2 if GROWING.fullmatch(part) else 0) for part in parts)
         worth[name] += 3 * any(part.startswith("acc") for part in parts)
     best = max(worth, key=lambda name: (worth[name], list(worth).index(name)), default=None)
     if best is None or worth[best] < 0:
         return None, tuple(worth)
     return best, tuple(name for name in worth if name != best)
-
-
-def _better(metric: str | None) -> str:
-    parts = re.split(r"[^a-z0-9]+", (metric or "").lower())
-    higher = any(_HIGHER.fullmatch(part) or part.startswith("acc") for part in parts)
-    return "higher" if higher else "lower"
 
 
 def _loose(log: str) -> tuple[str | None, str, float]:

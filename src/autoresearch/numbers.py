@@ -44,6 +44,10 @@ _CELL = re.compile(
 )
 _STEPS = ("step", "global_step", "iteration", "iter", "epoch")
 _STEP = re.compile(rf"\b({'|'.join(_STEPS)})\b\W{{0,3}}(\d+)(?!\.?\w)", re.IGNORECASE)
+GROWING = re.compile(
+    r"acc|f1|auc|auroc|precision|recall|bleu|rouge|reward|return|win|iou|m?ap|r2|ndcg|mrr|psnr|ssim"
+    r"|top[15]?"
+)
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 SIZED = NUMBER.replace(r"\d{1,3}(?:,\d{3}){2,}", r"\d{1,3}(?:,\d{3})+")
 """The same where 1,234 can only be a thousand: bytes have no decimal comma."""
@@ -70,6 +74,12 @@ def named(line: str) -> Line:
         told[name.lower()] = found.pop(name)
     step = next((told[name] for name in _STEPS if name in told), math.nan)
     return Line(found, int(step) if math.isfinite(step) and step < 2**53 else None)
+
+
+def grows(metric: str) -> bool:
+    """Whether more of a metric is better, by the parts of its name; of other names less is."""
+    parts = re.split(r"[^a-z0-9]+", metric.lower())
+    return any(GROWING.fullmatch(part) or part.startswith("acc") for part in parts)
 
 
 def size_in_bytes(number: float, unit: str) -> float:

@@ -230,3 +230,23 @@ def test_a_user_of_a_domain(say, project: Path, monkeypatch) -> None:
     rows = json.loads(say("sql", "select distinct actor from events order by 1", "--json").out)
     assert rows == [{"actor": "CORP/ann /the boss/"}, {"actor": "loop"}]
     assert say("step", "review", "--as", 'a"b').code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("watch", "--every", "nan"),
+        ("watch", "--every", "inf"),
+        ("init", "--seconds", "nan"),
+        ("step", "run", "--seconds", "nan"),
+        ("simulate", "--noise", "nan"),
+        ("simulate", "--gpu-hours", "inf"),
+        ("simulate", "--effects", "-1"),
+    ],
+)
+def test_amount_that_is_none(say, words: tuple[str, ...]) -> None:
+    """NaN is within every range, and waits for ever."""
+    said = say(*words)
+    assert said.code == 2
+    assert f"invalid value for '{words[-2]}'" in said.err.lower(), said.err
+    assert said.err.count("\n") == 1

@@ -153,6 +153,13 @@ def test_higher_is_better_is_seen_by_what_was_kept(read) -> None:
     assert told(found)[-1] == ("crash", None, None)
 
 
+@pytest.mark.parametrize("name", ["psnr", "rouge", "auroc", "recall", "top_5", "f1", "val_acc1"])
+def test_higher_is_better_is_seen_by_the_name(read, name: str) -> None:
+    """As `init --try` sees it, where nobody said what was kept."""
+    found = read(f"id,{name},notes\nrun1,31.2,wider\nrun2,30.9,deeper\n", "x.csv")
+    assert (found.metric, found.lower) == (name, False)
+
+
 def test_decimal_commas_and_thousands(read) -> None:
     """A comma is decimal where it is not followed by three digits, and else parts thousands."""
     text = "commit;val_loss;size_bytes;status;description\naaaaaaa;1,2283;15.863.489;keep;x\n"

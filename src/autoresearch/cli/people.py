@@ -17,6 +17,7 @@ import click
 from autoresearch.campaign import Campaign, silent
 from autoresearch.cli import Verbs
 from autoresearch.cli.shared import (
+    Amount,
     Teller,
     environment,
     json_option,
@@ -374,12 +375,12 @@ def edit(driver: Driver, patch: Any) -> Stand:
 
 @_a_step
 @click.option(
-    "--seconds", type=click.FloatRange(min=0), default=math.inf, show_default=False,
+    "--seconds", type=Amount(min=0),
     help="Watch for so long at the most; the run goes on, and this verb goes on watching.",
 )  # fmt: skip
-def run(driver: Driver, seconds: float) -> Stand:
+def run(driver: Driver, seconds: float | None) -> Stand:
     """Run the experiment under way and read its score."""
-    return driver.run(seconds)
+    return driver.run(math.inf if seconds is None else seconds)
 
 
 @_a_step

@@ -15,7 +15,7 @@ import click
 
 from autoresearch.campaign import Campaign
 from autoresearch.cli.reading import print_summary
-from autoresearch.cli.shared import Teller, print_facts, root_of, warn, with_asked
+from autoresearch.cli.shared import Amount, Teller, print_facts, root_of, warn, with_asked
 from autoresearch.config import Config
 from autoresearch.doctor import TRY_SECONDS, Proposal, examine, try_once
 from autoresearch.errors import ConfigError, WorkspaceError
@@ -153,7 +153,7 @@ def _changes(campaign: Campaign, asked: Mapping[str, Any]) -> list[str]:
 @click.option("--template", type=click.Choice(list(templates())), help="Lay these files first.")
 @click.option("--try/--no-try", "try_it", default=None, help="Run the script once, or never.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0.1), default=TRY_SECONDS, show_default=True,
+    "--seconds", type=Amount(min=0.1), default=TRY_SECONDS, show_default=True,
     help="Stop that one run after this time.",
 )  # fmt: skip
 @click.option("--yes", is_flag=True, help="Try the script and commit a template without asking.")

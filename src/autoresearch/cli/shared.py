@@ -39,6 +39,17 @@ _NEW_TAG = "Run tag: the last active one by default; today's date for a new camp
 _SET = "Set one setting, such as limits.hours=8; may be repeated."
 _PLUGIN = "Make a plugin active, load one from a file, or block one; may be repeated."
 
+
+class Amount(click.FloatRange):
+    """A number in a range; of NaN every comparison is false, and infinity is no amount."""
+
+    def convert(self, *given: Any) -> float:
+        amount = float(super().convert(*given))
+        if not math.isfinite(amount):
+            self.fail(f"{given[0]} is not a finite number.", *given[1:])
+        return amount
+
+
 project_option: Callable[[Verb], Verb] = click.option(
     "--project", type=_PATH, default=Path(), help="Folder of the project, or any folder inside it."
 )

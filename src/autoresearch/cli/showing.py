@@ -18,7 +18,7 @@ import click
 
 from autoresearch.campaign import Campaign, which_there_are
 from autoresearch.cli.reading import hidden_scores, loop_in_words, loop_of, print_experiments
-from autoresearch.cli.shared import json_option, print_json, with_campaign, with_history
+from autoresearch.cli.shared import Amount, json_option, print_json, with_campaign, with_history
 from autoresearch.cycle.budget import Line, ledger
 from autoresearch.errors import AutoresearchError, WorkspaceError
 from autoresearch.git import SERVED, Git
@@ -436,7 +436,7 @@ def _span(seconds: float) -> str:
 @click.command()
 @with_campaign
 @click.option("--once", is_flag=True, help="Print one screen and end.")
-@click.option("--every", type=click.FloatRange(min=0.1), default=1.0, help="Seconds in between.")
+@click.option("--every", type=Amount(min=0.1), default=1.0, help="Seconds in between.")
 def watch(campaign: Campaign, once: bool, every: float) -> None:
     """Watch a campaign: head, best, what runs, the queue, decisions, spending, and the likely end.
 

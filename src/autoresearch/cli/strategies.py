@@ -11,6 +11,7 @@ import attrs
 import click
 
 from autoresearch.cli.shared import (
+    Amount,
     Teller,
     json_option,
     overrides,
@@ -306,10 +307,14 @@ DEFAULT_STRATEGIES = "greedy+random,greedy+script_ideas,evidence+search"
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=10, help="Worlds for each strategy.")
 @click.option("--first", type=click.IntRange(min=0), default=0, help="The first world.")
-@click.option("--gpu-hours", type=float, default=100.0, help="Budget of one campaign.")
-@click.option("--noise", type=float, default=1.0, help="Factor on all noise; 0: none.")
-@click.option("--effects", type=float, default=1.0, help="Factor on all effects.")
-@click.option("--interactions", type=float, default=1.0, help="Factor on interactions; 0: none.")
+@click.option(
+    "--gpu-hours", type=Amount(min=0, min_open=True), default=100.0, help="Budget of one campaign."
+)
+@click.option("--noise", type=Amount(min=0), default=1.0, help="Factor on all noise; 0: none.")
+@click.option("--effects", type=Amount(min=0), default=1.0, help="Factor on all effects.")
+@click.option(
+    "--interactions", type=Amount(min=0), default=1.0, help="Factor on interactions; 0: none."
+)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, help="Processes to use.")
 @click.option("--out", type=click.Path(path_type=Path), help="Draw the curves into this PNG file.")
 @json_option

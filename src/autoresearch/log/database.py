@@ -173,10 +173,8 @@ class Database:
             if digest not in known:
                 try:
                     text = self.sources.get(digest)
-                except (
-                    LogError,
-                    UnicodeDecodeError,
-                ) as error:  # the rest can be asked all the same
+                except (LogError, UnicodeDecodeError) as error:
+                    # The rest can be asked all the same.
                     self.ordering.notify(f"a source is left out: {error}")
                 else:
                     yield digest, len(text.encode()), text

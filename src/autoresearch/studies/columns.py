@@ -17,7 +17,7 @@ from statistics import median
 from attrs import evolve, frozen
 
 from autoresearch.errors import WorkspaceError
-from autoresearch.numbers import SPAN, has_decimal_commas, number_in, seconds_in
+from autoresearch.numbers import GROWING, SPAN, grows, has_decimal_commas, number_in, seconds_in
 from autoresearch.presets import metric_columns
 from autoresearch.studies.ledgers import Line, Table, status_of
 from autoresearch.studies.rows import (
@@ -65,10 +65,10 @@ _METRICS = (
     r"\w*bpb\w*", r"val(idation)?_loss", "values?|objective|fitness|target",
     r"(val|valid|validation|test|eval)_\w+", r"\w*(loss|perplexity|ppl|error|mse|rmse|mae|wer)\w*",
     r"\w*(accuracy|acc|f1|auc|bleu|reward|score|metric|map|iou)\w*", r"top_?\d\w*",
+    rf"(\w+_)?({GROWING.pattern})",
 )  # fmt: skip
 _TRAINING = re.compile(r"(^|_)train")
 _VALIDATION = re.compile("val|valid|validation|test|eval|dev")
-_HIGHER = re.compile(r"(^|_)(acc|accuracy|f1|auc|bleu|reward|map|iou|r2|top_?[15])(_|$)")
 _LOWER = re.compile(r"bpb|loss|perplexity|ppl|error|mse|mae|wer|time|seconds|minutes|hours")
 _NO_METRIC = re.compile(r"(time|_ms|_s|bytes|cap|tokens|steps)$")
 _FINAL = re.compile(r"final|exact|post_quant")
@@ -287,7 +287,7 @@ def _direction(metric: str, scores: Sequence[tuple[str, float]], better: str) ->
         way = "down" if lower else "up"
         word = "lower" if lower else "higher"
         return lower, f"{word} is better: {max(down, up)} of {down + up} keeps went {way}"
-    if _HIGHER.search(name_of(metric)):
+    if grows(metric):
         return False, "higher is better, by its name"
     known = _LOWER.search(name_of(metric))
     return True, f"lower is better, {'by its name' if known else 'unless --better higher says so'}"
