@@ -27,6 +27,8 @@ PACKAGE = Path(autoresearch.__file__).parent
 
 def main() -> None:
     """Print both counts, and each public symbol whose type is not known."""
+    if shutil.which("pyright") is None:
+        raise SystemExit("pyright is not installed; pip install 'pyright[nodejs]'")
     exported = {
         f"{value.__module__}.{value.__qualname__}"
         for home in (autoresearch, autoresearch.testing)
