@@ -49,11 +49,11 @@ def encode(event: Event) -> str:
     name = type_of(event)
     try:
         text = canonical({key: getattr(event, key) for key in _names(type(event))})
-        skim(name, event.schema_version, text)
+        _read(name, event.schema_version, text)
     except _RefusedError as refused:
         raise CodecError(f"{name}{refused}") from None
-    except CodecError as error:
-        raise CodecError(str(error).replace("; run verify", "; correct the value")) from None
+    except _UnreadableError as error:
+        raise CodecError(f"{error}; correct the value") from None
     return text
 
 
@@ -83,6 +83,13 @@ def skim(type_name: str, schema_version: int, payload: str) -> Any:
     It is for those who read fields and keep no event: it may be one, and mostly is not. What
     `decode` refuses is refused in the same words.
     """
+    try:
+        return _read(type_name, schema_version, payload)
+    except _UnreadableError as error:
+        raise CodecError(f"{error}; run verify") from error
+
+
+def _read(type_name: str, schema_version: int, payload: str) -> Any:
     shape: Any = EVENT_TYPES.get(type_name)
     if shape is None or schema_version > shape.schema_version:
         return UnknownEvent(unknown_type=type_name, unknown_version=schema_version, payload=payload)
@@ -95,7 +102,7 @@ def skim(type_name: str, schema_version: int, payload: str) -> Any:
     try:
         fields = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise CodecError(f"payload of {type_name} is not JSON: {error}; run verify") from None
+        raise _UnreadableError(f"payload of {type_name} is not JSON: {error}") from None
     for version in range(schema_version, shape.schema_version):
         fields = _upcast(type_name, version, fields)
     return _structure(type_name, shape, fields)
@@ -141,6 +148,10 @@ def _fields_of(shape: Any) -> tuple[str, ...]:
 
 
 _names: Callable[[Any], tuple[str, ...]] = cache(_fields_of)
+
+
+class _UnreadableError(Exception):
+    """Says why a payload is no event; what to do depends on who asked."""
 
 
 class _RefusedError(ValueError):
@@ -251,8 +262,8 @@ def _upcast(type_name: str, version: int, fields: dict[str, Any]) -> dict[str, A
     try:
         return upcaster(fields)
     except Exception as error:  # it takes the fields of its version for granted
-        raise CodecError(
-            f"payload of {type_name} does not fit version {version}: {error!r}; run verify"
+        raise _UnreadableError(
+            f"payload of {type_name} does not fit version {version}: {error!r}"
         ) from error
 
 
@@ -260,7 +271,7 @@ def _structure(type_name: str, shape: type[Event], fields: Any) -> Event:
     try:
         return _STRICT.structure(fields, shape)
     except Exception as error:  # a class may check its fields with any exception
-        raise CodecError(f"{_reason(type_name, shape, fields, error)}; run verify") from error
+        raise _UnreadableError(_reason(type_name, shape, fields, error)) from error
 
 
 def _reason(type_name: str, shape: type[Event], fields: Any, error: Exception) -> str:

@@ -114,7 +114,7 @@ def write_plugin(
 
 def _check(name: str, kind: str) -> None:
     if kind not in KINDS:
-        fix = suggest(kind, KINDS) or f"; kinds are {', '.join(KINDS)}"
+        fix = suggest(kind, KINDS, "kinds are")
         raise PluginError(f"there is no kind of plugin {kind!r}{fix}")
     if not _NAME.fullmatch(name):
         raise PluginError(

@@ -224,7 +224,7 @@ def check_reader(config: Config, plugins: Plugins) -> None:
         return
     if reader in names:
         raise ConfigError(f"metric.reader is {reader!r}, which is not active; add it to active")
-    fix = suggest(reader, names) or f"; plugins are {', '.join(names)}"
+    fix = suggest(reader, names, "plugins are")
     raise ConfigError(f"metric.reader is {reader!r}, which is no plugin{fix}")
 
 

@@ -15,21 +15,26 @@ from autoresearch.errors import ConfigError
 S = TypeVar("S")
 
 
-def structure(table: Mapping[str, Any], shape: type[S], where: str) -> S:
-    """Build ``shape`` from a TOML table; ``where`` is the table's name for the message.
+def structure(table: Mapping[str, Any], shape: type[S], where: str, kind: str = "setting") -> S:
+    """Build ``shape`` from a table; ``where`` is its name for the message, ``kind`` what it has.
 
     Raises ConfigError with one line for an unknown key or a value of a wrong type.
     """
     try:
         return CONVERTER.structure(dict(table), shape)
     except cattrs.BaseValidationError as error:
-        raise ConfigError(_line(*next(places(error, where)))) from None
+        raise ConfigError(_line(*next(places(error, where)), kind)) from None
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the nearest known word, else an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.65)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def suggest(word: str, known: Iterable[str], all_are: str = "") -> str:
+    """Return ``; did you mean 'x'?`` for the nearest known word.
+
+    Where none is near, all of them behind ``all_are``, such as ``plugins are``; without it nothing.
+    """
+    words = list(known)
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.65)
+    told = f"; {all_are} {', '.join(words) or 'none'}" if all_are else ""
+    return f"; did you mean {near[0]!r}?" if near else told
 
 
 def places(error: BaseException, where: str) -> Iterator[tuple[str, BaseException]]:
@@ -44,9 +49,9 @@ def places(error: BaseException, where: str) -> Iterator[tuple[str, BaseExceptio
         yield where, error
 
 
-def _line(where: str, error: BaseException) -> str:
+def _line(where: str, error: BaseException, kind: str) -> str:
     if isinstance(error, ForbiddenExtraKeysError):
-        return _unknown(error, where)
+        return _unknown(error, where, kind)
     if isinstance(error, ConfigError):
         return f"{where}.{error}" if where else str(error)
     # A value where a table is due fails in many ways inside cattrs, none of them readable.
@@ -54,11 +59,11 @@ def _line(where: str, error: BaseException) -> str:
     return f"{where}: {reason}; correct the value"
 
 
-def _unknown(error: ForbiddenExtraKeysError, where: str) -> str:
+def _unknown(error: ForbiddenExtraKeysError, where: str, kind: str) -> str:
     key = sorted(error.extra_fields)[0]
     known = [item.name for item in fields(error.cl)]
-    advice = suggest(key, known) or f"; known settings are {', '.join(known) or 'none'}"
-    return f"unknown setting {where}.{key}".replace(" .", " ") + advice
+    advice = suggest(key, known, f"known {kind}s are")
+    return f"unknown {kind} {where}.{key}".replace(" .", " ") + advice
 
 
 def _strict(value: Any, wanted: type[Any]) -> Any:

@@ -260,7 +260,7 @@ def replay(
     else:
         click.echo(f"{policy} decides all of it as it was decided")
     print_table(("", "total"), list(made.totals.items()))
-    if made.noise == "unknown" or "estimated" in made.noise:
+    if not made.knows_noise:
         click.echo(
             "nobody measured the noise, so evidence decides as greedy does; "
             "--set metric.sd=0.001 says how large it is"

@@ -296,9 +296,9 @@ def read(line: str, where: str = "the observation") -> Observation:
     if not isinstance(found, dict):
         raise WorkspaceError(f"{where}: {one_line(line, 60)!r} is no JSON object; write one a line")
     try:
-        return structure(found, Observation, "")
+        return structure(found, Observation, "", "key")
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}".replace(" setting", " key")) from None
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def observe(

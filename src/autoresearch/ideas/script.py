@@ -198,8 +198,10 @@ def _fixed(config: Config) -> dict[str, float]:
 
 def is_new(history: History, *ids: str) -> bool:
     """Return whether no idea of these ids was tried, or dropped without a run."""
-    dropped = {item.idea for item in history.rejected if isinstance(item, events.IdeaDropped)}
-    return not any(name in history.tried or name in dropped for name in ids)
+    if any(name in history.tried for name in ids):  # mostly, and without a search
+        return False
+    dropped = (item.idea for item in history.rejected if isinstance(item, events.IdeaDropped))
+    return not any(name in ids for name in dropped)
 
 
 def changes_of(

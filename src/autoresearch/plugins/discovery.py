@@ -129,7 +129,7 @@ def check_tables(config: Config, found: Iterable[Found]) -> None:
     names = [item.name for item in found]
     for name in config.plugins:
         if name not in names:
-            fix = suggest(name, names) or f"; plugins are {', '.join(names)}"
+            fix = suggest(name, names, "plugins are")
             raise ConfigError(f"settings for an unknown plugin: plugins.{name}{fix}")
 
 
@@ -336,7 +336,7 @@ def _meant(wish: str, found: Iterable[Found]) -> list[str]:
 def _known(name: str, by_name: Mapping[str, Found]) -> str:
     if name in by_name:
         return name
-    fix = suggest(name, by_name) or f"; plugins are {', '.join(by_name)}"
+    fix = suggest(name, by_name, "plugins are")
     raise PluginError(f"there is no plugin {name!r}{fix}")
 
 

@@ -132,7 +132,7 @@ def _check(found: Found, name: str, function: Callable[..., Any]) -> str:
     hook = str(options.get("specname") or name)
     hook = FORMER.get(hook, hook)
     if hook not in HOOKS:
-        fix = suggest(hook, HOOKS) or f"; hooks are {', '.join(HOOKS)}"
+        fix = suggest(hook, HOOKS, "hooks are")
         raise PluginError(f"{_called(found)} implements {hook!r}, which is not a hook{fix}")
     _check_arguments(found, hook, function)
     _check_wrapper(found, hook, options, function)
@@ -149,7 +149,7 @@ def _check_arguments(found: Found, hook: str, function: Callable[..., Any]) -> N
                 f"stay empty; name what it needs of {', '.join(known)}",
             )
         if argument.name not in known:
-            fix = suggest(argument.name, known) or f"; it gets {', '.join(known) or 'none'}"
+            fix = suggest(argument.name, known, "it gets")
             _refuse(found, f"{hook} has no argument {argument.name!r}{fix}")
         if argument.default is not argument.empty:
             _refuse(found, f"{hook} always gets {argument.name!r}; remove its default")

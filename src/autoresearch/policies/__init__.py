@@ -78,6 +78,12 @@ def compare(candidate: Candidate, history: History) -> Comparison | None:
     )
 
 
+def knows_noise(history: History, config: Config) -> bool:
+    """Whether the noise was set or measured: an estimate from discards is no evidence."""
+    noise = history.noise
+    return noise.sd > 0 and (noise.measured or config.metric.sd > 0)
+
+
 def confidence(
     gain: float, sd: float, new_runs: int = 1, old_runs: int = 1, freedom: int = 0
 ) -> float | None:

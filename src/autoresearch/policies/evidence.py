@@ -63,9 +63,8 @@ class Plugin(WithTable[Settings]):
     @hookimpl
     def decide(self, candidate: Candidate, history: History) -> Decision | None:
         """Keep a true gain, rerun where that can decide, discard the rest; None: noise unknown."""
-        noise = history.noise
-        if noise.sd <= 0 or not (noise.measured or self._config.metric.sd > 0):
-            return None  # an estimate from discards is no evidence
+        if not policies.knows_noise(history, self._config):
+            return None
         refused = policies.refuse(candidate, history, self._config)
         if refused is not None:
             return refused

@@ -24,7 +24,7 @@ from autoresearch.frozen import alike
 from autoresearch.history import PROVEN, History
 from autoresearch.model import Candidate, Decision, Experiment, RunStatus, Verdict
 from autoresearch.plugins import Plugins
-from autoresearch.policies import confidence
+from autoresearch.policies import confidence, knows_noise
 
 if TYPE_CHECKING:
     import pandas
@@ -72,6 +72,7 @@ class Replay:
     steps: tuple[Step, ...]
     history: History = field(repr=False)
     noise: str
+    knows_noise: bool
     seconds_per_run: float
     usd_per_run: float
     assumed_sizes: int
@@ -132,6 +133,7 @@ def replay(
     noise = told.noise
     return Replay(
         policy=policy, steps=steps, history=told.history,
+        knows_noise=knows_noise(told.started, config),
         noise=noise.source.removeprefix("noise ")
         if noise.own or not noise.sd else f"{noise.sd:g}, as set",
         seconds_per_run=sum(item.seconds for item in history.experiments) / runs,
@@ -178,7 +180,8 @@ class _Retelling:
         if began is not None:
             began = alike(events.CampaignStarted, began, config=unstructure(config))
             self.history = foresee(self.history, began)
-        self.noise = evolve(recorded, started=began).noise
+        self.started = evolve(recorded, started=began)
+        self.noise = self.started.noise
         self._best: float | None = None  # of what was recorded
 
     def steps(self) -> Iterator[Step]:

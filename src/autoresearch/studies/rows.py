@@ -61,9 +61,10 @@ def is_flag(column: str) -> bool:
 @lru_cache(1024)
 def status_in(word: str, *, flag: bool) -> str:
     """Return the status that a word stands for; one with a slip is the word that was meant."""
-    near = get_close_matches(word.lower(), STATUSES, 1, 0.8) if len(word) > 3 else []
-    slip = STATUSES[near[0]] if near and near[0][0] == word[0].lower() else ""
-    return status_of(word, flag=flag) or slip
+    if (known := status_of(word, flag=flag)) or len(word) < 4:
+        return known
+    near = get_close_matches(word.lower(), STATUSES, 1, 0.8)
+    return STATUSES[near[0]] if near and near[0][0] == word[0].lower() else ""
 
 
 def size_said(text: str, memory: float | None = None) -> float | None:
