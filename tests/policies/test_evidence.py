@@ -322,6 +322,15 @@ def test_without_noise_it_measures_or_passes_on() -> None:
     assert "measured over 2 runs of 1 experiment" in decision.reason
 
 
+def test_an_estimate_of_the_noise_is_no_evidence() -> None:
+    """Discards say how much ideas differ at the most, so the next policy decides."""
+    config = Config(preset="plain", metric=MetricConfig(name="val_bpb"))
+    past = history([1.2244, 1.2300, 1.2310, 1.2295, 1.2315, 1.2301, 1.2309], config=config)
+    assert past.noise.sd > 0
+    assert "estimated" in past.noise.source
+    assert policy(config).decide(seeds(past, [1.2000]), past) is None
+
+
 def test_a_misspelt_setting_is_refused() -> None:
     """The table of the plugin is checked when the campaign opens."""
     with pytest.raises(ConfigError, match="further_seeds"):

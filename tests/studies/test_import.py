@@ -513,6 +513,17 @@ def test_imported_campaign_does_not_run(project: Path) -> None:
     assert not (project / "new").exists()
 
 
+def test_replay_says_where_nobody_measured_the_noise(tmp_path: Path) -> None:
+    """Unless it is set: evidence cannot tell luck from gain then."""
+    project, file = make_project(tmp_path / "p", settings='preset = "plain"\n'), tmp_path / "r.csv"
+    file.write_text("id,accuracy,notes\nrun1,0.91,wider\nrun2,0.92,deeper\n")
+    words = ["replay", "--policy", "evidence", "--project", str(project), str(file)]
+    assert "nobody measured the noise" in CliRunner().invoke(cli, words).output
+    out = CliRunner().invoke(cli, [*words, "--set", "metric.sd=0.5"]).output
+    assert "0.5, as set" in out
+    assert "nobody measured" not in out
+
+
 def test_branch_of_experiments(project: Path) -> None:
     """Commits that a branch has and the trunk has not, with the scores in their messages."""
     git(project, "checkout", "--quiet", "-b", "exp/mar8")
